@@ -1,0 +1,211 @@
+"""The command line: `dist-gat VERB`. It parses, calls the verb, prints, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dist_gat.cli.output import make_table, open_output
+from dist_gat.errors import DistGatError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train graph-attention recommenders on interaction graphs that outgrow one GPU and then one machine.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Public data sets and a synthetic one.")
+app.add_typer(data_app, name="data")
+
+ConfigPath = Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]
+
+
+@app.command(epilog="Example: dist-gat prepare configs/ml-100k.yaml parts.num_parts=8")
+def prepare(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    skip_bad_rows: Annotated[bool, typer.Option(help="drop and count bad rows instead of stopping")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read interactions, split them, assign nodes to parts and write checksummed shards."""
+    from dist_gat.launcher.verbs import load_config
+    from dist_gat.launcher.verbs import prepare as run_prepare
+
+    extra = ["data.skip_bad_rows=true"] if skip_bad_rows else []
+    with open_output(as_json) as output:
+        settings = load_config(config, [*(overrides or []), *extra])
+        report = run_prepare(settings, output.progress)
+        report["prepared"] = settings.data.prepared
+        partition, nodes = report["partition"], report["num_nodes"]
+        edges = {split: sum(counts) for split, counts in report["split_counts"].items()}
+        rows: list[list[Any]] = [
+            ["users", f"{nodes['user']:,}"],
+            ["items", f"{nodes['item']:,}"],
+            *[[f"{split} interactions", f"{count:,}"] for split, count in edges.items()],
+            ["parts", f"{len(report['bounds'])} by {partition['method']}"],
+            ["edge cut", f"{partition['edge_cut']:.1%} of interactions join two parts"],
+            [
+                "balance",
+                f"largest part {partition['node_balance']:.2f} × mean nodes, {partition['edge_balance']:.2f} × edges",
+            ],
+            *[[f"dropped: {reason}", f"{count:,}"] for reason, count in report["dropped"].items()],
+        ]
+        table = make_table(f"prepared {settings.name}", ["what", "how many"], rows)
+        next_step = f"next: dist-gat train {config}" + "".join(f" {o}" for o in overrides or [])
+        output.result(report, table, notes=f"written to {settings.data.prepared}; {next_step}")
+
+
+@app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
+def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train on the workers of the `launch` section and save the model of the best epoch."""
+    from dist_gat.launcher.verbs import load_config
+    from dist_gat.launcher.verbs import train as run_train
+
+    with open_output(as_json) as output:
+        settings = load_config(config, overrides or [])
+        started_by = "Ray" if settings.launch.launcher == "ray" else "local"
+        output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
+        result = run_train(settings, quiet=False)
+        rows = [[name, value] for name, value in result["valid"].items()]
+        title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
+        folder = settings.run_folder
+        output.result(
+            result,
+            make_table(title, ["metric", "value"], rows),
+            notes=f"took {result['seconds']:.0f} s; model in {folder / 'model'}\n"
+            f"curves: tensorboard --logdir {folder / 'tensorboard'}",
+        )
+
+
+@app.command(epilog="Example: dist-gat evaluate configs/ml-100k.yaml --baseline popularity --baseline itemknn --json")
+def evaluate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="popularity or itemknn; may be repeated")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank all items for every user, exactly, and print Recall, Precision, NDCG, MRR and hit rate."""
+    from dist_gat.launcher.verbs import evaluate as run_evaluate
+    from dist_gat.launcher.verbs import load_config
+
+    extra = [f"evaluate.baselines=[{', '.join(baseline)}]"] if baseline else []
+    with open_output(as_json) as output:
+        settings = load_config(config, [*(overrides or []), *extra])
+        output.progress(f"ranking all items for every user with {settings.launch.num_workers} workers")
+        result = run_evaluate(settings, quiet=False)
+        split = "test" if "test" in result else "valid"
+        shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
+        shown[settings.name] = result[split]
+        names = [name for name in result[split] if name != "num_users"]
+        rows = [[model, *[metrics[name] for name in names]] for model, metrics in shown.items()]
+        title = f"{split}, full ranking over all items, {result[split]['num_users']:,.0f} users"
+        output.result(result, make_table(title, ["model", *names], rows), notes=f"took {result['seconds']:.0f} s")
+
+
+@app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")
+def recommend(
+    model: Annotated[Path, typer.Argument(help="a run folder, or the model folder in it")],
+    user: Annotated[list[str], typer.Option(help="a user's ID as in the input; may be repeated")],
+    k: Annotated[int, typer.Option(min=1, help="items a user")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Print the best new items for users, from the saved model alone."""
+    from dist_gat.launcher.verbs import recommend as run_recommend
+
+    with open_output(as_json) as output:
+        table = run_recommend(model, user, k)
+        rows = [list(row) for row in table.rows()]
+        result = {"recommendations": table.to_dicts()}
+        output.result(result, make_table("recommendations", table.columns, rows))
+
+
+@app.command(epilog="Example: dist-gat doctor --json")
+def doctor(as_json: AsJson = False) -> None:
+    """Print versions, devices, threads and the health of DGL, torch.distributed and Ray, and what to do."""
+    from dist_gat.cli.doctor import examine
+
+    with open_output(as_json) as output:
+        findings = examine()
+        rows = [[f.name, f.status, f.found, f.advice] for f in findings]
+        result = {
+            "healthy": all(f.status != "bad" for f in findings),
+            "findings": {f.name: {"status": f.status, "found": f.found, "advice": f.advice} for f in findings},
+        }
+        output.result(result, make_table("doctor", ["what", "status", "found", "what to do"], rows))
+    if not result["healthy"]:
+        raise typer.Exit(1)
+
+
+@data_app.command("list", epilog="Example: dist-gat data list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the public data sets that dist-gat knows, with source, licence and how to get them."""
+    from dist_gat.data.registry import PUBLIC_DATASETS, how_to_get
+
+    with open_output(as_json) as output:
+        rows = [[e.name, "fetch" if e.is_automatic else "by hand", e.source, e.licence] for e in PUBLIC_DATASETS]
+        folder = Path("data")
+        result = {
+            e.name: {
+                "source": e.source,
+                "licence": e.licence,
+                "automatic": e.is_automatic,
+                "sha256": dict(e.files),
+                "by_hand": how_to_get(e, folder / e.name),
+            }
+            for e in PUBLIC_DATASETS
+        }
+        output.result(result, make_table("public data sets", ["name", "how", "source", "licence"], rows))
+
+
+@data_app.command("fetch", epilog="Example: dist-gat data fetch movielens-100k --folder data")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="a name that `dist-gat data list` prints")],
+    folder: Annotated[Path, typer.Option(help="where the data set's own folder is made")] = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a public data set and check its SHA-256."""
+    from dist_gat.data.registry import fetch
+
+    with open_output(as_json) as output:
+        path = fetch(name, folder)
+        output.result({"name": name, "folder": str(path)}, notes=f"{name} is in {path}")
+
+
+@data_app.command("synthetic", epilog="Example: dist-gat data synthetic --users 2000 --items 1000 --communities 10")
+def data_synthetic(
+    folder: Annotated[Path, typer.Option(help="where interactions.csv and items.csv are written")] = Path(
+        "data/synthetic"
+    ),
+    users: Annotated[int, typer.Option(min=1)] = 1000,
+    items: Annotated[int, typer.Option(min=1)] = 800,
+    communities: Annotated[int, typer.Option(min=1, help="planted groups of users and items")] = 8,
+    interactions: Annotated[int, typer.Option(min=1, help="of each user")] = 20,
+    noise: Annotated[float, typer.Option(min=0.0, max=1.0, help="share outside the user's community")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a synthetic data set with planted user and item communities."""
+    from dist_gat.data.synthetic import write_synthetic
+
+    with open_output(as_json) as output:
+        path = write_synthetic(folder, users, items, communities, interactions, noise, seed)
+        note = f"written to {path}; next: dist-gat prepare configs/synthetic.yaml"
+        output.result({"folder": str(path), "interactions": users * interactions}, notes=note)
+
+
+def main() -> None:
+    """Entry point: errors that the user can act on become one message and exit code 1."""
+    try:
+        app()
+    except DistGatError as err:
+        Console(stderr=True, highlight=False).print("error:", style="bold red", end=" ")
+        Console(stderr=True, highlight=False).print(str(err), markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

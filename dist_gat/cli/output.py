@@ -1,0 +1,69 @@
+"""What the verbs print: tables for people on standard output, or one JSON object and nothing else there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class Output:
+    """Where a verb's result goes. With `as_json`, standard output carries the JSON object alone: whatever
+    libraries print there goes to standard error."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.stdout = sys.stdout
+        self.console = Console(stderr=as_json, highlight=False)
+
+    def result(self, value: dict[str, Any], *tables: Table, notes: str = "") -> None:
+        """Print the result: the JSON object, or the tables and notes."""
+        if self.as_json:
+            self.stdout.write(json.dumps(value, default=str) + "\n")
+            self.stdout.flush()
+            return
+        for table in tables:
+            self.console.print(table)
+        if notes:
+            self.console.print(notes, soft_wrap=True)
+
+    def progress(self, message: str) -> None:
+        """One line of progress, on standard error."""
+        Console(stderr=True, highlight=False).print(f"  {escape(message)}")
+
+
+@contextmanager
+def open_output(as_json: bool) -> Iterator[Output]:
+    """An `Output`; with `as_json`, file descriptor 1 points to standard error while the block runs."""
+    output = Output(as_json)
+    if not as_json:
+        yield output
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    output.stdout = os.fdopen(saved, "w", encoding="utf-8", closefd=False)
+    try:
+        yield output
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def make_table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
+    """A table; numbers are set right, floats with four digits, text is escaped."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        numeric = all(isinstance(row[number], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*[f"{cell:.4f}" if isinstance(cell, float) else escape(str(cell)) for cell in row])
+    return table

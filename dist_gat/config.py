@@ -1,0 +1,337 @@
+"""The whole configuration: one small typed model per component, one YAML per recipe.
+
+A component receives the smallest of these models that it needs, never the root. Values are checked here,
+once; code further in trusts them. Unknown keys are errors that name the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dist_gat.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and strict about the names of its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnsConfig(Section):
+    """Names of the input columns, where they differ from the standard ones."""
+
+    user_id: str | None = Field(None, description="default: user_id")
+    item_id: str | None = Field(None, description="default: item_id")
+    weight: str | None = Field(None, description="default: weight or rating, where present")
+    datetime: str | None = Field(None, description="default: datetime or timestamp, where present")
+
+
+class SplitConfig(Section):
+    """How interactions are divided into train, valid and test.
+
+    `files` takes the split from `data.train`, `data.valid` and `data.test`; the others divide
+    `data.interactions`: `temporal` by time over all rows, `leave_last_out` per user, `random` by a hash of
+    the pair, so that the split does not depend on the order of the rows.
+    """
+
+    method: Literal["files", "temporal", "leave_last_out", "random"] = "random"
+    valid_ratio: Ratio = 0.1
+    test_ratio: Ratio = 0.1
+    valid_is_part_of_train: bool = Field(
+        False, description="files: the valid pairs also stand in the train file, and are taken out of it"
+    )
+
+
+class FeatureConfig(Section):
+    """A table of numeric input features of one node type, keyed by external ID."""
+
+    path: str
+    id_column: str
+    columns: list[str] = Field(min_length=1)
+
+
+class DataConfig(Section):
+    """Where the interactions come from. Relative file names are below `path`."""
+
+    path: str = "."
+    interactions: str | None = None
+    train: str | None = None
+    valid: str | None = None
+    test: str | None = None
+    format: Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn"] = "auto"
+    separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
+    columns: ColumnsConfig = ColumnsConfig()
+    min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
+    skip_bad_rows: bool = False
+    split: SplitConfig = SplitConfig()
+    user_features: FeatureConfig | None = None
+    item_features: FeatureConfig | None = None
+    item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
+    prepared: str = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+
+    @model_validator(mode="after")
+    def _files_match_split(self) -> DataConfig:
+        if self.split.method == "files":
+            if self.train is None or self.test is None:
+                raise ValueError("data.split.method=files needs data.train and data.test")
+        elif self.interactions is None:
+            raise ValueError(f"data.split.method={self.split.method} needs data.interactions")
+        return self
+
+
+class PartsConfig(Section):
+    """How nodes are assigned to parts. Have at least as many parts as workers; more allow growth."""
+
+    num_parts: PositiveInt = 4
+    method: Literal["metis", "range", "hash"] = "metis"
+
+
+class SamplingConfig(Section):
+    """Neighbour sampling: one fan-out per attention layer, the seeds' own neighbours first."""
+
+    fanouts: list[PositiveInt] = Field([10, 10], min_length=1)
+    exclude_targets: bool = Field(True, description="hide the seed edges and their reverses from the message graph")
+    prefetch: bool = Field(True, description="sample the next batches in the background")
+    access: Literal["auto", "exchange"] = Field(
+        "auto", description="auto: read the parts on this host in place; exchange: ask the owner for everything"
+    )
+
+
+class NegativesConfig(Section):
+    """Negative items of a step: `num_shared` for all its seeds, `num_per_seed` for each one alone."""
+
+    distribution: Literal["uniform", "popularity"] = Field("uniform", description="popularity: degree ** 0.75")
+    num_shared: int = Field(1024, ge=0)
+    num_per_seed: int = Field(0, ge=0)
+    in_batch: bool = Field(False, description="the positive items of all ranks' seeds serve as negatives too")
+
+    @model_validator(mode="after")
+    def _some(self) -> NegativesConfig:
+        if self.num_shared == 0 and self.num_per_seed == 0 and not self.in_batch:
+            raise ValueError("there are no negatives: set num_shared, num_per_seed or in_batch")
+        return self
+
+
+class AttentionConfig(Section):
+    """One attention layer. See `dist_gat.nn.attention` for the equations."""
+
+    scoring: Literal["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree"] = "dot"
+    num_heads: PositiveInt = 1
+    normalization: Literal["softmax", "linear"] = "softmax"
+    transform: Literal["none", "mlp"] = Field("none", description="dot, dot_exp: mlp is LeakyReLU(z W_v) W_o")
+    residual: bool = True
+    negative_slope: float = 0.2
+
+    @model_validator(mode="after")
+    def _linear_is_for_dot(self) -> AttentionConfig:
+        if self.normalization == "linear" and self.scoring != "dot":
+            raise ValueError(f"normalization=linear is defined for scoring=dot alone, not for {self.scoring}")
+        if self.transform == "mlp" and self.scoring not in ("dot", "dot_exp"):
+            raise ValueError(f"transform=mlp is for scoring=dot and dot_exp, not for {self.scoring}")
+        return self
+
+
+class DecoderConfig(Section):
+    """How a user and an item representation become a score."""
+
+    kind: Literal["dot", "cosine"] = "dot"
+    temperature: float = Field(1.0, gt=0.0, description="cosine: the score is cos / temperature")
+
+
+class ModelConfig(AttentionConfig):
+    """The recommender: ID embeddings, attention layers (one per fan-out, alike), combination, decoder."""
+
+    embedding_size: PositiveInt = 64
+    init_std: float = Field(0.1, gt=0.0)
+    combination: Literal["last", "mean", "concat"] = "mean"
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class LossConfig(Section):
+    """The training objective over positive and negative scores."""
+
+    kind: Literal["bpr", "softmax"] = "softmax"
+    log_q: bool = Field(True, description="softmax: correct for the distribution that negatives are drawn from")
+    l2: float = Field(0.0, ge=0.0, description="weight of the squared norm of the seeds' ID embeddings")
+
+
+class TrainConfig(Section):
+    """Optimisation. `batch_size` counts the seed edges of a global step, over all workers."""
+
+    num_epochs: PositiveInt = 20
+    batch_size: PositiveInt = 4096
+    max_steps: int | None = Field(None, gt=0, description="stop after so many steps, for trials")
+    learning_rate: float = Field(0.01, gt=0.0)
+    dense_learning_rate: float | None = Field(None, gt=0.0, description="default: learning_rate")
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    clip_norm: float | None = Field(None, gt=0.0)
+    precision: Literal["float32", "float64", "bfloat16"] = Field(
+        "float32", description="bfloat16: mixed precision, weights and embeddings stay in float32"
+    )
+    metric: str = "ndcg@20"
+    patience: int = Field(3, ge=0, description="stop after so many validations without a better metric; 0: never")
+    validate_every: PositiveInt = Field(1, description="epochs between validations")
+    log_every: PositiveInt = Field(10, description="steps between TensorBoard points")
+
+
+class EvaluateConfig(Section):
+    """Exact full ranking. Memory is bounded by the two chunk sizes, in nodes and in padded edges."""
+
+    ks: list[PositiveInt] = Field([10, 20], min_length=1)
+    user_chunk: PositiveInt = 1024
+    edge_chunk: PositiveInt = 200_000
+    baselines: list[Literal["popularity", "itemknn"]] = []
+    itemknn_neighbors: PositiveInt = 100
+
+
+class LaunchConfig(Section):
+    """Where the workers run. Everything listens on loopback until `interface` and `host` say otherwise."""
+
+    launcher: Literal["ray", "local"] = "ray"
+    num_workers: PositiveInt = 2
+    threads_per_worker: int | None = Field(None, gt=0, description="default: the host's cores over num_workers")
+    use_gpu: bool = False
+    address: str | None = Field(None, description="of a running Ray cluster; default: start a local one")
+    host: str = "127.0.0.1"
+    interface: str | None = Field("lo", description="network interface of process groups; null: let torch choose")
+    timeout_s: PositiveInt = 600
+
+
+class Config(Section):
+    """A recipe: everything from the input table to the trained recommender."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    run: str = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
+    data: DataConfig
+    parts: PartsConfig = PartsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    negatives: NegativesConfig = NegativesConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    launch: LaunchConfig = LaunchConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not name or not all(ch.isalnum() or ch in "-_." for ch in name) or name.startswith("."):
+            raise ValueError("a name has letters, digits, '-', '_' and '.', and does not start with '.'")
+        return name
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.run or f"runs/{self.name}")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.launch.num_workers > self.parts.num_parts:
+            raise ValueError(
+                f"launch.num_workers={self.launch.num_workers} exceeds parts.num_parts={self.parts.num_parts}: "
+                "every worker owns at least one part"
+            )
+        metric, _, k = self.train.metric.partition("@")
+        if metric not in RANKING_METRICS or not k.isdigit() or int(k) not in self.evaluate.ks:
+            choices = [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
+            raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")
+        heads, size = self.model.num_heads, self.model.embedding_size
+        if self.model.scoring in ("additive", "additive_v2") and size % heads:
+            raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
+        return self
+
+
+RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe and apply dotted overrides such as `model.embedding_size=128`.
+
+    Values of overrides are YAML scalars, lists or maps. Raises `ConfigError` with the key, what was
+    expected and, for an unknown key, the nearest valid name.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; recipes are in configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{path}: not valid YAML: {err}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a map of settings at the top level, found {type(tree).__name__}")
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(tree, where=str(path))
+
+
+def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
+    """Check a tree of plain values and return the typed configuration."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as err:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in err.errors())) from None
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override '{override}': expected key=value, for example model.embedding_size=128")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise ConfigError(f"override '{override}': the value is not valid YAML: {err}") from None
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override '{override}': '{parent}' is a value, not a section")
+        node = child
+    node[leaf] = value
+
+
+def _explain(error: Any) -> str:
+    """One line of a pydantic error, in the words of the YAML file."""
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(error["input"], dict) or not key else f" (got {error['input']!r})"
+        return f"{key}: {message}{got}" if key else message
+    prefix = ".".join(location[:-1])
+    valid = all_keys()
+    siblings = [name for name in valid if name.rpartition(".")[0] == prefix]
+    nearest = [f"{prefix}.{n}".lstrip(".") for n in _close(location[-1], [s.rpartition(".")[2] for s in siblings])]
+    nearest = nearest or [name for name in valid if name.rpartition(".")[2] == location[-1]] or _close(key, valid)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"valid here: {', '.join(siblings)}"
+    return f"unknown key {key}; {hint}"
+
+
+def _close(word: str, choices: list[str]) -> list[str]:
+    return difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+
+
+def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the configuration, sections and leaves, in the order of definition."""
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for kind in candidates:
+            if isinstance(kind, type) and issubclass(kind, Section):
+                keys += all_keys(kind, f"{prefix}{name}.")
+    return keys

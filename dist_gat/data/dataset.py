@@ -1,0 +1,123 @@
+"""The data set that everything downstream sees: vocabularies, and each split as index arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from dist_gat.config import DataConfig
+from dist_gat.data.bad_rows import NUM_EXAMPLES
+from dist_gat.data.given_split import read_given_splits, split_files
+from dist_gat.data.side_table import read_features, read_titles
+from dist_gat.data.split import SPLITS, split_interactions
+from dist_gat.data.table import read_table
+from dist_gat.data.vocabulary import build_vocabulary, encode
+from dist_gat.errors import DataError
+
+BAD_ROWS = "bad rows"  # the reason in Dataset.dropped for rows that skip_bad_rows left out
+
+
+def load_dataset(config: DataConfig, seed: int) -> Dataset:
+    """Read, check, split and index the interactions and their side tables.
+
+    The result doesn't depend on the order of rows. A valid or test row whose user has no training row can't be
+    scored: in given files it is an error (dropped with `config.skip_bad_rows`), in our own splits it is dropped;
+    what is dropped is counted. Raises `DataError`.
+    """
+    tables, dropped = _read_splits(config, seed)
+    items = build_vocabulary(table["item_id"] for table in tables.values())
+    tables = _drop_cold_users(tables, config, dropped)
+    users = build_vocabulary([tables["train"]["user_id"]])
+
+    features: dict[str, np.ndarray] = {}
+    for node_type, feature, vocabulary in (
+        ("user", config.user_features, users),
+        ("item", config.item_features, items),
+    ):
+        if feature is not None:
+            features[node_type], bad = read_features(config, feature, f"data.{node_type}_features", vocabulary)
+            _count(dropped, f"{BAD_ROWS} of {node_type} features", bad)
+    titles = None
+    if config.item_titles is not None:
+        titles, bad = read_titles(config, config.item_titles, "data.item_titles", items)
+        _count(dropped, f"{BAD_ROWS} of item titles", bad)
+
+    train, valid, test = (_encode_edges(tables[split], users, items) for split in SPLITS)
+    return Dataset(users, items, train, valid, test, titles, features, dropped)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The interactions of one split, sorted by (user, item)."""
+
+    user: np.ndarray  # int64 [E], index into Dataset.users
+    item: np.ndarray  # int64 [E], index into Dataset.items
+    weight: np.ndarray | None  # float32 [E]
+    time: np.ndarray | None  # int64 [E], microseconds since the epoch
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions as indices, with what leads back to external IDs."""
+
+    users: pl.Series  # external IDs by user index, sorted; each has a training row
+    items: pl.Series  # external IDs by item index, sorted; an item may occur in valid or test alone
+    train: Edges
+    valid: Edges
+    test: Edges
+    titles: pl.Series | None  # String by item index, null where unknown
+    features: dict[str, np.ndarray]  # "user" or "item" -> float32 [N, columns], rows by index
+    dropped: dict[str, int]  # reason -> rows left out, where there are any
+
+
+def _read_splits(config: DataConfig, seed: int) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
+    dropped: dict[str, int] = {}
+    if config.split.method == "files":
+        tables, bad = read_given_splits(config)
+        hint = "data.split.valid_is_part_of_train took every pair out of it"
+    else:
+        assert config.interactions is not None, "DataConfig checks this"
+        table, bad = read_table(Path(config.path, config.interactions), config)
+        tables = split_interactions(table, config.split, seed)
+        hint = "lower data.split.valid_ratio and test_ratio, or take another data.split.method"
+    _count(dropped, BAD_ROWS, bad)
+    if tables["train"].is_empty():
+        file = Path(config.path, config.train or config.interactions or "")
+        raise DataError(f"{file}: no interaction is left for training; {hint}")
+    return tables, dropped
+
+
+def _drop_cold_users(
+    tables: dict[str, pl.DataFrame], config: DataConfig, dropped: dict[str, int]
+) -> dict[str, pl.DataFrame]:
+    """The tables without valid and test rows of users that have no training row."""
+    warm: dict[str, pl.DataFrame] = {}
+    for split, table in tables.items():
+        warm[split] = table.join(tables["train"], on="user_id", how="semi")
+        num_cold = len(table) - len(warm[split])
+        if num_cold and config.split.method == "files" and not config.skip_bad_rows:
+            cold = table.join(tables["train"], on="user_id", how="anti")["user_id"].unique().sort()
+            examples = ", ".join(map(repr, cold.head(NUM_EXAMPLES)))
+            raise DataError(
+                f"{split_files(config)[split]}: {num_cold} rows of {len(cold)} users without a training row, for "
+                f"example {examples}; expected users of the train file; correct the files, or drop and count such rows "
+                "with data.skip_bad_rows=true (--skip-bad-rows)"
+            )
+        _count(dropped, f"{split} rows of users without a training row", num_cold)
+    return warm
+
+
+def _encode_edges(table: pl.DataFrame, users: pl.Series, items: pl.Series) -> Edges:
+    user, item = encode(table["user_id"], users), encode(table["item_id"], items)
+    order = np.argsort(user * len(items) + item)  # pairs are distinct, and their number fits 63 bits
+    weight = table["weight"].cast(pl.Float32).to_numpy()[order] if "weight" in table.columns else None
+    time = table["datetime"].to_numpy()[order] if "datetime" in table.columns else None
+    return Edges(user[order], item[order], weight, time)
+
+
+def _count(dropped: dict[str, int], reason: str, number: int) -> None:
+    if number:
+        dropped[reason] = number

@@ -1,0 +1,120 @@
+"""The interaction table: read, checked, and nothing but usable rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from dist_gat.config import ColumnsConfig, DataConfig
+from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows
+from dist_gat.data.source import ROW, Source, missing_column, open_source, read_columns, read_header
+from dist_gat.data.values import is_id_type, narrow_ids, parse_datetimes, parse_ids, parse_numbers
+from dist_gat.errors import DataError
+
+ALIASES = {
+    "user_id": ("user_id",),
+    "item_id": ("item_id",),
+    "weight": ("weight", "rating"),
+    "datetime": ("datetime", "timestamp"),
+}
+IDS = ("user_id", "item_id")
+
+
+def read_table(path: Path, config: DataConfig) -> tuple[pl.DataFrame, int]:
+    """Read and check one file of interactions.
+
+    Returns the frame and the number of bad rows dropped, which is 0 unless `config.skip_bad_rows`. Columns:
+    user_id and item_id (of the file's type; Int64 or String from text), and where the file has them weight
+    (Float64) and datetime (Int64, microseconds since the epoch). Pairs are distinct: of repeated ones the
+    earliest stays, by datetime or else by row. Rows below `config.min_weight` are left out and not counted.
+
+    Raises `DataError` with the file, the first bad rows, what was expected and what to do.
+    """
+    source = open_source(path, config.format, config.separator)
+    columns = _find_columns(source, read_header(source), config.columns)
+    raw = read_columns(source, columns)
+    if raw.num_rows == 0:
+        raise DataError(f"{path}: the file has no interactions; expected a row for each")
+
+    frame, bad = check_columns(source, raw.frame)
+    if raw.malformed is not None:
+        bad.insert(0, raw.malformed)
+    if not config.skip_bad_rows:
+        refuse_bad_rows(path, source.counting, bad)
+    frame = frame.drop_nulls()
+    dropped = raw.num_rows - len(frame)
+
+    if config.min_weight is not None:
+        if "weight" not in frame.columns:
+            raise DataError(f"{path}: data.min_weight needs a weight or rating column; name it in data.columns.weight")
+        frame = frame.filter(pl.col("weight") >= config.min_weight)
+    frame, repeated = _split_repeated(frame)
+    if not config.skip_bad_rows:
+        refuse_bad_rows(path, source.counting, [repeated])
+    if frame.is_empty():
+        limit = "" if config.min_weight is None else f" or their weight is below data.min_weight={config.min_weight}"
+        raise DataError(f"{path}: none of the {raw.num_rows} rows is left: they are bad{limit}; correct the file")
+    if source.is_text:
+        frame = frame.with_columns(narrow_ids(frame[name]) for name in IDS)
+    return frame.drop(ROW), dropped + repeated.count
+
+
+def check_columns(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRows]]:
+    """The columns parsed, null where a value is bad, and the bad rows by column."""
+    bad: list[BadRows] = []
+    parsed = [frame[ROW]]
+    for name in frame.columns:
+        if name == ROW:
+            continue
+        column = frame[name]
+        if name == "weight":
+            good, found, expected = parse_numbers(column), "weight is not a finite number", "a number"
+        elif name == "datetime":
+            good, found, expected = parse_datetimes(column), "datetime can't be read", "epoch seconds or ISO 8601"
+        else:
+            good, found, expected = checked_ids(source, column), f"{name} is empty", "an ID in every row"
+        parsed.append(good.alias(name))
+        bad.append(bad_values(frame, name, good.is_null(), found, expected))
+    return pl.DataFrame(parsed), bad
+
+
+def checked_ids(source: Source, column: pl.Series) -> pl.Series:
+    """Parsed IDs; an error if the type of the column can't hold IDs."""
+    if not is_id_type(column.dtype):
+        raise DataError(
+            f"{source.path}: column '{column.name}' has type {column.dtype}; expected integers, text or floats; "
+            "write the IDs as text"
+        )
+    return parse_ids(column)
+
+
+def bad_values(frame: pl.DataFrame, name: str, is_bad: pl.Series, found: str, expected: str) -> BadRows:
+    """The rows of a raw frame where `is_bad`, with what they hold in column `name`."""
+    rows = frame.filter(is_bad)
+    return BadRows(found, expected, rows[ROW].to_numpy(), [repr(value) for value in rows[name].head(NUM_EXAMPLES)])
+
+
+def _find_columns(source: Source, header: dict[str, str], mapping: ColumnsConfig) -> dict[str, str]:
+    """Standard name -> spelling in the file, for the columns that are there."""
+    columns: dict[str, str] = {}
+    for name, aliases in ALIASES.items():
+        mapped = getattr(mapping, name)
+        present = [alias for alias in ((mapped,) if mapped else aliases) if alias in header]
+        if present:
+            columns[name] = header[present[0]]
+        elif mapped or name in IDS:
+            raise missing_column(source, header, mapped or name, f"data.columns.{name}")
+    return columns
+
+
+def _split_repeated(frame: pl.DataFrame) -> tuple[pl.DataFrame, BadRows]:
+    """The frame without repetitions of a (user_id, item_id), and the rows that repeat an earlier one."""
+    repeated = frame.clear()
+    if frame.select(IDS).n_unique() < len(frame):
+        order = ["datetime", ROW] if "datetime" in frame.columns else [ROW]
+        ordered = frame.sort(order, maintain_order=True)
+        is_first = ordered.select((pl.int_range(pl.len()).over(IDS) == 0).alias("first"))["first"]
+        frame, repeated = ordered.filter(is_first).sort(ROW), ordered.filter(~is_first).sort(ROW)
+    examples = [f"user {user!r}, item {item!r}" for user, item in repeated.select(IDS).head(NUM_EXAMPLES).iter_rows()]
+    return frame, BadRows("pair of user and item again", "each pair once", repeated[ROW].to_numpy(), examples)

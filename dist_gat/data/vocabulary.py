@@ -1,0 +1,40 @@
+"""External IDs to indices and back. A vocabulary is a sorted Series of distinct IDs; the position is the index."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+
+from dist_gat.errors import DataError
+
+MAX_CANDIDATES = 10_000  # IDs compared with a mistyped one
+
+
+def build_vocabulary(ids: Iterable[pl.Series]) -> pl.Series:
+    """The distinct IDs of columns of one type, sorted, so that the order of rows doesn't matter."""
+    return pl.concat(list(ids)).unique().sort()
+
+
+def encode(ids: pl.Series, vocabulary: pl.Series) -> np.ndarray:
+    """Indices of IDs in a vocabulary of the same type: int64 [len(ids)], -1 where unknown."""
+    assert ids.dtype == vocabulary.dtype, f"{ids.dtype} IDs, {vocabulary.dtype} vocabulary"
+    indices = pl.int_range(len(vocabulary), dtype=pl.Int64, eager=True)
+    return ids.replace_strict(vocabulary, indices, default=-1, return_dtype=pl.Int64).to_numpy(writable=True)
+
+
+def parse_id(text: str, vocabulary: pl.Series) -> object:
+    """The ID, in the vocabulary's type, that prints as `text`.
+
+    An unknown one is a `DataError` that names close matches, or else the first few IDs.
+    """
+    texts = vocabulary.cast(pl.String)
+    found = (texts == text).arg_true()
+    if len(found):
+        return vocabulary[int(found[0])]
+    candidates = texts.filter(texts.str.starts_with(text[:1])).head(MAX_CANDIDATES).to_list()
+    close = difflib.get_close_matches(text, candidates, n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else f"IDs look like {', '.join(texts.head(3))}"
+    raise DataError(f"unknown {vocabulary.name or 'ID'} '{text}' among {len(vocabulary)}; {hint}")

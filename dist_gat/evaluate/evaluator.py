@@ -1,0 +1,58 @@
+"""Evaluate a trained run: layer-wise inference and exact ranking, on as many workers as there are."""
+
+from __future__ import annotations
+
+import torch
+
+from dist_gat.config import Config
+from dist_gat.errors import StorageError
+from dist_gat.evaluate.inference import infer_representations
+from dist_gat.evaluate.ranking import rank_representations, ranking_metrics
+from dist_gat.evaluate.saved_model import open_model
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import open_prepared
+from dist_gat.graph.ranges import parts_of_ranks
+from dist_gat.nn.recommender import Recommender, build_recommender, messages_need_degree
+from dist_gat.nn.weights import load_weights
+from dist_gat.sampling.store import GraphStore, open_store
+
+
+def evaluate_worker(config: Config, worker: Worker) -> dict[str, dict[str, float]]:
+    """Metrics of the saved model on the valid and test splits, `{"valid": {...}, "test": {...}}`. Collective."""
+    folder = config.run_folder / "model"
+    saved = open_model(folder)
+    prepared = open_prepared(config.data.prepared)
+    if saved.manifest["data_fingerprint"] != prepared.fingerprint:
+        raise StorageError(
+            f"{folder}: the model was trained on another prepared data set than {config.data.prepared}; "
+            "prepare it again with the same settings, or train again"
+        )
+    store = open_store(prepared, worker.sampling, config.sampling.access, worker.num_threads)
+    node_starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
+    num_layers = len(config.sampling.fanouts)
+    model = build_recommender(
+        config.model, num_layers, prepared.feature_sizes, node_starts, worker.rows, config.seed
+    )  # fmt: skip
+    load_weights(folder, model, prepared.ranges, store.own_parts)
+    rows_OR = ranking_rows(model, store, config)
+    return {
+        split: split_metrics(rows_OR, model, store, worker, split, config)
+        for split in ("valid", "test")
+        if prepared.num_edges(split)
+    }
+
+
+def ranking_rows(model: Recommender, store: GraphStore, config: Config) -> torch.Tensor:
+    """[O, R]: rows of this rank's nodes whose inner products rank items for users. Collective."""
+    rows_OR = infer_representations(
+        model.encoder, model.table, store, config.evaluate.edge_chunk, messages_need_degree(config.model)
+    )
+    return model.decoder.ranking_rows(rows_OR)
+
+
+def split_metrics(
+    rows_OR: torch.Tensor, model: Recommender, store: GraphStore, worker: Worker, split: str, config: Config
+) -> dict[str, float]:
+    """Full-ranking metrics of a split. Collective."""
+    rankings = rank_representations(rows_OR, store, worker.rows, split, config.evaluate, model.table.first_node)
+    return ranking_metrics(rankings, store.prepared, worker.control, split, config.evaluate.ks)

@@ -1,0 +1,111 @@
+"""Layer-wise inference: the representation of every node, over all its neighbours, layer by layer.
+
+Each rank computes its own nodes in chunks and asks the owners for the rows of the layer below, so memory
+is bounded by the rank's own rows and one chunk. Chunks are cut inside parts, never across them, so every
+row is computed by the same operations on the same shapes for any number of ranks.
+
+Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.route import exchange, exchange_back, route_to
+from dist_gat.graph.part import Part
+from dist_gat.nn.embedding import EmbeddingShard
+from dist_gat.nn.encoder import Encoder
+from dist_gat.sampling.block import Block
+from dist_gat.sampling.neighbors import Relabeller
+from dist_gat.sampling.sampler import gather_features
+from dist_gat.sampling.store import GraphStore
+
+
+@torch.no_grad()
+def infer_representations(
+    encoder: Encoder,
+    table: EmbeddingShard,
+    store: GraphStore,
+    edge_chunk: int,
+    needs_degree: bool,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Tensor:
+    """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
+
+    edge_chunk bounds destinations × widest row of a chunk; a single node with more neighbours than that is
+    a chunk of its own.
+    """
+    parts = [store.prepared.parts[p] for p in store.own_parts]
+    first = table.first_node
+    device = table.weight.device
+    own_nodes = np.arange(first, first + table.weight.shape[0])
+    features = {
+        kind: (at.to(device), rows.to(device)) for kind, (at, rows) in gather_features(store, own_nodes).items()
+    }
+    below = encoder.input_rows(table.weight, features)
+    depths = [below]
+    for number, layer in enumerate(encoder.layers, start=1):
+        rows_OE = torch.empty_like(below)
+        chunks = [(part, rows) for part in parts for rows in degree_chunks(part.indptr, edge_chunk)]
+        for part, rows in padded(chunks, table.channel):
+            nodes, block = full_block(part, rows, store, needs_degree)
+            source_rows = fetch_rows(below, torch.from_numpy(nodes).to(device), table)
+            result = layer(source_rows, block.to(device)).rows_DO
+            rows_OE[torch.from_numpy(rows).to(device) + (part.first_node - first)] = result.to(rows_OE.dtype)
+        depths.append(rows_OE)
+        below = rows_OE
+        progress(f"inference: layer {number} of {len(encoder.layers)}")
+    return encoder.combine(depths)
+
+
+def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
+    """Rows of a part in order of degree, cut so that rows × widest row stays below `edge_chunk`."""
+    degree = np.diff(indptr)
+    order = np.argsort(degree, kind="stable")
+    start = 0
+    while start < len(order):
+        # degrees ascend, so the last row of a run is its widest
+        widths = np.maximum(degree[order[start : start + edge_chunk]], 1)
+        fits = widths * np.arange(1, len(widths) + 1) <= edge_chunk
+        stop = start + max(int(np.count_nonzero(fits)), 1)
+        yield order[start:stop]
+        start = stop
+
+
+def padded(chunks: list[tuple[Part, np.ndarray]], channel: Channel) -> Iterator[tuple[Part, np.ndarray]]:
+    """The chunks of this rank, followed by empty ones up to the largest number on any rank, which all must join."""
+    counts = torch.zeros(channel.world_size)
+    counts[channel.rank] = len(chunks)
+    most = int(channel.sum(counts).max())
+    yield from chunks
+    for _ in range(most - len(chunks)):
+        yield chunks[0][0], np.zeros(0, dtype=np.int64)
+
+
+def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:
+    """Source nodes int64 [S] and the block of all neighbours of a part's `rows`."""
+    start, count = part.indptr[rows], part.indptr[rows + 1] - part.indptr[rows]
+    width = int(count.max()) if len(count) else 0
+    column = np.arange(width)
+    real = column < count[:, None]
+    neighbors = np.full((len(rows), width), -1, dtype=np.int64)
+    neighbors[real] = part.indices[(start[:, None] + column)[real]]
+    relabeller = Relabeller(min(len(rows) * (1 + width), store.ranges.num_nodes))
+    relabeller.add(rows + part.first_node)
+    numbers = torch.from_numpy(relabeller.add(neighbors))
+    nodes = relabeller.nodes
+    degree = torch.from_numpy(store.in_degree(nodes)) if needs_degree else None
+    return nodes, Block(numbers, torch.from_numpy(count), len(nodes), degree)
+
+
+def fetch_rows(own_rows: Tensor, nodes_S: Tensor, table: EmbeddingShard) -> Tensor:
+    """[S, E]: rows of any nodes from the ranks that own them; `own_rows` [O, E] are this rank's. Collective."""
+    if table.channel.group is None:
+        return own_rows[nodes_S]
+    route = route_to(table.owner_of(nodes_S), table.channel)
+    return exchange_back(own_rows[exchange(nodes_S, route) - table.first_node], route)

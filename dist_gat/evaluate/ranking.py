@@ -1,0 +1,118 @@
+"""Exact full ranking over sharded representations, and its metrics.
+
+Every rank ranks its own users. Item rows are sent round block by block, so no rank holds all of them, and
+a score block is at most `user_chunk` × ITEM_BLOCK. Blocks and chunks are cut inside parts, and sums are
+taken part by part, so the numbers are the same for any number of ranks.
+
+Shape legend: O own nodes, R representation size, K best items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.config import EvaluateConfig
+from dist_gat.errors import DataError
+from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
+from dist_gat.evaluate.topk import RunningTopK, known_items
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.route import share_rows
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.ranges import ITEM, USER
+from dist_gat.sampling.store import GraphStore
+
+ITEM_BLOCK = 16_384
+SEEN_BEFORE = {"train": [], "valid": ["train"], "test": ["train", "valid"]}
+
+
+@dataclass(frozen=True)
+class PartRanking:
+    """The best items of one part's users: node IDs int64 [U], items int64 [U, K], scores float32 [U, K]."""
+
+    part: int
+    users: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
+
+
+# scores of a part's users [start, stop) for item nodes [first, last), float32 [stop - start, last - first]
+ScoreBlock = Callable[[int, int, int, int, int], np.ndarray]
+
+
+def rank_parts(
+    prepared: PreparedGraph, parts: Sequence[int], split: str, k: int, user_chunk: int, score: ScoreBlock,
+    next_block: Callable[[int, int], None] = lambda first, last: None,
+) -> list[PartRanking]:  # fmt: skip
+    """Rank all items for the users of `parts`, items known before `split` left out.
+
+    `next_block(first, last)` is called, by every rank in the same order, before the block's scores.
+    """
+    users = {p: prepared.ranges.nodes_of_type(p, USER) for p in parts}
+    best = {p: RunningTopK(len(users[p]), k) for p in parts}
+    known = {
+        p: known_items(users[p].start, len(users[p]), [prepared.parts[p].edges[s] for s in SEEN_BEFORE[split]])
+        for p in parts
+    }
+    for first, last in item_blocks(prepared):
+        next_block(first, last)
+        for p in parts:
+            for start in range(0, len(users[p]), user_chunk):
+                stop = min(start + user_chunk, len(users[p]))
+                best[p].merge(start, score(p, start, stop, first, last), first, known[p])
+    return [PartRanking(p, np.array(users[p]), best[p].items_UK, best[p].scores_UK) for p in parts]
+
+
+def item_blocks(prepared: PreparedGraph) -> list[tuple[int, int]]:
+    """(first, last) item node IDs of each block; no block crosses a part."""
+    blocks = []
+    for part in range(prepared.ranges.num_parts):
+        items = prepared.ranges.nodes_of_type(part, ITEM)
+        blocks += [(first, min(first + ITEM_BLOCK, items.stop)) for first in range(items.start, items.stop, ITEM_BLOCK)]
+    return blocks
+
+
+def rank_representations(
+    rows_OR: Tensor, store: GraphStore, channel: Channel, split: str, config: EvaluateConfig, first_node: int
+) -> list[PartRanking]:
+    """Rank for this rank's users by the inner product of representations. Collective.
+
+    rows_OR: representations of this rank's nodes, from node `first_node` on, as `Decoder.ranking_rows` gives them.
+    """
+    if not bool(torch.isfinite(rows_OR).all()):
+        raise DataError("representations have NaN or infinite values: training diverged; lower train.learning_rate")
+    prepared = store.prepared
+    block: list[Tensor] = []
+
+    def next_block(first: int, last: int) -> None:
+        start, stop = max(first - first_node, 0), max(last - first_node, 0)
+        block[:] = [share_rows(rows_OR[start:stop], channel)]
+
+    def score(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
+        user = prepared.ranges.bounds[part, USER] - first_node
+        return (rows_OR[user + start : user + stop] @ block[0].T).float().cpu().numpy()
+
+    return rank_parts(
+        prepared, store.own_parts, split, max(config.ks), config.user_chunk, score, next_block
+    )  # fmt: skip
+
+
+def ranking_metrics(
+    rankings: Sequence[PartRanking], prepared: PreparedGraph, channel: Channel, split: str, ks: Sequence[int]
+) -> dict[str, float]:
+    """Mean metrics over all users with interactions in `split`, and their number as `num_users`. Collective."""
+    sums = torch.zeros((prepared.ranges.num_parts, len(metric_names(ks)) + 1), dtype=torch.float64)
+    for ranking in rankings:
+        hits, num_relevant = find_hits(ranking.users, ranking.items, prepared.parts[ranking.part].edges[split])
+        has_truth = num_relevant > 0
+        values = user_metrics(hits[has_truth], num_relevant[has_truth], ks)
+        sums[ranking.part, :-1] = torch.from_numpy(values.sum(axis=0))
+        sums[ranking.part, -1] = len(values)
+    # each part's row is written by one rank, so the sum over ranks is exact, and the sum over parts in order
+    *totals, num_users = channel.sum(sums).cumsum(dim=0)[-1].tolist()
+    means = {name: total / max(num_users, 1) for name, total in zip(metric_names(ks), totals, strict=True)}
+    return {**means, "num_users": num_users}

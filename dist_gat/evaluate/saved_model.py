@@ -1,0 +1,140 @@
+"""The saved model: all that `recommend` needs, without the prepared data set.
+
+manifest.json, config.yaml     format, counts, SHA-256 of the files; the recipe
+dense.safetensors              weights of the layers
+parts/0000.safetensors         embedding, representation of each node
+known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
+ids/{user,item}.parquet        external IDs, node IDs, titles
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from dist_gat.config import Config, dump_config
+from dist_gat.data.vocabulary import parse_id
+from dist_gat.evaluate.topk import Known, RunningTopK, known_items
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.ranges import ITEM, USER, NodeRanges
+from dist_gat.nn.recommender import Recommender
+from dist_gat.nn.weights import load_tensors, part_file, save_dense, save_parts
+from dist_gat.sampling.store import GraphStore
+from dist_gat.storage import open_array, read_manifest, replace_folder, save_array, write_manifest
+
+FORMAT, VERSION = "dist_gat.model", 1
+REMEDY = "run `dist-gat train` to write the model anew"
+
+
+def save_model(config: Config, model: Recommender, rows_OR: Tensor, store: GraphStore, channel: Channel) -> None:
+    """Write `run_folder/model`. Collective; ranks share the file system."""
+    target = config.run_folder / "model"
+    temporary = target.with_name(".model.tmp")
+    ranges = store.ranges
+    if channel.rank == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_dense(temporary, model)
+        (temporary / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        shutil.copytree(store.prepared.folder / "ids", temporary / "ids")
+    channel.barrier()
+    save_parts(temporary, model, ranges, store.own_parts, {"representation": rows_OR})
+    for part in store.own_parts:
+        users = ranges.nodes_of_type(part, USER)
+        edges = store.prepared.parts[part].edges
+        known = known_items(users.start, len(users), [edges["train"], edges["valid"]])
+        save_array(temporary / "known" / f"{part:04d}.indptr.npy", known.indptr)
+        save_array(temporary / "known" / f"{part:04d}.items.npy", known.items)
+    channel.barrier()
+    if channel.rank == 0:
+        content = {
+            "name": config.name,
+            "node_types": list(ranges.node_types),
+            "bounds": ranges.bounds.tolist(),
+            "representation_size": int(rows_OR.shape[1]),
+            "data_fingerprint": store.prepared.fingerprint,
+        }
+        write_manifest(temporary, FORMAT, VERSION, content)
+        replace_folder(temporary, target)
+    channel.barrier()
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model folder, opened."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    ranges: NodeRanges
+
+    def ids(self, node_type: str) -> pl.DataFrame:
+        return pl.read_parquet(self.folder / "ids" / f"{node_type}.parquet")
+
+    def representation(self, part: int) -> Tensor:
+        """[nodes of the part, R]"""
+        return load_tensors(part_file(self.folder, part))["representation"]
+
+    def known(self, part: int) -> Known:
+        names = (f"{part:04d}.indptr.npy", f"{part:04d}.items.npy")
+        return Known(*(np.asarray(open_array(self.folder / "known" / name)) for name in names))
+
+
+def open_model(folder: str | Path) -> SavedModel:
+    """Open a model folder. Raises `StorageError`."""
+    folder = Path(folder)
+    manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
+    bounds = np.array(manifest["bounds"], dtype=np.int64)
+    return SavedModel(folder, manifest, NodeRanges(bounds, tuple(manifest["node_types"])))
+
+
+def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame:
+    """The K best items that each user has not met: user_id, item_id, score, rank[, title].
+
+    users: external IDs as text; they are read as the type that the data set has. Raises `DataError` for an
+    unknown one.
+    """
+    user_ids, item_ids = model.ids("user"), model.ids("item")
+    wanted = [parse_id(user, user_ids["external_id"]) for user in users]
+    node_of = dict(zip(user_ids["external_id"], user_ids["node_id"], strict=True))
+    nodes = np.array([node_of[user] for user in wanted], dtype=np.int64)
+    rows_nR, known = _rows_of_users(model, nodes)
+    best = RunningTopK(len(nodes), k)
+    for part in range(model.ranges.num_parts):
+        items = model.ranges.nodes_of_type(part, ITEM)
+        start = items.start - int(model.ranges.starts[part])
+        block = model.representation(part)[start : start + len(items)]
+        best.merge(0, (rows_nR @ block.T).float().numpy(), items.start, known)
+    found = best.items_UK >= 0
+    row, column = np.nonzero(found)
+    table = pl.DataFrame(
+        {
+            "user_id": pl.Series(wanted, dtype=user_ids["external_id"].dtype).gather(row),
+            "node_id": best.items_UK[found],
+            "score": best.scores_UK[found],
+            "rank": column + 1,
+        }
+    ).join(item_ids.rename({"external_id": "item_id"}), on="node_id", how="left", maintain_order="left")
+    columns = ["user_id", "item_id", "score", "rank", *(["title"] if "title" in item_ids.columns else [])]
+    return table.select(columns)
+
+
+def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]:
+    """Representations [n, R] and known items of user nodes, read from their parts."""
+    rows: dict[int, Tensor] = {}
+    pairs = []
+    for part in np.unique(model.ranges.part_of(nodes)):
+        representation, known = model.representation(part), model.known(part)
+        first_user = model.ranges.nodes_of_type(part, USER).start
+        for place in np.flatnonzero(model.ranges.part_of(nodes) == part):
+            user = int(nodes[place]) - first_user
+            rows[int(place)] = representation[int(nodes[place]) - int(model.ranges.starts[part])]
+            met = known.items[known.indptr[user] : known.indptr[user + 1]]
+            pairs.append(np.stack([np.full(len(met), place), met], axis=1))
+    return torch.stack([rows[place] for place in range(len(nodes))]), known_items(0, len(nodes), pairs)

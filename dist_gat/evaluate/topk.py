@@ -1,0 +1,76 @@
+"""`RunningTopK`: the best K items of many users, from score blocks that arrive one after another.
+
+Exact and deterministic: equal scores are ordered by item node ID, so the result depends neither on the
+order of blocks nor on how users are chunked. Memory is users × K.
+
+Shape legend: U users, K best items, n users of a chunk, M items of a block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+class RunningTopK:
+    """items_UK: int64, -1 where fewer than K items are known; scores_UK: float32, descending, -inf there."""
+
+    def __init__(self, num_users: int, k: int) -> None:
+        self.scores_UK = np.full((num_users, k), -np.inf, dtype=np.float32)
+        self.items_UK = np.full((num_users, k), -1, dtype=np.int64)
+
+    def merge(self, first_user: int, scores_nM: np.ndarray, first_item: int, known: Known) -> None:
+        """Take in the scores of users first_user… for item nodes first_item…, passing over `known` items."""
+        rows = slice(first_user, first_user + len(scores_nM))
+        _merge(
+            scores_nM,
+            first_item,
+            known.indptr[first_user : first_user + len(scores_nM) + 1],
+            known.items,
+            self.scores_UK[rows],
+            self.items_UK[rows],
+        )
+
+
+class Known:
+    """Items that must not be ranked: those that each user is known to have met. CSR over users."""
+
+    def __init__(self, indptr: np.ndarray, items: np.ndarray) -> None:
+        """indptr: int64 [U + 1]; items: item node IDs, ascending within a user."""
+        self.indptr, self.items = indptr, items
+
+
+def known_items(first_user: int, num_users: int, edges: list[np.ndarray]) -> Known:
+    """`Known` of users first_user…, from int64 [m, 2] (user, item) arrays of those users, in any order."""
+    pairs = np.concatenate(edges) if edges else np.zeros((0, 2), np.int64)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    indptr = np.searchsorted(pairs[:, 0], np.arange(first_user, first_user + num_users + 1))
+    return Known(indptr.astype(np.int64), np.ascontiguousarray(pairs[:, 1]))
+
+
+@njit(nogil=True, cache=True)
+def _merge(scores_nM, first_item, indptr, known, best_scores, best_items):  # type: ignore[no-untyped-def]
+    num_items, k = scores_nM.shape[1], best_scores.shape[1]
+    for u in range(scores_nM.shape[0]):
+        row_scores, row_items = best_scores[u], best_items[u]
+        met = known[indptr[u] : indptr[u + 1]]
+        cursor = np.searchsorted(met, first_item)
+        for j in range(num_items):
+            score, item = scores_nM[u, j], first_item + j
+            if cursor < met.shape[0] and met[cursor] == item:
+                cursor += 1
+                continue
+            worst = row_scores[k - 1]
+            if score < worst or (score == worst and row_items[k - 1] >= 0 and item > row_items[k - 1]):
+                continue
+            if not score > -np.inf:
+                continue
+            place = k - 1
+            while place > 0 and (
+                row_items[place - 1] < 0
+                or row_scores[place - 1] < score
+                or (row_scores[place - 1] == score and row_items[place - 1] > item)
+            ):
+                row_scores[place], row_items[place] = row_scores[place - 1], row_items[place - 1]
+                place -= 1
+            row_scores[place], row_items[place] = score, item

@@ -1,0 +1,105 @@
+"""`Channel`: one communicator between the ranks, with a timeout and a count of what it moved.
+
+Each stream of collectives has a channel of its own (sampling in the background, embedding rows, metrics),
+because collectives of one process group must be issued in the same order by every rank.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dist_gat.errors import ClusterError
+
+
+@dataclass
+class Traffic:
+    """Running totals of one channel: bytes sent to other ranks, and seconds spent in its collectives."""
+
+    sent_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Channel:
+    """group: the process group, or None where there is one rank and nothing to send."""
+
+    name: str
+    rank: int = 0
+    world_size: int = 1
+    group: dist.ProcessGroup | None = None
+    device: torch.device = torch.device("cpu")
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Tensor:
+        """Send the first send_counts[0] rows to rank 0, and so on; receive recv_counts[r] rows from each r."""
+        if self.group is None:
+            return rows
+        received = rows.new_empty((sum(recv_counts), *rows.shape[1:]))
+        with self._watch("all_to_all"):
+            dist.all_to_all_single(received, rows.contiguous(), recv_counts, send_counts, group=self.group)
+        row_bytes = rows.element_size() * (rows[0].numel() if rows.shape[0] else 0)
+        self.traffic.sent_bytes += row_bytes * (sum(send_counts) - send_counts[self.rank])
+        return received
+
+    def all_to_all_counts(self, send_counts: Tensor) -> list[int]:
+        """Tell every rank how many rows it will get from this one; int64 [W] in, the counts to receive out."""
+        if self.group is None:
+            return send_counts.tolist()
+        received = torch.empty_like(send_counts, device=self.device)
+        with self._watch("all_to_all of counts"):
+            dist.all_to_all_single(received, send_counts.to(self.device), group=self.group)
+        return received.tolist()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the ranks, on every rank; of the shape, type and device of `values`."""
+        if self.group is None:
+            return values
+        total = values.to(self.device, copy=True)
+        with self._watch("all_reduce"):
+            dist.all_reduce(total, group=self.group)
+        return total.to(values.device)
+
+    def barrier(self) -> None:
+        self.sum(torch.zeros(1))
+
+    def _watch(self, operation: str) -> _Watch:
+        return _Watch(self, operation)
+
+
+@dataclass
+class _Watch:
+    """Times one collective, and says which one failed on which rank."""
+
+    channel: Channel
+    operation: str
+    started: float = 0.0
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.channel.traffic.seconds += time.perf_counter() - self.started
+        if isinstance(error, RuntimeError):
+            channel = self.channel
+            raise ClusterError(
+                f"rank {channel.rank} of {channel.world_size}: {self.operation} on channel '{channel.name}' failed: "
+                f"{error}. Another rank stopped or is slower than launch.timeout_s; look at its log first"
+            ) from error
+
+
+def open_channel(name: str, device: torch.device, timeout_s: float) -> Channel:
+    """A channel over all ranks of the default process group: gloo for CPU rows, NCCL for GPU rows.
+
+    Collective: every rank opens the same channels in the same order.
+    """
+    if not dist.is_initialized():
+        return Channel(name, device=device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    group = dist.new_group(backend=backend, timeout=timedelta(seconds=timeout_s))
+    return Channel(name, dist.get_rank(), dist.get_world_size(), group, device)

@@ -1,0 +1,59 @@
+"""`NodeRanges`: who owns which node IDs. The only sharding there is.
+
+Part p owns the contiguous node IDs bounds[p, 0] to bounds[p, T] - 1; inside a part, nodes of type t are
+bounds[p, t] to bounds[p, t+1] - 1. A rank owns a contiguous run of parts, so ownership by rank is a
+coarser set of ranges, and any world size up to the number of parts fits the same files.
+
+Shape legend: P parts, T node types, W ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+USER, ITEM = 0, 1
+NODE_TYPES = ("user", "item")
+
+
+@dataclass(frozen=True)
+class NodeRanges:
+    """bounds: int64 [P, T + 1], first node ID of each type in each part, and the part's end."""
+
+    bounds: np.ndarray
+    node_types: tuple[str, ...] = NODE_TYPES
+
+    @property
+    def num_parts(self) -> int:
+        return self.bounds.shape[0]
+
+    @property
+    def num_nodes(self) -> int:
+        return int(self.bounds[-1, -1])
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int64 [P + 1]: part p owns node IDs starts[p] to starts[p + 1] - 1."""
+        return np.append(self.bounds[:, 0], self.bounds[-1, -1])
+
+    def part_of(self, nodes: np.ndarray) -> np.ndarray:
+        """The part that owns each node, int64 of the shape of `nodes`."""
+        return np.searchsorted(self.starts, nodes, side="right") - 1
+
+    def type_of(self, nodes: np.ndarray) -> np.ndarray:
+        """The type index of each node. Empty type ranges are passed over, as the last equal bound wins."""
+        num_types = len(self.node_types)
+        return (np.searchsorted(self.bounds[:, :-1].ravel(), nodes, side="right") - 1) % num_types
+
+    def nodes_of_type(self, part: int, node_type: int) -> range:
+        return range(int(self.bounds[part, node_type]), int(self.bounds[part, node_type + 1]))
+
+    def count(self, node_type: int) -> int:
+        return int((self.bounds[:, node_type + 1] - self.bounds[:, node_type]).sum())
+
+
+def parts_of_ranks(num_parts: int, world_size: int) -> np.ndarray:
+    """int64 [W + 1]: rank r owns parts out[r] to out[r + 1] - 1, as even as whole parts allow."""
+    assert 0 < world_size <= num_parts, (world_size, num_parts)
+    return np.arange(world_size + 1, dtype=np.int64) * num_parts // world_size

@@ -1,0 +1,112 @@
+"""Shows what a run is doing, from the events that its rank 0 writes into the run folder.
+
+Reading a file works alike for local processes and for Ray workers, whose own output stays quiet.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+POLL_S = 0.3
+LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def show_progress(events: Path, quiet: bool = False) -> Iterator[None]:
+    """While the block runs, show new lines of `events` on standard error: a bar on a terminal, lines elsewhere."""
+    if quiet:
+        yield
+        return
+    console = Console(stderr=True)
+    view = _Bar(console) if console.is_terminal else _Lines(console)
+    done = threading.Event()
+    start = events.stat().st_size if events.exists() else 0
+    thread = threading.Thread(target=_follow, args=(events, start, view, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        view.close()
+
+
+def _follow(events: Path, offset: int, view: _Lines, done: threading.Event) -> None:
+    rest = b""
+    last = False
+    while not last:
+        # read once more after the end, for what was written meanwhile
+        last = done.wait(POLL_S)
+        if events.exists():
+            with events.open("rb") as file:
+                file.seek(offset)
+                new = file.read()
+            offset += len(new)
+            *lines, rest = (rest + new).split(b"\n")
+            for line in lines:
+                view.show(json.loads(line))
+
+
+class _Lines:
+    """One line for each event that matters, at most one of training steps every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.total_steps = 0
+        self.last_step_line = 0.0
+
+    def show(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "start":
+            self.total_steps = event["total_steps"]
+            self.say(f"training: at most {event['epochs']} epochs of {event['steps_per_epoch']} steps")
+        elif kind == "step":
+            self.step(event)
+        elif kind == "valid":
+            mark = ", best so far" if event["best"] else ""
+            self.say(f"epoch {event['epoch']}: valid {event['metric']} {event['value']:.4f}{mark}")
+        elif kind == "early_stop":
+            self.say(f"no better metric since epoch {event['best_epoch']}: stopping")
+        elif kind == "export":
+            self.say(f"saving the model of epoch {event['epoch']}")
+        elif kind == "evaluate":
+            self.say(event["message"])
+
+    def say(self, text: str) -> None:
+        self.console.print(f"  {text}", highlight=False)
+
+    def step(self, event: dict[str, Any]) -> None:
+        if time.monotonic() - self.last_step_line >= LINE_EVERY_S:
+            self.last_step_line = time.monotonic()
+            speed = f"{event['seeds_per_s']:,.0f} seeds/s"
+            self.say(f"step {event['step']} of {self.total_steps}: loss {event['loss']:.4f}, {speed}")
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar(_Lines):
+    """The same on a terminal, with training steps as a bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
+        self.progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+        self.task = self.progress.add_task("starting workers", total=None)
+        self.progress.start()
+
+    def step(self, event: dict[str, Any]) -> None:
+        description = f"loss {event['loss']:.4f}, {event['seeds_per_s']:,.0f} seeds/s"
+        self.progress.update(self.task, total=self.total_steps, completed=event["step"], description=description)
+
+    def close(self) -> None:
+        self.progress.stop()

@@ -1,0 +1,75 @@
+"""The verbs as Python functions. The command line adds nothing but parsing and printing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dist_gat.config import Config, load_config
+from dist_gat.evaluate.baselines import evaluate_baseline
+from dist_gat.evaluate.evaluator import evaluate_worker
+from dist_gat.evaluate.saved_model import open_model, recommend_items
+from dist_gat.graph.part import open_prepared
+from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.launcher.launch import run_job
+from dist_gat.train.trainer import train_worker
+
+__all__ = ["evaluate", "load_config", "prepare", "recommend", "train"]
+
+
+def prepare(config: Config, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
+    """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
+
+    Raises `DataError` on bad input, and writes nothing then.
+    """
+    started = time.perf_counter()
+    report = prepare_dataset(config.name, config.data, config.parts, config.seed, progress)
+    return {**report, "seconds": time.perf_counter() - started}
+
+
+def train(config: Config, quiet: bool = True) -> dict[str, Any]:
+    """Train on the workers of `config.launch`; writes checkpoints, TensorBoard logs and the saved model to
+    `config.run_folder`.
+
+    Returns epochs, steps, the best epoch, its validation metrics, the history of validations, the loss of
+    every step, and seconds. Raises `StorageError` where the data set is not prepared, `ClusterError` where a
+    worker fails.
+    """
+    started = time.perf_counter()
+    open_prepared(config.data.prepared)
+    result = run_job(train_worker, config, quiet)
+    return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
+
+
+def evaluate(config: Config, quiet: bool = True) -> dict[str, Any]:
+    """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines on `test`.
+
+    Raises `StorageError` where there is no saved model of this data set.
+    """
+    started = time.perf_counter()
+    open_model(config.run_folder / "model")
+    prepared = open_prepared(config.data.prepared)
+    result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
+    split = "test" if prepared.num_edges("test") else "valid"
+    if config.evaluate.baselines:
+        result["baselines"] = {
+            name: {split: evaluate_baseline(name, prepared, split, config.evaluate)}
+            for name in config.evaluate.baselines
+        }
+    return {**result, "seconds": time.perf_counter() - started}
+
+
+def recommend(model: str | Path, users: Sequence[Any], k: int = 10) -> pl.DataFrame:
+    """The K best new items of each user: columns user_id, item_id, score, rank[, title].
+
+    `model` is a run folder or the model folder in it; nothing else is read. Raises `DataError` for an
+    unknown user.
+    """
+    folder = Path(model)
+    if (folder / "model").is_dir():
+        folder = folder / "model"
+    return recommend_items(open_model(folder), [str(user) for user in users], k)

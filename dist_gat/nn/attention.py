@@ -1,0 +1,66 @@
+"""One layer of message passing with attention over sampled neighbours.
+
+Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I input size,
+O output size (of all heads together).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dist_gat.config import AttentionConfig
+from dist_gat.nn.scoring import build_scoring
+from dist_gat.sampling.block import Block
+
+
+class Attended(NamedTuple):
+    """What a layer returns: the destinations' new rows, and how they attended to their neighbours."""
+
+    rows_DO: Tensor
+    alpha_DFH: Tensor
+
+
+def attention_entropy(alpha_DFH: Tensor, block: Block) -> Tensor:
+    """How evenly destinations attend: 1 is uniform, 0 is all weight on one neighbour.
+
+    Mean of -sum_i p_i log p_i / log |N(u)| over heads and the destinations with two neighbours or more, where p
+    is alpha without negative weights and scaled to the sum 1. A scalar; 0 where there is no such destination.
+    """
+    alpha_DFH = alpha_DFH[block.count_D >= 2].clamp(min=0.0)
+    count_D = block.count_D[block.count_D >= 2]
+    share_DFH = alpha_DFH / alpha_DFH.sum(dim=1, keepdim=True)
+    entropy_DH = torch.special.entr(share_DFH).sum(dim=1) / count_D[:, None].log()
+    return entropy_DH.sum() / max(entropy_DH.numel(), 1)
+
+
+class AttentionLayer(nn.Module):
+    """y_u = h_u + T(sum_{i in N(u)} alpha_ui l_i) with alpha and T of the scoring; h_u if residual.
+
+    h_u is the destination's row, l_i a neighbour's, both from `rows_SI`. A destination without neighbours has
+    the aggregate 0. See `dist_gat.nn.scoring` for the equations of alpha and T.
+
+    Args:
+        config: scoring, heads, normalization, transform and residual.
+        in_size: I. `dot` without transform, `uniform`, `degree` and the residual need I == O.
+        out_size: O; additive scorings divide it among their heads.
+    """
+
+    def __init__(self, config: AttentionConfig, in_size: int, out_size: int) -> None:
+        super().__init__()
+        assert not config.residual or in_size == out_size, "a residual needs rows of equal size"
+        self.residual = config.residual
+        self.scoring = build_scoring(config, in_size, out_size)
+
+    def forward(self, rows_SI: Tensor, block: Block) -> Attended:
+        # embedding, not indexing: the same gather, with a faster backward that is deterministic on a GPU too.
+        near_DFI = functional.embedding(block.neighbors_DF, rows_SI)
+        alpha_DFH = self.scoring.weights(rows_SI, near_DFI, block)
+        z_DHI = torch.bmm(alpha_DFH.transpose(1, 2), near_DFI)
+        rows_DO = self.scoring.output(z_DHI, block)
+        if self.residual:
+            rows_DO = rows_DO + rows_SI[: block.num_dst]
+        return Attended(rows_DO, alpha_DFH)

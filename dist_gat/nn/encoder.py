@@ -1,0 +1,81 @@
+"""From input rows of sampled nodes to the representations of the seeds.
+
+Shape legend: S sources of the outermost block, N seeds, E embedding size, R representation size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dist_gat.config import ModelConfig
+from dist_gat.nn.attention import AttentionLayer
+from dist_gat.sampling.block import Block
+
+
+class Encoded(NamedTuple):
+    """Representations of the seeds, and the attention weights of each layer (detached, for monitoring)."""
+
+    rows_NR: Tensor
+    alphas: list[Tensor]
+
+
+class Encoder(nn.Module):
+    """Attention layers over the blocks of a sample, and the combination of their depths.
+
+    x_0 = input rows, x_l = layer_l(x_{l-1}, block_l); a seed's representation is x_L (last), the mean of
+    x_0 ... x_L (mean, as in LightGCN) or all of them side by side (concat).
+
+    Args:
+        model: sizes, attention and combination.
+        num_layers: L, one per fan-out.
+        feature_sizes: number of input features of each node type that has some.
+    """
+
+    def __init__(self, model: ModelConfig, num_layers: int, feature_sizes: dict[str, int]) -> None:
+        super().__init__()
+        size = model.embedding_size
+        self.combination = model.combination
+        self.representation_size = size * (num_layers + 1) if model.combination == "concat" else size
+        self.projections = nn.ModuleDict({name: nn.Linear(n, size, bias=False) for name, n in feature_sizes.items()})
+        self.layers = nn.ModuleList(AttentionLayer(model, size, size) for _ in range(num_layers))
+
+    def input_rows(self, embedding_SE: Tensor, features: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """x_s = e_s + W_type f_s: ID embeddings plus projected features, where a node has some.
+
+        Args:
+            features: for each type of `feature_sizes` the positions among the S rows [n], int64, and their
+                feature values [n, features]. Types without nodes in the sample come with n = 0, so that every
+                worker's backward reaches the same parameters.
+        """
+        assert features.keys() == self.projections.keys(), "give the features of every type, also where n = 0"
+        rows_SE = embedding_SE
+        for name, (index, values) in features.items():
+            rows_SE = rows_SE.index_add(0, index, self.projections[name](values).to(rows_SE.dtype))
+        return rows_SE
+
+    def forward(self, rows_SE: Tensor, blocks: Sequence[Block]) -> Encoded:
+        """Representations of the destinations of `blocks[-1]`.
+
+        `blocks[0]` is the outermost hop, its sources are `rows_SE`. The sources of each later block are the
+        destinations of the one before it, so that the seeds are the first N rows at every depth.
+        """
+        assert len(blocks) == len(self.layers), f"{len(self.layers)} layers but {len(blocks)} blocks"
+        depths, alphas = [rows_SE], []
+        for layer, block in zip(self.layers, blocks, strict=True):
+            attended = layer(depths[-1], block)
+            depths.append(attended.rows_DO)
+            alphas.append(attended.alpha_DFH.detach())
+        num_seeds = blocks[-1].num_dst
+        return Encoded(self.combine([rows[:num_seeds] for rows in depths]), alphas)
+
+    def combine(self, depths: Sequence[Tensor]) -> Tensor:
+        """Representations [N, R] from the rows [N, E] at depths 0 (input) to L."""
+        if self.combination == "last":
+            return depths[-1]
+        if self.combination == "concat":
+            return torch.cat(list(depths), dim=1)
+        return torch.stack(list(depths)).mean(dim=0)

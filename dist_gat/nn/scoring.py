@@ -1,0 +1,209 @@
+"""How much a destination attends to each of its sampled neighbours.
+
+Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I input size,
+O output size per head. Rows of a destination u are h_u, rows of its neighbour i are l_i, N(u) are the
+sampled neighbours of u.
+
+Attention costs what the destinations cost: whatever is linear in a neighbour's row is applied to the query
+before the softmax, or to the aggregate z_u after it, so that (but for `additive_v2`) no source is projected.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dist_gat.config import AttentionConfig
+from dist_gat.sampling.block import Block
+
+# Two distinct float64 scores above 40 differ in s exp(s) by more than 1e3: their softmax is 0 or 1 already.
+MAX_EXPONENT = 40.0
+# A smaller sum of scores is no scale to divide by.
+MIN_SCORE_SUM = 1e-6
+KEY_NOISE = 0.1
+
+
+def at_least_float32(scores: Tensor) -> Tensor:
+    """Scores of mixed precision in float32: exponentials and sums of bfloat16 are too coarse."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def softmax_weights(logits_DFH: Tensor, block: Block) -> Tensor:
+    """Softmax over the real neighbours, at least in float32; padding and rows without neighbours are exactly 0."""
+    padding_DF1 = ~block.mask_DF()[:, :, None]
+    logits_DFH = at_least_float32(logits_DFH)
+    # Not -inf: the softmax of a row of padding alone would be NaN, and so its backward, before it is masked.
+    lowest = torch.finfo(logits_DFH.dtype).min
+    return logits_DFH.masked_fill(padding_DF1, lowest).softmax(dim=1).masked_fill(padding_DF1, 0.0)
+
+
+def uniform_weights(block: Block, dtype: torch.dtype) -> Tensor:
+    """1 / |N(u)| for the real neighbours, 0 for padding. Shape [D, F, 1]."""
+    return block.mask_DF()[:, :, None].to(dtype) / block.count_D.clamp(min=1)[:, None, None]
+
+
+def linear_weights(scores_DFH: Tensor, block: Block) -> Tensor:
+    """alpha_ui = s_ui / sum_j s_uj, meant for scores that are not negative.
+
+    A destination whose scores do not sum to a positive number attends uniformly. Where only some of its scores
+    are negative their weights are negative too, and all weights still sum to 1.
+    """
+    scores_DFH = at_least_float32(scores_DFH).masked_fill(~block.mask_DF()[:, :, None], 0.0)
+    total_D1H = scores_DFH.sum(dim=1, keepdim=True)
+    usable_D1H = total_D1H > MIN_SCORE_SUM
+    # The inner `where` keeps a division by zero out of the gradient of the branch that is not taken.
+    alpha_DFH = scores_DFH / torch.where(usable_D1H, total_D1H, 1.0)
+    return torch.where(usable_D1H, alpha_DFH, uniform_weights(block, scores_DFH.dtype))
+
+
+def exp_logits(scores_DFH: Tensor) -> Tensor:
+    """s exp(s), bounded: the exponent stops at `MAX_EXPONENT`, beyond which the softmax can't tell the difference."""
+    scores_DFH = at_least_float32(scores_DFH)
+    return scores_DFH * scores_DFH.clamp(max=MAX_EXPONENT).exp()
+
+
+class Scoring(nn.Module):
+    """Common interface: attention weights before the aggregation, output transform after it."""
+
+    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+        """alpha_DFH, 0 for padding. `near_DFI` are the gathered rows of the neighbours."""
+        raise NotImplementedError
+
+    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
+        """rows_DO of the aggregates z_u = sum_i alpha_ui l_i; here their mean over the heads."""
+        return z_DHI.mean(dim=1)
+
+
+class UniformScoring(Scoring):
+    """alpha_ui = 1 / |N(u)|: the mean of the neighbours, without parameters."""
+
+    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+        return uniform_weights(block, rows_SI.dtype)
+
+
+class DegreeScoring(Scoring):
+    """alpha_ui = (d_u / |N(u)|) / sqrt(d_u d_i), d = in-degrees in the whole graph; without parameters.
+
+    LightGCN (He et al. 2020) has 1 / sqrt(d_u d_i); the first factor makes the sum over a uniform sample an
+    unbiased estimate of the sum over all neighbours, and is 1 where all of them are in the block.
+    """
+
+    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+        assert block.degree_S is not None, "scoring=degree needs blocks with degree_S"
+        root_S = block.degree_S.clamp(min=1).to(rows_SI.dtype).sqrt()
+        ratio_DF = root_S[: block.num_dst, None] / root_S[block.neighbors_DF]
+        return ratio_DF[:, :, None] * uniform_weights(block, rows_SI.dtype)
+
+
+class DotScoring(Scoring):
+    """Bilinear attention, projecting the query alone.
+
+    s_ui = h_u^T W_k l_i for each head. alpha is the softmax of s over N(u) (dot), of s exp(s) (dot_exp), or
+    s / sum s (normalization=linear). The heads' aggregates are averaged to z_u; with transform=mlp the output
+    is LeakyReLU(z_u W_v) W_o. W_k [H, I, I] starts as the identity, so that attention starts as similarity;
+    noise on it lets several heads diverge.
+    """
+
+    def __init__(self, config: AttentionConfig, in_size: int, out_size: int) -> None:
+        super().__init__()
+        self.exponential = config.scoring == "dot_exp"
+        self.linear = config.normalization == "linear"
+        key_HII = torch.eye(in_size).repeat(config.num_heads, 1, 1)
+        if config.num_heads > 1:
+            key_HII += KEY_NOISE / math.sqrt(in_size) * torch.randn_like(key_HII)
+        self.key_HII = nn.Parameter(key_HII)
+        self.transform: nn.Module | None = None
+        if config.transform == "mlp":
+            hidden = nn.Linear(in_size, out_size, bias=False)
+            activation = nn.LeakyReLU(config.negative_slope)
+            self.transform = nn.Sequential(hidden, activation, nn.Linear(out_size, out_size, bias=False))
+
+    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+        query_DHI = torch.einsum("di,hij->dhj", rows_SI[: block.num_dst], self.key_HII)
+        scores_DFH = torch.bmm(near_DFI, query_DHI.transpose(1, 2))
+        if self.linear:
+            return linear_weights(scores_DFH, block)
+        return softmax_weights(exp_logits(scores_DFH) if self.exponential else scores_DFH, block)
+
+    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
+        z_DI = z_DHI.mean(dim=1)
+        return z_DI if self.transform is None else self.transform(z_DI)
+
+
+class AdditiveScoring(Scoring):
+    """GAT (Velickovic et al. 2018), equal to `dgl.nn.GATConv`.
+
+    e_ui = LeakyReLU(a_src^T W l_i + a_dst^T W h_u), alpha = softmax of e over N(u), and the output is
+    sum_i alpha_ui W l_i + b, the heads' outputs side by side. Computed as (W^T a_src)^T l_i before the softmax
+    and W z_u after it. W [H*O, I], a_src and a_dst [H, O], b [H*O].
+    """
+
+    def __init__(self, config: AttentionConfig, in_size: int, out_size: int) -> None:
+        super().__init__()
+        head_size = out_size // config.num_heads
+        self.negative_slope = config.negative_slope
+        self.value = nn.Linear(in_size, out_size, bias=False)
+        self.source_HO = nn.Parameter(torch.empty(config.num_heads, head_size))
+        self.query_HO = nn.Parameter(torch.empty(config.num_heads, head_size))
+        self.bias = nn.Parameter(torch.zeros(out_size))
+        for weight in (self.value.weight, self.source_HO, self.query_HO):
+            nn.init.xavier_normal_(weight, gain=math.sqrt(2))
+
+    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+        value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
+        source_SH = rows_SI @ torch.einsum("hoi,ho->ih", value_HOI, self.source_HO)
+        query_DH = rows_SI[: block.num_dst] @ torch.einsum("hoi,ho->ih", value_HOI, self.query_HO)
+        logits_DFH = functional.embedding(block.neighbors_DF, source_SH) + query_DH[:, None]
+        return softmax_weights(functional.leaky_relu(logits_DFH, self.negative_slope), block)
+
+    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
+        value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
+        return torch.einsum("dhi,hoi->dho", z_DHI, value_HOI).flatten(1) + self.bias
+
+
+class AdditiveV2Scoring(Scoring):
+    """GATv2 (Brody et al. 2022), equal to `dgl.nn.GATv2Conv`.
+
+    e_ui = a^T LeakyReLU(W_s l_i + b_s + W_d h_u + b_d), alpha = softmax of e over N(u), and the output is
+    sum_i alpha_ui (W_s l_i + b_s), the heads' outputs side by side. W_s and W_d [H*O, I], a [H, O]. The
+    non-linearity stands between the source and the softmax, so here every source is projected.
+    """
+
+    def __init__(self, config: AttentionConfig, in_size: int, out_size: int) -> None:
+        super().__init__()
+        self.negative_slope = config.negative_slope
+        self.value = nn.Linear(in_size, out_size)
+        self.query = nn.Linear(in_size, out_size)
+        self.attention_HO = nn.Parameter(torch.empty(config.num_heads, out_size // config.num_heads))
+        for weight in (self.value.weight, self.query.weight, self.attention_HO):
+            nn.init.xavier_normal_(weight, gain=math.sqrt(2))
+        for linear in (self.value, self.query):
+            nn.init.zeros_(linear.bias)
+
+    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+        query_DX = self.query(rows_SI[: block.num_dst])  # X = H*O
+        sum_DFX = functional.embedding(block.neighbors_DF, self.value(rows_SI)) + query_DX[:, None]
+        # One matrix product over all heads is faster than a product and a sum for each.
+        attention_HX = torch.block_diag(*self.attention_HO)
+        return softmax_weights(functional.leaky_relu(sum_DFX, self.negative_slope) @ attention_HX.T, block)
+
+    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
+        value_HOI = self.value.weight.unflatten(0, self.attention_HO.shape)
+        # The bias is part of every message: a destination without neighbours receives none.
+        bias_DX = (block.count_D > 0)[:, None] * self.value.bias
+        return torch.einsum("dhi,hoi->dho", z_DHI, value_HOI).flatten(1) + bias_DX
+
+
+def build_scoring(config: AttentionConfig, in_size: int, out_size: int) -> Scoring:
+    """The scoring that `config.scoring` names."""
+    if config.scoring in ("additive", "additive_v2"):
+        assert out_size % config.num_heads == 0, "the heads share the output size evenly"
+        kind = AdditiveScoring if config.scoring == "additive" else AdditiveV2Scoring
+        return kind(config, in_size, out_size)
+    assert config.transform == "mlp" or in_size == out_size, "nothing in this layer changes the size of a row"
+    if config.scoring in ("dot", "dot_exp"):
+        return DotScoring(config, in_size, out_size)
+    return UniformScoring() if config.scoring == "uniform" else DegreeScoring()

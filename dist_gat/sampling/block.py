@@ -1,0 +1,51 @@
+"""`Block`: one hop of message passing, as plain tensors.
+
+Shape legend: S sources, D destinations (the first D sources), F fan-out (the widest row).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """Dst-major neighbour lists over a fixed fan-out.
+
+    neighbors_DF: int64, positions among the S sources; rows are padded at their end with 0.
+    count_D:      int64, how many entries of each row are real.
+    num_src:      S. The destinations are sources 0 to D-1, so `rows_S[:D]` are their own rows.
+    degree_S:     int64, in-degree of each source in the whole training graph, or None where no layer asks.
+    """
+
+    neighbors_DF: Tensor
+    count_D: Tensor
+    num_src: int
+    degree_S: Tensor | None = None
+
+    @property
+    def num_dst(self) -> int:
+        return self.neighbors_DF.shape[0]
+
+    def mask_DF(self) -> Tensor:
+        """bool, True where an entry is a real neighbour."""
+        fan_out = self.neighbors_DF.shape[1]
+        return torch.arange(fan_out, device=self.count_D.device) < self.count_D[:, None]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Block:
+        return to_device(self, device, non_blocking)
+
+
+def to_device(value, device: torch.device | str, non_blocking: bool = False):  # type: ignore[no-untyped-def]
+    """A copy of a dataclass whose tensors, and lists of movable values, are on `device`."""
+    moved = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, list):
+            moved[field.name] = [x.to(device, non_blocking=non_blocking) for x in item]
+        elif hasattr(item, "to"):
+            moved[field.name] = item.to(device, non_blocking=non_blocking)
+    return replace(value, **moved)

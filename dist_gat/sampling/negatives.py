@@ -1,0 +1,58 @@
+"""Negative items of a step, and how often each is expected, for the log-Q correction.
+
+The j-th shared negative of a step is a pure function of (seed, epoch, step, j), whatever rank computes it;
+rank r takes a contiguous share of the j. A seed's own negatives are a function of its place in the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dist_gat.config import NegativesConfig
+from dist_gat.graph.prepare import POPULARITY_EXPONENT
+from dist_gat.random import Purpose, make_key
+from dist_gat.sampling.store import GraphStore
+
+OWN_STREAM, SHARED_STREAM = 0, 1
+
+
+@dataclass(frozen=True)
+class NegativeSampler:
+    """Draws negatives from all items of the store by the configured distribution."""
+
+    store: GraphStore
+    config: NegativesConfig
+    seed: int
+
+    def shared(self, epoch: int, step: int) -> np.ndarray:
+        """int64 [N]: this rank's share of the step's shared negatives."""
+        rank, world_size = self.store.channel.rank, self.store.channel.world_size
+        total = self.config.num_shared
+        draws = np.arange(total * rank // world_size, total * (rank + 1) // world_size)
+        key = make_key(self.seed, Purpose.NEGATIVES, epoch, step, SHARED_STREAM)
+        return self.store.draw_items(self.config.distribution, key, draws)
+
+    def own(self, epoch: int, step: int, places: np.ndarray) -> np.ndarray:
+        """int64 [B, K]: the own negatives of the seeds at `places` (int64 [B]) of the step."""
+        count = self.config.num_per_seed
+        draws = places[:, None] * count + np.arange(count)
+        key = make_key(self.seed, Purpose.NEGATIVES, epoch, step, OWN_STREAM)
+        return self.store.draw_items(self.config.distribution, key, draws.ravel()).reshape(draws.shape)
+
+    def log_expected_count(self, in_degree: np.ndarray, num_global_seeds: int) -> np.ndarray:
+        """float32: log of how many of a seed's negatives are expected to be an item of this in-degree.
+
+        The draws of all kinds are pooled: count(j) = (num_shared + num_per_seed) q(j) + seeds · p(j), with q
+        the negative distribution and p the share of training interactions (the balance heuristic of
+        Veach and Guibas, SIGGRAPH 1995, for several samplers of one sum).
+        """
+        degree = in_degree.astype(np.float64)
+        mass = self.store.item_mass(self.config.distribution).sum()
+        weight = degree**POPULARITY_EXPONENT if self.config.distribution == "popularity" else np.ones_like(degree)
+        expected = (self.config.num_shared + self.config.num_per_seed) * weight / mass
+        if self.config.in_batch:
+            expected += num_global_seeds * degree / self.store.prepared.num_edges("train")
+        # an item that no sampler can draw never stands among the negatives; keep its logarithm finite
+        return np.log(np.maximum(expected, 1e-30)).astype(np.float32)

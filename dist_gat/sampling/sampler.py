@@ -1,0 +1,142 @@
+"""`SeedBlockSampler`: our `BlockSampler`, from the number of a step to this rank's `Batch`.
+
+A global step is a fixed set of seed edges, the same for any number of ranks. A seed belongs to the rank
+that owns its user, so ranks have different numbers of seeds, and a rank may have none.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+
+from dist_gat.config import NegativesConfig, SamplingConfig
+from dist_gat.dgl import BlockSampler
+from dist_gat.random import Purpose, make_key, permute
+from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.block import Block
+from dist_gat.sampling.negatives import NegativeSampler
+from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, hide_pairs
+from dist_gat.sampling.store import GraphStore
+
+NOTHING = np.zeros((0, 2), dtype=np.int64)
+
+
+class SeedBlockSampler(BlockSampler):
+    """Samples what one step of link prediction needs. Every draw is a function of (seed, epoch, step, hop, node)."""
+
+    def __init__(
+        self,
+        store: GraphStore,
+        sampling: SamplingConfig,
+        negatives: NegativesConfig,
+        batch_size: int,
+        seed: int,
+        needs_degree: bool,
+    ) -> None:
+        super().__init__()
+        self.store = store
+        self.sampling = sampling
+        self.batch_size = batch_size
+        self.seed = seed
+        self.needs_degree = needs_degree
+        self.negatives = NegativeSampler(store, negatives, seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.store.prepared.num_edges("train") / self.batch_size)
+
+    def seed_edges(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The step's seed edges over all ranks: global edge numbers int64 [n], (user, item) nodes int64 [n, 2]."""
+        total = self.store.prepared.num_edges("train")
+        places = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, total))
+        numbers = permute(make_key(self.seed, Purpose.SHUFFLE, epoch), places, total)
+        return numbers, self.store.edges("train", numbers)
+
+    def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Batch:
+        """The batch of (epoch, step) = `seeds`, an int64 [2] tensor; DGL's DataLoader calls this with its graph."""
+        started, exchanged = time.perf_counter(), g.channel.traffic.seconds
+        epoch, step = seeds.tolist()
+        numbers, pairs = self.seed_edges(epoch, step)
+        hidden = hide_pairs(pairs if self.sampling.exclude_targets else NOTHING)
+        starts = g.prepared.edge_starts("train")[g.rank_starts]
+        rank = g.channel.rank
+        places = np.flatnonzero((numbers >= starts[rank]) & (numbers < starts[rank + 1]))
+        users, items = pairs[places, 0], pairs[places, 1]
+        shared = self.negatives.shared(epoch, step)
+        own = self.negatives.own(epoch, step, places)
+
+        relabeller = self._relabeller(len(users) + len(items) + len(shared) + own.size)
+        at = [torch.from_numpy(relabeller.add(nodes)) for nodes in (users, items, shared, own)]
+        key = make_key(self.seed, Purpose.NEIGHBORS, epoch, step)
+        nodes, in_degree, blocks = self.sample_blocks(g, relabeller, (int(key), hidden))
+        # without in-degrees the draws are uniform, and their expected count is the same for every item
+        degree = in_degree if in_degree is not None else np.zeros(len(nodes), np.int64)
+        log_count = [
+            torch.from_numpy(self.negatives.log_expected_count(degree[positions.numpy()], len(numbers)))
+            for positions in at[1:]
+        ]
+        exchange_s = g.channel.traffic.seconds - exchanged
+        return Batch(
+            epoch=epoch,
+            step=step,
+            num_global_seeds=len(numbers),
+            nodes_S=torch.from_numpy(nodes),
+            blocks=blocks,
+            user_at_B=at[0],
+            item_at_B=at[1],
+            shared_at_N=at[2],
+            own_at_BK=at[3],
+            item_B=torch.from_numpy(items),
+            shared_N=torch.from_numpy(shared),
+            own_BK=torch.from_numpy(own),
+            log_count_B=log_count[0],
+            log_count_N=log_count[1],
+            log_count_BK=log_count[2],
+            features=gather_features(g, nodes),
+            seconds={"sample": time.perf_counter() - started - exchange_s, "exchange": exchange_s},
+        )
+
+    def sample_blocks(
+        self, g: GraphStore, seed_nodes: Relabeller, exclude_eids: tuple[int, HiddenEdges]
+    ) -> tuple[np.ndarray, np.ndarray | None, list[Block]]:
+        """Grow the hops from the relabeller's seed nodes, with (key, hidden edges) in DGL's third argument.
+
+        Returns all node IDs int64 [S] by number, their in-degrees where something needs them, and the
+        blocks, the outermost first. Destinations of a hop are all nodes of the hop before, in order.
+        """
+        key, hidden = exclude_eids
+        hops = []
+        for hop, fan_out in enumerate(self.sampling.fanouts):
+            dst = seed_nodes.nodes
+            neighbors = g.sample(dst, fan_out, make_key(key, Purpose.NEIGHBORS, hop), hidden)
+            hops.append((seed_nodes.add(neighbors), (neighbors >= 0).sum(axis=1), len(seed_nodes.nodes)))
+        nodes = seed_nodes.nodes.copy()
+        in_degree = g.in_degree(nodes) if self.needs_degree else None
+        blocks = [
+            Block(
+                neighbors_DF=torch.from_numpy(numbers),
+                count_D=torch.from_numpy(count),
+                num_src=num_src,
+                degree_S=None if in_degree is None else torch.from_numpy(in_degree[:num_src]),
+            )
+            for numbers, count, num_src in reversed(hops)
+        ]
+        return nodes, in_degree, blocks
+
+    def _relabeller(self, num_seed_nodes: int) -> Relabeller:
+        growth = math.prod(1 + fan_out for fan_out in self.sampling.fanouts)
+        return Relabeller(min(num_seed_nodes * growth, self.store.ranges.num_nodes))
+
+
+def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Of each node type with input features: positions among `nodes`, and float32 feature rows."""
+    kinds = store.prepared.feature_sizes
+    type_of = store.ranges.type_of(nodes) if kinds else nodes
+    features = {}
+    for kind in kinds:
+        at = np.flatnonzero(type_of == store.ranges.node_types.index(kind))
+        features[kind] = (torch.from_numpy(at), torch.from_numpy(store.features(kind, nodes[at])))
+    return features

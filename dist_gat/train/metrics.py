@@ -1,0 +1,61 @@
+"""What a run tells about itself: TensorBoard scalars by global step, and one JSON line an event for the driver.
+
+Rank 0 alone writes. The only module that imports TensorBoard.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+PROGRESS_FILE = "progress.jsonl"
+
+
+class RunLog:
+    """Writes to `run_folder/tensorboard` and `run_folder/progress.jsonl`; does nothing on ranks other than 0."""
+
+    def __init__(self, run_folder: Path, rank: int) -> None:
+        self.writer = SummaryWriter(str(run_folder / "tensorboard")) if rank == 0 else None
+        self.file = (run_folder / PROGRESS_FILE).open("a", encoding="utf-8") if rank == 0 else None
+        self.started = time.perf_counter()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """TensorBoard scalars at a global step."""
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """One line of progress for whoever watches the run."""
+        if self.file is not None:
+            seconds = round(time.perf_counter() - self.started, 3)
+            self.file.write(json.dumps({"event": kind, "seconds": seconds, **values}) + "\n")
+            self.file.flush()
+
+    def hyper_parameters(self, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """The flattened configuration beside the final metrics, for TensorBoard's HParams page."""
+        if self.writer is not None:
+            named = {f"hparam/{name}": value for name, value in metrics.items()}
+            self.writer.add_hparams(flatten(config), named, run_name=".")
+
+    def close(self) -> None:
+        if self.writer is not None and self.file is not None:
+            self.writer.close()
+            self.file.close()
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Dotted keys and plain values: what TensorBoard accepts."""
+    flat: dict[str, bool | int | float | str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        elif isinstance(value, bool | int | float | str):
+            flat[prefix + key] = value
+        elif value is not None:
+            flat[prefix + key] = json.dumps(value)
+    return flat

@@ -1,0 +1,72 @@
+"""The loss of one global step: this rank's share of a mean over the seeds of all ranks.
+
+Shape legend: B seeds of this rank, N shared negatives of all ranks, K own negatives, R representation size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dist_gat.config import LossConfig, NegativesConfig
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.route import share_rows
+from dist_gat.nn.decoder import Decoder
+from dist_gat.nn.loss import bpr_loss, sampled_softmax_loss
+from dist_gat.sampling.batch import Batch
+
+
+def loss_terms(
+    rows_NR: Tensor,
+    embedding_SE: Tensor,
+    batch: Batch,
+    decoder: Decoder,
+    loss: LossConfig,
+    negatives: NegativesConfig,
+    channel: Channel,
+) -> dict[str, Tensor]:
+    """The terms whose sum, added over the ranks, is the step's loss. Collective.
+
+    rows_NR: representations of the batch's seed nodes; embedding_SE: the rows that the lookup returned.
+    """
+    user_BR, item_BR = rows_NR[batch.user_at_B], rows_NR[batch.item_at_B]
+    scores, items, log_counts = [], [], []
+    for rows, ids, log_count in shared_candidates(rows_NR, batch, negatives, channel):
+        scores.append(decoder.cross_scores(user_BR, rows))
+        items.append(ids.expand(len(user_BR), -1))
+        log_counts.append(log_count.expand(len(user_BR), -1))
+    if negatives.num_per_seed:
+        scores.append(decoder.per_user_scores(user_BR, rows_NR[batch.own_at_BK]))
+        items.append(batch.own_BK)
+        log_counts.append(batch.log_count_BK)
+    neg_BN, valid_BN = torch.cat(scores, 1), torch.cat(items, 1) != batch.item_B[:, None]
+    pos_B = decoder.pair_scores(user_BR, item_BR)
+    if loss.kind == "bpr":
+        loss_B = bpr_loss(pos_B, neg_BN, valid_BN)
+    else:
+        log_count_BN = torch.cat(log_counts, 1).to(neg_BN.dtype) if loss.log_q else None
+        loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, log_count_BN)
+    terms: dict[str, Tensor] = {loss.kind: loss_B.sum() / batch.num_global_seeds}
+    if loss.l2:
+        seeds = torch.cat([batch.user_at_B, batch.item_at_B, batch.shared_at_N, batch.own_at_BK.flatten()])
+        terms["l2"] = loss.l2 * embedding_SE[seeds].square().sum() / (2 * batch.num_global_seeds)
+    return terms
+
+
+def shared_candidates(
+    rows_NR: Tensor, batch: Batch, negatives: NegativesConfig, channel: Channel
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """(rows [N, R], item IDs [N], log expected counts [N]) of the negatives that all seeds of all ranks share."""
+    groups = []
+    if negatives.num_shared:
+        groups.append((batch.shared_at_N, batch.shared_N, batch.log_count_N))
+    if negatives.in_batch:
+        groups.append((batch.item_at_B, batch.item_B, batch.log_count_B))
+    return [
+        (
+            share_rows(rows_NR[at], channel),
+            share_rows(ids[:, None], channel)[:, 0],
+            share_rows(log_count[:, None], channel)[:, 0],
+        )
+        for at, ids, log_count in groups
+    ]

@@ -1,0 +1,40 @@
+"""Where the time of the training steps goes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PHASES = ("sample", "exchange", "gather", "compute", "stall")
+
+
+class Stopwatch:
+    """Seconds by phase since the last `lap`.
+
+    `sample` and the sampler's share of `exchange` run in the background, so the phases can add up to more
+    than the wall time; `stall` is what the model waited for its next batch.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.started = time.perf_counter()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - started
+
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Book `seconds` that were measured inside phase `source` under `target` instead."""
+        self.seconds[source] -= seconds
+        self.seconds[target] += seconds
+
+    def lap(self) -> tuple[float, dict[str, float]]:
+        """Wall seconds since the last lap, and each phase's share of them; then start anew."""
+        wall = time.perf_counter() - self.started
+        shares = {name: self.seconds[name] / wall for name in PHASES}
+        self.__init__()  # type: ignore[misc]
+        return wall, shares

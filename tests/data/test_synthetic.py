@@ -1,0 +1,63 @@
+"""The synthetic data set has the communities that were planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dist_gat.config import DataConfig
+from dist_gat.data.dataset import load_dataset
+from dist_gat.data.synthetic import write_synthetic
+from dist_gat.errors import ConfigError
+
+SIZES: dict[str, Any] = {"num_users": 60, "num_items": 90, "num_communities": 3, "interactions_per_user": 8}
+
+
+def read(folder: Path) -> pl.DataFrame:
+    table = pl.read_csv(folder / "interactions.csv")
+    return table.with_columns(pl.col("user_id", "item_id").str.slice(1).cast(pl.Int64))
+
+
+def test_planted_communities(tmp_path: Path) -> None:
+    table = read(write_synthetic(tmp_path / "new" / "folder", **SIZES, noise=0.2, seed=0))
+    assert len(table) == 60 * 8
+    assert table.select("user_id", "item_id").n_unique() == len(table)
+    same = (table["user_id"] % 3 == table["item_id"] % 3).mean()
+    assert same == pytest.approx(0.8, abs=0.05)
+    popularity = table.group_by(rank=pl.col("item_id") // 3).len().sort("rank")["len"]
+    assert popularity[:10].sum() > 2 * popularity[-10:].sum()
+
+
+def test_without_noise_no_one_leaves(tmp_path: Path) -> None:
+    table = read(write_synthetic(tmp_path, **SIZES, noise=0.0, seed=0))
+    assert (table["user_id"] % 3 == table["item_id"] % 3).all()
+
+
+def test_deterministic_in_the_seed(tmp_path: Path) -> None:
+    one, again, other = (
+        (write_synthetic(tmp_path / name, **SIZES, noise=0.1, seed=seed) / "interactions.csv").read_bytes()
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert one == again != other
+
+
+def test_loads_with_titles(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, **SIZES, noise=0.1, seed=0)
+    titles = {"path": "items.csv", "id_column": "item_id", "columns": ["title"]}
+    dataset = load_dataset(DataConfig(path=str(tmp_path), interactions="interactions.csv", item_titles=titles), seed=0)
+    assert dataset.train.time is not None
+    assert dataset.titles is not None
+    item = dataset.items.index_of("i7")
+    assert item is not None
+    assert dataset.titles[item] == "Item 7 of community 1"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"interactions_per_user": 31}, {"num_users": 0}, {"num_communities": 1, "noise": 0.5}, {"noise": 1.5}]
+)
+def test_impossible_sizes(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        write_synthetic(tmp_path, **{**SIZES, "noise": 0.0, "seed": 0, **wrong})

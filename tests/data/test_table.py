@@ -1,0 +1,273 @@
+"""The interaction table: every format, every kind of bad row."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from dist_gat.config import DataConfig
+from dist_gat.data.table import read_table
+from dist_gat.errors import DataError
+
+LINES = ["user_id,item_id,rating,timestamp", "a,x,1,100", "a,y,2,200", "b,x,3.5,300"]
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def config(**settings: Any) -> DataConfig:
+    return DataConfig(interactions="unused", **settings)
+
+
+def rows(path: Path, **settings: Any) -> list[tuple[Any, ...]]:
+    table, dropped = read_table(path, config(**settings))
+    assert dropped == 0
+    return table.rows()
+
+
+def refused(path: Path, *expected: str, **settings: Any) -> None:
+    """Reading must fail, with the file's name and all of `expected` in the message."""
+    with pytest.raises(DataError) as caught:
+        read_table(path, config(**settings))
+    for text in (path.name, *expected):
+        assert text in str(caught.value)
+
+
+EXPECTED = [("a", "x", 1.0, 100_000_000), ("a", "y", 2.0, 200_000_000), ("b", "x", 3.5, 300_000_000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "settings"),
+    [
+        ("t.csv", ",", {}),
+        ("t.tsv", "\t", {}),
+        ("t.csv", ";", {"separator": ";"}),
+        ("t.tsv", "|", {"separator": "|"}),
+        ("t.data", ",", {"format": "csv"}),
+    ],
+)
+def test_separated_text(tmp_path: Path, name: str, separator: str, settings: dict[str, str]) -> None:
+    text = "\n".join(LINES).replace(",", separator)
+    assert rows(write(tmp_path, name, text), **settings) == EXPECTED
+
+
+def test_text_details(tmp_path: Path) -> None:
+    """A byte-order mark, Windows line ends, blank lines, quotes, other columns and IDs like 'NA' are legal."""
+    text = '\ufeffuser_id,note,item_id\r\n"a,1","two\r\nlines",NA\r\n\r\nb,,null\r\n\r\n'
+    assert rows(write(tmp_path, "t.csv", text)) == [("a,1", "NA"), ("b", "null")]
+
+
+def test_quoted_line_breaks_in_a_large_file(tmp_path: Path) -> None:
+    """Files are read in blocks; a block must not end inside a quoted field."""
+    lines = [f'{number},"{"x" * 500}\n{"y" * 500}",7\n' for number in range(5000)]
+    table, _ = read_table(write(tmp_path, "t.csv", "user_id,note,item_id\n" + "".join(lines)), config())
+    assert table["user_id"].to_list() == list(range(5000))
+
+
+def test_recbole(tmp_path: Path) -> None:
+    text = "item_id:token\tuser_id:token\trating:float\ttimestamp:float\tx:float_seq\n7\t1\t4\t10\t1 2\n"
+    assert rows(write(tmp_path, "t.inter", text)) == [(1, 7, 4.0, 10_000_000)]
+
+
+def test_lightgcn(tmp_path: Path) -> None:
+    """Users without items, blank lines, a user on two lines and any white space are legal."""
+    path = write(tmp_path, "t.txt", "0 5 6 \n1\n\n 2\t7\r\n0 8")
+    assert rows(path) == [(0, 5), (0, 6), (2, 7), (0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("users", "items"),
+    [
+        (pl.Series([3, 1], dtype=pl.Int32), pl.Series([2**63 + 1, 2], dtype=pl.UInt64)),
+        (pl.Series(["1", "02"]), pl.Series(["é", "x"])),
+        (pl.Series([1.0, 2.0]), pl.Series([0.5, 1.5], dtype=pl.Float32)),
+    ],
+)
+def test_parquet_keeps_types(tmp_path: Path, users: pl.Series, items: pl.Series) -> None:
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"extra": [[1], [2]], "user_id": users, "item_id": items}).write_parquet(path)
+    table, _ = read_table(path, config())
+    assert table.equals(pl.DataFrame({"user_id": users, "item_id": items}))
+    assert table.dtypes == [users.dtype, items.dtype]
+
+
+def test_parquet_categories_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.pq"
+    pl.DataFrame({"user_id": pl.Series(["a"], dtype=pl.Categorical), "item_id": [1]}).write_parquet(path)
+    table, _ = read_table(path, config())
+    assert table.schema == {"user_id": pl.String, "item_id": pl.Int64}
+
+
+@pytest.mark.parametrize(
+    ("ids", "dtype"),
+    [
+        (["1", "-2", "30"], pl.Int64),
+        (["1", "02"], pl.String),
+        (["1", "+2"], pl.String),
+        (["1", "-0"], pl.String),
+        (["1", "2.0"], pl.String),
+        (["1", "99999999999999999999"], pl.String),
+        (["1", "x"], pl.String),
+    ],
+)
+def test_text_ids_become_integers_only_exactly(tmp_path: Path, ids: list[str], dtype: Any) -> None:
+    table, _ = read_table(write(tmp_path, "t.csv", "user_id,item_id\n" + "".join(f"{x},i\n" for x in ids)), config())
+    assert table["user_id"].dtype == dtype
+    assert table["user_id"].cast(pl.String).to_list() == ids
+
+
+def test_names(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", "who,what,weight,rating,when\na,x,1,9,2020-01-01\n")
+    mapping = {"user_id": "who", "item_id": "what", "datetime": "when"}
+    assert rows(path, columns=mapping) == [("a", "x", 1.0, 1_577_836_800_000_000)]
+    assert rows(path, columns={**mapping, "weight": "rating"})[0][2] == 9.0
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("1577836800", datetime(2020, 1, 1, tzinfo=timezone.utc)),
+        ("1577836800.25", datetime(2020, 1, 1, 0, 0, 0, 250_000, tzinfo=timezone.utc)),
+        ("2020-01-01", datetime(2020, 1, 1, tzinfo=timezone.utc)),
+        ("2020-01-01 12:30", datetime(2020, 1, 1, 12, 30, tzinfo=timezone.utc)),
+        ("2020-01-01T12:30:01.5", datetime(2020, 1, 1, 12, 30, 1, 500_000, tzinfo=timezone.utc)),
+        ("2020-01-01T12:30:01Z", datetime(2020, 1, 1, 12, 30, 1, tzinfo=timezone.utc)),
+        ("2020-01-01 12:30:01+02:00", datetime(2020, 1, 1, 10, 30, 1, tzinfo=timezone.utc)),
+    ],
+)
+def test_datetimes_of_text(tmp_path: Path, text: str, moment: datetime) -> None:
+    path = write(tmp_path, "t.csv", f"user_id,item_id,datetime\na,x,{text}\na,y,0\n")
+    assert [row[2] for row in rows(path)] == [round(moment.timestamp() * 1e6), 0]
+
+
+def test_datetimes_of_parquet(tmp_path: Path) -> None:
+    moment = pl.Series([datetime(2020, 1, 1, tzinfo=timezone.utc)])
+    for number, column in enumerate([moment, moment.dt.cast_time_unit("ms"), moment.dt.date(), moment.dt.epoch("s")]):
+        path = tmp_path / f"{number}.parquet"
+        pl.DataFrame({"user_id": [1], "item_id": [1], "datetime": column}).write_parquet(path)
+        assert rows(path) == [(1, 1, 1_577_836_800_000_000)]
+
+
+def test_min_weight_is_no_bad_row(tmp_path: Path) -> None:
+    """A pair that comes twice is fine if only one of them has enough weight."""
+    path = write(tmp_path, "t.csv", "user_id,item_id,rating\na,x,1\na,x,5\nb,x,4\n")
+    assert rows(path, min_weight=4) == [("a", "x", 5.0), ("b", "x", 4.0)]
+    refused(path, "min_weight=6", min_weight=6)
+    refused(write(tmp_path, "u.csv", "user_id,item_id\na,x\n"), "data.columns.weight", min_weight=4)
+
+
+@pytest.mark.parametrize(
+    ("lines", "row", "found", "num_bad"),
+    [
+        (["a,x,1,100", ",y,2,200"], 3, "user_id is empty", 1),
+        (["a,,1,100", "b,  ,1,100", "b,y,2,200"], 2, "item_id is empty", 2),
+        (["a,x,1,100", "a,y,,200"], 3, "weight is not a finite number", 1),
+        (["a,x,NaN,100", "a,y,2,200"], 2, "weight is not a finite number", 1),
+        (["a,x,1,100", "a,y,-inf,200"], 3, "weight is not a finite number", 1),
+        (["a,x,1,100", "a,y,1e300,200"], 3, "weight is not a finite number", 1),
+        (["a,x,1,100", "a,y,good,200"], 3, "'good'", 1),
+        (["a,x,1,100", "a,y,1,yesterday"], 3, "'yesterday'", 1),
+        (["a,x,1,100", "a,y,1,2020-13-01"], 3, "datetime can't be read", 1),
+        (["a,x,1,100", "a,y,1,"], 3, "datetime can't be read", 1),
+        (["a,x,1,100", "a,y,1,1e18"], 3, "datetime can't be read", 1),
+        (["a,x,1,100", "a,y", "b,y,1,100,7"], 3, "2 fields in 'a,y'", 2),
+        (["a,x,1,100", "", "a,y,,1"], 3, "weight is not a finite number", 1),
+        (["a,x", "a,y,,1", "a,z,1,1"], 3, "weight is not a finite number", 2),
+        (["a,x,1,100", "b,x,1,1", "a,x,2,200"], 4, "user 'a', item 'x'", 1),
+        (["a,x,1,200", "b,x,1,1", "a,x,2,100"], 2, "user 'a', item 'x'", 1),
+    ],
+)
+def test_bad_rows(tmp_path: Path, lines: list[str], row: int, found: str, num_bad: int) -> None:
+    path = write(tmp_path, "t.csv", "\n".join([LINES[0], *lines]))
+    refused(path, f"row {row}: ", found, f"{num_bad} bad row", "expected", "data.skip_bad_rows=true", "--skip-bad-rows")
+    table, dropped = read_table(path, config(skip_bad_rows=True))
+    assert dropped == num_bad
+    assert len(table) == len([line for line in lines if line]) - num_bad
+
+
+def test_many_bad_rows_are_counted_and_few_are_shown(tmp_path: Path) -> None:
+    lines = [f"a,{item},x,," if item % 2 else f",{item},x,1" for item in range(10)]
+    path = write(tmp_path, "t.csv", "\n".join([*LINES, *lines]))
+    refused(path, "10 bad rows", "5 times (row 6: ", "row 8: ", ", ...", "weight is not a finite number, 5 times")
+
+
+def test_skipping_keeps_the_earliest_repetition(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", "user_id,item_id,rating,timestamp\na,x,1,300\nb,x,2,1\na,x,3,100\na,x,4,200\n")
+    table, dropped = read_table(path, config(skip_bad_rows=True))
+    assert (table.rows(), dropped) == ([("b", "x", 2.0, 1_000_000), ("a", "x", 3.0, 100_000_000)], 2)
+    table, dropped = read_table(write(tmp_path, "t.txt", "1 5 6 5\n1 6\n"), config(skip_bad_rows=True))
+    assert (table.rows(), dropped) == ([(1, 5), (1, 6)], 2)
+
+
+def test_repetition_in_lightgcn_names_the_line(tmp_path: Path) -> None:
+    refused(
+        write(tmp_path, "t.txt", "1 4\n\n2 5 5 5\n"), "2 bad rows", "row 3: user '2', item '5'", "lines of the file"
+    )
+
+
+def test_bad_rows_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    frame = pl.DataFrame({"user_id": [1.0, np.nan, None], "item_id": [1, 2, 3], "weight": [None, 1.0, np.inf]})
+    frame.write_parquet(path)
+    refused(
+        path, "3 bad rows (row 1 is the first)", "user_id is empty, 2 times (row 2: nan, row 3: None)", "row 1: None"
+    )
+    frame.with_columns(weight=pl.lit(1)).write_parquet(path)
+    table, dropped = read_table(path, config(skip_bad_rows=True))
+    assert (table.rows(), dropped) == ([(1.0, 1, 1.0)], 2)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("t.csv", b"", ["empty (0 bytes)"]),
+        ("t.csv", b"\n\n", ["UTF-8"]),
+        ("t.csv", b"user_id,item_id\n", ["no interactions"]),
+        ("t.txt", b"1\n2\n", ["no interactions"]),
+        ("t.txt", b"\n", []),
+        ("t.csv", b"user,item_id\n1,2\n", ["no column 'user_id'", "'user', 'item_id'", "data.columns.user_id=NAME"]),
+        ("t.csv", b"user_id;item_id\n1;2\n", ["data.separator=';'"]),
+        ("t.csv", b"user_id\titem_id\n1\t2\n", [r"data.separator='\t'"]),
+        ("t.tsv", b"user_id,item_id\n1,2\n", ["data.separator=','"]),
+        ("t.csv", b"user_id,item_id,item_id\n1,2,3\n", ["two columns", "'item_id'"]),
+        ("t.csv", b"user_id,item_id\n\xff\xfe,1\n", ["UTF-8"]),
+        ("t.csv", "user_id,item_id\n1,2\n".encode("utf-16"), ["UTF-8"]),
+        ("t.txt", b"1 2\n3 \xff\n", ["UTF-8"]),
+        ("t.parquet", b"user_id,item_id\n1,2\n", ["parquet", "data.format"]),
+        ("t.xlsx", b"whatever", ["data.format", "recbole"]),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, name: str, content: bytes, expected: list[str], skip: bool) -> None:
+    refused(write(tmp_path, name, content), *expected, skip_bad_rows=skip)
+
+
+def test_unreadable_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    frame = pl.DataFrame({"user_id": ["a" * 50] * 50, "item_id": range(50)})
+    frame.write_parquet(path, compression="uncompressed")
+    whole = path.read_bytes()
+    refused(write(tmp_path, "cut.parquet", whole[:-100]), "whole parquet file")
+    refused(write(tmp_path, "text.parquet", whole.replace(b"a" * 50, b"a" * 49 + b"\xff")), "UTF8")
+    frame.with_columns(user_id=pl.col("user_id").cast(pl.Binary)).write_parquet(path)
+    refused(path, "'user_id'", "Binary", "as text")
+    frame.rename({"user_id": "u"}).write_parquet(path)
+    refused(path, "data.columns.user_id=NAME")
+
+
+def test_wrong_paths_and_separators(tmp_path: Path) -> None:
+    refused(tmp_path / "none.csv", "no such file", "data.path")
+    refused(tmp_path, "is a folder")
+    refused(write(tmp_path, "t.csv", "\n".join(LINES)), "data.separator", "one character", separator="::")
+
+
+def test_all_rows_bad(tmp_path: Path) -> None:
+    refused(write(tmp_path, "t.csv", "user_id,item_id\n,1\n,2\n"), "none of the 2 rows is left", skip_bad_rows=True)

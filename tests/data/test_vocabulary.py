@@ -1,0 +1,51 @@
+"""External IDs to indices and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dist_gat.data.vocabulary import build_vocabulary, encode, parse_id
+from dist_gat.errors import DataError
+
+IDS = st.one_of(
+    st.lists(st.integers(-(2**63), 2**63 - 1)).map(lambda ids: pl.Series(ids, dtype=pl.Int64)),
+    st.lists(st.text(max_size=5)).map(lambda ids: pl.Series(ids, dtype=pl.String)),
+    st.lists(st.floats(allow_nan=False)).map(lambda ids: pl.Series(ids, dtype=pl.Float64)),
+)
+
+
+@settings(deadline=None)
+@given(ids=IDS)
+def test_encode_and_decode_are_inverse(ids: pl.Series) -> None:
+    vocabulary = build_vocabulary([ids, ids.reverse()])
+    index = encode(ids, vocabulary)
+    assert vocabulary.is_sorted()
+    assert vocabulary.gather(index).to_list() == ids.to_list()
+    assert encode(vocabulary, vocabulary).tolist() == list(range(len(vocabulary)))
+
+
+def test_unknown_ids() -> None:
+    index = encode(pl.Series(["x", None, "q"]), pl.Series(["q", "z"]))
+    assert index.tolist() == [-1, -1, 0]
+    assert index.dtype == "int64"
+
+
+@pytest.mark.parametrize(("ids", "text"), [([1, 20], "20"), (["1", "20"], "20"), ([1.0, 20.0], "20.0")])
+def test_parse_id_has_the_type_of_the_vocabulary(ids: list[Any], text: str) -> None:
+    found = parse_id(text, pl.Series(ids))
+    assert found == ids[1]
+    assert type(found) is type(ids[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("user77", "did you mean user7"), ("zebra", "IDs look like user0, user1, user2"), ("", "")]
+)
+def test_unknown_id_gets_a_hint(text: str, hint: str) -> None:
+    vocabulary = pl.Series("user_id", [f"user{number}" for number in range(10)])
+    with pytest.raises(DataError, match=f"unknown user_id '{text}'.*{hint}"):
+        parse_id(text, vocabulary)

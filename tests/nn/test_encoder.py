@@ -1,0 +1,86 @@
+import pytest
+import scipy.sparse
+import torch
+from nn_cases import random_block
+from torch.testing import assert_close
+
+from dist_gat.config import ModelConfig
+from dist_gat.nn.encoder import Encoder
+from dist_gat.sampling.block import Block
+
+
+def encoder_of(num_layers: int, feature_sizes: dict[str, int] | None = None, **settings: object) -> Encoder:
+    torch.manual_seed(0)
+    model = ModelConfig.model_validate({"embedding_size": 6, **settings})
+    return Encoder(model, num_layers, feature_sizes or {}).double()
+
+
+def test_degree_scoring_on_the_full_graph_is_lightgcn():
+    num_nodes, size, num_layers = 14, 6, 3
+    torch.manual_seed(1)
+    adjacency = torch.zeros(num_nodes, num_nodes)
+    adjacency[:5, 5:] = (torch.rand(5, 9) < 0.4).float()  # 5 users, 9 items
+    adjacency[1] = 0  # a user without interactions
+    adjacency += adjacency.T.clone()
+    degree = adjacency.sum(1)
+    rows = torch.randn(num_nodes, size, dtype=torch.float64)
+
+    scale = scipy.sparse.diags_array(degree.clamp(min=1).double().numpy() ** -0.5)
+    propagate = scale @ scipy.sparse.csr_array(adjacency.double().numpy()) @ scale
+    depths = [rows.numpy()]
+    for _ in range(num_layers):
+        depths.append(propagate @ depths[-1])
+
+    neighbors_DF = adjacency.argsort(dim=1, descending=True, stable=True)[:, : int(degree.max())]
+    block = Block(neighbors_DF, degree.long(), num_nodes, degree.long())
+    encoder = encoder_of(num_layers, scoring="degree", residual=False, combination="mean")
+    encoded = encoder(rows, [block] * num_layers)
+    assert_close(encoded.rows_NR, torch.from_numpy(sum(depths) / (num_layers + 1)))
+
+
+@pytest.mark.parametrize("combination", ["last", "mean", "concat"])
+def test_combination_over_shrinking_blocks(combination):
+    encoder = encoder_of(2, combination=combination)
+    outer, inner = random_block(0, num_dst=7, num_src=12), random_block(1, num_dst=3, num_src=7, fan_out=2)
+    x_0 = torch.randn(12, 6, dtype=torch.float64)
+    x_1 = encoder.layers[0](x_0, outer).rows_DO
+    x_2 = encoder.layers[1](x_1, inner).rows_DO
+    expected = {
+        "last": x_2,
+        "mean": (x_0[:3] + x_1[:3] + x_2) / 3,
+        "concat": torch.cat([x_0[:3], x_1[:3], x_2], dim=1),
+    }
+    encoded = encoder(x_0, [outer, inner])
+    assert_close(encoded.rows_NR, expected[combination])
+    assert encoded.rows_NR.shape == (3, encoder.representation_size)
+    assert [alpha.shape for alpha in encoded.alphas] == [(7, 4, 1), (3, 2, 1)]
+    assert not any(alpha.requires_grad for alpha in encoded.alphas)
+
+
+def test_input_rows_add_projected_features():
+    encoder = encoder_of(1, {"user": 2, "item": 3})
+    embedding_SE = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(2, 3, dtype=torch.float64)
+    features = {
+        "user": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.float64)),
+        "item": (torch.tensor([4, 1]), values),
+    }
+    rows_SE = encoder.input_rows(embedding_SE, features)
+    expected_SE = embedding_SE.detach().clone()
+    expected_SE[4] += encoder.projections["item"].weight @ values[0]
+    expected_SE[1] += encoder.projections["item"].weight @ values[1]
+    assert_close(rows_SE, expected_SE)
+    rows_SE.sum().backward()
+    assert_close(embedding_SE.grad, torch.ones_like(embedding_SE))
+    assert all(p.grad is not None for p in encoder.projections.parameters())  # DDP: also without users here
+    with pytest.raises(AssertionError):
+        encoder.input_rows(embedding_SE, {"item": features["item"]})
+
+
+def test_a_rank_without_seeds_reaches_every_parameter():
+    encoder = encoder_of(2, {"item": 3}, scoring="additive_v2")
+    empty = Block(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 0)
+    nothing = {"item": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.float64))}
+    rows_SE = encoder.input_rows(torch.zeros(0, 6, dtype=torch.float64), nothing)
+    encoder(rows_SE, [empty, empty]).rows_NR.sum().backward()
+    assert all(p.grad is not None and (p.grad == 0).all() for p in encoder.parameters())
