@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from dist_gat.cli.output import make_table, open_output
+from dist_gat.config import RANKING_METRICS
 from dist_gat.errors import DistGatError
 
 app = typer.Typer(
@@ -72,7 +73,7 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         started_by = "Ray" if settings.launch.launcher == "ray" else "local"
         output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
         result = run_train(settings, quiet=False)
-        rows = [[name, value] for name, value in result["valid"].items()]
+        rows = [[name, value] for name, value in result["valid"].items() if name != "num_users"]
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
         folder = settings.run_folder
         output.result(
@@ -102,7 +103,7 @@ def evaluate(
         split = "test" if "test" in result else "valid"
         shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
         shown[settings.name] = result[split]
-        names = [name for name in result[split] if name != "num_users"]
+        names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
         rows = [[model, *[metrics[name] for name in names]] for model, metrics in shown.items()]
         title = f"{split}, full ranking over all items, {result[split]['num_users']:,.0f} users"
         output.result(result, make_table(title, ["model", *names], rows), notes=f"took {result['seconds']:.0f} s")
@@ -209,3 +210,7 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,11 +23,12 @@ from dist_gat.config import Config, dump_config
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.shared_folder import shared_folder
 from dist_gat.graph.ranges import ITEM, USER, NodeRanges
 from dist_gat.nn.recommender import Recommender
 from dist_gat.nn.weights import load_tensors, part_file, save_dense, save_parts
 from dist_gat.sampling.store import GraphStore
-from dist_gat.storage import open_array, read_manifest, replace_folder, save_array, write_manifest
+from dist_gat.storage import open_array, read_manifest, save_array
 
 FORMAT, VERSION = "dist_gat.model", 1
 REMEDY = "run `dist-gat train` to write the model anew"
@@ -35,35 +36,26 @@ REMEDY = "run `dist-gat train` to write the model anew"
 
 def save_model(config: Config, model: Recommender, rows_OR: Tensor, store: GraphStore, channel: Channel) -> None:
     """Write `run_folder/model`. Collective; ranks share the file system."""
-    target = config.run_folder / "model"
-    temporary = target.with_name(".model.tmp")
     ranges = store.ranges
-    if channel.rank == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_dense(temporary, model)
-        (temporary / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        shutil.copytree(store.prepared.folder / "ids", temporary / "ids")
-    channel.barrier()
-    save_parts(temporary, model, ranges, store.own_parts, {"representation": rows_OR})
-    for part in store.own_parts:
-        users = ranges.nodes_of_type(part, USER)
-        edges = store.prepared.parts[part].edges
-        known = known_items(users.start, len(users), [edges["train"], edges["valid"]])
-        save_array(temporary / "known" / f"{part:04d}.indptr.npy", known.indptr)
-        save_array(temporary / "known" / f"{part:04d}.items.npy", known.items)
-    channel.barrier()
-    if channel.rank == 0:
-        content = {
-            "name": config.name,
-            "node_types": list(ranges.node_types),
-            "bounds": ranges.bounds.tolist(),
-            "representation_size": int(rows_OR.shape[1]),
-            "data_fingerprint": store.prepared.fingerprint,
-        }
-        write_manifest(temporary, FORMAT, VERSION, content)
-        replace_folder(temporary, target)
-    channel.barrier()
+    content = {
+        "name": config.name,
+        "node_types": list(ranges.node_types),
+        "bounds": ranges.bounds.tolist(),
+        "representation_size": int(rows_OR.shape[1]),
+        "data_fingerprint": store.prepared.fingerprint,
+    }
+    with shared_folder(config.run_folder / "model", channel, FORMAT, VERSION, content) as folder:
+        if channel.rank == 0:
+            save_dense(folder, model)
+            (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            shutil.copytree(store.prepared.folder / "ids", folder / "ids")
+        save_parts(folder, model, ranges, store.own_parts, {"representation": rows_OR})
+        for part in store.own_parts:
+            users = ranges.nodes_of_type(part, USER)
+            edges = store.prepared.parts[part].edges
+            known = known_items(users.start, len(users), [edges["train"], edges["valid"]])
+            save_array(folder / "known" / f"{part:04d}.indptr.npy", known.indptr)
+            save_array(folder / "known" / f"{part:04d}.items.npy", known.items)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,18 +35,30 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
         device = worker_device(config, 0)
         return job(config, join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s))
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
-        before = dict(os.environ)
-        os.environ.update(worker_environment(config.launch))
+        # it warns of every worker that it ends after one has failed; the error below says which and why
+        logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+        with environment(worker_environment(config.launch)):
+            workers = mp.start_processes(
+                _worker_process, (job, config, meeting), config.launch.num_workers, join=False, start_method="spawn"
+            )
         try:
-            mp.start_processes(
-                _worker_process, (job, config, meeting), config.launch.num_workers, start_method="spawn"
-            )  # fmt: skip
-        except (mp.ProcessRaisedException, mp.ProcessExitedException) as err:
-            raise first_error(Path(meeting), err) from None
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+            while not workers.join():
+                pass
+        except (mp.ProcessRaisedException, mp.ProcessExitedException):
+            raise first_error(Path(meeting), [process.exitcode for process in workers.processes]) from None
         return json.loads((Path(meeting) / "result.json").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that the block starts."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def worker_device(config: Config, local_rank: int) -> torch.device:
@@ -73,10 +89,20 @@ def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
         raise
 
 
-def first_error(meeting: Path, err: Exception) -> ClusterError:
-    """The error of the rank that failed for a reason of its own, before those that only missed it."""
+def first_error(meeting: Path, exit_codes: list[int | None]) -> ClusterError:
+    """The error of the rank that failed for a reason of its own, before those that only missed it.
+
+    exit_codes: of the worker processes, by rank; the parent ends the healthy ones with SIGTERM.
+    """
     errors = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(meeting.glob("error-*.json"))]
-    if not errors:
-        return ClusterError(f"a worker process ended without a word: {err}; was it killed for memory?")
-    cause = min(errors, key=lambda error: (error["collective"], error["rank"]))
+    told = {error["rank"] for error in errors}
+    died = {rank: code for rank, code in enumerate(exit_codes) if rank not in told and code not in (0, -signal.SIGTERM)}
+    own = [error for error in errors if not error["collective"]]
+    if died and not own:
+        rank, code = min(died.items())
+        return ClusterError(
+            f"rank {rank} failed: its process ended without a word, exit code {code}; -9 often means that the host "
+            "ran out of memory: choose a smaller train.batch_size or more hosts"
+        )
+    cause = min(own or errors, key=lambda error: error["rank"])
     return ClusterError(f"rank {cause['rank']} failed: {cause['message']}")

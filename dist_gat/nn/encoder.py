@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         assert features.keys() == self.projections.keys(), "give the features of every type, also where n = 0"
         rows_SE = embedding_SE
         for name, (index, values) in features.items():
-            rows_SE = rows_SE.index_add(0, index, self.projections[name](values).to(rows_SE.dtype))
+            rows_SE = rows_SE.index_add(0, index, self.projections[name](values.to(rows_SE.dtype)).to(rows_SE.dtype))
         return rows_SE
 
     def forward(self, rows_SE: Tensor, blocks: Sequence[Block]) -> Encoded:

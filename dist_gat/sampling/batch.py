@@ -24,12 +24,14 @@ class Batch:
     item_B, shared_N, own_BK: int64 node IDs of the same items, to mask accidental hits.
     log_count_*:      float32 log of how often a step is expected to draw the item as a negative.
     features:         node type → (positions among S, float32 rows) of the nodes that have input features.
+    num_edges:        messages that the layers pass for this batch.
     seconds:          what the background spent on this batch: sample, exchange.
     """
 
     epoch: int
     step: int
     num_global_seeds: int
+    num_edges: int
     nodes_S: Tensor
     blocks: list[Block]
     user_at_B: Tensor
@@ -44,15 +46,6 @@ class Batch:
     log_count_BK: Tensor
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def num_seed_nodes(self) -> int:
-        return self.blocks[-1].num_dst
-
-    @property
-    def num_edges(self) -> int:
-        """Messages that the layers pass for this batch."""
-        return int(sum(block.count_D.sum().item() for block in self.blocks))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch on a device; DGL's DataLoader calls this."""

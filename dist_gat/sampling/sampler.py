@@ -68,7 +68,7 @@ class SeedBlockSampler(BlockSampler):
         shared = self.negatives.shared(epoch, step)
         own = self.negatives.own(epoch, step, places)
 
-        relabeller = self._relabeller(len(users) + len(items) + len(shared) + own.size)
+        relabeller = self.relabeller(len(users) + len(items) + len(shared) + own.size)
         at = [torch.from_numpy(relabeller.add(nodes)) for nodes in (users, items, shared, own)]
         key = make_key(self.seed, Purpose.NEIGHBORS, epoch, step)
         nodes, in_degree, blocks = self.sample_blocks(g, relabeller, (int(key), hidden))
@@ -83,6 +83,7 @@ class SeedBlockSampler(BlockSampler):
             epoch=epoch,
             step=step,
             num_global_seeds=len(numbers),
+            num_edges=sum(int(block.count_D.sum()) for block in blocks),
             nodes_S=torch.from_numpy(nodes),
             blocks=blocks,
             user_at_B=at[0],
@@ -126,7 +127,8 @@ class SeedBlockSampler(BlockSampler):
         ]
         return nodes, in_degree, blocks
 
-    def _relabeller(self, num_seed_nodes: int) -> Relabeller:
+    def relabeller(self, num_seed_nodes: int) -> Relabeller:
+        """An empty relabeller with room for all hops from so many seed nodes."""
         growth = math.prod(1 + fan_out for fan_out in self.sampling.fanouts)
         return Relabeller(min(num_seed_nodes * growth, self.store.ranges.num_nodes))
 

@@ -6,7 +6,6 @@ checkpoint folder gets its name last, after its manifest with the SHA-256 of eve
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.shared_folder import shared_folder
 from dist_gat.nn.recommender import Recommender
 from dist_gat.nn.weights import save_dense, save_parts
 from dist_gat.sampling.store import GraphStore
-from dist_gat.storage import replace_folder, write_manifest
 from dist_gat.train.optimizer import Optimizers
 
 FORMAT, VERSION = "dist_gat.checkpoint", 1
@@ -33,29 +32,20 @@ def save_checkpoint(
     cursor: dict[str, Any],
 ) -> None:
     """Write a checkpoint named `target`, replacing what stands there. Collective; ranks share the file system."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    if channel.rank == 0:
-        temporary.mkdir(parents=True, exist_ok=True)
-        save_dense(temporary, model)
-        if optimizers.dense is not None:
-            save_file(dense_state(optimizers.dense), temporary / "dense_optimizer.safetensors")
-    channel.barrier()
     rows_state = optimizers.rows.state.get(model.table.weight, {})
     moments = {name: value for name, value in rows_state.items() if isinstance(value, Tensor) and value.dim() == 2}
-    save_parts(temporary, model, store.ranges, store.own_parts, moments)
-    channel.barrier()
-    if channel.rank == 0:
-        steps = rows_state.get("step", 0)
-        content = {
-            **cursor,
-            "world_size": channel.world_size,
-            "row_optimizer_steps": int(steps),
-            "data_fingerprint": store.prepared.fingerprint,
-            "writer": os.getpid(),
-        }
-        write_manifest(temporary, FORMAT, VERSION, content)
-        replace_folder(temporary, target)
-    channel.barrier()
+    content = {
+        **cursor,
+        "world_size": channel.world_size,
+        "row_optimizer_steps": int(rows_state.get("step", 0)),
+        "data_fingerprint": store.prepared.fingerprint,
+    }
+    with shared_folder(target, channel, FORMAT, VERSION, content) as folder:
+        if channel.rank == 0:
+            save_dense(folder, model)
+            if optimizers.dense is not None:
+                save_file(dense_state(optimizers.dense), folder / "dense_optimizer.safetensors")
+        save_parts(folder, model, store.ranges, store.own_parts, moments)
 
 
 def dense_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:

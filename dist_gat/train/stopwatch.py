@@ -11,7 +11,7 @@ PHASES = ("sample", "exchange", "gather", "compute", "stall")
 
 
 class Stopwatch:
-    """Seconds by phase since the last `lap`.
+    """Seconds by phase since it was made.
 
     `sample` and the sampler's share of `exchange` run in the background, so the phases can add up to more
     than the wall time; `stall` is what the model waited for its next batch.
@@ -32,9 +32,11 @@ class Stopwatch:
         self.seconds[source] -= seconds
         self.seconds[target] += seconds
 
-    def lap(self) -> tuple[float, dict[str, float]]:
-        """Wall seconds since the last lap, and each phase's share of them; then start anew."""
+    def pause(self, seconds: float) -> None:
+        """Leave `seconds` that just passed out of the wall time."""
+        self.started += seconds
+
+    def read(self) -> tuple[float, dict[str, float]]:
+        """Wall seconds since the start, and each phase's share of them."""
         wall = time.perf_counter() - self.started
-        shares = {name: self.seconds[name] / wall for name in PHASES}
-        self.__init__()  # type: ignore[misc]
-        return wall, shares
+        return wall, {name: self.seconds[name] / wall for name in PHASES}

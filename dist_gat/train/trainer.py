@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_gat.config import Config, dump_config
@@ -21,6 +23,7 @@ from dist_gat.nn.attention import attention_entropy
 from dist_gat.nn.recommender import Recommender, build_recommender, loss_needs_degree, messages_need_degree
 from dist_gat.nn.weights import load_weights
 from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.block import Block
 from dist_gat.sampling.loader import StepRange, open_loader
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import open_store
@@ -29,7 +32,7 @@ from dist_gat.train.checkpoint import save_checkpoint
 from dist_gat.train.metrics import RunLog
 from dist_gat.train.objective import loss_terms
 from dist_gat.train.optimizer import build_optimizers, clip_gradients
-from dist_gat.train.stopwatch import Stopwatch
+from dist_gat.train.window import Window
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
@@ -76,7 +79,7 @@ class Trainer:
         self.best: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
-        self.window = Window()
+        self.window = Window(worker)
 
     def run(self) -> dict[str, Any]:
         """Epochs until the last one, the last step, or until validation stops getting better."""
@@ -129,38 +132,20 @@ class Trainer:
             self.optimizers.step()
         clock.move(rows.traffic.seconds - exchanged, "compute", "exchange")
         self.step += 1
-        self.window.add(batch, {name: term.detach() for name, term in terms.items()})
+        self.window.add(batch, terms)
         if self.step % config.train.log_every == 0 or self.step == self.total_steps:
-            entropies = [attention_entropy(a, b) for a, b in zip(encoded.alphas, batch.blocks, strict=True)]
-            self.log_window(learning_rate, norm, [float(entropy) for entropy in entropies])
+            self.log_point(learning_rate, norm, encoded.alphas, batch.blocks)
 
-    def log_window(self, learning_rate: float, norm: float, entropies: list[float]) -> None:
-        """Sum the steps since the last point over the ranks, and write the point. Collective."""
-        window, worker = self.window, self.worker
-        names = list(window.terms[0])
-        losses_TL = torch.stack([torch.stack(list(terms.values())).double().cpu() for terms in window.terms])
-        sent = sum(channel.traffic.sent_bytes for channel in (worker.rows, worker.sampling)) - window.sent_before
-        counts = torch.tensor([window.num_edges, sent], dtype=torch.float64)
-        summed = worker.control.sum(torch.cat([losses_TL.flatten(), counts]))
-        losses_TL, (num_edges, sent_bytes) = summed[:-2].reshape(losses_TL.shape), summed[-2:].tolist()
-        wall, shares = window.clock.lap()
-        step_losses = losses_TL.sum(dim=1).tolist()
-        self.losses += step_losses
-        mean_terms = losses_TL.mean(dim=0).tolist()
-        point = {
-            "train/loss": sum(mean_terms),
-            **{f"train/loss_{name}": value for name, value in zip(names, mean_terms, strict=True)},
-            "train/learning_rate": learning_rate,
-            "train/gradient_norm": norm,
-            **{f"attention/entropy_layer_{n}": value for n, value in enumerate(entropies, start=1)},
-            "speed/seeds_per_s": window.num_seeds / wall,
-            "speed/edges_per_s": num_edges / wall,
-            "speed/exchanged_bytes_per_step": sent_bytes / len(window.terms),
-            **{f"share/{name}": value for name, value in shares.items()},
-        }
+    def log_point(self, learning_rate: float, norm: float, alphas: list[Tensor], blocks: list[Block]) -> None:
+        """Write the steps since the last point, and the attention of the last one. Collective."""
+        losses, point = self.window.summarise()
+        self.losses += losses
+        point |= {"train/learning_rate": learning_rate, "train/gradient_norm": norm}
+        for layer, (alpha, block) in enumerate(zip(alphas, blocks, strict=True), start=1):
+            point[f"attention/entropy_layer_{layer}"] = float(attention_entropy(alpha, block))
         self.log.scalars(self.step, point)
         self.log.event("step", step=self.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"])
-        self.window = Window(window.sent_before + sent)
+        self.window = Window(self.worker)
 
     def validate(self, epoch: int) -> None:
         """Rank the validation split; keep a checkpoint where the metric is the best so far. Collective."""
@@ -176,12 +161,11 @@ class Trainer:
         if better:
             self.best = self.history[-1]
             self.save("best", epoch)
+        took = time.perf_counter() - started
+        self.window.clock.pause(took)
         self.log.event(
-            "valid", epoch=epoch, step=self.step, best=better, metric=name, value=metrics[name],
-            took=time.perf_counter() - started,
+            "valid", epoch=epoch, step=self.step, best=better, metric=name, value=metrics[name], took=took
         )  # fmt: skip
-        # validation is no part of the next point's wall time
-        self.window.clock.lap()
 
     def validations_since_best(self) -> int:
         return len(self.history) - 1 - self.history.index(self.best) if self.history else 0
@@ -206,7 +190,7 @@ class Trainer:
         self.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
         return result
 
-    def checkpoint_folder(self, name: str):  # type: ignore[no-untyped-def]
+    def checkpoint_folder(self, name: str) -> Path:
         return self.config.run_folder / "checkpoints" / name
 
     def save(self, name: str, epoch: int) -> None:
@@ -221,24 +205,6 @@ class Trainer:
         save_checkpoint(target, self.model, self.optimizers, self.store, self.worker.control, cursor)
         if self.worker.rank == 0:
             write_text(self.config.run_folder / "config.yaml", dump_config(self.config))
-
-
-class Window:
-    """The steps since the last TensorBoard point."""
-
-    def __init__(self, sent_before: int = 0) -> None:
-        self.clock = Stopwatch()
-        self.terms: list[dict[str, torch.Tensor]] = []
-        self.num_seeds = 0
-        self.num_edges = 0
-        self.sent_before = sent_before
-
-    def add(self, batch: Batch, terms: dict[str, torch.Tensor]) -> None:
-        self.terms.append(terms)
-        self.num_seeds += batch.num_global_seeds
-        self.num_edges += batch.num_edges
-        for name, seconds in batch.seconds.items():
-            self.clock.seconds[name] += seconds
 
 
 def data_parallel(model: Recommender, worker: Worker) -> torch.nn.Module:

@@ -1,0 +1,44 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Both make the virtual environment themselves.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG := configs/ml-100k.yaml
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/dist-gat data fetch movielens-100k
+	$(BIN)/dist-gat prepare $(CONFIG)
+	$(BIN)/dist-gat train $(CONFIG)
+	$(BIN)/dist-gat evaluate $(CONFIG)
+	$(BIN)/dist-gat recommend runs/ml-100k --user 196 --k 10
+	@echo
+	@echo "Curves:   $(BIN)/tensorboard --logdir runs   (then open http://localhost:6006)"
+	@echo "Try next: $(BIN)/dist-gat train $(CONFIG) model.scoring=additive run=runs/gat"
+	@echo "          $(BIN)/dist-gat recommend runs/ml-100k --user 42 --json"
+	@echo "          your own table: docs/data.md"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Where only the CPU build of torch is wanted, install that into the environment beforehand: docs/install.md
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing dist_gat into $(VENV) (the first time takes some minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing dist_gat and its test tools into $(VENV) (the first time takes some minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,54 @@
+"""The standard graph of the benchmarks: half users, half items, power-law degrees, both directions, seeded."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from dist_gat.config import DataConfig, PartsConfig, SplitConfig
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.prepare import prepare_dataset
+
+USER_EXPONENT, ITEM_EXPONENT = 0.6, 0.8
+
+
+def power_law_pairs(num_users: int, num_items: int, num_interactions: int, seed: int = 0) -> pl.DataFrame:
+    """Distinct (user_id, item_id): the node of rank r is drawn in proportion to r ** -exponent."""
+    rng = np.random.default_rng(seed)
+    pairs = np.zeros(0, dtype=np.int64)
+    while len(pairs) < num_interactions:
+        count = int(1.2 * (num_interactions - len(pairs))) + 1000
+        user, item = _draw(rng, num_users, USER_EXPONENT, count), _draw(rng, num_items, ITEM_EXPONENT, count)
+        pairs = np.unique(np.concatenate([pairs, user * num_items + item]))
+    pairs = rng.permutation(pairs)[:num_interactions]
+    return pl.DataFrame({"user_id": pairs // num_items, "item_id": pairs % num_items})
+
+
+def _draw(rng: np.random.Generator, size: int, exponent: float, count: int) -> np.ndarray:
+    running = np.cumsum(np.arange(1, size + 1) ** -exponent)
+    return np.searchsorted(running, rng.random(count) * running[-1])
+
+
+@contextmanager
+def prepared_graph(num_nodes: int, num_interactions: int, num_parts: int = 1) -> Iterator[PreparedGraph]:
+    """The standard graph as `prepare` writes it, by `range`, with every interaction in training."""
+    folder = Path(tempfile.mkdtemp(prefix="dist-gat-benchmark-"))
+    try:
+        table = power_law_pairs(num_nodes // 2, num_nodes // 2, num_interactions)
+        table.write_parquet(folder / "interactions.parquet")
+        data = DataConfig(
+            path=str(folder),
+            interactions="interactions.parquet",
+            split=SplitConfig(method="random", valid_ratio=0.0, test_ratio=0.0),
+            prepared=str(folder / "prepared"),
+        )
+        prepare_dataset("benchmark", data, PartsConfig(num_parts=num_parts, method="range"), seed=0)
+        yield open_prepared(folder / "prepared")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

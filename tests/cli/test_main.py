@@ -1,0 +1,117 @@
+"""The command line: the whole flow as a user types it, JSON alone on standard output, errors without traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dist_gat.data.synthetic import write_synthetic
+
+RECIPE = """
+name: tiny
+run: run
+data:
+  path: raw
+  interactions: interactions.csv
+  item_titles: {path: items.csv, id_column: item_id, columns: [title]}
+  prepared: prepared
+parts: {num_parts: 2, method: metis}
+sampling: {fanouts: [4]}
+negatives: {num_shared: 32}
+model: {embedding_size: 8}
+train: {num_epochs: 1, batch_size: 512}
+evaluate: {ks: [10, 20]}
+launch: {launcher: local, num_workers: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_synthetic(folder / "raw", 120, 80, 4, 10, 0.1, seed=0)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+def dist_gat(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dist_gat.cli.main", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+
+
+def json_of(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1, done.stdout
+    return json.loads(done.stdout)
+
+
+def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
+    prepared = json_of(dist_gat(folder, "prepare", "recipe.yaml", "--json"))
+    assert sum(sum(counts) for counts in prepared["split_counts"].values()) == 1200
+    assert 0 < prepared["partition"]["edge_cut"] < 1
+    trained = json_of(dist_gat(folder, "train", "recipe.yaml", "train.num_epochs=2", "--json"))
+    assert trained["epochs"] == 2
+    evaluated = json_of(dist_gat(folder, "evaluate", "recipe.yaml", "--baseline", "popularity", "--json"))
+    assert 0 < evaluated["test"]["recall@20"] <= 1
+    assert evaluated["baselines"]["popularity"]["test"].keys() == evaluated["test"].keys()
+    users = ("--user", "u1", "--user", "u2")
+    found = json_of(dist_gat(folder, "recommend", "run", *users, "--k", "3", "--json"))["recommendations"]
+    assert [(row["user_id"], row["rank"]) for row in found] == [(u, rank) for u in ("u1", "u2") for rank in (1, 2, 3)]
+    people = dist_gat(folder, "recommend", "run/model", "--user", "u1")
+    assert people.returncode == 0
+    assert "community" in people.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "nowhere.yaml"], ["nowhere.yaml", "configs/"]),
+        (["train", "recipe.yaml", "model.num_hedas=2"], ["model.num_hedas", "did you mean model.num_heads?"]),
+        (["train", "recipe.yaml", "model.num_heads=two"], ["model.num_heads", "integer", "'two'"]),
+        (["train", "recipe.yaml", "data.prepared=elsewhere"], ["elsewhere", "dist-gat prepare"]),
+        (["prepare", "recipe.yaml", "data.interactions=no.csv"], ["no.csv"]),
+        (["evaluate", "recipe.yaml", "run=empty"], ["empty", "dist-gat train"]),
+        (["data", "fetch", "netflix"], ["netflix", "movielens-100k"]),
+        (["recommend", "nowhere", "--user", "1"], ["nowhere"]),
+    ],
+)
+def test_errors_say_what_and_what_to_do_without_a_traceback(
+    folder: Path, arguments: list[str], words: list[str]
+) -> None:
+    done = dist_gat(folder, *arguments, "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not (folder / "elsewhere").exists()
+
+
+def test_skip_bad_rows_drops_and_counts(folder: Path) -> None:
+    text = (folder / "raw" / "interactions.csv").read_text()
+    (folder / "raw" / "dirty.csv").write_text(text + ",i1,1600000000\nu1,i2\n")
+    arguments = ("prepare", "recipe.yaml", "data.interactions=dirty.csv", "data.prepared=dirty", "--json")
+    refused = dist_gat(folder, *arguments)
+    assert refused.returncode == 1
+    assert "dirty.csv" in refused.stderr
+    assert not (folder / "dirty").exists()
+    assert sum(json_of(dist_gat(folder, *arguments, "--skip-bad-rows"))["dropped"].values()) == 2
+
+
+def test_synthetic_data_fit_their_recipe(tmp_path: Path) -> None:
+    made = json_of(
+        dist_gat(tmp_path, "data", "synthetic", "--users", "60", "--items", "80", "--communities", "2", "--json")
+    )
+    assert (tmp_path / made["folder"] / "interactions.csv").exists()
+    recipe = Path(__file__).parent.parent.parent / "configs" / "synthetic.yaml"
+    prepared = json_of(dist_gat(tmp_path, "prepare", str(recipe), "parts.method=range", "--json"))
+    assert prepared["num_nodes"]["user"] == 60
+
+
+def test_public_data_sets_are_listed_with_licence_and_source(tmp_path: Path) -> None:
+    listed = json_of(dist_gat(tmp_path, "data", "list", "--json"))
+    assert listed.keys() == {"movielens-100k", "gowalla", "yelp2018", "amazon-book"}
+    assert all(entry["licence"] and entry["source"] and entry["by_hand"] for entry in listed.values())

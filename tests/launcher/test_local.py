@@ -1,0 +1,103 @@
+"""Local workers: results, errors that name the failing rank, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dist_gat.config import Config, LaunchConfig, parse_config
+from dist_gat.errors import ClusterError, DataError
+from dist_gat.exchange.worker import Worker
+from dist_gat.launcher.host import threads_per_worker, worker_environment
+from dist_gat.launcher.launch import run_job
+
+
+def config_of(folder: Path, **launch: Any) -> Config:
+    settings = {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 20, **launch}
+    tree = {"name": "job", "run": str(folder / "run"), "data": {"interactions": "x.csv"}, "launch": settings}
+    return parse_config(tree)
+
+
+def add_ranks(config: Config, worker: Worker) -> dict[str, Any]:
+    total = worker.control.sum(torch.tensor([worker.rank + 1.0]))
+    return {"total": float(total), "threads": torch.get_num_threads(), "pid": os.getpid()}
+
+
+def fail_on_rank_1(config: Config, worker: Worker) -> dict[str, Any]:
+    if worker.rank == 1:
+        raise DataError("bad.csv, row 7: no user_id")
+    worker.control.barrier()
+    return {}
+
+
+def sleep_on_rank_1(config: Config, worker: Worker) -> dict[str, Any]:
+    if worker.rank == 1:
+        time.sleep(60)
+    worker.control.barrier()
+    return {}
+
+
+def die_on_rank_1(config: Config, worker: Worker) -> dict[str, Any]:
+    if worker.rank == 1:
+        os._exit(9)
+    worker.control.barrier()
+    return {}
+
+
+def children() -> set[int]:
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+
+
+def test_workers_share_a_sum_and_return_rank_0s_result(tmp_path: Path) -> None:
+    result = run_job(add_ranks, config_of(tmp_path, threads_per_worker=2), quiet=True)
+    assert result["total"] == 3.0
+    assert result["threads"] == 2
+    assert result["pid"] != os.getpid()
+
+
+def test_one_worker_runs_here(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    result = run_job(add_ranks, config_of(tmp_path, num_workers=1), quiet=True)
+    torch.set_num_threads(threads)
+    assert result == {"total": 1.0, "threads": 1, "pid": os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [(fail_on_rank_1, "rank 1 failed: bad.csv, row 7: no user_id"), (die_on_rank_1, "exit code 9")],
+)
+def test_the_error_is_that_of_the_rank_that_failed(tmp_path: Path, job: Any, message: str) -> None:
+    before = children()
+    with pytest.raises(ClusterError, match=message):
+        run_job(job, config_of(tmp_path), quiet=True)
+    assert children() <= before | resource_trackers()
+
+
+def test_a_rank_that_does_not_answer_ends_the_run_within_the_timeout(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match="rank 0.*all_reduce on channel 'control'"):
+        run_job(sleep_on_rank_1, config_of(tmp_path, timeout_s=5), quiet=True)
+    assert time.monotonic() - started < 50
+    assert children() <= resource_trackers()
+
+
+def resource_trackers() -> set[int]:
+    """multiprocessing's own helper, which lives as long as this process."""
+    return {pid for pid in children() if b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def test_threads_are_set_explicitly_and_the_environment_is_left_as_it_was(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    run_job(add_ranks, config_of(tmp_path), quiet=True)
+    assert dict(os.environ) == before
+    environment = worker_environment(LaunchConfig(num_workers=2, threads_per_worker=3))
+    assert environment["OMP_NUM_THREADS"] == environment["NUMBA_NUM_THREADS"] == "3"
+    assert environment["GLOO_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in worker_environment(LaunchConfig(interface=None))
+    assert threads_per_worker(LaunchConfig(num_workers=10_000)) == 1

@@ -1,0 +1,84 @@
+"""The loss of a step against a direct computation over all its seeds and negatives."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dist_gat.config import DecoderConfig, LossConfig, NegativesConfig
+from dist_gat.exchange.channel import Channel
+from dist_gat.nn.decoder import Decoder
+from dist_gat.sampling.batch import Batch
+from dist_gat.train.objective import loss_terms
+
+NOTHING = torch.zeros(0, dtype=torch.int64)
+
+
+def batch_of(users: list[int], items: list[int], shared: list[int], own: list[list[int]]) -> Batch:
+    """A batch whose node IDs are also their positions, with expected counts that depend on the item."""
+    item_B, shared_N = torch.tensor(items), torch.tensor(shared, dtype=torch.int64)
+    own_BK = torch.tensor(own, dtype=torch.int64).reshape(len(items), -1)
+    return Batch(
+        epoch=0,
+        step=0,
+        num_global_seeds=len(users),
+        num_edges=0,
+        nodes_S=NOTHING,
+        blocks=[],
+        user_at_B=torch.tensor(users),
+        item_at_B=item_B,
+        shared_at_N=shared_N,
+        own_at_BK=own_BK,
+        item_B=item_B,
+        shared_N=shared_N,
+        own_BK=own_BK,
+        log_count_B=count_of(item_B).log(),
+        log_count_N=count_of(shared_N).log(),
+        log_count_BK=count_of(own_BK).log(),
+    )
+
+
+def count_of(items: torch.Tensor) -> torch.Tensor:
+    return 0.1 * (items + 1).double()
+
+
+BATCH = batch_of(users=[0, 1], items=[3, 4], shared=[5, 3, 6], own=[[4, 7], [5, 4]])
+ROWS = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def loss_of(loss: LossConfig, negatives: NegativesConfig) -> dict[str, float]:
+    decoder = Decoder(DecoderConfig(kind="dot"))
+    terms = loss_terms(ROWS, ROWS, BATCH, decoder, loss, negatives, Channel("test"))
+    return {name: float(term) for name, term in terms.items()}
+
+
+@pytest.mark.parametrize("log_q", [True, False])
+def test_softmax_pools_all_negatives_and_masks_accidental_hits(log_q: bool) -> None:
+    negatives = NegativesConfig(num_shared=3, num_per_seed=2, in_batch=True)
+    expected = 0.0
+    for user, item, own in ((0, 3, [4, 7]), (1, 4, [5, 4])):
+        total = math.exp(float(ROWS[user] @ ROWS[item]))
+        for negative in [5, 3, 6, 3, 4, *own]:
+            if negative != item:
+                weight = 1.0 / float(count_of(torch.tensor(negative))) if log_q else 1.0
+                total += weight * math.exp(float(ROWS[user] @ ROWS[negative]))
+        expected += (math.log(total) - float(ROWS[user] @ ROWS[item])) / 2
+    assert loss_of(LossConfig(kind="softmax", log_q=log_q), negatives) == pytest.approx({"softmax": expected})
+
+
+def test_bpr_averages_over_valid_negatives() -> None:
+    expected = 0.0
+    for user, item, own in ((0, 3, [4, 7]), (1, 4, [5])):
+        margins = [float(ROWS[user] @ (ROWS[item] - ROWS[negative])) for negative in own]
+        expected += sum(math.log1p(math.exp(-margin)) for margin in margins) / len(margins) / 2
+    negatives = NegativesConfig(num_shared=0, num_per_seed=2)
+    assert loss_of(LossConfig(kind="bpr"), negatives) == pytest.approx({"bpr": expected})
+
+
+def test_l2_is_half_the_mean_squared_norm_of_the_seeds_rows() -> None:
+    terms = loss_of(LossConfig(kind="bpr", l2=0.3), NegativesConfig(num_shared=0, num_per_seed=2))
+    nodes = [0, 1, 3, 4, 5, 3, 6, 4, 7, 5, 4]
+    expected = 0.3 * sum(float(ROWS[node].square().sum()) for node in nodes) / 4
+    assert terms["l2"] == pytest.approx(expected)

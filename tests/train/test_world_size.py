@@ -1,0 +1,83 @@
+"""The same training run on 1, 2 and 4 workers, reading parts in place or asking their owners for everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dist_gat.config import Config, parse_config
+from dist_gat.data.synthetic import write_synthetic
+from dist_gat.launcher.verbs import prepare, train
+
+STEPS = 54
+
+
+def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
+    """Every kind of negative, the log-Q correction, features, dense weights under DDP, clipping, a schedule."""
+    tree: dict[str, Any] = {
+        "name": "equal",
+        "data": {
+            "path": str(folder / "raw"),
+            "interactions": "interactions.csv",
+            "prepared": str(folder / "prepared"),
+            "user_features": {"path": "users.csv", "id_column": "user_id", "columns": ["age"]},
+        },
+        "parts": {"num_parts": 4, "method": "metis"},
+        "sampling": {"fanouts": [4, 3]},
+        "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},
+        "model": {"embedding_size": 12, "scoring": "dot", "num_heads": 2, "transform": "mlp"},
+        "loss": {"kind": "softmax", "l2": 1e-4},
+        "train": {
+            "num_epochs": 4,
+            "max_steps": STEPS,
+            "batch_size": 200,
+            "learning_rate": 0.02,
+            "schedule": "cosine",
+            "warmup_steps": 5,
+            "clip_norm": 0.5,
+            "precision": "float64",
+            "log_every": 7,
+            "patience": 0,
+        },
+        "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1, "timeout_s": 60},
+    }
+    for name, changes in sections.items():
+        tree[name] = {**tree.get(name, {}), **changes}
+    return parse_config(tree)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("equal")
+    write_synthetic(folder / "raw", 240, 160, 4, 15, 0.1, seed=3)
+    ages = "".join(f"u{user},{user % 7 / 7}\n" for user in range(240))
+    (folder / "raw" / "users.csv").write_text("user_id,age\n" + ages)
+    prepare(recipe(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Any]:
+    return run(folder, 1, "auto")
+
+
+def run(folder: Path, num_workers: int, access: str) -> dict[str, Any]:
+    launch = {"launcher": "local", "num_workers": num_workers, "threads_per_worker": 1, "timeout_s": 60}
+    config = recipe(folder, launch=launch, sampling={"fanouts": [4, 3], "access": access})
+    return train(config.model_copy(update={"run": str(folder / f"run-{num_workers}-{access}")}))
+
+
+@pytest.mark.parametrize(("num_workers", "access"), [(1, "exchange"), (2, "auto"), (2, "exchange"), (4, "exchange")])
+def test_the_loss_curve_and_the_metrics_do_not_depend_on_the_workers(
+    folder: Path, alone: dict[str, Any], num_workers: int, access: str
+) -> None:
+    other = run(folder, num_workers, access)
+    assert len(alone["losses"]) == len(other["losses"]) == STEPS
+    # float64: far below the promised 1e-4, so that rounding hides no bug
+    assert other["losses"] == pytest.approx(alone["losses"], rel=1e-9)
+    assert alone["losses"][-1] < 0.9 * alone["losses"][0]
+    assert len(alone["history"]) == len(other["history"]) > 0
+    for mine, theirs in zip(alone["history"], other["history"], strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-9)
