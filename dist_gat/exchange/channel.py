@@ -6,6 +6,7 @@ because collectives of one process group must be issued in the same order by eve
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_gat.errors import ClusterError
+
+ROLL_CALL_S = 5
 
 
 @dataclass
@@ -27,7 +30,10 @@ class Traffic:
 
 @dataclass
 class Channel:
-    """group: the process group, or None where there is one rank and nothing to send."""
+    """group: the process group, or None where there is one rank and nothing to send.
+
+    roll_call: a group of its own in which the ranks look for each other after a collective has failed.
+    """
 
     name: str
     rank: int = 0
@@ -35,6 +41,7 @@ class Channel:
     group: dist.ProcessGroup | None = None
     device: torch.device = torch.device("cpu")
     traffic: Traffic = field(default_factory=Traffic)
+    roll_call: dist.ProcessGroup | None = None
 
     def all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Tensor:
         """Send the first send_counts[0] rows to rank 0, and so on; receive recv_counts[r] rows from each r."""
@@ -89,11 +96,26 @@ class _Watch:
             channel = self.channel
             raise ClusterError(
                 f"rank {channel.rank} of {channel.world_size}: {self.operation} on channel '{channel.name}' failed: "
-                f"{error}. Another rank stopped or is slower than launch.timeout_s; look at its log first"
+                f"{who_is_missing(channel)}. Look at that rank's log and host first; launch.timeout_s is how long "
+                f"the others wait. ({str(error).splitlines()[0]})"
             ) from error
 
 
-def open_channel(name: str, device: torch.device, timeout_s: float) -> Channel:
+def who_is_missing(channel: Channel) -> str:
+    """Which ranks do not answer within a few seconds: rank 0 asks all, the others ask rank 0."""
+    if channel.roll_call is None:
+        return "some rank does not answer"
+    try:
+        dist.monitored_barrier(channel.roll_call, timedelta(seconds=ROLL_CALL_S), wait_all_ranks=True)
+    except RuntimeError as err:
+        named = re.search(r"Ranks? ([\d, ]+) failed to pass", str(err))
+        if named:
+            return f"rank {named.group(1).strip(', ')} does not answer"
+        return "rank 0 does not answer, or its own error says which rank does not"
+    return "all ranks are there now, so one of them came too late"
+
+
+def open_channel(name: str, device: torch.device, timeout_s: float, roll_call: dist.ProcessGroup | None) -> Channel:
     """A channel over all ranks of the default process group: gloo for CPU rows, NCCL for GPU rows.
 
     Collective: every rank opens the same channels in the same order.
@@ -102,4 +124,4 @@ def open_channel(name: str, device: torch.device, timeout_s: float) -> Channel:
         return Channel(name, device=device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     group = dist.new_group(backend=backend, timeout=timedelta(seconds=timeout_s))
-    return Channel(name, dist.get_rank(), dist.get_world_size(), group, device)
+    return Channel(name, dist.get_rank(), dist.get_world_size(), group, device, roll_call=roll_call)

@@ -32,7 +32,8 @@ def join_workers(device: torch.device, num_threads: int, timeout_s: float) -> Wo
     torch.set_num_threads(num_threads)
     cpu = torch.device("cpu")
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    rows = open_channel("rows", device, timeout_s)
-    sampling = open_channel("sampling", cpu, timeout_s)
-    control = open_channel("control", cpu, timeout_s)
+    roll_call = dist.new_group(backend="gloo") if world_size > 1 else None
+    rows = open_channel("rows", device, timeout_s, roll_call)
+    sampling = open_channel("sampling", cpu, timeout_s, roll_call)
+    control = open_channel("control", cpu, timeout_s, roll_call)
     return Worker(rank, world_size, device, num_threads, rows, sampling, control)

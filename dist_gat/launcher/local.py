@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-import logging
+import multiprocessing
 import os
-import signal
+import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dist_gat.config import Config
 from dist_gat.errors import ClusterError, DistGatError
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
+
+GRACE_S = 5
 
 
 def run_local(job: Job, config: Config) -> dict[str, Any]:
@@ -35,18 +38,43 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
         device = worker_device(config, 0)
         return job(config, join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s))
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
-        # it warns of every worker that it ends after one has failed; the error below says which and why
-        logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
         with environment(worker_environment(config.launch)):
-            workers = mp.start_processes(
-                _worker_process, (job, config, meeting), config.launch.num_workers, join=False, start_method="spawn"
-            )
-        try:
-            while not workers.join():
-                pass
-        except (mp.ProcessRaisedException, mp.ProcessExitedException):
-            raise first_error(Path(meeting), [process.exitcode for process in workers.processes]) from None
+            workers = start_workers(job, config, meeting)
+        exit_codes = wait_for_workers(workers)
+        if any(exit_codes):
+            raise first_error(Path(meeting), exit_codes)
         return json.loads((Path(meeting) / "result.json").read_text(encoding="utf-8"))
+
+
+def start_workers(job: Job, config: Config, meeting: str) -> list[BaseProcess]:
+    """Start one spawned process a rank; they end with this process at the latest."""
+    context = multiprocessing.get_context("spawn")
+    ranks = range(config.launch.num_workers)
+    workers = [context.Process(target=_worker_process, args=(r, job, config, meeting), daemon=True) for r in ranks]
+    for worker in workers:
+        worker.start()
+    return list(workers)
+
+
+def wait_for_workers(workers: list[BaseProcess]) -> list[int | None]:
+    """Wait until all end well or one does not, then end the others.
+
+    Returns the exit code of each rank before the others were ended; None for those that still ran.
+    """
+    try:
+        while any(worker.exitcode is None for worker in workers):
+            wait([worker.sentinel for worker in workers if worker.exitcode is None])
+            if any(worker.exitcode for worker in workers):
+                break
+        return [worker.exitcode for worker in workers]
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(GRACE_S)
+            # a stopped process does not hear SIGTERM
+            worker.kill()
+            worker.join()
 
 
 @contextmanager
@@ -86,17 +114,14 @@ def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
         message = str(err) if isinstance(err, DistGatError) else traceback.format_exc()
         error = {"rank": rank, "message": message, "collective": isinstance(err, ClusterError)}
         (folder / f"error-{rank}.json").write_text(json.dumps(error), encoding="utf-8")
-        raise
+        sys.exit(1)
 
 
 def first_error(meeting: Path, exit_codes: list[int | None]) -> ClusterError:
-    """The error of the rank that failed for a reason of its own, before those that only missed it.
-
-    exit_codes: of the worker processes, by rank; the parent ends the healthy ones with SIGTERM.
-    """
+    """The error of the rank that failed for a reason of its own, before those that only missed it."""
     errors = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(meeting.glob("error-*.json"))]
     told = {error["rank"] for error in errors}
-    died = {rank: code for rank, code in enumerate(exit_codes) if rank not in told and code not in (0, -signal.SIGTERM)}
+    died = {rank: code for rank, code in enumerate(exit_codes) if code and rank not in told}
     own = [error for error in errors if not error["collective"]]
     if died and not own:
         rank, code = min(died.items())
