@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from dist_gat.cli.output import make_table, open_output
-from dist_gat.config import RANKING_METRICS
+from dist_gat.config import RANKING_METRICS, load_config
 from dist_gat.errors import DistGatError
 
 app = typer.Typer(
@@ -35,13 +35,12 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Read interactions, split them, assign nodes to parts and write checksummed shards."""
-    from dist_gat.launcher.verbs import load_config
-    from dist_gat.launcher.verbs import prepare as run_prepare
+    from dist_gat import api
 
     extra = ["data.skip_bad_rows=true"] if skip_bad_rows else []
     with open_output(as_json) as output:
         settings = load_config(config, [*(overrides or []), *extra])
-        report = run_prepare(settings, output.progress)
+        report = api.prepare(settings, output.progress)
         report["prepared"] = settings.data.prepared
         partition, nodes = report["partition"], report["num_nodes"]
         edges = {split: sum(counts) for split, counts in report["split_counts"].items()}
@@ -65,14 +64,13 @@ def prepare(
 @app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
 def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train on the workers of the `launch` section and save the model of the best epoch."""
-    from dist_gat.launcher.verbs import load_config
-    from dist_gat.launcher.verbs import train as run_train
+    from dist_gat import api
 
     with open_output(as_json) as output:
         settings = load_config(config, overrides or [])
         started_by = "Ray" if settings.launch.launcher == "ray" else "local"
         output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
-        result = run_train(settings, quiet=False)
+        result = api.train(settings, quiet=False)
         rows = [[name, value] for name, value in result["valid"].items() if name != "num_users"]
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
         folder = settings.run_folder
@@ -92,14 +90,13 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Rank all items for every user, exactly, and print Recall, Precision, NDCG, MRR and hit rate."""
-    from dist_gat.launcher.verbs import evaluate as run_evaluate
-    from dist_gat.launcher.verbs import load_config
+    from dist_gat import api
 
     extra = [f"evaluate.baselines=[{', '.join(baseline)}]"] if baseline else []
     with open_output(as_json) as output:
         settings = load_config(config, [*(overrides or []), *extra])
         output.progress(f"ranking all items for every user with {settings.launch.num_workers} workers")
-        result = run_evaluate(settings, quiet=False)
+        result = api.evaluate(settings, quiet=False)
         split = "test" if "test" in result else "valid"
         shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
         shown[settings.name] = result[split]
@@ -117,10 +114,10 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Print the best new items for users, from the saved model alone."""
-    from dist_gat.launcher.verbs import recommend as run_recommend
+    from dist_gat import api
 
     with open_output(as_json) as output:
-        table = run_recommend(model, user, k)
+        table = api.recommend(model, user, k)
         rows = [list(row) for row in table.rows()]
         result = {"recommendations": table.to_dicts()}
         output.result(result, make_table("recommendations", table.columns, rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 
 from dist_gat.config import LaunchConfig
@@ -11,6 +12,8 @@ from dist_gat.config import LaunchConfig
 # from malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 KEEP_BYTES = 1 << 30
+# from sys/prctl.h
+PR_SET_PDEATHSIG = 1
 
 
 def cores() -> int:
@@ -48,3 +51,14 @@ def keep_freed_memory() -> None:
         mallopt(M_TOP_PAD, KEEP_BYTES >> 4)
         # one arena: the others can't hold blocks of this size
         mallopt(M_ARENA_MAX, 1)
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, even by SIGKILL: workers are no orphans."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # it ended before the kernel knew of the wish
+        sys.exit(1)

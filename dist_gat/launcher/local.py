@@ -22,7 +22,7 @@ import torch.distributed as dist
 from dist_gat.config import Config
 from dist_gat.errors import ClusterError, DistGatError
 from dist_gat.exchange.worker import join_workers
-from dist_gat.launcher.host import keep_freed_memory, threads_per_worker, worker_environment
+from dist_gat.launcher.host import end_with_parent, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
 
 GRACE_S = 5
@@ -62,10 +62,12 @@ def wait_for_workers(workers: list[BaseProcess]) -> list[int | None]:
     Returns the exit code of each rank before the others were ended; None for those that still ran.
     """
     try:
-        while any(worker.exitcode is None for worker in workers):
-            wait([worker.sentinel for worker in workers if worker.exitcode is None])
-            if any(worker.exitcode for worker in workers):
+        while not any(worker.exitcode for worker in workers):
+            # `exitcode` looks anew each time, so ask once: waiting for nobody would never end
+            running = [worker for worker in workers if worker.exitcode is None]
+            if not running:
                 break
+            wait([worker.sentinel for worker in running])
         return [worker.exitcode for worker in workers]
     finally:
         for worker in workers:
@@ -95,6 +97,7 @@ def worker_device(config: Config, local_rank: int) -> torch.device:
 
 def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
     launch = config.launch
+    end_with_parent()
     keep_freed_memory()
     folder = Path(meeting)
     device = worker_device(config, rank)

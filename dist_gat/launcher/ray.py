@@ -1,15 +1,23 @@
 """Workers placed by Ray Train. The only module that imports ray.
 
-Ray starts the workers and their default process group; the job itself knows only torch.distributed.
+Ray places the workers and restarts them; they meet in a default process group of their own, and the job
+itself knows only torch.distributed.
+
+Everything listens on one address. Left alone, Ray 2.60 turns a loopback address into the host's outward one
+and then binds its servers to every interface, and the store at which a process group meets does the same.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
+
+import torch.distributed as dist
 
 from dist_gat.config import Config, LaunchConfig, parse_config
 from dist_gat.errors import ClusterError, DistGatError
@@ -26,6 +34,9 @@ QUIET = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
 
+# Ray binds to these alone; any other address, 127.0.0.2 too, makes it bind to all interfaces.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 def run_ray(job: Job, config: Config) -> dict[str, Any]:
     """Run a job on `launch.num_workers` Ray workers and return its result.
@@ -35,7 +46,7 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     from ray import train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     launch = config.launch
@@ -43,7 +54,7 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
         trainer = TorchTrainer(
             ray_worker,
             train_loop_config={"job": job, "config": config.model_dump(mode="json")},
-            torch_config=TorchConfig(backend="nccl" if launch.use_gpu else "gloo", timeout_s=launch.timeout_s),
+            torch_config=no_group(),
             scaling_config=train.ScalingConfig(num_workers=launch.num_workers, use_gpu=launch.use_gpu),
             run_config=train.RunConfig(
                 name="ray",
@@ -59,17 +70,66 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
 
 
 def ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """What every Ray worker runs: join the others and do the job; Ray hands on what rank 0 returns."""
+    """What every Ray worker runs: meet the others and do the job; Ray hands on what rank 0 returns."""
     from ray import train
 
     keep_freed_memory()
     config = parse_config(settings["config"])
     device = worker_device(config, train.get_context().get_local_rank())
-    worker = join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s)
     try:
+        meet(config.launch)
+        worker = join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s)
         return settings["job"](config, worker)
     except DistGatError as err:
         raise RuntimeError(f"{type(err).__name__}: {err}") from None
+
+
+def no_group() -> Any:
+    """Ray's torch backend without its process group, whose store listens on every interface.
+
+    What remains is that a worker sees all GPUs of its host, and that Ray ends the group.
+    """
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class NoGroupBackend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            pass
+
+    class NoGroupConfig(TorchConfig):
+        backend_cls = NoGroupBackend
+
+    return NoGroupConfig()
+
+
+def meet(launch: LaunchConfig) -> None:
+    """Form the default process group at a store that listens on the address of rank 0's Ray node alone.
+
+    Raises `ClusterError` where the workers are on several hosts and `launch.interface` is loopback.
+    """
+    import ray
+    from ray import train
+    from ray.train.collective import broadcast_from_rank_zero
+
+    rank, world_size = train.get_context().get_world_rank(), train.get_context().get_world_size()
+    here = ray.util.get_node_ip_address()
+    listener = socket.create_server((here, 0), family=family_of(here)) if rank == 0 else None
+    host, port = broadcast_from_rank_zero((here, listener.getsockname()[1]) if listener else None)
+    if host != here and launch.interface == "lo":
+        raise ClusterError(
+            f"rank {rank} is on {here} and rank 0 on {host}, but launch.interface=lo reaches one host alone; set "
+            "launch.interface to the network interface between the hosts, for example launch.interface=eth0"
+        )
+    timeout = timedelta(seconds=launch.timeout_s)
+    store = dist.TCPStore(
+        host, port, world_size, rank == 0, timeout, master_listen_fd=listener.detach() if listener else None
+    )  # fmt: skip
+    backend = "nccl" if launch.use_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 @contextmanager
@@ -80,20 +140,88 @@ def ray_cluster(launch: LaunchConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if launch.address is not None:
-        ray.init(address=launch.address, **quiet)
+        connect(launch.address)
     else:
-        ray.init(
-            num_cpus=max(cores(), launch.num_workers),
-            include_dashboard=False,
-            _node_ip_address=launch.host,
-            **quiet,
-        )
+        start_local(launch)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def connect(address: str) -> None:
+    """Connect to a running cluster. Raises `ClusterError` where there is none, or where it does not let us in."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        with loopback_allowed():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as err:
+        # Ray does not tell a wrong token from a wrong address
+        reason = str(err).strip().partition("\n")[0].rstrip(".")
+        raise ClusterError(
+            f"launch.address={address}: can't connect to a Ray cluster: {reason}; expected a cluster started as "
+            "launch/README.md says, and its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with it"
+        ) from None
+
+
+def start_local(launch: LaunchConfig) -> None:
+    """Start a cluster on this host, which listens on `launch.host` alone where that is loopback."""
+    import ray
+
+    on_loopback = launch.host in LOOPBACK
+    with loopback_allowed() if on_loopback else nullcontext():
+        # "local", because without an address Ray would follow RAY_ADDRESS
+        ray.init(
+            address="local",
+            num_cpus=max(cores(), launch.num_workers),
+            include_dashboard=False,
+            _node_ip_address=launch.host,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    node = ray.util.get_node_ip_address()
+    if on_loopback and node not in LOOPBACK:
+        ray.shutdown()
+        raise ClusterError(
+            f"launch.host={launch.host}, but this release of Ray listens on {node} and all interfaces; set "
+            "launch.launcher=local, or launch.host to the address of this host if its network is trusted"
+        )
+
+
+@contextmanager
+def loopback_allowed() -> Iterator[None]:
+    """While the block runs, Ray takes a loopback address as it is, as it does by itself on macOS and Windows.
+
+    Otherwise Ray puts the host's outward address in its place. The variable is read at Ray's import, here and
+    in the processes that Ray starts.
+    """
+    from ray._private import ray_constants
+
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        value, ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+
+
+def ray_health() -> str:
+    """Start a local cluster on loopback, run one task there and stop it; returns the address of its node."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    import ray
+
+    def where() -> str:
+        return ray.util.get_node_ip_address()
+
+    with ray_cluster(LaunchConfig(num_workers=1)):
+        return ray.get(ray.remote(where).remote(), timeout=60)
 
 
 def failure_message(err: Exception) -> str:

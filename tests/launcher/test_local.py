@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,34 @@ def test_threads_are_set_explicitly_and_the_environment_is_left_as_it_was(tmp_pa
     assert environment["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in worker_environment(LaunchConfig(interface=None))
     assert threads_per_worker(LaunchConfig(num_workers=10_000)) == 1
+
+
+def note_pid_and_wait(config: Config, worker: Worker) -> dict[str, Any]:
+    (config.run_folder / f"pid-{worker.rank}").write_text(str(os.getpid()))
+    time.sleep(60)
+    return {}
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(
+        target=run_job, args=(note_pid_and_wait, config_of(tmp_path), True)
+    )
+    parent.start()
+    notes = [tmp_path / "run" / f"pid-{rank}" for rank in (0, 1)]
+    assert becomes_true(lambda: all(note.exists() and note.read_text() for note in notes), 60)
+    parent.kill()
+    parent.join()
+    pids = [int(note.read_text()) for note in notes]
+    assert becomes_true(lambda: not any(is_running(pid) for pid in pids), 10)
+
+
+def becomes_true(condition: Callable[[], bool], timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()

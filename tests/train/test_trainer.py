@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dist_gat.api import evaluate, prepare, recommend, train
 from dist_gat.config import Config, load_config, parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import StorageError
-from dist_gat.launcher.verbs import evaluate, prepare, recommend, train
 
 
 def recipe(folder: Path, **sections: dict[str, Any]) -> Config:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from dist_gat.api import prepare, train
 from dist_gat.config import Config, parse_config
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.launcher.verbs import prepare, train
 
 STEPS = 54
 

@@ -1,4 +1,15 @@
-"""The verbs as Python functions. The command line adds nothing but parsing and printing."""
+"""The verbs as Python functions. The command line adds nothing but parsing and printing.
+
+    from dist_gat import api
+
+    config = api.load_config("configs/ml-100k.yaml", ["train.num_epochs=5"])
+    api.prepare(config)
+    api.train(config)
+    api.evaluate(config)["test"]["recall@20"]
+    api.recommend(config.run_folder, users=[196], k=10)
+
+`fetch` and `write_synthetic` are the verb `data`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +21,8 @@ from typing import Any
 import polars as pl
 
 from dist_gat.config import Config, load_config
+from dist_gat.data.registry import fetch
+from dist_gat.data.synthetic import write_synthetic
 from dist_gat.evaluate.baselines import evaluate_baseline
 from dist_gat.evaluate.evaluator import evaluate_worker
 from dist_gat.evaluate.saved_model import open_model, recommend_items
@@ -18,7 +31,7 @@ from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.launch import run_job
 from dist_gat.train.trainer import train_worker
 
-__all__ = ["evaluate", "load_config", "prepare", "recommend", "train"]
+__all__ = ["evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
 
 
 def prepare(config: Config, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:

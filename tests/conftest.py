@@ -1,0 +1,37 @@
+"""Fixtures of the whole suite. Prepared folders are shared by the session and only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from helpers import Ranks, prepare_pairs, prepare_synthetic, random_pairs
+
+from dist_gat.graph.part import PreparedGraph
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    ranks = Ranks()
+    yield ranks
+    ranks.close()
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> PreparedGraph:
+    """120 users and 60 items in 4 METIS parts, with titles, times and features."""
+    return prepare_synthetic(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="session")
+def holed(tmp_path_factory: pytest.TempPathFactory) -> PreparedGraph:
+    """12 users and 9 items in 4 hashed parts, the second without items; two items have no training pair."""
+    train = [(user, item) for user, item in random_pairs(12, 7, 0.4) if user != 3] + [(3, 0)]
+    return prepare_pairs(tmp_path_factory.mktemp("holed"), train, [(0, 7)], [(1, 8), (2, 7)], seed=9)
+
+
+@pytest.fixture(scope="session")
+def empty_part(tmp_path_factory: pytest.TempPathFactory) -> PreparedGraph:
+    """4 users and 4 items in 4 hashed parts, the second without any node: with 4 ranks one owns nothing."""
+    train = [pair for pair in random_pairs(4, 4, 0.5) if pair != (0, 3)]
+    return prepare_pairs(tmp_path_factory.mktemp("empty"), train, test=[(0, 3)], seed=2)

@@ -1,0 +1,83 @@
+"""Where each strategy puts nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import random_pairs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dist_gat.config import PartsConfig
+from dist_gat.data.dataset import Edges
+from dist_gat.graph.assign import assign_nodes, even_ranges
+from dist_gat.graph.prepare import partition_quality, relabel
+
+METHODS = ("metis", "range", "hash")
+
+
+def edges_of(pairs: list[tuple[int, int]]) -> Edges:
+    user, item = np.array(pairs).T
+    return Edges(user.copy(), item.copy(), None, None)
+
+
+def communities(num_communities: int, size: int) -> Edges:
+    """Users and items of a community are all joined, and no others."""
+    pairs = [
+        (c + num_communities * u, c + num_communities * i)
+        for c in range(num_communities)
+        for u in range(size)
+        for i in range(size)
+    ]
+    return edges_of(sorted(pairs))
+
+
+def assign(train: Edges, size: tuple[int, int], method: str, num_parts: int, seed: int = 0) -> np.ndarray:
+    return assign_nodes(train, *size, PartsConfig.model_validate({"num_parts": num_parts, "method": method}), seed)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_node_has_a_part_and_it_is_always_the_same(method: str, capfd: pytest.CaptureFixture[str]) -> None:
+    train = edges_of(random_pairs(60, 40, 0.1))
+    parts = assign(train, (60, 40), method, 5)
+    assert parts.dtype == np.int64
+    assert len(parts) == 100
+    assert set(parts) == set(range(5))
+    np.testing.assert_array_equal(parts, assign(train, (60, 40), method, 5))
+    assert assign(train, (60, 40), method, 1).tolist() == [0] * 100
+    assert capfd.readouterr() == ("", ""), "METIS must not print"
+
+
+def test_metis_finds_communities_that_others_cut() -> None:
+    train = communities(4, 6)
+    cut = {}
+    for method in METHODS:
+        labels = relabel(assign(train, (24, 24), method, 4), 24, 4)
+        cut[method] = partition_quality(train, labels)["edge_cut"]
+    assert cut["metis"] == 0
+    assert min(cut["range"], cut["hash"]) > 0.4
+
+
+def test_hash_depends_on_the_seed_and_spreads_evenly() -> None:
+    train = edges_of([(0, 0)])
+    parts = assign(train, (4000, 4000), "hash", 8)
+    assert np.abs(np.bincount(parts) - 1000).max() < 130
+    assert (parts != assign(train, (4000, 4000), "hash", 8, seed=1)).mean() > 0.8
+
+
+def test_range_keeps_the_order_of_users_and_of_items() -> None:
+    parts = assign(edges_of(random_pairs(60, 40, 0.1)), (60, 40), "range", 4)
+    assert (np.diff(parts[:60]) >= 0).all()
+    assert (np.diff(parts[60:]) >= 0).all()
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 6))
+def test_even_ranges_miss_the_even_share_by_one_node_at_most(degrees: list[int], num_parts: int) -> None:
+    degree = np.array(degrees, dtype=np.int64)
+    parts = even_ranges(degree, num_parts)
+    assert len(parts) == len(degree)
+    if degrees:
+        load = np.bincount(parts, weights=degree + 1, minlength=num_parts)
+        assert (np.diff(parts) >= 0).all()
+        assert (parts[0] >= 0) & (parts[-1] < num_parts)
+        assert load.max() <= (degree + 1).sum() / num_parts + degree.max() + 1

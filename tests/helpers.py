@@ -1,0 +1,163 @@
+"""What many tests share: small prepared folders, dense oracles of a prepared graph, and ranks that stay up.
+
+`Ranks` keeps its processes for the whole session, since a spawned process spends seconds on importing torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+import torch.distributed as dist
+
+from dist_gat.config import DataConfig, PartsConfig
+from dist_gat.data.synthetic import write_synthetic
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.prepare import prepare_dataset
+
+Pairs = Iterable[tuple[int, int]]
+NUM_FEATURES = {"user": 3, "item": 2}
+
+
+def write_pairs(path: Path, pairs: Pairs) -> None:
+    path.write_text("user_id,item_id\n" + "".join(f"{user},{item}\n" for user, item in pairs))
+
+
+def prepare_pairs(
+    folder: Path,
+    train: Pairs,
+    valid: Pairs = (),
+    test: Pairs = (),
+    num_parts: int = 4,
+    method: str = "hash",
+    seed: int = 0,
+) -> PreparedGraph:
+    """Prepare (user, item) pairs of integers; without `test` all of them are for training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = {"train": list(train), "valid": list(valid), "test": list(test)}
+    files = {split: f"{split}.csv" for split, pairs in splits.items() if pairs}
+    for split, name in files.items():
+        write_pairs(folder / name, splits[split])
+    given: dict[str, Any] = {"split": {"method": "files"}, **files}
+    alone = {"split": {"method": "random", "valid_ratio": 0, "test_ratio": 0}, "interactions": "train.csv"}
+    return prepare(folder, given if "test" in files else alone, num_parts, method, seed)
+
+
+def prepare_synthetic(
+    folder: Path, num_parts: int = 4, method: str = "metis", num_users: int = 120, num_items: int = 60
+) -> PreparedGraph:
+    """Prepare a synthetic data set with titles, and with features of users and of most items."""
+    write_synthetic(folder, num_users, num_items, 4, 9, 0.2, seed=0)
+    for kind, count in (("user", num_users), ("item", num_items - 5)):
+        columns = [f"f{n}" for n in range(NUM_FEATURES[kind])]
+        rows = [",".join([f"{kind[0]}{i}", *(f"{i + n / 8}" for n in range(len(columns)))]) for i in range(count)]
+        (folder / f"{kind}_features.csv").write_text("\n".join([",".join(["id", *columns]), *rows]))
+    settings = {
+        "interactions": "interactions.csv",
+        "split": {"method": "random", "valid_ratio": 0.1, "test_ratio": 0.15},
+        "item_titles": {"path": "items.csv", "id_column": "item_id", "columns": ["title"]},
+        "user_features": {"path": "user_features.csv", "id_column": "id", "columns": ["f0", "f1", "f2"]},
+        "item_features": {"path": "item_features.csv", "id_column": "id", "columns": ["f0", "f1"]},
+    }
+    return prepare(folder, settings, num_parts, method)
+
+
+def prepare(folder: Path, data: dict[str, Any], num_parts: int, method: str, seed: int = 0) -> PreparedGraph:
+    target = folder / f"prepared-{method}-{num_parts}"
+    config = DataConfig.model_validate({"path": str(folder), "prepared": str(target), **data})
+    prepare_dataset("test", config, PartsConfig.model_validate({"num_parts": num_parts, "method": method}), seed)
+    return open_prepared(target)
+
+
+def random_pairs(num_users: int, num_items: int, density: float, seed: int = 0) -> list[tuple[int, int]]:
+    """Distinct pairs in which every user and every item occurs."""
+    met = np.random.default_rng(seed).random((num_users, num_items)) < density
+    met[np.arange(num_users), np.arange(num_users) % num_items] = True
+    met[np.arange(num_items) % num_users, np.arange(num_items)] = True
+    return [(int(user), int(item)) for user, item in np.argwhere(met)]
+
+
+def split_pairs(prepared: PreparedGraph, split: str) -> np.ndarray:
+    """int64 [m, 2]: all (user, item) nodes of a split, in their global order."""
+    return np.concatenate([part.edges[split] for part in prepared.parts])
+
+
+def adjacency(prepared: PreparedGraph) -> scipy.sparse.csr_array:
+    """float64 [nodes, nodes]: 1 at (destination, source) of every message, from the training pairs alone."""
+    pairs = split_pairs(prepared, "train")
+    size = prepared.ranges.num_nodes
+    one_way = scipy.sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
+    return (one_way + one_way.T).tocsr()
+
+
+class Ranks:
+    """Spawned processes that run one function after another, each time in a new gloo process group on loopback."""
+
+    def __init__(self) -> None:
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._pipes: list[Connection] = []
+
+    def run(self, world_size: int, function: Callable[..., Any], *args: Any, timeout_s: float = 60.0) -> list[Any]:
+        """What `function(*args)`, a module-level function, returns on each rank. One rank has no process group."""
+        self._start(world_size)
+        with tempfile.TemporaryDirectory() as meeting:
+            task = (list(sys.path), function, args, world_size, str(Path(meeting, "store")), timeout_s)
+            for rank in range(world_size):
+                self._pipes[rank].send((rank, *task))
+            answers = [self._pipes[rank].recv() for rank in range(world_size)]
+        errors = [f"rank {rank}: {error}" for rank, (error, _) in enumerate(answers) if error]
+        assert not errors, "\n".join(errors)
+        return [result for _, result in answers]
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.send(None)
+        for process in self._processes:
+            process.join()
+        self._processes, self._pipes = [], []
+
+    def _start(self, world_size: int) -> None:
+        os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+        context = multiprocessing.get_context("spawn")
+        while len(self._processes) < world_size:
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there,), daemon=True)
+            process.start()
+            there.close()
+            self._processes.append(process)
+            self._pipes.append(here)
+
+
+def _serve(pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    while (task := pipe.recv()) is not None:
+        rank, path, function, args, world_size, store, timeout_s = task
+        try:
+            if world_size > 1:
+                file_store = dist.FileStore(store, world_size)
+                timeout = timedelta(seconds=timeout_s)
+                dist.init_process_group("gloo", store=file_store, rank=rank, world_size=world_size, timeout=timeout)
+            answer = (None, function(*args))
+        except BaseException:
+            answer = (traceback.format_exc(), None)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        pipe.send(answer)
+
+
+def same_on_all(results: Sequence[Any]) -> Any:
+    """The one result that all ranks have."""
+    for result in results[1:]:
+        np.testing.assert_equal(result, results[0])
+    return results[0]

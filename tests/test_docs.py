@@ -1,0 +1,95 @@
+"""README and docs are true: their commands parse, their recipes load, their Python runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from dist_gat import api
+from dist_gat.cli.main import app
+from dist_gat.config import load_config, parse_config
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def dist_gat_commands() -> list[tuple[str, list[str]]]:
+    """(page, arguments) of every `dist-gat …` line in a shell block, comments and environment left out."""
+    found = []
+    for page in PAGES:
+        for line in "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            starts = [n for n, word in enumerate(words) if word.endswith("dist-gat")]
+            if starts:
+                found.append((page.name, words[starts[0] + 1 :]))
+    return found
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(dist_gat_commands()) >= 8
+
+
+@pytest.mark.parametrize(("page", "arguments"), dist_gat_commands())
+def test_every_command_of_the_documents_is_valid(page: str, arguments: list[str]) -> None:
+    """The verb exists, its options exist, and its recipe loads with its overrides."""
+    command = typer.main.get_command(app)
+    while isinstance(command, typer.core.TyperGroup):
+        command = command.commands[arguments.pop(0)]
+    context = command.make_context("dist-gat", list(arguments))
+    if "config" in context.params:
+        load_config(ROOT / context.params["config"], context.params["overrides"] or [])
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "evaluate", "recommend", "doctor", "data"])
+def test_help_of_every_verb_has_an_example(verb: str) -> None:
+    arguments = [verb, "fetch", "--help"] if verb == "data" else [verb, "--help"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert f"Example: dist-gat {verb}" in " ".join(result.output.split())
+
+
+def test_recipes_in_the_documents_load() -> None:
+    recipes = [yaml.safe_load(text) for page in PAGES for text in blocks(page, "yaml")]
+    recipes = [recipe for recipe in recipes if "name" in recipe and "data" in recipe]
+    assert recipes
+    for recipe in recipes:
+        parse_config(recipe)
+
+
+def test_the_python_of_the_readme_uses_functions_that_exist() -> None:
+    code = "\n".join(blocks(ROOT / "README.md", "python"))
+    compile(code, "README.md", "exec")
+    names = set(re.findall(r"api\.(\w+)\(", code))
+    assert names >= {"prepare", "train", "evaluate", "recommend"}
+    for name in names:
+        assert callable(getattr(api, name))
+    recipe, overrides = re.findall(r'load_config\("([^"]+)", (\[.*?\])\)', code)[0]
+    load_config(ROOT / recipe, yaml.safe_load(overrides))
+
+
+def test_the_page_of_settings_is_the_configuration() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from configuration import configuration_page
+    finally:
+        sys.path.pop(0)
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == configuration_page(), "run `python docs/configuration.py`"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
