@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 from helpers import Ranks, prepare_pairs, prepare_synthetic, random_pairs
+from hypothesis import settings
 
 from dist_gat.graph.part import PreparedGraph
+
+# a first example may compile a kernel
+settings.register_profile("dist_gat", deadline=None)
+settings.load_profile("dist_gat")
 
 
 @pytest.fixture(scope="session")

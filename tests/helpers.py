@@ -115,17 +115,22 @@ class Ranks:
             task = (list(sys.path), function, args, world_size, str(Path(meeting, "store")), timeout_s)
             for rank in range(world_size):
                 self._pipes[rank].send((rank, *task))
-            answers = [self._pipes[rank].recv() for rank in range(world_size)]
+            answers = [self._answer(rank, timeout_s + 20) for rank in range(world_size)]
         errors = [f"rank {rank}: {error}" for rank, (error, _) in enumerate(answers) if error]
         assert not errors, "\n".join(errors)
         return [result for _, result in answers]
 
     def close(self) -> None:
-        for pipe in self._pipes:
-            pipe.send(None)
         for process in self._processes:
+            process.kill()
             process.join()
         self._processes, self._pipes = [], []
+
+    def _answer(self, rank: int, limit_s: float) -> tuple[str | None, Any]:
+        if self._pipes[rank].poll(limit_s):
+            return self._pipes[rank].recv()
+        self.close()
+        raise AssertionError(f"rank {rank} did not return within {limit_s} s")
 
     def _start(self, world_size: int) -> None:
         os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
@@ -141,8 +146,9 @@ class Ranks:
 
 def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
-    while (task := pipe.recv()) is not None:
-        rank, path, function, args, world_size, store, timeout_s = task
+    while True:
+        rank, path, function, args, world_size, store, timeout_s = pipe.recv()
+        sys.path[:] = path
         try:
             if world_size > 1:
                 file_store = dist.FileStore(store, world_size)

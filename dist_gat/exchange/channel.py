@@ -115,7 +115,9 @@ def who_is_missing(channel: Channel) -> str:
     return "all ranks are there now, so one of them came too late"
 
 
-def open_channel(name: str, device: torch.device, timeout_s: float, roll_call: dist.ProcessGroup | None) -> Channel:
+def open_channel(
+    name: str, device: torch.device, timeout_s: float, roll_call: dist.ProcessGroup | None = None
+) -> Channel:
     """A channel over all ranks of the default process group: gloo for CPU rows, NCCL for GPU rows.
 
     Collective: every rank opens the same channels in the same order.

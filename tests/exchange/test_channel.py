@@ -11,6 +11,7 @@ import torch.distributed as dist
 from helpers import Ranks
 
 from dist_gat.errors import ClusterError
+from dist_gat.exchange import channel as channel_module
 from dist_gat.exchange.channel import open_channel
 from dist_gat.exchange.route import route_to
 from dist_gat.exchange.shared_folder import shared_folder
@@ -20,27 +21,35 @@ from dist_gat.storage import read_manifest
 CPU = torch.device("cpu")
 
 
-def wait_for_a_rank_that_left(operation: str) -> str:
-    channel = open_channel("rows", CPU, timeout_s=1)
-    if dist.get_rank() == 1:
+def wait_for_a_rank_that_left(operation: str, world_size: int) -> str:
+    """Rank 1 joins and leaves; the others issue a collective and return what its error says."""
+    channel_module.ROLL_CALL_S = 1
+    channel = join_workers(CPU, 1, timeout_s=1).rows
+    if channel.rank == 1:
         return ""
     with pytest.raises(ClusterError) as caught:
         if operation == "sum":
             channel.sum(torch.ones(2))
         elif operation == "counts":
-            route_to(torch.tensor([0, 1]), channel)
+            route_to(torch.arange(world_size), channel)
         else:
-            channel.all_to_all(torch.ones(2, 2), [1, 1], [1, 1])
+            channel.all_to_all(torch.ones(world_size, 2), [1] * world_size, [1] * world_size)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("operation", "named"), [("sum", "all_reduce"), ("counts", "all_to_all of counts"), ("rows", "all_to_all")]
+    ("operation", "world_size", "named"),
+    [("sum", 4, "all_reduce"), ("counts", 2, "all_to_all of counts"), ("rows", 2, "all_to_all")],
 )
-def test_a_missing_rank_is_an_error_that_names_the_place(ranks: Ranks, operation: str, named: str) -> None:
-    message, _ = ranks.run(2, wait_for_a_rank_that_left, operation)
-    for text in ("rank 0 of 2", f"{named} on channel 'rows' failed", "launch.timeout_s", "log"):
-        assert text in message
+def test_the_error_of_a_collective_names_its_place_and_the_missing_rank(
+    ranks: Ranks, operation: str, world_size: int, named: str
+) -> None:
+    messages = ranks.run(world_size, wait_for_a_rank_that_left, operation, world_size, timeout_s=20)
+    for rank, message in enumerate(messages):
+        if rank != 1:
+            for text in (f"rank {rank} of {world_size}: {named} on channel 'rows' failed", "launch.timeout_s", "log"):
+                assert text in message
+    assert "rank 1 does not answer" in messages[0]
 
 
 def join_without_rank_1() -> str:
@@ -52,8 +61,8 @@ def join_without_rank_1() -> str:
 
 
 def test_a_rank_that_never_joins_is_an_error_too(ranks: Ranks) -> None:
-    message, _ = ranks.run(2, join_without_rank_1)
-    for text in ("rank 0 of 2", "rows", "launch.timeout_s"):
+    message, _ = ranks.run(2, join_without_rank_1, timeout_s=1)
+    for text in ("rank 0 of 2", "launch.timeout_s"):
         assert text in message
 
 
@@ -74,7 +83,7 @@ def test_a_worker_has_a_channel_for_each_stream(ranks: Ranks, world_size: int) -
 
 
 def write_together(target: Path) -> None:
-    channel = open_channel("control", CPU, 30)
+    channel = open_channel("control", CPU, 30, None)
     with shared_folder(target, channel, "kind", 1, {"count": 3}) as folder:
         assert folder.parent == target.parent
         (folder / f"{channel.rank}").write_text("x" * (channel.rank + 1))

@@ -39,7 +39,7 @@ def owners_of(nodes: torch.Tensor, world_size: int) -> torch.Tensor:
 
 def run_cases(world_size: int) -> dict[str, Any]:
     rank = dist.get_rank() if dist.is_initialized() else 0
-    channel = open_channel("test", CPU, 30)
+    channel = open_channel("test", CPU, 30, None)
     assert (channel.rank, channel.world_size) == (rank, world_size)
     everyone = torch.arange(NUM_NODES)
     own = owners_of(everyone, world_size) == rank
@@ -121,7 +121,7 @@ def test_rows_reach_their_owners_and_gradients_come_home(ranks: Ranks, world_siz
 
 
 def count_traffic() -> list[int]:
-    channel = open_channel("traffic", CPU, 30)
+    channel = open_channel("traffic", CPU, 30, None)
     route = route_to(torch.tensor([0, 1, 1]), channel)
     before = channel.traffic.sent_bytes
     exchange(torch.zeros(3, 5, dtype=torch.float32), route)
@@ -134,7 +134,7 @@ def test_traffic_counts_what_leaves_the_rank(ranks: Ranks) -> None:
 
 
 def test_one_rank_sends_nothing() -> None:
-    channel = open_channel("alone", CPU, 30)
+    channel = open_channel("alone", CPU, 30, None)
     rows = torch.randn(4, 2, requires_grad=True)
     route = route_to(torch.zeros(4, dtype=torch.int64), channel)
     back = exchange_back(exchange(rows, route), route)
