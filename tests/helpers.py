@@ -1,6 +1,6 @@
 """What many tests share: small prepared folders, dense oracles of a prepared graph, and ranks that stay up.
 
-`Ranks` keeps its processes for the whole session, since a spawned process spends seconds on importing torch.
+`Ranks` keeps its processes for the whole session, since a new one spends seconds on importing torch and DGL.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def adjacency(prepared: PreparedGraph) -> scipy.sparse.csr_array:
 
 
 class Ranks:
-    """Spawned processes that run one function after another, each time in a new gloo process group on loopback."""
+    """Processes that run one function after another, each time in a new gloo process group on loopback."""
 
     def __init__(self) -> None:
         self._processes: list[multiprocessing.process.BaseProcess] = []
@@ -115,7 +115,7 @@ class Ranks:
             task = (list(sys.path), function, args, world_size, str(Path(meeting, "store")), timeout_s)
             for rank in range(world_size):
                 self._pipes[rank].send((rank, *task))
-            answers = [self._answer(rank, timeout_s + 20) for rank in range(world_size)]
+            answers = [self._answer(rank, timeout_s + 10) for rank in range(world_size)]
         errors = [f"rank {rank}: {error}" for rank, (error, _) in enumerate(answers) if error]
         assert not errors, "\n".join(errors)
         return [result for _, result in answers]
@@ -126,7 +126,7 @@ class Ranks:
             process.join()
         self._processes, self._pipes = [], []
 
-    def _answer(self, rank: int, limit_s: float) -> tuple[str | None, Any]:
+    def _answer(self, rank: int, limit_s: float) -> Any:
         if self._pipes[rank].poll(limit_s):
             return self._pipes[rank].recv()
         self.close()
@@ -134,18 +134,23 @@ class Ranks:
 
     def _start(self, world_size: int) -> None:
         os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
-        context = multiprocessing.get_context("spawn")
-        while len(self._processes) < world_size:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch", "dist_gat.sampling.loader"])  # seconds, but once for all ranks
+        new = range(len(self._processes), world_size)
+        for _ in new:
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(there,), daemon=True)
             process.start()
             there.close()
             self._processes.append(process)
             self._pipes.append(here)
+        for rank in new:
+            assert self._answer(rank, 120) == "ready", "imports are done before any timeout runs"
 
 
 def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
+    pipe.send("ready")
     while True:
         rank, path, function, args, world_size, store, timeout_s = pipe.recv()
         sys.path[:] = path

@@ -175,7 +175,9 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
         return found
 
     assert set(flat(tree)) <= set(keys)
-    assert set(keys) - set(flat(tree)) == {f"data.{kind}_features.{leaf}" for kind in ("user", "item") for leaf in TITLES}
+    assert set(keys) - set(flat(tree)) == {
+        f"data.{kind}_features.{leaf}" for kind in ("user", "item") for leaf in TITLES
+    }
 
 
 TITLES = {"path": "t", "id_column": "i", "columns": ["c"]}

@@ -209,7 +209,10 @@ def test_the_rules_find_a_module_on_no_floor() -> None:
 
 
 def test_the_rules_find_circles() -> None:
-    assert cycles(our_imports(broken("def f():\n    import dist_gat.graph.b"))) == ["dist_gat.graph.a", "dist_gat.graph.b"]
+    assert cycles(our_imports(broken("def f():\n    import dist_gat.graph.b"))) == [
+        "dist_gat.graph.a",
+        "dist_gat.graph.b",
+    ]
     # no two modules import each other, yet nn and sampling do
     sources = broken("from dist_gat.sampling import d", module="dist_gat.nn.e")
     assert cycles(our_imports(sources)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -21,35 +22,40 @@ from dist_gat.storage import read_manifest
 CPU = torch.device("cpu")
 
 
-def wait_for_a_rank_that_left(operation: str, world_size: int) -> str:
-    """Rank 1 joins and leaves; the others issue a collective and return what its error says."""
+def miss_rank_1(operation: str, stays: bool, bell: Path) -> str:
+    """The others issue a collective that rank 1 does not, and return what its error says.
+
+    Rank 1 leaves at once, as after a crash, or hangs until the others have their error.
+    """
     channel_module.ROLL_CALL_S = 1
     channel = join_workers(CPU, 1, timeout_s=1).rows
-    if channel.rank == 1:
+    rank, world_size = channel.rank, channel.world_size
+    if rank == 1:
+        if stays:
+            bell.read_text()  # of a FIFO: blocks until somebody writes
         return ""
     with pytest.raises(ClusterError) as caught:
-        if operation == "sum":
+        if operation == "all_reduce":
             channel.sum(torch.ones(2))
-        elif operation == "counts":
+        elif operation == "all_to_all of counts":
             route_to(torch.arange(world_size), channel)
         else:
             channel.all_to_all(torch.ones(world_size, 2), [1] * world_size, [1] * world_size)
+    if stays and rank == 0:
+        bell.write_text("")
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("operation", "world_size", "named"),
-    [("sum", 4, "all_reduce"), ("counts", 2, "all_to_all of counts"), ("rows", 2, "all_to_all")],
-)
+@pytest.mark.parametrize("stays", [True, False], ids=["hangs", "left"])
+@pytest.mark.parametrize("operation", ["all_reduce", "all_to_all of counts", "all_to_all"])
 def test_the_error_of_a_collective_names_its_place_and_the_missing_rank(
-    ranks: Ranks, operation: str, world_size: int, named: str
+    ranks: Ranks, operation: str, stays: bool, tmp_path: Path
 ) -> None:
-    messages = ranks.run(world_size, wait_for_a_rank_that_left, operation, world_size, timeout_s=20)
-    for rank, message in enumerate(messages):
-        if rank != 1:
-            for text in (f"rank {rank} of {world_size}: {named} on channel 'rows' failed", "launch.timeout_s", "log"):
-                assert text in message
-    assert "rank 1 does not answer" in messages[0]
+    os.mkfifo(tmp_path / "bell")
+    message, *_ = ranks.run(2, miss_rank_1, operation, stays, tmp_path / "bell", timeout_s=10)
+    for text in (f"rank 0 of 2: {operation} on channel 'rows' failed", "launch.timeout_s", "log"):
+        assert text in message
+    assert "rank 1 does not answer" in message
 
 
 def join_without_rank_1() -> str:

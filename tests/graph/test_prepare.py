@@ -40,7 +40,9 @@ def write_rows(folder: Path, rows: list[tuple[Any, ...]], columns: str) -> None:
     (folder / "all.csv").write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]))
 
 
-@given(st.integers(1, 4).flatmap(lambda p: st.tuples(st.just(p), st.lists(st.integers(0, p - 1), min_size=2))), st.data())
+@given(
+    st.integers(1, 4).flatmap(lambda p: st.tuples(st.just(p), st.lists(st.integers(0, p - 1), min_size=2))), st.data()
+)
 def test_relabelling_is_a_bijection_that_the_bounds_describe(case: tuple[int, list[int]], data: st.DataObject) -> None:
     num_parts, parts = case
     num_users = data.draw(st.integers(1, len(parts) - 1))
@@ -135,7 +137,9 @@ def test_features_and_titles_stand_with_their_nodes(synthetic: PreparedGraph) ->
                 known = kind == "user" or number < 55
                 assert row.tolist() == [known * (number + n / 8) for n in range(NUM_FEATURES[kind])]
     titles = synthetic.ids("item")
-    assert all(title.startswith(f"Item {i[1:]} of") for i, title in zip(titles["external_id"], titles["title"], strict=True))
+    assert all(
+        title.startswith(f"Item {i[1:]} of") for i, title in zip(titles["external_id"], titles["title"], strict=True)
+    )
     assert titles["external_id"].is_sorted()
 
 

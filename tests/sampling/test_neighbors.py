@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chi2, chisquare
 
 from dist_gat.random import Purpose, make_key
+from dist_gat.sampling import neighbors as neighbors_module
 from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, hide_pairs, sample_rows
 
 FIRST_NODE = 100
@@ -122,3 +123,70 @@ def test_the_relabeller_numbers_like_a_dictionary(groups: list[list[int]]) -> No
         for node, number in zip(group, numbers.tolist(), strict=True):
             assert number == (0 if node < 0 else expected.setdefault(node, len(expected)))
     assert relabeller.nodes.tolist() == list(expected)
+
+
+@pytest.mark.parametrize("hidden_at", [[], [0], [2, 3, 7], [8, 9, 10]], ids=str)
+@pytest.mark.parametrize("fan_out", [1, 3, 7])
+def test_inclusion_is_neither_less_nor_more_even_than_chance(fan_out: int, hidden_at: list[int]) -> None:
+    pairs = np.array([(FIRST_NODE, 2 * at) for at in hidden_at], dtype=np.int64).reshape(-1, 2)
+    counts = np.delete(inclusion_counts(11, fan_out, hide_pairs(pairs)), hidden_at)
+    free = len(counts)
+    share = min(fan_out / free, 1.0)
+    if share < 1:
+        statistic = ((counts - DRAWS * share) ** 2).sum() / (DRAWS * share * (1 - share)) * (free - 1) / free
+        assert 1e-4 < chi2.sf(statistic, free - 1) < 1 - 1e-4
+    else:
+        assert (counts == DRAWS).all()
+
+
+@pytest.mark.parametrize("other_key", [0, 1])
+def test_nodes_with_the_same_row_and_keys_of_one_node_draw_independently(other_key: int) -> None:
+    indptr, indices = rows_of([5] * DRAWS)
+    nodes = FIRST_NODE + np.arange(DRAWS)
+    one = sample_rows(indptr, indices, FIRST_NODE, nodes, 1, key_of(0), NOTHING)[:, 0]
+    other = sample_rows(indptr, indices, FIRST_NODE, nodes, 1, key_of(other_key), NOTHING)[:, 0]
+    if other_key == 0:
+        one, other = one[::2], other[1::2]
+    counts = np.zeros((5, 5))
+    np.add.at(counts, (one // 2, other // 2), 1)
+    assert chisquare(counts.ravel()).pvalue > 1e-4
+
+
+def test_an_edge_that_is_hidden_twice_is_hidden_once() -> None:
+    """(a, b) and (b, a) are the same edge, both ways."""
+    indptr, indices = rows_of([10])
+    once = np.array([[FIRST_NODE, 4]])
+    for draw in range(50):
+        one, other = (
+            sample_rows(indptr, indices, FIRST_NODE, np.array([FIRST_NODE]), 9, key_of(draw), hide_pairs(pairs))
+            for pairs in (once, np.concatenate([once, once[:, ::-1], once]))
+        )
+        assert one.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize("rows_per_task", [1, 7, 299])
+def test_the_split_of_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch, rows_per_task: int) -> None:
+    rng = np.random.default_rng(0)
+    indptr, indices = rows_of(rng.integers(0, 30, 300).tolist())
+    nodes = FIRST_NODE + rng.permutation(300)
+    hidden = hide_pairs(np.array([(node, 2) for node in nodes[::3]]))
+    whole = sample_rows(indptr, indices, FIRST_NODE, nodes, 6, key_of(9), hidden)
+    monkeypatch.setattr(neighbors_module, "ROWS_PER_TASK", rows_per_task)
+    with ThreadPoolExecutor(3) as pool:
+        for workers in (None, pool):
+            assert np.array_equal(sample_rows(indptr, indices, FIRST_NODE, nodes, 6, key_of(9), hidden, workers), whole)
+
+
+def test_samples_are_the_same_for_ever() -> None:
+    """A resumed run must draw what the run before it would have drawn, also after an update."""
+    indptr, indices = rows_of([20])
+    sample = sample_rows(indptr, indices, FIRST_NODE, np.array([FIRST_NODE]), 5, key_of(0), NOTHING)
+    assert sample.tolist() == [[4, 2, 20, 28, 12]]
+
+
+def test_the_relabeller_keeps_shapes_and_survives_collisions() -> None:
+    nodes = np.arange(6000).reshape(300, 20) * 2**44  # equal low bits of the hash
+    numbers = np.arange(6000).reshape(300, 20)
+    relabeller = Relabeller(6000)
+    assert np.array_equal(relabeller.add(nodes), numbers)
+    assert np.array_equal(relabeller.add(nodes[::-1, ::2]), numbers[::-1, ::2])

@@ -185,3 +185,14 @@ def test_the_expected_count_adds_all_samplers(synthetic: PreparedGraph) -> None:
     share = degree**0.75 / (degree**0.75).sum()
     expected = 12 * share + 50 * degree / degree.sum()
     assert np.exp(negatives.log_expected_count(degree, 50)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_rank_without_nodes_takes_part(empty_part: PreparedGraph, ranks: Ranks) -> None:
+    assert 0 in np.diff(empty_part.ranges.starts)
+    alone = sampled_by_rank(empty_part.folder, "auto")
+    parted = ranks.run(4, sampled_by_rank, empty_part.folder, "exchange")
+    for step, whole in enumerate(alone):
+        shares = [rank[step] for rank in parted]
+        assert {pair: own for share in shares for pair, own in share["own"].items()} == whole["own"]
+        assert [item for share in shares for item in share["shared"]] == whole["shared"]
+        assert {message for share in shares for message in share["messages"]} == whole["messages"]

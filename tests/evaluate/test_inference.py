@@ -1,0 +1,114 @@
+"""Layer-wise inference and ranking against dense computations, the same bits on 1, 2 and 4 ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import Ranks, adjacency, split_pairs
+
+from dist_gat.config import EvaluateConfig, ModelConfig
+from dist_gat.evaluate.inference import degree_chunks, infer_representations
+from dist_gat.evaluate.ranking import rank_representations, ranking_metrics
+from dist_gat.exchange.worker import join_workers
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.ranges import USER, parts_of_ranks
+from dist_gat.nn.recommender import build_recommender
+from dist_gat.sampling.block import Block
+from dist_gat.sampling.store import open_store
+
+LAYERS = 2
+EVALUATE = EvaluateConfig(ks=[5, 10], user_chunk=7, edge_chunk=60)
+
+
+def model_config(**settings: Any) -> ModelConfig:
+    return ModelConfig.model_validate({"embedding_size": 6, "init_std": 1.0, **settings})
+
+
+def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True) -> dict[str, Any]:
+    """This rank's representations, rankings and metrics, in plain arrays."""
+    worker = join_workers(torch.device("cpu"), 1, 30)
+    prepared = open_prepared(folder)
+    store = open_store(prepared, worker.sampling, "auto")
+    starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
+    sizes = prepared.feature_sizes if features else {}
+    model = build_recommender(model_config(**settings), LAYERS, sizes, starts, worker.rows, 0)
+    with torch.no_grad():
+        rows = infer_representations(model.encoder, model.table, store, EVALUATE.edge_chunk, True)
+        ranked = model.decoder.ranking_rows(rows)
+        rankings = rank_representations(ranked, store, worker.rows, "test", EVALUATE, model.table.first_node)
+    metrics = ranking_metrics(rankings, prepared, worker.control, "test", EVALUATE.ks)
+    found = {int(u): items for r in rankings for u, items in zip(r.users, r.items.tolist(), strict=True)}
+    return {"rows": rows.numpy(), "ranked": ranked.numpy(), "items": found, "metrics": metrics}
+
+
+@pytest.mark.parametrize("settings", [{"scoring": "dot", "num_heads": 2}, {"scoring": "degree", "residual": False}])
+def test_the_ranks_have_the_bits_of_one(synthetic: PreparedGraph, ranks: Ranks, settings: dict[str, Any]) -> None:
+    alone = infer_and_rank(synthetic.folder, settings)
+    for world_size in (2, 4):
+        parted = ranks.run(world_size, infer_and_rank, synthetic.folder, settings)
+        assert np.array_equal(np.concatenate([rank["rows"] for rank in parted]), alone["rows"])
+        assert {user: items for rank in parted for user, items in rank["items"].items()} == alone["items"]
+        assert all(rank["metrics"] == alone["metrics"] for rank in parted)
+
+
+def test_degree_layers_are_lightgcn_on_the_full_graph(holed: PreparedGraph) -> None:
+    settings = {"scoring": "degree", "residual": False, "combination": "mean"}
+    rows = infer_and_rank(holed.folder, settings)["rows"]
+    edges = adjacency(holed).toarray()
+    degree = np.maximum(edges.sum(axis=1), 1)
+    propagate = edges / np.sqrt(degree[:, None] * degree)
+    table = model_of(holed, settings).table.weight.detach().numpy()
+    expected = (table + propagate @ table + propagate @ propagate @ table) / 3
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+def model_of(prepared: PreparedGraph, settings: dict[str, Any]) -> Any:
+    worker = join_workers(torch.device("cpu"), 1, 30)
+    starts = np.array([0, prepared.ranges.num_nodes])
+    return build_recommender(model_config(**settings), LAYERS, prepared.feature_sizes, starts, worker.rows, 0)
+
+
+def test_attention_is_over_all_neighbours(holed: PreparedGraph) -> None:
+    settings = {"scoring": "dot"}
+    model = model_of(holed, settings)
+    edges = adjacency(holed).toarray()
+    count = edges.sum(axis=1).astype(int)
+    everyone = np.argsort(-edges, axis=1, kind="stable")
+    block = Block(torch.from_numpy(everyone), torch.from_numpy(count), len(edges))
+    with torch.no_grad():
+        depths = [model.table.weight]
+        for layer in model.encoder.layers:
+            depths.append(layer(depths[-1], block).rows_DO)
+        expected = model.encoder.combine(depths)
+    np.testing.assert_allclose(infer_and_rank(holed.folder, settings)["rows"], expected.numpy(), atol=1e-5)
+
+
+def test_ranking_is_a_brute_force_sort_without_known_items(synthetic: PreparedGraph) -> None:
+    found = infer_and_rank(synthetic.folder, {"scoring": "dot"})
+    is_item = synthetic.ranges.type_of(np.arange(synthetic.ranges.num_nodes)) != USER
+    met = {tuple(pair) for split in ("train", "valid") for pair in split_pairs(synthetic, split).tolist()}
+    truth: dict[int, set[int]] = {}
+    for user, item in split_pairs(synthetic, "test").tolist():
+        truth.setdefault(user, set()).add(item)
+    recall = []
+    for user, items in found["items"].items():
+        scores = found["ranked"][is_item] @ found["ranked"][user]
+        order = np.flatnonzero(is_item)[np.argsort(-scores, kind="stable")]
+        expected = [int(item) for item in order if (user, int(item)) not in met][:10]
+        assert items == expected
+        if user in truth:
+            recall.append(len(truth[user] & set(expected)) / len(truth[user]))
+    assert found["metrics"]["recall@10"] == pytest.approx(np.mean(recall))
+    assert found["metrics"]["num_users"] == len(recall)
+
+
+def test_chunks_cover_a_part_within_their_bound() -> None:
+    degree = np.array([3, 0, 50, 1, 7, 7, 2, 0])
+    chunks = list(degree_chunks(np.concatenate([[0], np.cumsum(degree)]), 12))
+    assert sorted(np.concatenate(chunks).tolist()) == list(range(8))
+    for rows in chunks:
+        assert len(rows) == 1 or len(rows) * max(degree[rows].max(), 1) <= 12

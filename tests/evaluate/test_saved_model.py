@@ -1,0 +1,145 @@
+"""The saved model: written by any number of ranks, read alone, and recommending what a full sort would."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import Ranks, split_pairs
+
+from dist_gat.config import Config, parse_config
+from dist_gat.errors import ConfigError, DataError, StorageError
+from dist_gat.evaluate.evaluator import evaluate_worker, ranking_rows
+from dist_gat.evaluate.saved_model import SavedModel, open_model, recommend_items, save_model
+from dist_gat.exchange.worker import join_workers
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.ranges import ITEM, parts_of_ranks
+from dist_gat.nn.recommender import build_recommender
+from dist_gat.sampling.store import open_store
+
+
+def config_of(run: Path, prepared: Path) -> Config:
+    sections = {
+        "name": "saved",
+        "run": str(run),
+        "data": {"interactions": "a.csv", "prepared": str(prepared)},
+        "model": {"embedding_size": 6, "scoring": "dot", "num_heads": 2, "decoder": {"kind": "cosine"}},
+        "evaluate": {"ks": [5, 20]},
+    }
+    return parse_config(sections)
+
+
+def save(run: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """Save an untrained model, and evaluate what was saved."""
+    worker = join_workers(torch.device("cpu"), 1, 30)
+    config, prepared = config_of(run, folder), open_prepared(folder)
+    store = open_store(prepared, worker.sampling, "auto")
+    starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
+    model = build_recommender(config.model, 2, prepared.feature_sizes, starts, worker.rows, config.seed)
+    save_model(config, model, ranking_rows(model, store, config), store, worker.control)
+    return evaluate_worker(config, worker)
+
+
+@pytest.fixture(scope="module")
+def model(synthetic: PreparedGraph, tmp_path_factory: pytest.TempPathFactory) -> SavedModel:
+    run = tmp_path_factory.mktemp("run")
+    save(run, synthetic.folder)
+    return open_model(run / "model")
+
+
+def test_recommendations_are_a_full_sort_of_what_a_user_has_not_met(
+    model: SavedModel, synthetic: PreparedGraph
+) -> None:
+    rows = torch.cat([model.representation(part) for part in range(4)]).numpy()
+    users = dict(synthetic.ids("user").select("external_id", "node_id").rows())
+    items = {
+        node: (item, title)
+        for node, item, title in synthetic.ids("item").select("node_id", "external_id", "title").rows()
+    }
+    met = {tuple(pair) for split in ("train", "valid") for pair in split_pairs(synthetic, split).tolist()}
+    asked = ["u7", "u0", "u119", "u64", "u7"]
+    table = recommend_items(model, asked, 6)
+    assert table.columns == ["user_id", "item_id", "score", "rank", "title"]
+    at = 0
+    for user in asked:
+        free = [node for node in items if (users[user], node) not in met]
+        score = {node: float(rows[users[user]] @ rows[node]) for node in free}
+        for rank, node in enumerate(sorted(free, key=lambda node: (-score[node], node))[:6], start=1):
+            found = table.row(at, named=True)
+            assert (found["user_id"], found["rank"], found["item_id"], found["title"]) == (user, rank, *items[node])
+            assert found["score"] == pytest.approx(score[node], abs=1e-5)
+            at += 1
+    assert at == len(table)
+
+
+def test_more_items_than_there_are_gives_all_that_a_user_has_not_met(
+    model: SavedModel, synthetic: PreparedGraph
+) -> None:
+    table = recommend_items(model, ["u3"], 500)
+    user = dict(synthetic.ids("user").select("external_id", "node_id").rows())["u3"]
+    met = sum((split_pairs(synthetic, split)[:, 0] == user).sum() for split in ("train", "valid"))
+    assert len(table) == synthetic.ranges.count(ITEM) - met
+    assert table["rank"].to_list() == list(range(1, len(table) + 1))
+
+
+def test_an_unknown_user_is_named(model: SavedModel) -> None:
+    with pytest.raises(DataError, match="unknown external_id 'u99999'|unknown user.* 'u99999'"):
+        recommend_items(model, ["u1", "u99999"], 3)
+
+
+def test_no_users_get_no_items(model: SavedModel) -> None:
+    table = recommend_items(model, [], 3)
+    assert len(table) == 0
+    assert table.columns == ["user_id", "item_id", "score", "rank", "title"]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_save_the_bytes_of_one(
+    ranks: Ranks, model: SavedModel, synthetic: PreparedGraph, tmp_path: Path, world_size: int
+) -> None:
+    metrics = ranks.run(world_size, save, tmp_path / "run", synthetic.folder)
+    other = open_model(tmp_path / "run" / "model")
+    files = {name: entry["sha256"] for name, entry in model.manifest["files"].items() if name != "config.yaml"}
+    assert len(files) == 1 + 4 * 3 + 2
+    assert {name: other.manifest["files"][name]["sha256"] for name in files} == files
+    assert all(one == metrics[0] for one in metrics)
+    assert metrics[0]["test"]["num_users"] == len(np.unique(split_pairs(synthetic, "test")[:, 0]))
+
+
+def test_the_model_stands_alone_and_is_checked(model: SavedModel, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model.folder, tmp_path / "model"))
+    assert recommend_items(open_model(folder), ["u5"], 4).equals(recommend_items(model, ["u5"], 4))
+    (folder / "known" / "0001.items.npy").unlink()
+    with pytest.raises(StorageError, match="dist-gat train"):
+        open_model(folder)
+
+
+def test_a_model_of_another_data_set_is_not_evaluated(
+    synthetic: PreparedGraph, holed: PreparedGraph, tmp_path: Path
+) -> None:
+    save(tmp_path, synthetic.folder)
+    with pytest.raises(StorageError, match="trained on another prepared data set"):
+        evaluate_worker(config_of(tmp_path, holed.folder), join_workers(torch.device("cpu"), 1, 30))
+
+
+def test_a_rank_without_nodes_takes_part(ranks: Ranks, empty_part: PreparedGraph, tmp_path: Path) -> None:
+    """Hashing or METIS may leave a part empty; with one part a rank, that rank has nothing to infer or to rank."""
+    assert 0 in np.diff(empty_part.ranges.starts)
+    alone = save(tmp_path / "alone", empty_part.folder)
+    assert ranks.run(4, save, tmp_path / "parted", empty_part.folder, timeout_s=5) == [alone] * 4
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_k_that_is_not_positive_is_refused(ranks: Ranks, model: SavedModel, k: int) -> None:
+    """On a rank, not here: without the check the kernel would write beside its arrays."""
+    assert ranks.run(1, refused_k, model.folder, k) == ["refused"]
+
+
+def refused_k(folder: Path, k: int) -> str:
+    try:
+        return f"{len(recommend_items(open_model(folder), ['u1'], k))} rows"
+    except (ConfigError, DataError):
+        return "refused"
