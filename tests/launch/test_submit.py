@@ -105,7 +105,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(timeout=15)
+        process.wait(timeout=5)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -137,29 +137,27 @@ def test_a_job_trains_on_loopback_alone_and_needs_the_token(
     prepare(load_config("recipe.yaml"))
 
     job = head.submit(tmp_path, "launch.timeout_s=60")
+    failed = head.submit(tmp_path, "data.prepared=nowhere")
+    strangers = [head.submit(tmp_path, RAY_AUTH_MODE="disabled"), head.submit(tmp_path, RAY_AUTH_TOKEN="wrong")]
     addresses = set()
     while job.poll() is None:
         addresses |= head.listening_on()
-        time.sleep(0.2)
-    assert job.stdout is not None
-    output = job.stdout.read()
+        time.sleep(0.5)
+
+    output, _ = job.communicate()
     assert job.returncode == 0, output
     assert "best epoch 1" in output
     assert (tmp_path / "runs" / "submitted" / "model").is_dir()
     assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
     # a failure in the job is the exit code here, and its error stands in the log
-    failed = head.submit(tmp_path, "data.prepared=nowhere")
     output, _ = failed.communicate(timeout=60)
     assert failed.returncode == 1
     assert "nowhere/manifest.json: not found" in output
 
-    for refused in (
-        head.submit(tmp_path, RAY_AUTH_MODE="disabled"),
-        head.submit(tmp_path, RAY_AUTH_TOKEN="wrong"),
-    ):
-        output, _ = refused.communicate(timeout=60)
-        assert refused.returncode == 1
+    for stranger in strangers:
+        output, _ = stranger.communicate(timeout=60)
+        assert stranger.returncode == 1
         assert "does not let us in" in output
         assert "RAY_AUTH_TOKEN_PATH" in output
         assert "Traceback" not in output
