@@ -8,7 +8,7 @@
     api.evaluate(config)["test"]["recall@20"]
     api.recommend(config.run_folder, users=[196], k=10)
 
-`fetch` and `write_synthetic` are the verb `data`.
+`fetch` and `write_synthetic` are the verb `data`; `doctor()` returns its findings.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from dist_gat.evaluate.evaluator import evaluate_worker
 from dist_gat.evaluate.saved_model import open_model, recommend_items
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.launcher.doctor import examine as doctor
 from dist_gat.launcher.launch import run_job
 from dist_gat.train.trainer import train_worker
 
-__all__ = ["evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
+__all__ = ["doctor", "evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
 
 
 def prepare(config: Config, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:

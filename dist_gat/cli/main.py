@@ -126,7 +126,7 @@ def recommend(
 @app.command(epilog="Example: dist-gat doctor --json")
 def doctor(as_json: AsJson = False) -> None:
     """Print versions, devices, threads and the health of DGL, torch.distributed and Ray, and what to do."""
-    from dist_gat.cli.doctor import examine
+    from dist_gat.launcher.doctor import examine
 
     with open_output(as_json) as output:
         findings = examine()

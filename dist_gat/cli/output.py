@@ -60,7 +60,7 @@ def open_output(as_json: bool) -> Iterator[Output]:
 
 def make_table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
     """A table; numbers are set right, floats with four digits, text is escaped."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", min_width=len(title))
     for number, column in enumerate(columns):
         numeric = all(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left")

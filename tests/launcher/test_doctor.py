@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dist_gat.cli import doctor
-from dist_gat.cli.doctor import Check, Finding, examine
 from dist_gat.cli.main import app
+from dist_gat.launcher import doctor
+from dist_gat.launcher.doctor import Check, Finding, examine
 
 
 def noisy() -> Iterator[Finding]:
