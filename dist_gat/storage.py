@@ -78,7 +78,7 @@ def open_array(path: Path) -> np.ndarray:
     """Memory-map one npy array, read-only."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, EOFError) as err:
         raise StorageError(f"{path}: expected a readable npy array: {err}; run the step that wrote it again") from None
 
 
@@ -108,6 +108,8 @@ def read_manifest(folder: Path, kind: str, version: int, remedy: str) -> dict[st
     described = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
     if described != (kind, version):
         raise StorageError(f"{path}: expected format {kind} version {version}, found {described}; {remedy}")
+    if not isinstance(manifest.get("files"), dict):
+        raise StorageError(f"{path}: expected a list of files; {remedy}")
     for name, entry in manifest["files"].items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None

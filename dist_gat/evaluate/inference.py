@@ -52,7 +52,7 @@ def infer_representations(
     for number, layer in enumerate(encoder.layers, start=1):
         rows_OE = torch.empty_like(below)
         chunks = [(part, rows) for part in parts for rows in degree_chunks(part.indptr, edge_chunk)]
-        for part, rows in padded(chunks, table.channel):
+        for part, rows in padded(chunks, parts[0], table.channel):
             nodes, block = full_block(part, rows, store, needs_degree)
             source_rows = fetch_rows(below, torch.from_numpy(nodes).to(device), table)
             result = layer(source_rows, block.to(device)).rows_DO
@@ -77,14 +77,14 @@ def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
         start = stop
 
 
-def padded(chunks: list[tuple[Part, np.ndarray]], channel: Channel) -> Iterator[tuple[Part, np.ndarray]]:
-    """The chunks of this rank, followed by empty ones up to the largest number on any rank, which all must join."""
+def padded(chunks: list[tuple[Part, np.ndarray]], part: Part, channel: Channel) -> Iterator[tuple[Part, np.ndarray]]:
+    """The chunks of this rank, then empty ones of `part` up to the largest number on any rank, which all must join."""
     counts = torch.zeros(channel.world_size)
     counts[channel.rank] = len(chunks)
     most = int(channel.sum(counts).max())
     yield from chunks
     for _ in range(most - len(chunks)):
-        yield chunks[0][0], np.zeros(0, dtype=np.int64)
+        yield part, np.zeros(0, dtype=np.int64)
 
 
 def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dist_gat.config import Config, dump_config
 from dist_gat.data.vocabulary import parse_id
+from dist_gat.errors import ConfigError
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.shared_folder import shared_folder
@@ -92,6 +93,8 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
     users: external IDs as text; they are read as the type that the data set has. Raises `DataError` for an
     unknown one.
     """
+    if k < 1:
+        raise ConfigError(f"k={k}: expected a positive number of items a user")
     user_ids, item_ids = model.ids("user"), model.ids("item")
     wanted = [parse_id(user, user_ids["external_id"]) for user in users]
     node_of = dict(zip(user_ids["external_id"], user_ids["node_id"], strict=True))
@@ -119,14 +122,14 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
 
 def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]:
     """Representations [n, R] and known items of user nodes, read from their parts."""
-    rows: dict[int, Tensor] = {}
+    rows_nR = torch.zeros(len(nodes), model.manifest["representation_size"])
     pairs = []
     for part in np.unique(model.ranges.part_of(nodes)):
         representation, known = model.representation(part), model.known(part)
         first_user = model.ranges.nodes_of_type(part, USER).start
         for place in np.flatnonzero(model.ranges.part_of(nodes) == part):
             user = int(nodes[place]) - first_user
-            rows[int(place)] = representation[int(nodes[place]) - int(model.ranges.starts[part])]
+            rows_nR[place] = representation[int(nodes[place]) - int(model.ranges.starts[part])]
             met = known.items[known.indptr[user] : known.indptr[user + 1]]
             pairs.append(np.stack([np.full(len(met), place), met], axis=1))
-    return torch.stack([rows[place] for place in range(len(nodes))]), known_items(0, len(nodes), pairs)
+    return rows_nR, known_items(0, len(nodes), pairs)

@@ -6,7 +6,6 @@ because collectives of one process group must be issued in the same order by eve
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,7 +31,7 @@ class Traffic:
 class Channel:
     """group: the process group, or None where there is one rank and nothing to send.
 
-    roll_call: a group of its own in which the ranks look for each other after a collective has failed.
+    store: where the ranks met, and look for each other after a collective has failed.
     """
 
     name: str
@@ -41,7 +40,7 @@ class Channel:
     group: dist.ProcessGroup | None = None
     device: torch.device = torch.device("cpu")
     traffic: Traffic = field(default_factory=Traffic)
-    roll_call: dist.ProcessGroup | None = None
+    store: dist.Store | None = None
 
     def all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Tensor:
         """Send the first send_counts[0] rows to rank 0, and so on; receive recv_counts[r] rows from each r."""
@@ -94,30 +93,33 @@ class _Watch:
         self.channel.traffic.seconds += time.perf_counter() - self.started
         if isinstance(error, RuntimeError):
             channel = self.channel
+            missing = who_is_missing(channel.rank, channel.world_size, channel.store)
             raise ClusterError(
                 f"rank {channel.rank} of {channel.world_size}: {self.operation} on channel '{channel.name}' failed: "
-                f"{who_is_missing(channel)}. Look at that rank's log and host first; launch.timeout_s is how long "
-                f"the others wait. ({str(error).splitlines()[0]})"
+                f"{missing}. Look at its log and host first; launch.timeout_s is how long the others wait. "
+                f"({str(error).splitlines()[0]})"
             ) from error
 
 
-def who_is_missing(channel: Channel) -> str:
-    """Which ranks do not answer within a few seconds: rank 0 asks all, the others ask rank 0."""
-    if channel.roll_call is None:
+def who_is_missing(rank: int, world_size: int, store: dist.Store | None) -> str:
+    """Which ranks do not report at the store, where all ranks met, within a few seconds of the failure."""
+    if store is None:
         return "some rank does not answer"
+    key = "dist_gat/roll_call/{}".format
+    end = time.monotonic() + ROLL_CALL_S
     try:
-        dist.monitored_barrier(channel.roll_call, timedelta(seconds=ROLL_CALL_S), wait_all_ranks=True)
-    except RuntimeError as err:
-        named = re.search(r"Ranks? ([\d, ]+) failed to pass", str(err))
-        if named:
-            return f"rank {named.group(1).strip(', ')} does not answer"
-        return "rank 0 does not answer, or its own error says which rank does not"
-    return "all ranks are there now, so one of them came too late"
+        store.set(key(rank), "here")
+        missing = set(range(world_size)) - {rank}
+        while missing and time.monotonic() < end:
+            missing -= {other for other in missing if store.check([key(other)])}
+            time.sleep(0.05)
+    except RuntimeError:
+        return "rank 0, which keeps the store, does not answer"
+    names = ", ".join(map(str, sorted(missing)))
+    return f"rank {names} does not answer" if missing else "all ranks report now, so one of them came too late"
 
 
-def open_channel(
-    name: str, device: torch.device, timeout_s: float, roll_call: dist.ProcessGroup | None = None
-) -> Channel:
+def open_channel(name: str, device: torch.device, timeout_s: float, store: dist.Store | None = None) -> Channel:
     """A channel over all ranks of the default process group: gloo for CPU rows, NCCL for GPU rows.
 
     Collective: every rank opens the same channels in the same order.
@@ -126,4 +128,4 @@ def open_channel(
         return Channel(name, device=device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     group = dist.new_group(backend=backend, timeout=timedelta(seconds=timeout_s))
-    return Channel(name, dist.get_rank(), dist.get_world_size(), group, device, roll_call=roll_call)
+    return Channel(name, dist.get_rank(), dist.get_world_size(), group, device, store=store)

@@ -32,11 +32,12 @@ class HiddenEdges:
 
 def hide_pairs(pairs: np.ndarray) -> HiddenEdges:
     """Hide int64 [m, 2] node pairs in both directions."""
-    dst = np.concatenate([pairs[:, 0], pairs[:, 1]])
-    src = np.concatenate([pairs[:, 1], pairs[:, 0]])
-    order = np.lexsort((src, dst))
-    distinct, first = np.unique(dst[order], return_index=True)
-    return HiddenEdges(distinct, np.append(first, len(dst)).astype(np.int64), src[order])
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    both = both[np.lexsort((both[:, 1], both[:, 0]))]
+    # an edge counts once, however often it is given
+    both = both[np.append(True, (both[1:] != both[:-1]).any(axis=1))[: len(both)]]
+    distinct, first = np.unique(both[:, 0], return_index=True)
+    return HiddenEdges(distinct, np.append(first, len(both)).astype(np.int64), np.ascontiguousarray(both[:, 1]))
 
 
 def sample_rows(

@@ -78,10 +78,14 @@ def test_recommendations_are_a_full_sort_of_what_a_user_has_not_met(
 def test_more_items_than_there_are_gives_all_that_a_user_has_not_met(
     model: SavedModel, synthetic: PreparedGraph
 ) -> None:
-    table = recommend_items(model, ["u3"], 500)
-    user = dict(synthetic.ids("user").select("external_id", "node_id").rows())["u3"]
-    met = sum((split_pairs(synthetic, split)[:, 0] == user).sum() for split in ("train", "valid"))
-    assert len(table) == synthetic.ranges.count(ITEM) - met
+    items = dict(synthetic.ids("item").select("node_id", "external_id").rows())
+    pairs = {split: split_pairs(synthetic, split) for split in ("train", "valid")}
+    node = int(pairs["valid"][0, 0])
+    user = dict(synthetic.ids("user").select("node_id", "external_id").rows())[node]
+    met = {items[item] for split in pairs for item in pairs[split][pairs[split][:, 0] == node, 1].tolist()}
+    table = recommend_items(model, [user], 500)
+    assert set(table["item_id"]) == set(items.values()) - met
+    assert len(table) == synthetic.ranges.count(ITEM) - len(met)
     assert table["rank"].to_list() == list(range(1, len(table) + 1))
 
 

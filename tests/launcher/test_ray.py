@@ -44,7 +44,8 @@ def test_ray_gives_the_losses_of_the_local_launcher_and_passes_errors_on(
     assert result["valid"] == pytest.approx(local["valid"])
     assert shown.out == ""
     assert "Warning" not in shown.err
-    # a part that vanished is the worker's error, in words, not a traceback
-    (tmp_path / "ray" / "model" / "dense.safetensors").write_bytes(b"short")
-    with pytest.raises(ClusterError, match=r"dense.safetensors.*expected .* bytes"):
+    # the size is right, so that the workers are the first to see the damage; their error comes in words
+    weights = tmp_path / "ray" / "model" / "dense.safetensors"
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    with pytest.raises(ClusterError, match=r"dense.safetensors: expected a safetensors file"):
         evaluate(on_ray)
