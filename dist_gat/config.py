@@ -111,7 +111,7 @@ class NegativesConfig(Section):
 
     distribution: Literal["uniform", "popularity"] = Field("uniform", description="popularity: degree ** 0.75")
     num_shared: int = Field(1024, ge=0)
-    num_per_seed: int = Field(0, ge=0, lt=2**63)
+    num_per_seed: int = Field(0, ge=0)
     in_batch: bool = Field(False, description="the positive items of all ranks' seeds serve as negatives too")
 
     @model_validator(mode="after")
@@ -211,7 +211,7 @@ class Config(Section):
     """A recipe: everything from the input table to the trained recommender."""
 
     name: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     run: str = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
     data: DataConfig
     parts: PartsConfig = PartsConfig()
