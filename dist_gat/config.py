@@ -7,6 +7,7 @@ once; code further in trusts them. Unknown keys are errors that name the nearest
 from __future__ import annotations
 
 import difflib
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -332,6 +333,11 @@ def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
         keys.append(prefix + name)
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         for kind in candidates:
-            if isinstance(kind, type) and issubclass(kind, Section):
+            if is_section(kind):
                 keys += all_keys(kind, f"{prefix}{name}.")
     return keys
+
+
+def is_section(kind: object) -> bool:
+    """Whether an annotation is a section. On Python 3.10 `list[int]` counts as a type that issubclass refuses."""
+    return typing.get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Section)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dist_gat.config import Config, Section
+from dist_gat.config import Config, is_section
 
 HEADER = """# Every setting
 
@@ -30,7 +30,7 @@ def sections(root: type[BaseModel], prefix: str = "") -> list[tuple[str, type[Ba
     found = [(prefix, root)]
     for name, field in root.model_fields.items():
         for kind in _kinds(field.annotation):
-            if isinstance(kind, type) and issubclass(kind, Section):
+            if is_section(kind):
                 found += sections(kind, f"{prefix}{name}.")
     return found
 
@@ -39,7 +39,7 @@ def _section(kind: type[BaseModel], prefix: str) -> str:
     rows = [
         f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field.default)} | {field.description or ''} |"
         for name, field in kind.model_fields.items()
-        if not any(isinstance(k, type) and issubclass(k, Section) for k in _kinds(field.annotation))
+        if not any(is_section(k) for k in _kinds(field.annotation))
     ]
     title = f"`{prefix.rstrip('.')}`" if prefix else "The recipe"
     table = "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
