@@ -8,10 +8,8 @@ import platform
 import resource
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ from typing import Any, Literal
 from dist_gat.config import Config, LaunchConfig, parse_config
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import cores, worker_environment
+from dist_gat.quiet import silent
 
 PACKAGE = "dist-gat"
 GIB = 1 << 30
@@ -264,23 +263,6 @@ def check_ray() -> Iterator[Finding]:
 def expect(found: object, expected: object) -> None:
     if found != expected:
         raise RuntimeError(f"expected {expected}, got {found}")
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Send file descriptors 1 and 2 nowhere: libraries and their child processes report there past Python."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
-    try:
-        with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):
-            for fd, _ in saved:
-                os.dup2(null.fileno(), fd)
-            yield
-    finally:
-        for fd, copy in saved:
-            os.dup2(copy, fd)
-            os.close(copy)
 
 
 INSTALL_ADVICE = "install dist-gat with pip, from its folder: pip install ."
