@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG := configs/ml-100k.yaml
 
-.PHONY: demo test lint clean
+.PHONY: demo test faults lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dist-gat data fetch movielens-100k
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
