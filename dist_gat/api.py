@@ -30,6 +30,9 @@ from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
 from dist_gat.launcher.launch import run_job
+from dist_gat.train.archive import Archive
+from dist_gat.train.resume import check_resume
+from dist_gat.train.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.train.trainer import train_worker
 
 __all__ = ["doctor", "evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
@@ -47,15 +50,24 @@ def prepare(config: Config, progress: Callable[[str], None] = lambda message: No
 
 def train(config: Config, quiet: bool = True) -> dict[str, Any]:
     """Train on the workers of `config.launch`; writes checkpoints, TensorBoard logs and the saved model to
-    `config.run_folder`.
+    `config.run_folder`. Goes on from the newest checkpoint that is there.
 
     Returns epochs, steps, the best epoch, its validation metrics, the history of validations, the loss of
-    every step, and seconds. Raises `StorageError` where the data set is not prepared, `ClusterError` where a
-    worker fails.
+    every step, seconds, `resumed_from`, a step or None, and `stopped`: whether a signal ended the run early, in
+    which case there is a checkpoint but no saved model. Raises `StorageError` where the data set is not
+    prepared, a checkpoint is damaged or another run holds the folder, `ConfigError` where the checkpoints
+    belong to other settings, `TrainingError` where a number is not finite, `ClusterError` where a worker fails.
     """
     started = time.perf_counter()
-    open_prepared(config.data.prepared)
-    result = run_job(train_worker, config, quiet)
+    prepared = open_prepared(config.data.prepared)
+    with lock_run(config.run_folder):
+        if config.checkpoint.resume == "restart":
+            clear_run(config.run_folder)
+            # a worker that Ray starts again goes on from this run's checkpoints
+            config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "auto"})})
+        sweep_run(config.run_folder)
+        step = check_resume(Archive(config.run_folder / "checkpoints"), config, prepared)
+        result = {"resumed_from": step, **run_job(train_worker, config, quiet)}
     return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
 
 

@@ -185,6 +185,19 @@ class TrainConfig(Section):
     log_every: PositiveInt = Field(10, description="steps between TensorBoard points")
 
 
+class CheckpointConfig(Section):
+    """When a run saves its whole state. Every epoch ends with a checkpoint; these come besides.
+
+    A run goes on from the checkpoints that it finds in its folder. `previous` allows it to pass over damaged
+    ones, `restart` deletes all that an earlier run left there.
+    """
+
+    every_steps: int | None = Field(None, gt=0)
+    every_minutes: float | None = Field(10.0, gt=0.0)
+    keep: PositiveInt = Field(2, description="so many of the newest stay, and the best")
+    resume: Literal["auto", "previous", "restart"] = "auto"
+
+
 class EvaluateConfig(Section):
     """Exact full ranking. Memory is bounded by the two chunk sizes, in nodes and in padded edges."""
 
@@ -206,6 +219,7 @@ class LaunchConfig(Section):
     host: str = "127.0.0.1"
     interface: str | None = Field("lo", description="network interface of process groups; null: let torch choose")
     timeout_s: PositiveInt = 600
+    max_failures: int = Field(3, ge=0, description="ray: restarts from the last checkpoint after a worker was lost")
 
 
 class Config(Section):
@@ -221,6 +235,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     launch: LaunchConfig = LaunchConfig()
 

@@ -23,3 +23,7 @@ class StorageError(DistGatError, OSError):
 
 class ClusterError(DistGatError, RuntimeError):
     """Workers could not be started, or one of them failed or never joined."""
+
+
+class TrainingError(DistGatError, ArithmeticError):
+    """The numbers of a run went wrong. Every rank raises it at the same step, before the update."""

@@ -34,6 +34,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        flush_folder(temporary)
         replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -45,7 +46,30 @@ def replace_folder(source: Path, target: Path) -> None:
     if target.exists():
         target.rename(old)
     source.rename(target)
+    _flush(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that has a final name: first the name goes, so that a crash leaves no half of it."""
+    doomed = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the disk hold every file and folder below, and their names."""
+    for path in sorted(folder.rglob("*")):
+        _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,13 +106,20 @@ def open_array(path: Path) -> np.ndarray:
         raise StorageError(f"{path}: expected a readable npy array: {err}; run the step that wrote it again") from None
 
 
-def write_manifest(folder: Path, kind: str, version: int, content: dict[str, Any]) -> None:
-    """Write `folder/manifest.json`: `content`, the format, and size and SHA-256 of every other file below."""
-    files = {
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file below `folder`, by its name relative to the folder."""
+    return {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }
+
+
+def write_manifest(
+    folder: Path, kind: str, version: int, content: dict[str, Any], files: dict[str, Any] | None = None
+) -> None:
+    """Write `folder/manifest.json`: the format, `content`, and `files`, by default a description of all below."""
+    files = describe_files(folder) if files is None else files
     manifest = {"format": kind, "version": version, **content, "files": files}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
 

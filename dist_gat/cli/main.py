@@ -24,6 +24,9 @@ app.add_typer(data_app, name="data")
 
 ConfigPath = Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
+# as after SIGTERM
+STOPPED = 143
+
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]
 
 
@@ -63,7 +66,10 @@ def prepare(
 
 @app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
 def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Train on the workers of the `launch` section and save the model of the best epoch."""
+    """Train on the workers of the `launch` section and save the model of the best epoch.
+
+    The same command goes on from the last checkpoint of a run that was stopped (exit code 143) or failed.
+    """
     from dist_gat import api
 
     with open_output(as_json) as output:
@@ -71,6 +77,9 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         started_by = "Ray" if settings.launch.launcher == "ray" else "local"
         output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
         result = api.train(settings, quiet=False)
+        if result["stopped"]:
+            output.result(result, notes=f"stopped and saved at step {result['steps']}; the same command goes on")
+            raise typer.Exit(STOPPED)
         rows = [[name, value] for name, value in result["valid"].items() if name != "num_users"]
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
         folder = settings.run_folder

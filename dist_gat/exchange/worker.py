@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 
 from dist_gat.errors import ClusterError
 from dist_gat.exchange.channel import Channel, open_channel, who_is_missing
+from dist_gat.exchange.requests import Requests
 
 
 @dataclass(frozen=True)
 class Worker:
     """rows: embedding rows and representations, on `device`. sampling: integers and features, on the CPU, in the
-    background. control: metrics, barriers and other small CPU sums."""
+    background. control: metrics, barriers and other small CPU sums. saving: checkpoints, in the background."""
 
     rank: int
     world_size: int
@@ -23,28 +24,32 @@ class Worker:
     rows: Channel
     sampling: Channel
     control: Channel
+    saving: Channel
+    requests: Requests = field(default_factory=Requests)
 
 
-def join_workers(device: torch.device, num_threads: int, timeout_s: float) -> Worker:
+def join_workers(device: torch.device, num_threads: int, timeout_s: float, requests: Requests | None = None) -> Worker:
     """Set this process's threads and open the channels of the default process group. Collective.
 
     Without a process group this is the only rank.
     """
     torch.set_num_threads(num_threads)
-    cpu = torch.device("cpu")
+    cpu, requests = torch.device("cpu"), requests or Requests()
     if not dist.is_initialized():
-        return Worker(
-            0, 1, device, num_threads, Channel("rows", device=device), Channel("sampling"), Channel("control")
-        )
+        rows, sampling, control, saving = (
+            Channel("rows", device=device), Channel("sampling"), Channel("control"), Channel("saving")
+        )  # fmt: skip
+        return Worker(0, 1, device, num_threads, rows, sampling, control, saving, requests)
     rank, world_size, store = dist.get_rank(), dist.get_world_size(), dist.distributed_c10d._get_default_store()
     try:
         rows = open_channel("rows", device, timeout_s, store)
         sampling = open_channel("sampling", cpu, timeout_s, store)
         control = open_channel("control", cpu, timeout_s, store)
+        saving = open_channel("saving", cpu, timeout_s, store)
     except RuntimeError as err:
         missing = who_is_missing(rank, world_size, store)
         raise ClusterError(
             f"rank {rank} of {world_size}: the workers did not meet: {missing}. Look at its log and host first; "
             f"launch.timeout_s is how long the others wait. ({str(err).splitlines()[0]})"
         ) from err
-    return Worker(rank, world_size, device, num_threads, rows, sampling, control)
+    return Worker(rank, world_size, device, num_threads, rows, sampling, control, saving, requests)

@@ -20,23 +20,25 @@ import torch
 import torch.distributed as dist
 
 from dist_gat.config import Config
-from dist_gat.errors import ClusterError, DistGatError
+from dist_gat.errors import ClusterError, DistGatError, TrainingError
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import end_with_parent, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
-
-GRACE_S = 5
+from dist_gat.launcher.requests import SignalRequests, on_stop_signals
 
 
 def run_local(job: Job, config: Config) -> dict[str, Any]:
     """Run a job on `launch.num_workers` local processes and return rank 0's result.
 
-    One worker runs in this process. Raises `ClusterError` with the first failing rank's message.
+    One worker runs in this process. Raises `ClusterError` with the first failing rank's message, `TrainingError`
+    where all of them stopped at numbers that went wrong. A signal to stop is handed on to the workers;
+    `KeyboardInterrupt` where they don't end well after it.
     """
     if config.launch.num_workers == 1:
         keep_freed_memory()
         device = worker_device(config, 0)
-        return job(config, join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s))
+        threads, timeout_s = threads_per_worker(config.launch), config.launch.timeout_s
+        return job(config, join_workers(device, threads, timeout_s, SignalRequests()))
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
         with environment(worker_environment(config.launch)):
             workers = start_workers(job, config, meeting)
@@ -59,22 +61,33 @@ def start_workers(job: Job, config: Config, meeting: str) -> list[BaseProcess]:
 def wait_for_workers(workers: list[BaseProcess]) -> list[int | None]:
     """Wait until all end well or one does not, then end the others.
 
-    Returns the exit code of each rank before the others were ended; None for those that still ran.
+    Returns the exit code of each rank before the others were ended; None for those that still ran. The first
+    signal to stop goes to all workers, the second ends them. Raises `KeyboardInterrupt` where a worker did not
+    end well after a signal.
     """
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        for worker in workers:
+            worker.terminate() if asked == 1 else worker.kill()
+
     try:
-        while not any(worker.exitcode for worker in workers):
-            # `exitcode` looks anew each time, so ask once: waiting for nobody would never end
-            running = [worker for worker in workers if worker.exitcode is None]
-            if not running:
-                break
-            wait([worker.sentinel for worker in running])
-        return [worker.exitcode for worker in workers]
+        with on_stop_signals(stop):
+            while not any(worker.exitcode for worker in workers):
+                # `exitcode` looks anew each time, so ask once: waiting for nobody would never end
+                running = [worker for worker in workers if worker.exitcode is None]
+                if not running:
+                    break
+                wait([worker.sentinel for worker in running])
+        exit_codes = [worker.exitcode for worker in workers]
+        if asked and any(exit_codes):
+            raise KeyboardInterrupt
+        return exit_codes
     finally:
+        # a worker that listens for SIGTERM, or is stopped, would not end by it
         for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join(GRACE_S)
-            # a stopped process does not hear SIGTERM
             worker.kill()
             worker.join()
 
@@ -97,6 +110,8 @@ def worker_device(config: Config, local_rank: int) -> torch.device:
 
 def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
     launch = config.launch
+    # a terminal's Ctrl-C goes to the launcher's process group: the launcher alone decides what follows
+    os.setpgrp()
     end_with_parent()
     keep_freed_memory()
     folder = Path(meeting)
@@ -109,23 +124,23 @@ def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
             world_size=launch.num_workers,
             timeout=timedelta(seconds=launch.timeout_s),
         )
-        result = job(config, join_workers(device, threads_per_worker(launch), launch.timeout_s))
+        result = job(config, join_workers(device, threads_per_worker(launch), launch.timeout_s, SignalRequests()))
         if rank == 0:
             (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
         dist.destroy_process_group()
     except Exception as err:
         message = str(err) if isinstance(err, DistGatError) else traceback.format_exc()
-        error = {"rank": rank, "message": message, "collective": isinstance(err, ClusterError)}
+        error = {"rank": rank, "message": message, "kind": type(err).__name__}
         (folder / f"error-{rank}.json").write_text(json.dumps(error), encoding="utf-8")
         sys.exit(1)
 
 
-def first_error(meeting: Path, exit_codes: list[int | None]) -> ClusterError:
+def first_error(meeting: Path, exit_codes: list[int | None]) -> DistGatError:
     """The error of the rank that failed for a reason of its own, before those that only missed it."""
     errors = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(meeting.glob("error-*.json"))]
     told = {error["rank"] for error in errors}
     died = {rank: code for rank, code in enumerate(exit_codes) if code and rank not in told}
-    own = [error for error in errors if not error["collective"]]
+    own = [error for error in errors if error["kind"] != ClusterError.__name__]
     if died and not own:
         rank, code = min(died.items())
         return ClusterError(
@@ -133,4 +148,6 @@ def first_error(meeting: Path, exit_codes: list[int | None]) -> ClusterError:
             "ran out of memory: choose a smaller train.batch_size or more hosts"
         )
     cause = min(own or errors, key=lambda error: error["rank"])
+    if cause["kind"] == TrainingError.__name__:
+        return TrainingError(cause["message"])
     return ClusterError(f"rank {cause['rank']} failed: {cause['message']}")

@@ -68,12 +68,15 @@ class _Lines:
         kind = event["event"]
         if kind == "start":
             self.total_steps = event["total_steps"]
-            self.say(f"training: at most {event['epochs']} epochs of {event['steps_per_epoch']} steps")
+            start = f"going on from step {event['step']}" if event["step"] else "training"
+            self.say(f"{start}: at most {event['epochs']} epochs of {event['steps_per_epoch']} steps")
         elif kind == "step":
             self.step(event)
         elif kind == "valid":
             mark = ", best so far" if event["best"] else ""
             self.say(f"epoch {event['epoch']}: valid {event['metric']} {event['value']:.4f}{mark}")
+        elif kind == "stop":
+            self.say(f"asked to stop: saved at step {event['step']}")
         elif kind == "early_stop":
             self.say(f"no better metric since epoch {event['best_epoch']}: stopping")
         elif kind == "export":

@@ -12,19 +12,23 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from dist_gat.config import Config, LaunchConfig, parse_config
-from dist_gat.errors import ClusterError, DistGatError
+from dist_gat.errors import ClusterError, DistGatError, TrainingError
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
 from dist_gat.launcher.local import worker_device
+from dist_gat.launcher.requests import STOP_FILE, FileRequests, on_stop_signals
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
 QUIET = {
@@ -34,6 +38,8 @@ QUIET = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
 
+TRAINING_ERROR = "training_error"
+
 # Ray binds to these alone; any other address, 127.0.0.2 too, makes it bind to all interfaces.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -42,7 +48,11 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
     """Run a job on `launch.num_workers` Ray workers and return its result.
 
     Uses the cluster at `launch.address`, or the one that this process already talks to, or starts a local
-    one on loopback and stops it afterwards. Raises `ClusterError` with the worker's message.
+    one on loopback and stops it afterwards. Ray starts the job anew on all workers, at most
+    `launch.max_failures` times, after one was lost; a pre-emption does not count.
+
+    A signal to stop reaches the workers as a file in the run folder; a second one ends the run at once. Raises
+    `ClusterError` with the worker's message, and `TrainingError` where all stopped at numbers that went wrong.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     from ray import train
@@ -60,13 +70,40 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
                 name="ray",
                 storage_path=str(config.run_folder.resolve()),
                 worker_runtime_env={"env_vars": worker_environment(launch)},
+                failure_config=train.FailureConfig(max_failures=launch.max_failures),
             ),
         )
         try:
-            result = trainer.fit()
+            result = stoppable(trainer.fit, config.run_folder / STOP_FILE).return_value
         except TrainingFailedError as err:
             raise ClusterError(failure_message(err)) from None
-    return result.return_value
+    if TRAINING_ERROR in result:
+        raise TrainingError(result[TRAINING_ERROR])
+    return result
+
+
+def stoppable(fit: Callable[[], Any], stop_file: Path) -> Any:
+    """What `fit` returns. It runs in a thread, because in the main one Ray would take SIGINT for itself."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(fit())
+        except BaseException as err:
+            future.set_exception(err)
+
+    def stop() -> None:
+        if stop_file.exists():
+            raise KeyboardInterrupt
+        stop_file.touch()
+
+    stop_file.unlink(missing_ok=True)
+    try:
+        with on_stop_signals(stop):
+            threading.Thread(target=run, name="ray train", daemon=True).start()
+            return future.result()
+    finally:
+        stop_file.unlink(missing_ok=True)
 
 
 def ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -78,10 +115,21 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
     device = worker_device(config, train.get_context().get_local_rank())
     try:
         meet(config.launch)
-        worker = join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s)
+        requests = FileRequests(config.run_folder, is_preempted)
+        worker = join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s, requests)
         return settings["job"](config, worker)
+    except TrainingError as err:
+        # the same numbers would come again: a result, because Ray starts anew after an error
+        return {TRAINING_ERROR: str(err)}
     except DistGatError as err:
         raise RuntimeError(f"{type(err).__name__}: {err}") from None
+
+
+def is_preempted() -> bool:
+    """Whether Ray said that a node of this run is about to go. Ray's public function for it waits for all ranks."""
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def no_group() -> Any:

@@ -10,6 +10,9 @@ from torch.utils.data import IterableDataset
 from dist_gat.dgl import DataLoader
 from dist_gat.sampling.sampler import SeedBlockSampler
 
+# DGL's prefetch thread holds one batch in its queue and the next in its hand
+IN_FLIGHT = 2
+
 
 class StepRange(IterableDataset):
     """The steps [first_step, last_step) of an epoch, as (epoch, step) tensors.
@@ -23,8 +26,17 @@ class StepRange(IterableDataset):
         self.epoch, self.first_step, self.last_step = epoch, first_step, last_step
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        for step in range(self.first_step, self.last_step):
+        step = self.first_step
+        while step < self.last_step:
             yield torch.tensor([self.epoch, step])
+            step += 1
+
+    def end_at(self, step: int) -> None:
+        """Sample no further than what any rank may have in flight when the model has reached `step`.
+
+        Where all ranks say so at the same step, none of them waits for a sample that another does not draw.
+        """
+        self.last_step = min(self.last_step, step + IN_FLIGHT)
 
     def __len__(self) -> int:
         return self.last_step - self.first_step

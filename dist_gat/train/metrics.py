@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -18,9 +18,10 @@ PROGRESS_FILE = "progress.jsonl"
 class RunLog:
     """Writes to `run_folder/tensorboard` and `run_folder/progress.jsonl`; does nothing on ranks other than 0."""
 
-    def __init__(self, run_folder: Path, rank: int) -> None:
-        self.writer = SummaryWriter(str(run_folder / "tensorboard")) if rank == 0 else None
-        self.file = (run_folder / PROGRESS_FILE).open("a", encoding="utf-8") if rank == 0 else None
+    def __init__(self, run_folder: Path, rank: int, step: int) -> None:
+        """step: where the run starts; what an earlier attempt logged of later steps no longer counts."""
+        self.writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1) if rank == 0 else None
+        self.file = open_lines(run_folder / PROGRESS_FILE) if rank == 0 else None
         self.started = time.perf_counter()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -42,10 +43,25 @@ class RunLog:
             named = {f"hparam/{name}": value for name, value in metrics.items()}
             self.writer.add_hparams(flatten(config), named, run_name=".")
 
+    def flush(self) -> None:
+        """Hand all that was logged to the system: what a checkpoint counts as done is in the log."""
+        if self.writer is not None:
+            self.writer.flush()
+
     def close(self) -> None:
         if self.writer is not None and self.file is not None:
             self.writer.close()
             self.file.close()
+
+
+def open_lines(path: Path) -> TextIO:
+    """Open a file of lines to add some; ends a line that a killed process left unfinished."""
+    file = path.open("a+", encoding="utf-8")
+    if file.tell():
+        file.seek(file.tell() - 1)
+        if file.read(1) != "\n":
+            file.write("\n")
+    return file
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:

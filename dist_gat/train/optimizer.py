@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dist_gat.config import TrainConfig
-from dist_gat.exchange.channel import Channel
 from dist_gat.nn.recommender import Recommender
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,20 @@ class Optimizers:
         if self.dense is not None:
             self.dense.step()
 
+    def row_moments(self, model: Recommender) -> dict[str, Tensor]:
+        """SparseAdam's `exp_avg` and `exp_avg_sq`, [O, E] like the embedding rows; zeros before the first step."""
+        state = self.rows.state.get(model.table.weight, {})
+        return {name: state.get(name, torch.zeros_like(model.table.weight)) for name in MOMENTS}
+
+    def row_steps(self, model: Recommender) -> int:
+        return int(self.rows.state.get(model.table.weight, {}).get("step", 0))
+
+    def start_rows(self, model: Recommender, steps: int) -> dict[str, Tensor]:
+        """Make SparseAdam's state as after so many steps, and return its moments, to be filled in place."""
+        moments = {name: torch.zeros_like(model.table.weight) for name in MOMENTS}
+        self.rows.state[model.table.weight] = {"step": steps, **moments}
+        return moments
+
 
 def build_optimizers(model: Recommender, config: TrainConfig, total_steps: int) -> Optimizers:
     dense = list(model.dense.parameters())
@@ -68,29 +83,24 @@ def schedule_factor(config: TrainConfig, step: int, total_steps: int) -> float:
 
 
 @torch.no_grad()
-def clip_gradients(model: Recommender, channel: Channel, clip_norm: float | None) -> float:
-    """Scale all gradients to a global norm of at most `clip_norm`; returns the norm before. Collective.
-
-    Dense gradients are the same on every rank, embedding gradients are each with their owner.
-    """
+def gradient_squares(model: Recommender) -> tuple[Tensor, Tensor]:
+    """Sums of squares in float64: of this rank's embedding gradient, and of the dense ones, alike on every rank."""
     rows = model.table.weight.grad
     if rows is not None:
         rows = model.table.weight.grad = rows.coalesce()
-    squares = _square(None if rows is None else rows.values(), channel)
-    total = channel.sum(squares)
-    dense = [p.grad for p in model.dense.parameters() if p.grad is not None]
-    for gradient in dense:
-        total = total + _square(gradient, channel)
-    norm = float(total.sqrt())
-    if clip_norm is not None and norm > clip_norm:
-        scale = clip_norm / norm
-        for gradient in dense:
-            gradient.mul_(scale)
-        if rows is not None:
-            rows.values().mul_(scale)
-    return norm
+    zero = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
+    dense = [p.grad.double().square().sum() for p in model.dense.parameters() if p.grad is not None]
+    return zero if rows is None else rows.values().double().square().sum(), sum(dense, zero)
 
 
-def _square(gradient: Tensor | None, channel: Channel) -> Tensor:
-    zero = torch.zeros((), dtype=torch.float64, device=channel.device)
-    return zero if gradient is None else gradient.double().square().sum()
+@torch.no_grad()
+def clip_gradients(model: Recommender, norm: float, clip_norm: float) -> None:
+    """Scale all gradients, whose global norm is `norm`, to a norm of at most `clip_norm`."""
+    if norm <= clip_norm:
+        return
+    scale = clip_norm / norm
+    for parameter in model.dense.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
+    if model.table.weight.grad is not None:
+        model.table.weight.grad.values().mul_(scale)

@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PHASES = ("sample", "exchange", "gather", "compute", "stall")
+PHASES = ("sample", "exchange", "gather", "compute", "stall", "checkpoint")
 
 
 class Stopwatch:
     """Seconds by phase since it was made.
 
     `sample` and the sampler's share of `exchange` run in the background, so the phases can add up to more
-    than the wall time; `stall` is what the model waited for its next batch.
+    than the wall time; `stall` is what the model waited for its next batch, `checkpoint` what it waited for the
+    copy of its state and for a checkpoint before that is still being written.
     """
 
     def __init__(self) -> None:

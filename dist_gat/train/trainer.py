@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_gat.config import Config, dump_config
+from dist_gat.errors import TrainingError
 from dist_gat.evaluate.evaluator import ranking_rows, split_metrics
 from dist_gat.evaluate.saved_model import save_model
+from dist_gat.exchange.requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import parts_of_ranks
@@ -28,17 +30,24 @@ from dist_gat.sampling.loader import StepRange, open_loader
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import open_store
 from dist_gat.storage import write_text
-from dist_gat.train.checkpoint import save_checkpoint
+from dist_gat.train.archive import Archive
+from dist_gat.train.ballot import Ballot, vote
+from dist_gat.train.checkpoint import take_snapshot
 from dist_gat.train.metrics import RunLog
 from dist_gat.train.objective import loss_terms
-from dist_gat.train.optimizer import build_optimizers, clip_gradients
+from dist_gat.train.optimizer import build_optimizers, clip_gradients, gradient_squares
+from dist_gat.train.resume import resume
 from dist_gat.train.window import Window
+from dist_gat.train.writer import CheckpointWriter
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 
 def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
-    """Train one recommender; every rank calls this. Returns the result, the same on every rank."""
+    """Train one recommender; every rank calls this. Returns the result, the same on every rank.
+
+    Goes on from the newest checkpoint in the run folder, on this or another number of ranks.
+    """
     trainer = Trainer(config, worker)
     try:
         return trainer.run()
@@ -47,11 +56,10 @@ def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 class Trainer:
-    """One rank's state of a run: graph, model, optimisers, cursor, log."""
+    """One rank's state of a run: graph, model, optimisers, cursor, checkpoints, log."""
 
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config, self.worker = config, worker
-        self.log = RunLog(config.run_folder, worker.rank)
         prepared = open_prepared(config.data.prepared)
         self.store = open_store(prepared, worker.sampling, config.sampling.access, worker.num_threads)
         self.model = build_recommender(
@@ -74,31 +82,62 @@ class Trainer:
         total_steps = config.train.num_epochs * self.sampler.steps_per_epoch
         self.total_steps = min(total_steps, config.train.max_steps or total_steps)
         self.optimizers = build_optimizers(self.model, config.train, self.total_steps)
+        self.archive = Archive(config.run_folder / "checkpoints")
+        self.writer = CheckpointWriter(self.archive, config.checkpoint, worker.saving)
+        self.cursor = resume(self.archive, config.checkpoint, self.model, self.optimizers, self.store, worker.control)
         self.dense = data_parallel(self.model, worker)
-        self.step = 0
-        self.best: dict[str, Any] = {}
-        self.history: list[dict[str, Any]] = []
-        self.losses: list[float] = []
+        self.log = RunLog(config.run_folder, worker.rank, self.cursor.step)
         self.window = Window(worker)
+        self.saved_at = time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        """Epochs until the last one, the last step, or until validation stops getting better."""
-        train = self.config.train
-        per_epoch = self.sampler.steps_per_epoch
-        self.log.event("start", total_steps=self.total_steps, steps_per_epoch=per_epoch, epochs=train.num_epochs)
-        epoch = 0
-        while self.step < self.total_steps:
-            steps = StepRange(epoch, 0, min(per_epoch, self.total_steps - self.step))
-            for batch in self.batches(steps):
-                self.train_step(batch)
-            epoch += 1
-            last = self.step >= self.total_steps
-            if epoch % train.validate_every == 0 or last:
-                self.validate(epoch)
-                if train.patience and self.validations_since_best() >= train.patience:
-                    self.log.event("early_stop", epoch=epoch, best_epoch=self.best["epoch"])
-                    break
-        return self.finish(epoch)
+        """Epochs until the last one, the last step, until validation stops getting better, or until asked to stop."""
+        train, per_epoch = self.config.train, self.sampler.steps_per_epoch
+        self.log.event(
+            "start", step=self.cursor.step, total_steps=self.total_steps, steps_per_epoch=per_epoch,
+            epochs=train.num_epochs,
+        )  # fmt: skip
+        if self.worker.rank == 0:
+            write_text(self.config.run_folder / "config.yaml", dump_config(self.config))
+        stopped = False
+        with self.worker.requests.heard():
+            while not stopped and self.cursor.step < self.total_steps and not self.is_exhausted():
+                stopped = self.train_epoch()
+            self.writer.wait()
+        return self.result(stopped=True) if stopped else self.finish()
+
+    def is_exhausted(self) -> bool:
+        patience = self.config.train.patience
+        return bool(patience) and self.cursor.validations_since_best >= patience
+
+    def train_epoch(self) -> bool:
+        """Train from the cursor to the end of its epoch, validate and save. Returns whether the run is to stop."""
+        epoch, first = divmod(self.cursor.step, self.sampler.steps_per_epoch)
+        steps = StepRange(epoch, first, min(self.sampler.steps_per_epoch, first + self.total_steps - self.cursor.step))
+        end = self.cursor.step + len(steps)
+        stopped = False
+        for batch in self.batches(steps):
+            if stopped:
+                continue
+            request = self.train_step(batch, at_end=self.cursor.step + 1 == end)
+            stopped = request == Request.STOP
+            if stopped:
+                steps.end_at(self.cursor.step - epoch * self.sampler.steps_per_epoch)
+            if self.cursor.step == end:
+                self.end_epoch(epoch + 1)
+            elif stopped or request == Request.SAVE or self.save_is_due():
+                self.save()
+        if stopped:
+            self.log.event("stop", step=self.cursor.step)
+        return stopped
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate where that is due, and save: what a checkpoint at the end of an epoch holds is complete."""
+        if epoch % self.config.train.validate_every == 0 or self.cursor.step >= self.total_steps:
+            self.validate(epoch)
+        self.save()
+        if self.is_exhausted():
+            self.log.event("early_stop", epoch=epoch, best_epoch=self.cursor.best["epoch"])
 
     def batches(self, steps: StepRange) -> Iterator[Batch]:
         """The epoch's batches; what the loop waits for them is booked as a stall."""
@@ -110,10 +149,14 @@ class Trainer:
                 return
             yield batch
 
-    def train_step(self, batch: Batch) -> None:
-        """One global step: look up, forward, loss, backward, update. Collective."""
+    def train_step(self, batch: Batch, at_end: bool) -> Request:
+        """One global step: look up, forward, loss, backward, vote, update. Collective.
+
+        Returns what is asked of all ranks. Raises `TrainingError` on every rank, before the update, where any
+        rank has a loss or gradient that is not finite.
+        """
         config, rows, clock = self.config, self.worker.rows, self.window.clock
-        learning_rate = self.optimizers.set_learning_rate(self.step)
+        learning_rate = self.optimizers.set_learning_rate(self.cursor.step)
         self.optimizers.zero_grad()
         exchanged = rows.traffic.seconds
         with clock.phase("gather"):
@@ -128,83 +171,103 @@ class Trainer:
                 config.negatives, rows,
             )  # fmt: skip
             torch.stack(list(terms.values())).sum().backward()
-            norm = clip_gradients(self.model, rows, config.train.clip_norm)
+            ballot = vote(rows, terms, *gradient_squares(self.model), self.request(), self.writer.failed)
+            self.heed(ballot)
+            if config.train.clip_norm is not None:
+                clip_gradients(self.model, ballot.gradient_norm, config.train.clip_norm)
             self.optimizers.step()
         clock.move(rows.traffic.seconds - exchanged, "compute", "exchange")
-        self.step += 1
+        self.cursor.step += 1
         self.window.add(batch, terms)
-        if self.step % config.train.log_every == 0 or self.step == self.total_steps:
-            self.log_point(learning_rate, norm, encoded.alphas, batch.blocks)
+        # a checkpoint's log is complete too, so a point ends wherever a checkpoint may
+        is_due = self.cursor.step % config.train.log_every == 0 or at_end or ballot.request or self.save_is_due()
+        if is_due:
+            self.log_point(learning_rate, ballot.gradient_norm, encoded.alphas, batch.blocks)
+        return ballot.request
+
+    def request(self) -> Request:
+        """What this rank is asked; rank 0's clock asks for the checkpoints that go by time."""
+        every = self.config.checkpoint.every_minutes
+        is_late = self.worker.rank == 0 and every is not None and time.monotonic() - self.saved_at >= 60 * every
+        return max(self.worker.requests.poll(), Request.SAVE if is_late else Request.NOTHING)
+
+    def save_is_due(self) -> bool:
+        every = self.config.checkpoint.every_steps
+        return every is not None and self.cursor.step % every == 0
+
+    def heed(self, ballot: Ballot) -> None:
+        """Stop all ranks before the update where a checkpoint could not be written or a number is not finite."""
+        if ballot.save_failed:
+            self.writer.wait()
+        if ballot.not_finite:
+            kept = self.archive.steps()
+            raise TrainingError(
+                f"step {self.cursor.step + 1}: not finite: {ballot.not_finite}; the step was not applied, and "
+                f"{f'the checkpoint of step {kept[0]} is good' if kept else 'there is no checkpoint yet'}. "
+                "Look at the input features, and try a smaller train.learning_rate or train.clip_norm=1 in a new run"
+            )
 
     def log_point(self, learning_rate: float, norm: float, alphas: list[Tensor], blocks: list[Block]) -> None:
         """Write the steps since the last point, and the attention of the last one. Collective."""
         losses, point = self.window.summarise()
-        self.losses += losses
+        self.cursor.losses += losses
         point |= {"train/learning_rate": learning_rate, "train/gradient_norm": norm}
         for layer, (alpha, block) in enumerate(zip(alphas, blocks, strict=True), start=1):
             point[f"attention/entropy_layer_{layer}"] = float(attention_entropy(alpha, block))
-        self.log.scalars(self.step, point)
-        self.log.event("step", step=self.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"])
+        self.log.scalars(self.cursor.step, point)
+        self.log.event("step", step=self.cursor.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"])
         self.window = Window(self.worker)
 
     def validate(self, epoch: int) -> None:
-        """Rank the validation split; keep a checkpoint where the metric is the best so far. Collective."""
+        """Rank the validation split. Collective."""
         if not self.store.prepared.num_edges("valid"):
             return
         started = time.perf_counter()
         rows_OR = ranking_rows(self.model, self.store, self.config)
         metrics = split_metrics(rows_OR, self.model, self.store, self.worker, "valid", self.config)
-        self.history.append({"epoch": epoch, "step": self.step, **metrics})
-        self.log.scalars(self.step, {f"valid/{name}": value for name, value in metrics.items()})
         name = self.config.train.metric
-        better = not self.best or metrics[name] > self.best[name]
-        if better:
-            self.best = self.history[-1]
-            self.save("best", epoch)
+        better = self.cursor.validated({"epoch": epoch, "step": self.cursor.step, **metrics}, name)
+        self.log.scalars(self.cursor.step, {f"valid/{name}": value for name, value in metrics.items()})
         took = time.perf_counter() - started
         self.window.clock.pause(took)
         self.log.event(
-            "valid", epoch=epoch, step=self.step, best=better, metric=name, value=metrics[name], took=took
+            "valid", epoch=epoch, step=self.cursor.step, best=better, metric=name, value=metrics[name], took=took
         )  # fmt: skip
 
-    def validations_since_best(self) -> int:
-        return len(self.history) - 1 - self.history.index(self.best) if self.history else 0
+    def save(self) -> None:
+        """Copy the state; it is committed in the background. Collective."""
+        with self.window.clock.phase("checkpoint"):
+            self.writer.wait()
+            self.log.flush()
+            self.writer.start(take_snapshot(self.config, self.model, self.optimizers, self.store, self.cursor))
+        self.saved_at = time.monotonic()
+        self.log.event("save", step=self.cursor.step)
 
-    def finish(self, epoch: int) -> dict[str, Any]:
-        """Save the last checkpoint and, from the best one, the model that `recommend` reads. Collective."""
-        self.save("last", epoch)
-        if self.best:
-            load_weights(self.checkpoint_folder("best"), self.model, self.store.ranges, self.store.own_parts)
-        self.log.event("export", epoch=self.best.get("epoch", epoch))
+    def finish(self) -> dict[str, Any]:
+        """Save, from the best checkpoint, the model that `recommend` reads. Collective."""
+        best = self.cursor.best
+        if best and best["step"] != self.cursor.step:
+            load_weights(self.archive.folder(best["step"]), self.model, self.store.ranges, self.store.own_parts)
+        result = self.result(stopped=False)
+        self.log.event("export", epoch=result["best_epoch"])
         rows_OR = ranking_rows(self.model, self.store, self.config)
         save_model(self.config, self.model, rows_OR, self.store, self.worker.control)
-        result = {
-            "epochs": epoch,
-            "steps": self.step,
-            "best_epoch": self.best.get("epoch", epoch),
-            "valid": {name: value for name, value in self.best.items() if name not in ("epoch", "step")},
-            "history": self.history,
-            "losses": self.losses,
-        }
         self.log.hyper_parameters(self.config.model_dump(mode="json"), result["valid"])
         self.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
         return result
 
-    def checkpoint_folder(self, name: str) -> Path:
-        return self.config.run_folder / "checkpoints" / name
-
-    def save(self, name: str, epoch: int) -> None:
-        cursor = {
-            "epoch": epoch,
-            "step": self.step,
-            "best": self.best,
-            "history": self.history,
-            "seed": self.config.seed,
+    def result(self, stopped: bool) -> dict[str, Any]:
+        cursor = self.cursor
+        epochs = math.ceil(cursor.step / self.sampler.steps_per_epoch)
+        return {
+            "stopped": stopped,
+            "epochs": epochs,
+            "steps": cursor.step,
+            "best_epoch": cursor.best.get("epoch", epochs),
+            "valid": {name: value for name, value in cursor.best.items() if name not in ("epoch", "step")},
+            "history": cursor.history,
+            "losses": cursor.losses,
         }
-        target = self.checkpoint_folder(name)
-        save_checkpoint(target, self.model, self.optimizers, self.store, self.worker.control, cursor)
-        if self.worker.rank == 0:
-            write_text(self.config.run_folder / "config.yaml", dump_config(self.config))
 
 
 def data_parallel(model: Recommender, worker: Worker) -> torch.nn.Module:
@@ -214,6 +277,9 @@ def data_parallel(model: Recommender, worker: Worker) -> torch.nn.Module:
     """
     if worker.world_size == 1 or not list(model.dense.parameters()):
         return model.dense
+    for parameter in model.dense.parameters():
+        # a dimension of size one may have any stride; DDP warns of those that are not the usual
+        parameter.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
     ddp = DistributedDataParallel(model.dense)
     ddp.register_comm_hook(None, sum_gradients)
     return ddp

@@ -1,0 +1,54 @@
+"""The folder of a run: one run at a time, and a clean start."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dist_gat.errors import StorageError
+from dist_gat.train.archive import Archive
+from dist_gat.train.metrics import PROGRESS_FILE
+
+LOCK_FILE = "lock"
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold the run folder for one run. Raises `StorageError` where another run holds it.
+
+    The system frees the lock when the process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise StorageError(
+                f"{folder}: another run holds this folder ({file.read().strip() or 'unknown'}); wait for it, stop "
+                "it, or set run=FOLDER"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def clear_run(folder: Path) -> None:
+    """Delete what an earlier run left: checkpoints, logs, the saved model. Other files stay."""
+    for name in ("checkpoints", "tensorboard", "model", "ray"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / PROGRESS_FILE).unlink(missing_ok=True)
+
+
+def sweep_run(folder: Path) -> None:
+    """Delete the temporary folders of a run that was killed."""
+    Archive(folder / "checkpoints").sweep()
+    for path in folder.glob(".model.*"):
+        shutil.rmtree(path, ignore_errors=True)

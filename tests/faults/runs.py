@@ -1,0 +1,161 @@
+"""A small run for the rows to disturb: its configuration, its fingerprints, and what "nothing lost" means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dist_gat import api
+from dist_gat.config import Config, dump_config, parse_config
+from dist_gat.train.archive import Archive
+from dist_gat.train.metrics import PROGRESS_FILE
+
+STEPS_PER_EPOCH = 11
+NUM_STEPS = 33
+
+
+def small_run(folder: Path, name: str = "run", **sections: dict[str, Any]) -> Config:
+    """Three epochs of 11 steps on 2 local workers; `prepared` is made on first use."""
+    tree: dict[str, Any] = {
+        "name": "faults",
+        "run": str(folder / name),
+        "data": {"path": str(folder / "raw"), "interactions": "interactions.csv", "prepared": str(folder / "prepared")},
+        "parts": {"num_parts": 4, "method": "hash"},
+        "sampling": {"fanouts": [4, 4]},
+        "negatives": {"num_shared": 32},
+        "model": {"embedding_size": 16, "scoring": "dot", "decoder": {"kind": "cosine", "temperature": 0.2}},
+        "train": {"num_epochs": 3, "batch_size": 256, "learning_rate": 0.02, "patience": 0, "log_every": 1},
+        "evaluate": {"ks": [20]},
+        "launch": {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 20},
+    }
+    for section, changes in sections.items():
+        tree[section] = {**tree.get(section, {}), **changes}
+    config = parse_config(tree)
+    if not (folder / "raw").exists():
+        api.write_synthetic(folder / "raw", 200, 120, 4, 17, 0.1, 1)
+        api.prepare(config)
+    return config
+
+
+def archive_of(config: Config) -> Archive:
+    return Archive(config.run_folder / "checkpoints")
+
+
+def state_of(config: Config, step: int | None = None) -> dict[str, str]:
+    """SHA-256 of every tensor of a checkpoint, by file and name: parameters, optimiser rows, losses."""
+    archive = archive_of(config)
+    folder = archive.folder(archive.steps()[0] if step is None else step)
+    return {
+        f"{path.relative_to(folder)}:{name}": hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
+        for path in sorted(folder.rglob("*.safetensors"))
+        for name, value in sorted(load_file(path).items())
+    }
+
+
+def assert_nothing_lost(config: Config, reference: Config) -> None:
+    """The run ended like the reference: bits of every loss, parameter and optimiser row; each step logged once."""
+    assert archive_of(config).steps()[0] == archive_of(reference).steps()[0] == NUM_STEPS
+    found, expected = state_of(config), state_of(reference)
+    assert "losses.safetensors:losses" in expected
+    different = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
+    assert not different, f"not the bits of the uninterrupted run: {sorted(different)}"
+    assert points_of(config) == list(range(1, NUM_STEPS + 1)), f"TensorBoard has the steps {points_of(config)}"
+    assert not leftovers(config), f"left behind: {leftovers(config)}"
+
+
+def points_of(config: Config) -> list[int]:
+    """The steps of train/loss, as TensorBoard shows them."""
+    events = EventAccumulator(str(config.run_folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return [event.step for event in events.Scalars("train/loss")]
+
+
+def leftovers(config: Config) -> list[str]:
+    return [str(path) for path in config.run_folder.rglob(".*")]
+
+
+def events_of(config: Config, kind: str) -> list[dict[str, Any]]:
+    path = config.run_folder / PROGRESS_FILE
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    events = [json.loads(line) for line in lines if line.endswith("}")]
+    return [event for event in events if event["event"] == kind]
+
+
+class Command:
+    """`dist-gat train` in a process of its own, with its workers."""
+
+    def __init__(self, config: Config, *overrides: str) -> None:
+        path = config.run_folder.with_suffix(".yaml")
+        path.write_text(dump_config(config))
+        command = [sys.executable, "-m", "dist_gat.cli.main", "train", str(path), *overrides]
+        self.log = config.run_folder.with_suffix(".log")
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self.config = config
+        self.seen: set[int] = set()
+
+    def workers(self) -> list[int]:
+        """Process IDs of the ranks, in order of their start."""
+        found = [pid for pid in children_of(self.process.pid) if b"spawn_main" in command_of(pid)]
+        self.seen |= set(found)
+        return sorted(found)
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log.read_text()}"
+            assert time.monotonic() < end, f"waited {timeout_s} s: {self.log.read_text()}"
+            time.sleep(0.02)
+
+    def wait_for_step(self, step: int) -> None:
+        """Until this attempt has logged a step of at least this number, or a later one."""
+        before = len(events_of(self.config, "step"))
+        self.wait_for(lambda: any(e["step"] >= step for e in events_of(self.config, "step")[before:]))
+        self.workers()
+
+    def kill(self, rank: int, number: int = signal.SIGKILL) -> None:
+        os.kill(self.workers()[rank], number)
+
+    def end(self, timeout_s: float = 90) -> tuple[int, str]:
+        """Exit code and output. Checks that no worker outlives the command."""
+        self.workers()
+        code = self.process.wait(timeout_s)
+        deadline = time.monotonic() + 5
+        while (alive := [pid for pid in self.seen if is_running(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive, f"orphans: {alive}"
+        return code, " ".join(self.log.read_text().split())
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    try:
+        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
