@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -26,11 +32,12 @@ NUM_STEPS = 33
 
 
 def small_run(folder: Path, name: str = "run", **sections: dict[str, Any]) -> Config:
-    """Three epochs of 11 steps on 2 local workers; `prepared` is made on first use."""
+    """Three epochs of 11 steps on 2 local workers, in `folder/name`, on the data set that all rows share."""
+    data = shared_folder()
     tree: dict[str, Any] = {
         "name": "faults",
         "run": str(folder / name),
-        "data": {"path": str(folder / "raw"), "interactions": "interactions.csv", "prepared": str(folder / "prepared")},
+        "data": {"path": str(data / "raw"), "interactions": "interactions.csv", "prepared": str(data / "prepared")},
         "parts": {"num_parts": 4, "method": "hash"},
         "sampling": {"fanouts": [4, 4]},
         "negatives": {"num_shared": 32},
@@ -42,9 +49,25 @@ def small_run(folder: Path, name: str = "run", **sections: dict[str, Any]) -> Co
     for section, changes in sections.items():
         tree[section] = {**tree.get(section, {}), **changes}
     config = parse_config(tree)
-    if not (folder / "raw").exists():
-        api.write_synthetic(folder / "raw", 200, 120, 4, 17, 0.1, 1)
+    if not (data / "prepared").exists():
+        api.write_synthetic(data / "raw", 200, 120, 4, 17, 0.1, 1)
         api.prepare(config)
+    return config
+
+
+@functools.cache
+def shared_folder() -> Path:
+    """A folder that goes away with this process."""
+    folder = tempfile.mkdtemp(prefix="dist-gat-faults-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@functools.cache
+def reference_run() -> Config:
+    """The run that nobody disturbed, with a checkpoint of every step."""
+    config = small_run(shared_folder(), "reference", checkpoint={"every_steps": 1, "keep": NUM_STEPS})
+    api.train(config)
     return config
 
 
@@ -56,20 +79,30 @@ def state_of(config: Config, step: int | None = None) -> dict[str, str]:
     """SHA-256 of every tensor of a checkpoint, by file and name: parameters, optimiser rows, losses."""
     archive = archive_of(config)
     folder = archive.folder(archive.steps()[0] if step is None else step)
+    files = {str(path.relative_to(folder)): load_file(path) for path in sorted(folder.rglob("*.safetensors"))}
+    return hashes_of(files)
+
+
+def hashes_of(files: dict[str, dict[str, torch.Tensor]]) -> dict[str, str]:
     return {
-        f"{path.relative_to(folder)}:{name}": hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, value in sorted(load_file(path).items())
+        f"{file}:{name}": hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
+        for file, tensors in files.items()
+        for name, value in tensors.items()
     }
 
 
-def assert_nothing_lost(config: Config, reference: Config) -> None:
-    """The run ended like the reference: bits of every loss, parameter and optimiser row; each step logged once."""
-    assert archive_of(config).steps()[0] == archive_of(reference).steps()[0] == NUM_STEPS
-    found, expected = state_of(config), state_of(reference)
+def assert_same_state(config: Config, step: int, found: dict[str, str] | None = None) -> None:
+    """A checkpoint, or `found` hashes like those of one, has the bits of the undisturbed run at that step."""
+    found, expected = found or state_of(config, step), state_of(reference_run(), step)
     assert "losses.safetensors:losses" in expected
     different = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
-    assert not different, f"not the bits of the uninterrupted run: {sorted(different)}"
+    assert not different, f"not the bits of the undisturbed run: {sorted(different)}"
+
+
+def assert_nothing_lost(config: Config) -> None:
+    """The run ended like the reference: bits of every loss, parameter and optimiser row; each step logged once."""
+    assert archive_of(config).steps()[0] == NUM_STEPS, f"ended at {archive_of(config).steps()}"
+    assert_same_state(config, NUM_STEPS)
     assert points_of(config) == list(range(1, NUM_STEPS + 1)), f"TensorBoard has the steps {points_of(config)}"
     assert not leftovers(config), f"left behind: {leftovers(config)}"
 
@@ -82,7 +115,8 @@ def points_of(config: Config) -> list[int]:
 
 
 def leftovers(config: Config) -> list[str]:
-    return [str(path) for path in config.run_folder.rglob(".*")]
+    """Temporary files and folders of ours; Ray has some of its own."""
+    return [str(path) for path in config.run_folder.rglob(".*") if "ray" not in path.parts]
 
 
 def events_of(config: Config, kind: str) -> list[dict[str, Any]]:
@@ -93,7 +127,9 @@ def events_of(config: Config, kind: str) -> list[dict[str, Any]]:
 
 
 class Command:
-    """`dist-gat train` in a process of its own, with its workers."""
+    """`dist-gat train` in a process of its own, with its workers. worker_mark: what their command lines contain."""
+
+    worker_mark = b"spawn_main"
 
     def __init__(self, config: Config, *overrides: str) -> None:
         path = config.run_folder.with_suffix(".yaml")
@@ -107,9 +143,12 @@ class Command:
 
     def workers(self) -> list[int]:
         """Process IDs of the ranks, in order of their start."""
-        found = [pid for pid in children_of(self.process.pid) if b"spawn_main" in command_of(pid)]
+        found = [pid for pid in self.candidates() if self.worker_mark in command_of(pid)]
         self.seen |= set(found)
         return sorted(found)
+
+    def candidates(self) -> list[int]:
+        return children_of(self.process.pid)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
         end = time.monotonic() + timeout_s
@@ -136,6 +175,15 @@ class Command:
             time.sleep(0.05)
         assert not alive, f"orphans: {alive}"
         return code, " ".join(self.log.read_text().split())
+
+
+class RayCommand(Command):
+    """The same on Ray, whose workers may belong to a cluster that this command did not start."""
+
+    worker_mark = b"ray::RayTrainWorker"
+
+    def candidates(self) -> list[int]:
+        return psutil.pids()
 
 
 def children_of(pid: int) -> list[int]:
