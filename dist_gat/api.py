@@ -30,7 +30,7 @@ from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
 from dist_gat.launcher.launch import run_job
-from dist_gat.train.archive import Archive
+from dist_gat.train.archive import open_archive
 from dist_gat.train.resume import check_resume
 from dist_gat.train.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.train.trainer import train_worker
@@ -61,12 +61,14 @@ def train(config: Config, quiet: bool = True) -> dict[str, Any]:
     started = time.perf_counter()
     prepared = open_prepared(config.data.prepared)
     with lock_run(config.run_folder):
+        archive = open_archive(config.run_folder, config.checkpoint)
         if config.checkpoint.resume == "restart":
+            archive.clear()
             clear_run(config.run_folder)
             # a worker that Ray starts again goes on from this run's checkpoints
             config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "auto"})})
         sweep_run(config.run_folder)
-        step = check_resume(Archive(config.run_folder / "checkpoints"), config, prepared)
+        step = check_resume(archive, config, prepared)
         result = {"resumed_from": step, **run_job(train_worker, config, quiet)}
     return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
 

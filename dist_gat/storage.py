@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,10 @@ def write_manifest(
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def read_manifest(folder: Path, kind: str, version: int, remedy: str) -> dict[str, Any]:
-    """Read a manifest and check format, version and that every file has its recorded size.
+def read_manifest(
+    folder: Path, kind: str, version: int, remedy: str, only: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Read a manifest and check format, version and that every file, or `only` those named, has its recorded size.
 
     `remedy` tells the user which command makes the folder anew.
     """
@@ -142,6 +144,8 @@ def read_manifest(folder: Path, kind: str, version: int, remedy: str) -> dict[st
     if not isinstance(manifest.get("files"), dict):
         raise StorageError(f"{path}: expected a list of files; {remedy}")
     for name, entry in manifest["files"].items():
+        if only is not None and name not in only:
+            continue
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
         if size != entry["bytes"]:

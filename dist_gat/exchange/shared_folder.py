@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dist_gat.exchange.agreement import together
+from dist_gat.exchange.agreement import share_text, together
 from dist_gat.exchange.channel import Channel
 from dist_gat.storage import describe_files, flush_folder, replace_folder, write_manifest
 
@@ -23,9 +23,10 @@ def shared_folder(target: Path, channel: Channel, kind: str, version: int, conte
     error, `target` is as it was and the temporary folder is gone. Collective; the ranks share the file system,
     and write different files.
     """
-    temporary = temporary_of(target)
+    temporary = target.with_name(f".{target.name}.tmp")
     own = temporary / f".rank-{channel.rank}"
     what = f"{target}: can't be written, nothing was changed"
+    files: dict[str, Any] = {}
     try:
         with together(channel, what):
             if channel.rank == 0:
@@ -35,10 +36,14 @@ def shared_folder(target: Path, channel: Channel, kind: str, version: int, conte
             own.mkdir()
             yield own
             flush_folder(own)
-            hand_over(own, temporary, channel.rank)
+            files = describe_files(own)
+            for name in files:
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (own / name).rename(temporary / name)
+            shutil.rmtree(own)
+        files = join_descriptions(files, channel)
         with together(channel, what):
             if channel.rank == 0:
-                files = take_over(temporary, channel.world_size)
                 write_manifest(temporary, kind, version, content, files)
                 flush_folder(temporary)
                 replace_folder(temporary, target)
@@ -47,31 +52,9 @@ def shared_folder(target: Path, channel: Channel, kind: str, version: int, conte
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def temporary_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.tmp")
-
-
-def hand_over(own: Path, temporary: Path, rank: int) -> None:
-    """Move a rank's files from its own folder into the common one, and leave their description for rank 0."""
-    files = describe_files(own)
-    for name in files:
-        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-        (own / name).rename(temporary / name)
-    shutil.rmtree(own)
-    description_of(temporary, rank).write_text(json.dumps(files))
-
-
-def take_over(temporary: Path, world_size: int) -> dict[str, Any]:
-    """The descriptions of all ranks in one, sorted by name; they are deleted here."""
-    files: dict[str, Any] = {}
-    for rank in range(world_size):
-        path = description_of(temporary, rank)
-        described = json.loads(path.read_text())
-        assert not files.keys() & described.keys(), "two ranks wrote the same file"
-        files |= described
-        path.unlink()
-    return dict(sorted(files.items()))
-
-
-def description_of(temporary: Path, rank: int) -> Path:
-    return temporary / f".rank-{rank}.json"
+def join_descriptions(files: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """The descriptions of the files of all ranks, sorted by name, on every rank. Collective."""
+    described = [json.loads(text) for text in share_text(json.dumps(files), channel)]
+    joined = {name: entry for files in described for name, entry in files.items()}
+    assert len(joined) == sum(map(len, described)), "two ranks wrote the same file"
+    return dict(sorted(joined.items()))

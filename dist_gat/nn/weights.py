@@ -20,8 +20,12 @@ from dist_gat.nn.recommender import Recommender
 DENSE = "dense.safetensors"
 
 
+def part_name(part: int) -> str:
+    return f"parts/{part:04d}.safetensors"
+
+
 def part_file(folder: Path, part: int) -> Path:
-    return folder / "parts" / f"{part:04d}.safetensors"
+    return folder / part_name(part)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ Embedding and optimiser rows are stored by part, not by rank, so another world s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,21 @@ from torch import Tensor
 from dist_gat.config import Config
 from dist_gat.errors import StorageError
 from dist_gat.exchange.channel import Channel
-from dist_gat.exchange.shared_folder import shared_folder
 from dist_gat.nn.recommender import Recommender
-from dist_gat.nn.weights import DENSE, load_dense, load_rows, load_tensors, part_file, part_rows, save_tensors
+from dist_gat.nn.weights import (
+    DENSE,
+    load_dense,
+    load_rows,
+    load_tensors,
+    load_weights,
+    part_file,
+    part_name,
+    part_rows,
+    save_tensors,
+)
 from dist_gat.sampling.store import GraphStore
 from dist_gat.storage import read_manifest, verify_files
+from dist_gat.train.archive import Archive
 from dist_gat.train.cursor import Cursor
 from dist_gat.train.optimizer import Optimizers
 
@@ -77,37 +87,64 @@ def _copy(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def write_snapshot(target: Path, snapshot: Snapshot, channel: Channel) -> None:
-    """Commit a checkpoint named `target`: it is there whole, or not at all. Collective; raises `StorageError`."""
-    with shared_folder(target, channel, FORMAT, VERSION, snapshot.content) as folder:
+def write_snapshot(archive: Archive, snapshot: Snapshot, channel: Channel) -> None:
+    """Commit a checkpoint: it is there whole, or not at all. Collective; raises `StorageError`."""
+    with archive.writing(snapshot.content["step"], channel, FORMAT, VERSION, snapshot.content) as folder:
         for part, tensors in snapshot.parts.items():
             save_tensors(part_file(folder, part), tensors)
         for name, tensors in snapshot.common.items():
             save_tensors(folder / name, tensors)
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint. Raises `StorageError`."""
-    return read_manifest(folder, FORMAT, VERSION, REMEDY)
+def read_checkpoint(folder: Path, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """The manifest of a checkpoint, where all files, or `only` those named, have their size. Raises `StorageError`."""
+    return read_manifest(folder, FORMAT, VERSION, REMEDY, only)
 
 
-def load_checkpoint(folder: Path, model: Recommender, optimizers: Optimizers, store: GraphStore) -> Cursor:
+def look_at_checkpoint(archive: Archive, step: int) -> dict[str, Any]:
+    """The manifest of a checkpoint, after a look at the sizes of all files that are on this host."""
+    with archive.reading(step, ()) as folder:
+        return read_checkpoint(folder, None if archive.is_local else ())
+
+
+def load_checkpoint(
+    archive: Archive, step: int, model: Recommender, optimizers: Optimizers, store: GraphStore
+) -> Cursor:
     """Put the state of a run back, on any world size, after checking the SHA-256 of what is read.
 
     Raises `StorageError`; nothing is changed where a file is damaged.
     """
-    manifest = read_checkpoint(folder)
-    own_files = [part_file(folder, part) for part in store.own_parts]
-    names = {DENSE, LOSSES, DENSE_OPTIMIZER, *(str(path.relative_to(folder)) for path in own_files)}
-    verify_files(folder, {"files": {n: entry for n, entry in manifest["files"].items() if n in names}}, REMEDY)
-    load_dense(folder, model)
-    if optimizers.dense is not None:
-        load_dense_state(folder / DENSE_OPTIMIZER, optimizers.dense)
-    moments = optimizers.start_rows(model, manifest["row_optimizer_steps"])
-    for part, path in zip(store.own_parts, own_files, strict=True):
-        load_rows(path, part_rows(model, store.ranges, part, moments))
-    losses = load_tensors(folder / LOSSES)["losses"].tolist()
+    with archive.reading(step, files_of(store)) as folder:
+        manifest = checked(folder, store)
+        load_dense(folder, model)
+        if optimizers.dense is not None:
+            load_dense_state(folder / DENSE_OPTIMIZER, optimizers.dense)
+        moments = optimizers.start_rows(model, manifest["row_optimizer_steps"])
+        for part in store.own_parts:
+            load_rows(part_file(folder, part), part_rows(model, store.ranges, part, moments))
+        losses = load_tensors(folder / LOSSES)["losses"].tolist()
     return Cursor(manifest["step"], manifest["best"], manifest["history"], losses)
+
+
+def load_best(archive: Archive, step: int, model: Recommender, store: GraphStore) -> None:
+    """Put the weights of a checkpoint into the model, and nothing else. Raises `StorageError`."""
+    with archive.reading(step, files_of(store)) as folder:
+        checked(folder, store)
+        load_weights(folder, model, store.ranges, store.own_parts)
+
+
+def files_of(store: GraphStore) -> list[str]:
+    """What this rank reads of a checkpoint."""
+    return [DENSE, LOSSES, DENSE_OPTIMIZER, *(part_name(part) for part in store.own_parts)]
+
+
+def checked(folder: Path, store: GraphStore) -> dict[str, Any]:
+    """The manifest, after the SHA-256 of what this rank reads was found right."""
+    names = files_of(store)
+    manifest = read_checkpoint(folder, names)
+    wanted = {name: entry for name, entry in manifest["files"].items() if name in names}
+    verify_files(folder, {"files": wanted}, REMEDY)
+    return manifest
 
 
 def dense_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from dist_gat.graph.part import PreparedGraph
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.store import GraphStore
 from dist_gat.train.archive import Archive
-from dist_gat.train.checkpoint import load_checkpoint, read_checkpoint
+from dist_gat.train.checkpoint import load_checkpoint, look_at_checkpoint
 from dist_gat.train.cursor import Cursor
 from dist_gat.train.optimizer import Optimizers
 
@@ -33,9 +33,8 @@ def check_resume(archive: Archive, config: Config, prepared: PreparedGraph) -> i
     `StorageError` where the newest one is damaged as far as its manifest and file sizes tell.
     """
     for step in archive.steps():
-        folder = archive.folder(step)
         try:
-            manifest = read_checkpoint(folder)
+            manifest = look_at_checkpoint(archive, step)
         except StorageError:
             if config.checkpoint.resume == "previous":
                 continue
@@ -45,8 +44,8 @@ def check_resume(archive: Archive, config: Config, prepared: PreparedGraph) -> i
             changed.append(f"the data set in {prepared.folder} is another one")
         if changed:
             raise ConfigError(
-                f"{folder} belongs to a run with other settings: {'; '.join(changed)}. Use those settings to go on, "
-                "run=FOLDER for another run, or checkpoint.resume=restart to delete this one and start anew"
+                f"{archive.name(step)} belongs to a run with other settings: {'; '.join(changed)}. "
+                "Use those settings to go on, run=FOLDER for another run, or checkpoint.resume=restart to delete this one and start anew"
             )
         return step
     return None
@@ -87,10 +86,9 @@ def resume(
     # rank 0 looks, because other hosts may see the folder later
     steps = json.loads(share_text(json.dumps(archive.steps()), channel)[0])
     for step in steps:
-        folder = archive.folder(step)
         try:
-            with together(channel, f"{folder}: this checkpoint can't be used"):
-                return load_checkpoint(folder, model, optimizers, store)
+            with together(channel, f"{archive.name(step)}: this checkpoint can't be used"):
+                return load_checkpoint(archive, step, model, optimizers, store)
         except StorageError:
             if config.resume != "previous" or step == steps[-1]:
                 raise

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dist_gat.errors import StorageError
-from dist_gat.train.archive import Archive
 from dist_gat.train.metrics import PROGRESS_FILE
 
 LOCK_FILE = "lock"
@@ -41,14 +40,13 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def clear_run(folder: Path) -> None:
-    """Delete what an earlier run left: checkpoints, logs, the saved model. Other files stay."""
-    for name in ("checkpoints", "tensorboard", "model", "ray"):
+    """Delete what an earlier run left beside its checkpoints: logs and the saved model. Other files stay."""
+    for name in ("tensorboard", "model", "ray"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / PROGRESS_FILE).unlink(missing_ok=True)
 
 
 def sweep_run(folder: Path) -> None:
-    """Delete the temporary folders of a run that was killed."""
-    Archive(folder / "checkpoints").sweep()
-    for path in folder.glob(".model.*"):
+    """Delete the temporary folders that a killed run left half written."""
+    for path in [*folder.glob("checkpoints/.*"), *folder.glob(".model.*")]:
         shutil.rmtree(path, ignore_errors=True)

@@ -23,16 +23,15 @@ from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import parts_of_ranks
 from dist_gat.nn.attention import attention_entropy
 from dist_gat.nn.recommender import Recommender, build_recommender, loss_needs_degree, messages_need_degree
-from dist_gat.nn.weights import load_weights
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.loader import StepRange, open_loader
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import open_store
 from dist_gat.storage import write_text
-from dist_gat.train.archive import Archive
+from dist_gat.train.archive import open_archive
 from dist_gat.train.ballot import Ballot, vote
-from dist_gat.train.checkpoint import take_snapshot
+from dist_gat.train.checkpoint import load_best, take_snapshot
 from dist_gat.train.metrics import RunLog
 from dist_gat.train.objective import loss_terms
 from dist_gat.train.optimizer import build_optimizers, clip_gradients, gradient_squares
@@ -82,7 +81,7 @@ class Trainer:
         total_steps = config.train.num_epochs * self.sampler.steps_per_epoch
         self.total_steps = min(total_steps, config.train.max_steps or total_steps)
         self.optimizers = build_optimizers(self.model, config.train, self.total_steps)
-        self.archive = Archive(config.run_folder / "checkpoints")
+        self.archive = open_archive(config.run_folder, config.checkpoint)
         self.writer = CheckpointWriter(self.archive, config.checkpoint, worker.saving)
         self.cursor = resume(self.archive, config.checkpoint, self.model, self.optimizers, self.store, worker.control)
         self.dense = data_parallel(self.model, worker)
@@ -247,7 +246,7 @@ class Trainer:
         """Save, from the best checkpoint, the model that `recommend` reads. Collective."""
         best = self.cursor.best
         if best and best["step"] != self.cursor.step:
-            load_weights(self.archive.folder(best["step"]), self.model, self.store.ranges, self.store.own_parts)
+            load_best(self.archive, best["step"], self.model, self.store)
         result = self.result(stopped=False)
         self.log.event("export", epoch=result["best_epoch"])
         rows_OR = ranking_rows(self.model, self.store, self.config)

@@ -43,7 +43,7 @@ class CheckpointWriter:
 
     def _commit(self, snapshot: Snapshot) -> None:
         try:
-            write_snapshot(self.archive.folder(snapshot.content["step"]), snapshot, self.channel)
+            write_snapshot(self.archive, snapshot, self.channel)
             if self.channel.rank == 0:
                 self.archive.prune(self.config.keep, snapshot.content["best"].get("step"))
         except Exception as err:

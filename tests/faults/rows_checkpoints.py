@@ -30,6 +30,7 @@ from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.launch import run_job
 from dist_gat.sampling.loader import StepRange
 from dist_gat.storage import verify_files
+from dist_gat.train.archive import DAMAGED
 from dist_gat.train.checkpoint import read_checkpoint
 from dist_gat.train.trainer import Trainer
 
@@ -141,7 +142,7 @@ def flip_byte(folder: Path) -> str:
     told = small_run(folder, checkpoint={"resume": "previous"})
     assert api.train(told)["resumed_from"] == 8, "the manifest is whole, so the workers find the damage"
     assert_nothing_lost(told)
-    assert (archive_of(config).root / "damaged-step-00000008").is_dir()
+    assert (victim.parents[1] / DAMAGED).is_file()
     return f"refused: {str(caught.value).partition(': ')[2][:150]}…; went on from step 4 when told to"
 
 

@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dist_gat import api
 from dist_gat.config import Config, dump_config, parse_config
-from dist_gat.train.archive import Archive
+from dist_gat.train.archive import FolderArchive
 from dist_gat.train.metrics import PROGRESS_FILE
 
 STEPS_PER_EPOCH = 11
@@ -71,8 +71,8 @@ def reference_run() -> Config:
     return config
 
 
-def archive_of(config: Config) -> Archive:
-    return Archive(config.run_folder / "checkpoints")
+def archive_of(config: Config) -> FolderArchive:
+    return FolderArchive(config.run_folder / "checkpoints")
 
 
 def state_of(config: Config, step: int | None = None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dist_gat.api import evaluate, prepare, recommend, train
 from dist_gat.config import Config, load_config, parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import StorageError
-from dist_gat.train.archive import Archive
+from dist_gat.train.archive import FolderArchive
 
 
 def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
@@ -109,11 +109,11 @@ def test_tensorboard_has_every_promised_curve_by_global_step(folder: Path, resul
 
 
 def test_checkpoints_hold_weights_and_optimiser_rows_by_part(folder: Path, result: dict[str, Any]) -> None:
-    steps = Archive(folder / "run" / "checkpoints").steps()
+    steps = FolderArchive(folder / "run" / "checkpoints").steps()
     assert steps[0] == result["steps"]
     assert len(steps) in (2, 3), "the newest two, and the best"
     for step in reversed(steps):
-        checkpoint = Archive(folder / "run" / "checkpoints").folder(step)
+        checkpoint = FolderArchive(folder / "run" / "checkpoints").folder(step)
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         rows = load_file(checkpoint / "parts" / "0000.safetensors")
         assert rows.keys() == {"embedding", "exp_avg", "exp_avg_sq"}

@@ -1,0 +1,46 @@
+"""Requests to save and to stop: signals, the stop file, pre-emption."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from dist_gat.exchange.requests import Request, Requests
+from dist_gat.launcher import requests
+from dist_gat.launcher.requests import FileRequests, SignalRequests
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_to_stop_while_the_job_listens(number: signal.Signals) -> None:
+    asked, before = SignalRequests(), signal.getsignal(number)
+    with asked.heard():
+        assert asked.poll() == Request.NOTHING
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        assert asked.poll() == Request.STOP
+    assert signal.getsignal(number) == before
+
+
+def test_a_file_asks_to_stop_and_a_notice_asks_once_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "LOOK_EVERY_S", 0.0)
+    notices = [False, True, True, True]
+    asked = FileRequests(tmp_path, lambda: notices.pop(0))
+    assert [asked.poll() for _ in range(3)] == [Request.NOTHING, Request.SAVE, Request.NOTHING]
+    (tmp_path / "stop").touch()
+    assert asked.poll() == Request.STOP
+
+
+def test_the_file_is_looked_for_once_a_second_at_most(tmp_path: Path) -> None:
+    asked = FileRequests(tmp_path, lambda: False)
+    asked.poll()
+    (tmp_path / "stop").touch()
+    assert asked.poll() == Request.NOTHING
+
+
+def test_nobody_asks_by_default() -> None:
+    asked = Requests()
+    with asked.heard():
+        assert asked.poll() == Request.NOTHING
