@@ -45,7 +45,8 @@ def check_resume(archive: Archive, config: Config, prepared: PreparedGraph) -> i
         if changed:
             raise ConfigError(
                 f"{archive.name(step)} belongs to a run with other settings: {'; '.join(changed)}. "
-                "Use those settings to go on, run=FOLDER for another run, or checkpoint.resume=restart to delete this one and start anew"
+                "Use those settings to go on, run=FOLDER for another run, or checkpoint.resume=restart to delete this "
+                "one and start anew"
             )
         return step
     return None

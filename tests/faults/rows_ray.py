@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 from faults.board import row
-from faults.runs import NUM_STEPS, Command, RayCommand, assert_nothing_lost, events_of, small_run
+from faults.runs import NUM_STEPS, Command, RayCommand, assert_nothing_lost, events_of, points_of, small_run
 from ray_head import Head, running_head
 
 from dist_gat.config import dump_config
@@ -54,6 +54,39 @@ def lose_ray_node(folder: Path) -> str:
         code, output = command.end(240)
         assert code == 0, output
     return resumed(config)
+
+
+@row(22, "pre-emption notice for a Ray node", "a checkpoint is saved first; goes on from it on the other node")
+def drain_ray_node(folder: Path) -> str:
+    with two_nodes() as (cluster, nodes):
+        launch = {"launcher": "ray", "max_failures": 0, "address": cluster.address}
+        # no checkpoint comes by itself: an epoch is longer than the row
+        train = {"batch_size": 4, "max_steps": 600, "num_epochs": 3, "log_every": 1}
+        config = small_run(folder, train=train, launch=launch)
+        command = RayCommand(config)
+        command.wait_for_step(3)
+        raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+        going = raylets[psutil.Process(command.workers()[0]).ppid()]
+        drain(cluster.address, going.node_id, deadline_s=10)
+        code, output = command.end(240)
+        assert code == 0, output
+    starts = [event["step"] for event in events_of(config, "start")]
+    saves = [event["step"] for event in events_of(config, "save")]
+    assert len(starts) == 2, f"started at {starts}"
+    assert 0 < starts[1] == saves[0] < 600, f"started at {starts}, saved at {saves}"
+    assert points_of(config) == list(range(1, 601))
+    return f"saved at step {saves[0]}, went on from there on the other node, and not as a failure"
+
+
+def drain(address: str, node_id: str, deadline_s: float) -> None:
+    """What a cluster manager does before it takes a node away."""
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + deadline_s) * 1000)
+    accepted, message = GcsClient(address=address).drain_node(node_id, reason, "a test", deadline_ms)
+    assert accepted, message
 
 
 @contextmanager

@@ -167,12 +167,14 @@ def stop_in_step(folder: Path) -> str:
 
 def fail(config: Config, job: object, message: str) -> float:
     """Run a job that is to fail with this message; no process of it stays. Returns the seconds that it took."""
-    before, started = set(children_of(os.getpid())), time.monotonic()
+    before, shared, started = set(children_of(os.getpid())), set(os.listdir("/dev/shm")), time.monotonic()
     with pytest.raises(ClusterError, match=message):
         run_job(job, config, quiet=True)  # type: ignore[arg-type]
     took = time.monotonic() - started
     stayed = [pid for pid in children_of(os.getpid()) if pid not in before]
     assert not [pid for pid in stayed if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()], "orphans"
+    leaked = set(os.listdir("/dev/shm")) - shared
+    assert not leaked, f"left in /dev/shm: {leaked}"
     return took
 
 
