@@ -183,6 +183,7 @@ class TrainConfig(Section):
     patience: int = Field(3, ge=0, description="stop after so many validations without a better metric; 0: never")
     validate_every: PositiveInt = Field(1, description="epochs between validations")
     log_every: PositiveInt = Field(10, description="steps between TensorBoard points")
+    profile: int = Field(0, ge=0, description="record so many steps for Perfetto, and name the bottleneck")
 
 
 class CheckpointConfig(Section):

@@ -65,15 +65,21 @@ def prepare(
 
 
 @app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
-def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    profile: Annotated[bool, typer.Option(help="record 20 steps for Perfetto and name the bottleneck")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Train on the workers of the `launch` section and save the model of the best epoch.
 
     The same command goes on from the last checkpoint of a run that was stopped (exit code 143) or failed.
     """
     from dist_gat import api
 
+    extra = ["train.profile=20"] if profile else []
     with open_output(as_json) as output:
-        settings = load_config(config, overrides or [])
+        settings = load_config(config, [*(overrides or []), *extra])
         started_by = "Ray" if settings.launch.launcher == "ray" else "local"
         output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
         result = api.train(settings, quiet=False)

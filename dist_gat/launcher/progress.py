@@ -81,6 +81,8 @@ class _Lines:
             self.say(f"no better metric since epoch {event['best_epoch']}: stopping")
         elif kind == "export":
             self.say(f"saving the model of epoch {event['epoch']}")
+        elif kind == "profile":
+            self.say(f"{event['message']}; trace for ui.perfetto.dev: {event['trace']}")
         elif kind == "evaluate":
             self.say(event["message"])
 

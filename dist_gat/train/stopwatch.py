@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch.profiler import record_function
+
 PHASES = ("sample", "exchange", "gather", "compute", "stall", "checkpoint")
 
 
@@ -25,7 +27,8 @@ class Stopwatch:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
-        yield
+        with record_function(name):
+            yield
         self.seconds[name] += time.perf_counter() - started
 
     def move(self, seconds: float, source: str, target: str) -> None:

@@ -35,6 +35,7 @@ from dist_gat.train.checkpoint import load_best, take_snapshot
 from dist_gat.train.metrics import RunLog
 from dist_gat.train.objective import loss_terms
 from dist_gat.train.optimizer import build_optimizers, clip_gradients, gradient_squares
+from dist_gat.train.profile import Profile
 from dist_gat.train.resume import resume
 from dist_gat.train.window import Window
 from dist_gat.train.writer import CheckpointWriter
@@ -87,6 +88,7 @@ class Trainer:
         self.dense = data_parallel(self.model, worker)
         self.log = RunLog(config.run_folder, worker.rank, self.cursor.step)
         self.window = Window(worker)
+        self.profile = Profile(config.run_folder / "profile", worker.rank, config.train.profile)
         self.saved_at = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -118,6 +120,8 @@ class Trainer:
         for batch in self.batches(steps):
             if stopped:
                 continue
+            if bottleneck := self.profile.step():
+                self.log.event("profile", message=bottleneck, trace=str(self.profile.path))
             request = self.train_step(batch, at_end=self.cursor.step + 1 == end)
             stopped = request == Request.STOP
             if stopped:
