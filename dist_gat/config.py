@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dist_gat.errors import ConfigError
+from dist_gat.recipe import dump_yaml, parse_yaml, read_yaml
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -24,7 +24,7 @@ Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Section(BaseModel):
     """Base of every section: immutable, and strict about the names of its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ColumnsConfig(Section):
@@ -253,6 +253,8 @@ class Config(Section):
 
 
 RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+MAX_ERRORS = 10  # that one message explains
+MAX_SHOWN = 80  # characters of a wrong value in a message
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -261,12 +263,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Values of overrides are YAML scalars, lists or maps. Raises `ConfigError` with the key, what was
     expected and, for an unknown key, the nearest valid name.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; recipes are in configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path}: not valid YAML: {err}") from None
+    tree = read_yaml(Path(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a map of settings at the top level, found {type(tree).__name__}")
     for override in overrides:
@@ -279,22 +276,21 @@ def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as err:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in err.errors())) from None
+        errors = err.errors()
+        more = f"; and {len(errors) - MAX_ERRORS} more" if len(errors) > MAX_ERRORS else ""
+        raise ConfigError(f"{where}: " + "; ".join(map(_explain, errors[:MAX_ERRORS])) + more) from None
 
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override '{override}': expected key=value, for example model.embedding_size=128")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as err:
-        raise ConfigError(f"override '{override}': the value is not valid YAML: {err}") from None
+    value = parse_yaml(text, f"override '{override}': the value")
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
@@ -311,7 +307,7 @@ def _explain(error: Any) -> str:
     key = ".".join(location)
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(error["input"], dict) or not key else f" (got {error['input']!r})"
+        got = "" if isinstance(error["input"], dict) or not key else f" (got {repr(error['input'])[:MAX_SHOWN]})"
         return f"{key}: {message}{got}" if key else message
     prefix = ".".join(location[:-1])
     valid = all_keys()
