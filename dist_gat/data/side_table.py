@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from dist_gat.config import DataConfig, FeatureConfig
-from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows
+from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows, shown
 from dist_gat.data.source import ROW, SUFFIXES, RawTable, missing_column, open_source, read_columns, read_header
 from dist_gat.data.table import bad_values, checked_ids
 from dist_gat.data.values import parse_numbers
@@ -104,7 +104,7 @@ def _index(raw: RawTable, table: pl.DataFrame, feature: FeatureConfig, vocabular
     ids, texts = table[feature.id_column].cast(pl.String), vocabulary.cast(pl.String)
     index = encode(ids, texts)
     if not (index >= 0).any():
-        found, expected = (", ".join(map(repr, some.head(NUM_EXAMPLES))) for some in (ids, texts))
+        found, expected = (", ".join(map(shown, some.head(NUM_EXAMPLES))) for some in (ids, texts))
         raise DataError(
             f"{raw.source.path}: column '{feature.id_column}' has no ID of the interactions; it has {found}, "
             f"they have {expected}; "

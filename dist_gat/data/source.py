@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows
+from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, shown
 from dist_gat.errors import DataError
 
+MAX_NAMES = 20  # columns that a message names
+MAX_REASON = 300  # characters of another library's message
 ROW = "row"  # the column of row numbers in a RawTable
 SUFFIXES = {
     ".parquet": "parquet",
@@ -107,15 +109,17 @@ def read_header(source: Source) -> dict[str, str]:
     for name in names:
         plain = name.partition(":")[0] if source.format == "recbole" else name
         if plain in header:
-            raise DataError(f"{source.path}: two columns are named '{plain}'; rename or remove one of them")
+            raise DataError(f"{source.path}: two columns are named {shown(plain)}; rename or remove one of them")
         header[plain] = name
     return header
 
 
 def missing_column(source: Source, header: Mapping[str, str], name: str, setting: str) -> DataError:
     """The error for a column that a file lacks. `setting` is the key that would name another column."""
-    message = f"{source.path}: no column '{name}'; found {', '.join(map(repr, header))}"
     (first, *others) = header
+    more = f" and {len(header) - MAX_NAMES} more" if len(header) > MAX_NAMES else ""
+    found = ", ".join(map(shown, list(header)[:MAX_NAMES])) + more
+    message = f"{source.path}: no column '{name}'; found {found}"
     separators = [mark for mark in ",;\t|" if mark in first]
     if source.is_text and not others and separators:
         return DataError(
@@ -197,6 +201,6 @@ def _read_lightgcn(path: Path) -> pl.DataFrame:
 def _unreadable(source: Source, err: Exception) -> DataError:
     expected = "a whole parquet file" if source.format == "parquet" else f"a {source.format} table in UTF-8"
     return DataError(
-        f"{source.path}: can't be read as {source.format}: {str(err).strip()}; expected {expected}; "
+        f"{source.path}: can't be read as {source.format}: {str(err).strip()[:MAX_REASON]}; expected {expected}; "
         "if it has another format set data.format, else write it again"
     )

@@ -43,7 +43,8 @@ def test_parse_id_has_the_type_of_the_vocabulary(ids: list[Any], text: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("user77", "did you mean user7"), ("zebra", "IDs look like user0, user1, user2"), ("", "")]
+    ("text", "hint"),
+    [("user77", "did you mean 'user7'"), ("zebra", "IDs look like 'user0', 'user1', 'user2'"), ("", "")],
 )
 def test_unknown_id_gets_a_hint(text: str, hint: str) -> None:
     vocabulary = pl.Series("user_id", [f"user{number}" for number in range(10)])
