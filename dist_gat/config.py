@@ -12,12 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dist_gat.errors import ConfigError
 from dist_gat.recipe import dump_yaml, parse_yaml, read_yaml
 
 PositiveInt = Annotated[int, Field(gt=0)]
+
+
+def _no_nul(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("the name of a file has no NUL byte")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_no_nul)]
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -55,19 +64,21 @@ class SplitConfig(Section):
 class FeatureConfig(Section):
     """A table of numeric input features of one node type, keyed by external ID."""
 
-    path: str
+    path: FileName
     id_column: str
     columns: list[str] = Field(min_length=1)
 
 
 class DataConfig(Section):
-    """Where the interactions come from. Relative file names are below `path`."""
+    """Where the interactions come from. Relative file names are below `path`; absolute ones and `..` are taken as they
+    stand, since a recipe is yours.
+    """
 
-    path: str = "."
-    interactions: str | None = None
-    train: str | None = None
-    valid: str | None = None
-    test: str | None = None
+    path: FileName = "."
+    interactions: FileName | None = None
+    train: FileName | None = None
+    valid: FileName | None = None
+    test: FileName | None = None
     format: Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn"] = "auto"
     separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
     columns: ColumnsConfig = ColumnsConfig()
@@ -77,7 +88,7 @@ class DataConfig(Section):
     user_features: FeatureConfig | None = None
     item_features: FeatureConfig | None = None
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
-    prepared: str = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+    prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
 
     @model_validator(mode="after")
     def _files_match_split(self) -> DataConfig:
@@ -213,7 +224,7 @@ class Config(Section):
 
     name: str
     seed: int = Field(0, ge=0, lt=2**63)
-    run: str = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
+    run: FileName = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
     data: DataConfig
     parts: PartsConfig = PartsConfig()
     sampling: SamplingConfig = SamplingConfig()

@@ -31,7 +31,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     An existing `target` is replaced only then.
     """
-    target = Path(target)
+    target = Path(os.path.abspath(target))  # `.` has no name to put a temporary one beside
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -5,6 +5,7 @@ No value is judged here. Text formats give every column as String; parquet keeps
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,12 @@ class RawTable:
 
 def open_source(path: Path, format: str, separator: str | None) -> Source:
     """Settle the format of a file. `auto` goes by the suffix. Raises `DataError`."""
-    if not path.is_file():
-        found = "is a folder, not a file" if path.is_dir() else "no such file"
+    try:
+        is_file, is_folder, is_there = path.is_file(), path.is_dir(), path.exists()
+    except OSError as err:
+        raise DataError(f"{path}: can't be read: {err}; check the file's name and its permissions") from None
+    if not is_file:
+        found = "is a folder, not a file" if is_folder else "is no regular file" if is_there else "no such file"
         raise DataError(f"{path}: {found}; check data.path and the file names in the data section")
     if format == "auto":
         if path.suffix not in SUFFIXES:
@@ -99,12 +104,13 @@ def read_header(source: Source) -> dict[str, str]:
         if source.format == "parquet":
             names = pa_parquet.read_schema(source.path).names
         else:
-            # a bad row must not fail the header: reading the columns reports it with its number
-            options = pa_csv.ParseOptions(delimiter=source.separator, invalid_row_handler=lambda row: "skip")
-            with pa_csv.open_csv(source.path, parse_options=options) as reader:
-                names = reader.schema.names
-    except (ValueError, OSError, pa.ArrowException) as err:
+            # not Arrow, which parses a block of rows for it: a bad one is for `read_columns` to report
+            with source.path.open(encoding="utf-8-sig", newline="") as file:
+                names = next((row for row in csv.reader(file, delimiter=source.separator) if row), [])
+    except (ValueError, OSError, csv.Error, pa.ArrowException) as err:
         raise _unreadable(source, err) from None
+    if not names:
+        raise DataError(f"{source.path}: the file has no line with the names of columns; expected one first")
     header: dict[str, str] = {}
     for name in names:
         plain = name.partition(":")[0] if source.format == "recbole" else name
@@ -141,6 +147,8 @@ def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
         else:
             table, malformed = _read_separated(source, list(columns.values()))
         frame = pl.DataFrame(pl.from_arrow(table)).select(pl.col(raw).alias(new) for new, raw in columns.items())
+    except DataError:
+        raise
     except (ValueError, OSError, pa.ArrowException, pl.exceptions.PolarsError) as err:
         raise _unreadable(source, err) from None
     rows = np.arange(1, len(frame) + 1)
@@ -161,11 +169,16 @@ def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | No
 
     try:
         return read(threaded=True, handler=None), None
-    except pa.ArrowInvalid:  # which row, only a single thread can tell
+    except pa.ArrowInvalid:  # which row, only a single thread can tell, and only of rows that are text
+        with source.path.open(encoding="utf-8") as file:
+            while file.read(1 << 20):
+                pass
         rows: list[int] = []
         texts: list[str] = []
 
         def note(row: Any) -> str:
+            if "\n" in row.text.strip():
+                swallowed.append(row.number)
             rows.append(row.number)
             if len(texts) < NUM_EXAMPLES:
                 texts.append(f"{row.actual_columns} fields in {row.text!r}")
@@ -173,28 +186,31 @@ def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | No
             return "skip"
 
         num_fields: list[int] = []
+        swallowed: list[int] = []
         table = read(threaded=False, handler=note)
+        if swallowed:
+            raise unclosed_quote(source, swallowed[0]) from None
         return table, BadRows("wrong number of fields", f"{num_fields[0]} as in the header", np.array(rows), texts)
 
 
 def _read_lightgcn(path: Path) -> pl.DataFrame:
     """Lines of a user and its items, as (user_id, item_id, ROW); a user without items gives no row."""
-    # no line holds a newline, so with it as the separator every line is one field
-    lines = pl.read_csv(
-        path,
-        has_header=False,
-        separator="\n",
-        new_columns=["line"],
-        quote_char=None,
-        infer_schema=False,
-        glob=False,
-    )
+    # not polars' own reader, which would unpack a compressed file, of any size
+    lines = pl.DataFrame({"line": path.read_text(encoding="utf-8-sig").split("\n")})
     return (
         lines.with_row_index(ROW, offset=1)
         .select(pl.col(ROW).cast(pl.Int64), pl.col("line").str.extract_all(r"\S+").alias("ids"))
         .filter(pl.col("ids").list.len() > 1)
         .select(pl.col("ids").list.first().alias("user_id"), pl.col("ids").list.slice(1).alias("item_id"), ROW)
         .explode("item_id")
+    )
+
+
+def unclosed_quote(source: Source, row: int) -> DataError:
+    """The error for a row of several lines, which must not be dropped as one: nobody knows how many it holds."""
+    return DataError(
+        f"{source.path}: row {row} goes over several lines ({source.counting}): a quote that opens there and isn't "
+        "closed hides the rows that follow; expected one line; close or remove the quote"
     )
 
 

@@ -230,7 +230,7 @@ def test_bad_rows_of_parquet(tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("t.csv", b"", ["empty (0 bytes)"]),
-        ("t.csv", b"\n\n", ["UTF-8"]),
+        ("t.csv", b"\n\n", ["no line with the names"]),
         ("t.csv", b"user_id,item_id\n", ["no interactions"]),
         ("t.txt", b"1\n2\n", ["no interactions"]),
         ("t.txt", b"\n", []),
