@@ -132,6 +132,7 @@ def test_every_wrong_key_is_named_at_once(recipe: Path) -> None:
         ("model.scoring=cosine", "model.scoring: Input should be 'dot'"),
         ("train.learning_rate=.nan", "train.learning_rate"),
         ("train.learning_rate=.inf", "train.learning_rate: Input should be a finite number"),
+        ('data.prepared="a\\0b"', "data.prepared: the name of a file has no NUL byte"),
         ("data.min_weight=-.inf", "data.min_weight: Input should be a finite number"),
         ("model.negative_slope=.nan", "model.negative_slope: Input should be a finite number (got nan)"),
         ("data.split.test_ratio=1.0", "data.split.test_ratio: Input should be less than 1"),

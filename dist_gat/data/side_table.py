@@ -51,9 +51,11 @@ def read_titles(
     title = title.set((title == "").fill_null(True), None)
     table, dropped = _keyed(raw, feature, config, [title], [])
     index = _index(raw, table, feature, vocabulary)
-    titles = np.full(len(vocabulary), None, dtype=object)
-    titles[index[index >= 0]] = table[name].to_numpy()[index >= 0]
-    return pl.Series("title", titles, dtype=pl.String), dropped
+    known = pl.DataFrame({"index": index, "title": table[name]})
+    titles = pl.DataFrame({"index": np.arange(len(vocabulary))}).join(
+        known, on="index", how="left", maintain_order="left"
+    )
+    return titles["title"], dropped
 
 
 def _read_raw(config: DataConfig, feature: FeatureConfig, setting: str) -> RawTable:

@@ -18,6 +18,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, shown
+from dist_gat.data.parquet import read_parquet
 from dist_gat.errors import DataError
 
 MAX_NAMES = 20  # columns that a message names
@@ -141,12 +142,10 @@ def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
         if source.format == "lightgcn":
             return RawTable(source, _read_lightgcn(source.path), None)
         if source.format == "parquet":
-            table = pa_parquet.ParquetFile(source.path).read(columns=list(columns.values()))
-            table.validate(full=True)  # polars trusts the bytes of a text column
-            malformed = None
+            table, malformed = read_parquet(source.path, list(columns.values())), None
         else:
             table, malformed = _read_separated(source, list(columns.values()))
-        frame = pl.DataFrame(pl.from_arrow(table)).select(pl.col(raw).alias(new) for new, raw in columns.items())
+        frame = table.select(pl.col(raw).alias(new) for new, raw in columns.items())
     except DataError:
         raise
     except (ValueError, OSError, pa.ArrowException, pl.exceptions.PolarsError) as err:
@@ -158,7 +157,7 @@ def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
     return RawTable(source, frame.with_columns(pl.Series(ROW, rows, dtype=pl.Int64)), malformed)
 
 
-def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | None]:
+def _read_separated(source: Source, names: list[str]) -> tuple[pl.DataFrame, BadRows | None]:
     """The named columns as text, and the rows that have another number of fields than the header."""
     convert = pa_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string()))
 
@@ -168,7 +167,7 @@ def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | No
         return pa_csv.read_csv(source.path, read_options=options, parse_options=parse, convert_options=convert)
 
     try:
-        return read(threaded=True, handler=None), None
+        return pl.DataFrame(pl.from_arrow(read(threaded=True, handler=None))), None
     except pa.ArrowInvalid:  # which row, only a single thread can tell, and only of rows that are text
         with source.path.open(encoding="utf-8") as file:
             while file.read(1 << 20):
@@ -190,7 +189,9 @@ def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | No
         table = read(threaded=False, handler=note)
         if swallowed:
             raise unclosed_quote(source, swallowed[0]) from None
-        return table, BadRows("wrong number of fields", f"{num_fields[0]} as in the header", np.array(rows), texts)
+        return pl.DataFrame(pl.from_arrow(table)), BadRows(
+            "wrong number of fields", f"{num_fields[0]} as in the header", np.array(rows), texts
+        )
 
 
 def _read_lightgcn(path: Path) -> pl.DataFrame:

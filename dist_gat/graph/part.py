@@ -26,9 +26,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pa_parquet
 
+from dist_gat.data.parquet import read_parquet
 from dist_gat.errors import StorageError
 from dist_gat.graph.ranges import ITEM, NodeRanges, read_ranges
 from dist_gat.storage import MANIFEST, open_array, read_manifest, verify_files
@@ -137,10 +136,8 @@ def read_ids(folder: Path, node_type: str, remedy: str) -> pl.DataFrame:
     """Columns external_id, node_id[, title] of `folder/ids`, sorted by external_id. Raises `StorageError`."""
     path = folder / "ids" / f"{node_type}.parquet"
     try:
-        table = pa_parquet.ParquetFile(path).read()
-        table.validate(full=True)  # polars trusts the bytes of a text column
-        ids = pl.DataFrame(pl.from_arrow(table))
-    except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as err:
+        ids = read_parquet(path)
+    except ValueError as err:
         raise StorageError(f"{path}: expected a readable parquet file: {err}; {remedy}") from None
     if ids.columns[:2] != ["external_id", "node_id"] or ids["node_id"].dtype != pl.Int64:
         raise StorageError(f"{path}: expected external_id and int64 node_id, found {dict(ids.schema)}; {remedy}")
