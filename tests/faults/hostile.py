@@ -17,7 +17,7 @@ from dist_gat.storage import MANIFEST, write_manifest
 
 TINY = {
     "sampling": {"fanouts": [3]},
-    "negatives": {"num_shared": 8},
+    "negatives": {"num_shared": 8, "distribution": "popularity"},
     "model": {"embedding_size": 4},
     "train": {"num_epochs": 1, "batch_size": 16},
     "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
