@@ -217,6 +217,8 @@ KINDS = [
     side("features of other IDs", ITEMS.replace("\ni", "\nsku"), "no ID of the interactions"),
     side("a header of features alone", "item_id,title,price\n", "has no rows"),
     side("features with a quote that is never closed", ITEMS.replace("i2,", '"i2,'), "goes over several lines"),
+    side("an ID of features over two lines", ITEMS + '"i5\ni6",Item,1\n', "row 7 goes over several lines"),
+    side("a feature over two lines", ITEMS + 'i5,Item,"1\n2"\n', "row 7 goes over several lines"),
     side("two title columns", ITEMS, "expected one column", item_titles={**TITLES["item_titles"],
                                                                            "columns": ["title", "price"]}),
 ]  # fmt: skip
