@@ -35,19 +35,19 @@ def attend_plain(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[T
     """The same in plain torch operations, on any device and of any type: what the kernels are checked against."""
     # embedding, not indexing: the same gather, with a faster backward that is deterministic on a GPU too.
     near_DFI = functional.embedding(block.neighbors_DF, rows_SI)
-    alpha_DFH = weights(near_DFI, block, weighting)
+    alpha_DFH = weights(rows_SI, near_DFI, block, weighting)
     weight_DFG = alpha_DFH.mean(dim=2, keepdim=True) if weighting.mean else alpha_DFH
     return torch.bmm(weight_DFG.transpose(1, 2), near_DFI), alpha_DFH.detach()
 
 
-def weights(near_DFI: Tensor, block: Block, weighting: Weighting) -> Tensor:
-    """alpha_DFH, 0 for padding, of the gathered rows of the neighbours."""
+def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weighting) -> Tensor:
+    """alpha_DFH, 0 for padding; `near_DFI` are the gathered rows of the neighbours."""
     if weighting.alpha_DFH is not None:
         return weighting.alpha_DFH
     assert weighting.query_QHI is not None, "scores need a query"
     scores_DFH = near_DFI @ weighting.query_QHI.transpose(1, 2)
-    if weighting.bias_DH is not None:
-        scores_DFH = scores_DFH + weighting.bias_DH[:, None]
+    if weighting.own_HI is not None:
+        scores_DFH = scores_DFH + (rows_SI[: block.num_dst] @ weighting.own_HI.T)[:, None]
     if weighting.rule == Rule.LINEAR:
         return linear_weights(scores_DFH, block)
     if weighting.rule == Rule.EXP:

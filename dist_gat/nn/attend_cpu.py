@@ -37,12 +37,12 @@ STEP = KERNEL | {"forceinline": True}
 
 def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """See `dist_gat.nn.attend.attend`. rows_SI is float32 or float64; whatever else comes in is turned into that."""
-    query, bias, alpha = (
+    query_QHI, own_HI, alpha_DFH = (
         None if x is None else x.to(rows_SI.dtype).contiguous()
-        for x in (weighting.query_QHI, weighting.bias_DH, weighting.alpha_DFH)
+        for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH)
     )
-    z_DGI, alpha_DFH = _Attend.apply(rows_SI.contiguous(), query, bias, alpha, block, weighting)
-    return z_DGI, alpha_DFH if alpha is None else alpha.detach()
+    z_DGI, computed_DFH = _Attend.apply(rows_SI.contiguous(), query_QHI, own_HI, alpha_DFH, block, weighting)
+    return z_DGI, computed_DFH if alpha_DFH is None else alpha_DFH.detach()
 
 
 class _Attend(torch.autograd.Function):
@@ -51,7 +51,7 @@ class _Attend(torch.autograd.Function):
         ctx: Any,
         rows_SI: Tensor,
         query_QHI: Tensor | None,
-        bias_QH: Tensor | None,
+        own_HI: Tensor | None,
         alpha_DFH: Tensor | None,
         block: Block,
         weighting: Weighting,
@@ -67,48 +67,63 @@ class _Attend(torch.autograd.Function):
         num_heads = alpha_DFH.shape[2]
         if query_QHI is None:
             query_QHI = rows_SI.new_empty(1, num_heads, 0)
-        if bias_QH is None:
-            bias_QH = rows_SI.new_zeros(1, num_heads)
+        if own_HI is None:
+            own_HI = rows_SI.new_empty(0, rows_SI.shape[1])
         weight_DFG = rows_SI.new_empty(num_dst, fan_out, 1) if weighting.mean and num_heads > 1 else alpha_DFH
         z_DGI = rows_SI.new_empty(num_dst, weight_DFG.shape[2], rows_SI.shape[1])
-        rows, neighbors, count, query, bias, scores, alpha, weight, z = _arrays(
-            rows_SI, block.neighbors_DF, block.count_D, query_QHI, bias_QH, scores_DFH, alpha_DFH, weight_DFG, z_DGI
+        rows, neighbors, count, query, own, scores, alpha, weight, z = _arrays(
+            rows_SI, block.neighbors_DF, block.count_D, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG, z_DGI
         )
-
         rule, slope = _rule(weighting, rows)
 
         def task(u: slice) -> None:
             _forward(
-                rows, neighbors[u], count[u], rule, slope, _flat(_own(query, u)), _own(bias, u),
+                rows, u.start, neighbors[u], count[u], rule, slope, _flat(query if len(query) == 1 else query[u]), own,
                 _flat(scores[u]), _flat(alpha[u]), _flat(weight[u]), _flat(z[u]),
             )  # fmt: skip
 
         in_threads(task, num_dst, DESTINATIONS_PER_TASK)
-        ctx.save_for_backward(rows_SI, query_QHI, scores_DFH, alpha_DFH, weight_DFG)
+        ctx.save_for_backward(rows_SI, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG)
         ctx.block, ctx.weighting = block, weighting
+        ctx.set_materialize_grads(False)
         return z_DGI, alpha_DFH
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_z_DGI: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        rows_SI, query_QHI, scores_DFH, alpha_DFH, weight_DFG = ctx.saved_tensors
+    def backward(ctx: Any, grad_z_DGI: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad_z_DGI is None:
+            return (None,) * 6
+        rows_SI, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG = ctx.saved_tensors
         block = ctx.block
-        needs_rows, needs_query, needs_bias, needs_alpha = ctx.needs_input_grad[:4]
+        needs_rows, needs_query, needs_own, needs_alpha = ctx.needs_input_grad[:4]
         grad_scores_DFH = torch.empty_like(scores_DFH)
+        grad_offset_DH = scores_DFH.new_empty(len(scores_DFH), scores_DFH.shape[2])
         num_chunks = -(-len(scores_DFH) // DESTINATIONS_PER_TASK)
+        # What all destinations share gets a sum a chunk, and the chunks are summed after.
         shared = len(query_QHI) == 1
         grad_query_CHI = query_QHI.new_empty(num_chunks if shared else len(query_QHI), *query_QHI.shape[1:])
-        rows, neighbors, count, query, scores, alpha, weight, grad_z, grad_scores, grad_query = _arrays(
-            rows_SI, block.neighbors_DF, block.count_D, query_QHI, scores_DFH, alpha_DFH, weight_DFG,
-            grad_z_DGI.contiguous(), grad_scores_DFH, grad_query_CHI,
+        grad_own_CHI = own_HI.new_empty(num_chunks, *own_HI.shape)
+        (
+            rows, neighbors, count, query, own, scores, alpha, weight, grad_z, grad_scores, grad_offset, grad_query,
+            grad_own,
+        ) = _arrays(
+            rows_SI, block.neighbors_DF, block.count_D, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG,
+            grad_z_DGI.contiguous(), grad_scores_DFH, grad_offset_DH, grad_query_CHI, grad_own_CHI,
         )  # fmt: skip
         rule, slope = _rule(ctx.weighting, rows)
 
         def by_destination(u: slice) -> None:
             chunk = u.start // DESTINATIONS_PER_TASK
             _backward(
-                rows, neighbors[u], count[u], rule, slope, _flat(scores[u]), _flat(alpha[u]), _flat(grad_z[u]),
-                _flat(grad_scores[u]), _flat(grad_query[chunk : chunk + 1] if shared else grad_query[u]),
+                rows, u.start, neighbors[u], count[u], rule, slope, _flat(scores[u]), _flat(alpha[u]),
+                _flat(grad_z[u]), _flat(grad_scores[u]), grad_offset[u],
+                grad_query[chunk] if shared else _flat(grad_query[u]), grad_own[chunk],
+            )  # fmt: skip
+
+        def by_source(s: slice) -> None:
+            _scatter(
+                neighbors, count, rule, _flat(query), own, _flat(weight), _flat(grad_z), _flat(grad_scores),
+                grad_offset, s.start, grad_rows[s],
             )  # fmt: skip
 
         if rule != GIVEN or needs_alpha:
@@ -117,20 +132,13 @@ class _Attend(torch.autograd.Function):
         if needs_rows:
             grad_rows_SI = torch.empty_like(rows_SI)
             grad_rows = grad_rows_SI.numpy()
-
-            def by_source(s: slice) -> None:
-                _scatter(
-                    neighbors, count, rule, _flat(query), _flat(weight), _flat(grad_z), _flat(grad_scores), s.start,
-                    grad_rows[s],
-                )  # fmt: skip
-
             # every task reads all neighbours, so there are few
             range_size = -(-len(rows) // (RANGES_PER_THREAD * torch.get_num_threads()))
             in_threads(by_source, len(rows), max(range_size, SOURCES_PER_TASK))
         return (
             grad_rows_SI,
             (grad_query_CHI.sum(dim=0, keepdim=True) if shared else grad_query_CHI) if needs_query else None,
-            grad_scores_DFH.sum(dim=1) if needs_bias else None,
+            grad_own_CHI.sum(dim=0) if needs_own else None,
             grad_scores_DFH if needs_alpha else None,
             None,
             None,
@@ -150,66 +158,75 @@ def _flat(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1, array.shape[-1]) if array.size else array.reshape(0, array.shape[-1])
 
 
-def _own(array: np.ndarray, u: slice) -> np.ndarray:
-    """The part of destinations `u`, or the one entry that all share."""
-    return array if len(array) == 1 else array[u]
-
-
 @njit(**KERNEL)
-def _forward(rows, neighbors, count, rule, slope, query, bias, scores, alpha, weight, z):  # type: ignore[no-untyped-def]
+def _forward(rows, first_dst, neighbors, count, rule, slope, query, own, scores, alpha, weight, z):  # type: ignore[no-untyped-def]
     fan_out, num_heads, num_sums = neighbors.shape[1], alpha.shape[1], weight.shape[1]
+    offset, top, total = np.zeros((1, num_heads), rows.dtype), np.zeros((1, num_heads), rows.dtype), np.zeros((1, num_heads), rows.dtype)
     for u in range(neighbors.shape[0]):
         first, n = u * fan_out, count[u]
         if rule != GIVEN:
-            q, b = min(u * num_heads, query.shape[0] - num_heads), min(u, bias.shape[0] - 1)
+            q = min(u * num_heads, query.shape[0] - num_heads)
+            offset[0] = 0
+            if own.shape[0]:
+                _dots(own, 0, num_heads, rows, first_dst + u, offset, 0)
             for f in range(n):
                 _dots(query, q, num_heads, rows, neighbors[u, f], scores, first + f)
-                for h in range(num_heads):
-                    scores[first + f, h] += bias[b, h]
-            _weigh(rule, slope, scores, alpha, first, n)
+            _weigh(rule, slope, offset, scores, alpha, first, n, top, total)
             for f in range(n, fan_out):
                 for h in range(num_heads):
                     alpha[first + f, h] = 0
         for g in range(u * num_sums, (u + 1) * num_sums):
             for i in range(z.shape[1]):
                 z[g, i] = 0
-        for f in range(n):
-            if num_sums < num_heads:
+        if num_sums < num_heads:
+            for f in range(n):
                 mean = rows.dtype.type(0)
                 for h in range(num_heads):
                     mean += alpha[first + f, h]
                 weight[first + f, 0] = mean / num_heads
-            _spread(z, u * num_sums, num_sums, rows, neighbors[u, f], weight, first + f)
+        _spread(z, u * num_sums, num_sums, rows, neighbors, u, n, weight, first)
 
 
 @njit(**KERNEL)
-def _backward(rows, neighbors, count, rule, slope, scores, alpha, grad_z, grad_scores, grad_query):  # type: ignore[no-untyped-def]
-    """Gradients of the scores (of the weights, if those are given) and of the query."""
+def _backward(
+    rows, first_dst, neighbors, count, rule, slope, scores, alpha, grad_z, grad_scores, grad_offset, grad_query, grad_own
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Gradients of the scores (of the weights, if those are given), and with them of the queries."""
     fan_out, num_heads = neighbors.shape[1], alpha.shape[1]
     num_sums = grad_z.shape[0] // neighbors.shape[0]
-    for h in range(grad_query.shape[0]):
-        for i in range(grad_query.shape[1]):
-            grad_query[h, i] = 0
+    mean, total = np.zeros((1, num_heads), rows.dtype), np.zeros((1, num_heads), rows.dtype)
+    own_row = np.zeros((1, 1), neighbors.dtype)
+    grad_query[:] = 0
+    grad_own[:] = 0
     for u in range(neighbors.shape[0]):
         first, n = u * fan_out, count[u]
-        for f in range(n):
-            _dots(grad_z, u * num_sums, num_sums, rows, neighbors[u, f], grad_scores, first + f)
+        for h in range(num_heads):
+            mean[0, h], total[0, h], grad_offset[u, h] = 0, 0, 0
+        for e in range(first, first + n):
+            _dots(grad_z, u * num_sums, num_sums, rows, neighbors[u, e - first], grad_scores, e)
             if num_sums < num_heads:
-                share = grad_scores[first + f, 0] / num_heads
+                share = grad_scores[e, 0] / num_heads
                 for h in range(num_heads):
-                    grad_scores[first + f, h] = share
-        for f in range(n, fan_out):
+                    grad_scores[e, h] = share
             for h in range(num_heads):
-                grad_scores[first + f, h] = 0
-        if rule != GIVEN:
-            _weigh_backward(rule, slope, scores, alpha, grad_scores, first, n)
-            q = min(u * num_heads, grad_query.shape[0] - num_heads)
-            for f in range(n):
-                _spread(grad_query, q, num_heads, rows, neighbors[u, f], grad_scores, first + f)
+                mean[0, h] += alpha[e, h] * grad_scores[e, h]
+                total[0, h] += scores[e, h]
+        for e in range(first + n, first + fan_out):
+            for h in range(num_heads):
+                grad_scores[e, h] = 0
+        if rule == GIVEN:
+            continue
+        q = min(u * num_heads, grad_query.shape[0] - num_heads)
+        for e in range(first, first + n):
+            _weigh_backward(rule, slope, scores, alpha, mean, total, grad_scores, grad_offset, e, u)
+        _spread(grad_query, q, num_heads, rows, neighbors, u, n, grad_scores, first)
+        if grad_own.shape[0]:
+            own_row[0, 0] = first_dst + u
+            _spread(grad_own, 0, num_heads, rows, own_row, 0, 1, grad_offset, u)
 
 
 @njit(**KERNEL)
-def _scatter(neighbors, count, rule, query, weight, grad_z, grad_scores, first_source, grad_rows):  # type: ignore[no-untyped-def]
+def _scatter(neighbors, count, rule, query, own, weight, grad_z, grad_scores, grad_offset, first_source, grad_rows):  # type: ignore[no-untyped-def]
     """Gradients of the rows of a range of sources, which starts at `first_source`."""
     fan_out, num_heads, num_sums = neighbors.shape[1], grad_scores.shape[1], weight.shape[1]
     for s in range(grad_rows.shape[0]):
@@ -217,6 +234,8 @@ def _scatter(neighbors, count, rule, query, weight, grad_z, grad_scores, first_s
             grad_rows[s, i] = 0
     for u in range(neighbors.shape[0]):
         q = min(u * num_heads, query.shape[0] - num_heads)
+        if own.shape[0] and 0 <= u - first_source < grad_rows.shape[0]:
+            _collect(grad_rows, u - first_source, own, 0, num_heads, grad_offset, u)
         for f in range(count[u]):
             s = neighbors[u, f] - first_source
             if 0 <= s < grad_rows.shape[0]:
@@ -250,23 +269,29 @@ def _dots(heads, first, num_heads, rows, row, out, edge):  # type: ignore[no-unt
 
 
 @njit(**STEP)
-def _spread(heads, first, num_heads, rows, row, weight, edge):  # type: ignore[no-untyped-def]
-    """heads[first + h] += weight[edge, h] rows[row]"""
-    h = 0
-    while h + 4 <= num_heads:
-        a, b, c, d = weight[edge, h], weight[edge, h + 1], weight[edge, h + 2], weight[edge, h + 3]
-        for i in range(rows.shape[1]):
-            x = rows[row, i]
-            heads[first + h, i] += a * x
-            heads[first + h + 1, i] += b * x
-            heads[first + h + 2, i] += c * x
-            heads[first + h + 3, i] += d * x
-        h += 4
-    while h < num_heads:
-        a = weight[edge, h]
-        for i in range(rows.shape[1]):
-            heads[first + h, i] += a * rows[row, i]
-        h += 1
+def _spread(heads, first, num_heads, rows, neighbors, u, n, weight, edge):  # type: ignore[no-untyped-def]
+    """heads[first + h] += sum_f weight[edge + f, h] rows[neighbors[u, f]] over the n neighbours of destination u."""
+    for f in range(0, n, 2):
+        # two rows at a time halve the reads and writes of the sums; an odd last one is paired with itself times 0
+        g = min(f + 1, n - 1)
+        x, y, d, e = neighbors[u, f], neighbors[u, g], edge + f, edge + g
+        pair = heads.dtype.type(g - f)
+        h = 0
+        while h + 4 <= num_heads:
+            a, b, c, d_ = weight[d, h], weight[d, h + 1], weight[d, h + 2], weight[d, h + 3]
+            p, q, r, s = weight[e, h] * pair, weight[e, h + 1] * pair, weight[e, h + 2] * pair, weight[e, h + 3] * pair
+            for i in range(rows.shape[1]):
+                v, w = rows[x, i], rows[y, i]
+                heads[first + h, i] += a * v + p * w
+                heads[first + h + 1, i] += b * v + q * w
+                heads[first + h + 2, i] += c * v + r * w
+                heads[first + h + 3, i] += d_ * v + s * w
+            h += 4
+        while h < num_heads:
+            a, p = weight[d, h], weight[e, h] * pair
+            for i in range(rows.shape[1]):
+                heads[first + h, i] += a * rows[x, i] + p * rows[y, i]
+            h += 1
 
 
 @njit(**STEP)
@@ -291,47 +316,45 @@ def _collect(rows, row, heads, first, num_heads, weight, edge):  # type: ignore[
 
 
 @njit(**STEP)
-def _weigh(rule, slope, scores, alpha, first, n):  # type: ignore[no-untyped-def]
-    """alpha of the scores of one destination, which stand in rows first to first + n - 1."""
-    one, top = scores.dtype.type(1), scores.dtype.type(MAX_EXPONENT)
-    for h in range(scores.shape[1]):
-        highest, total = scores.dtype.type(-np.inf), scores.dtype.type(0)
-        for e in range(first, first + n):
-            s = scores[e, h]
-            total += s
+def _weigh(rule, slope, offset, scores, alpha, first, n, top, total):  # type: ignore[no-untyped-def]
+    """Adds the offset to the scores of one destination, in rows first to first + n - 1, and makes alpha of them."""
+    zero, one, limit = scores.dtype.type(0), scores.dtype.type(1), scores.dtype.type(MAX_EXPONENT)
+    num_heads = scores.shape[1]
+    for h in range(num_heads):
+        top[0, h], total[0, h] = -np.inf, zero
+    for e in range(first, first + n):
+        for h in range(num_heads):
+            s = scores[e, h] + offset[0, h]
+            scores[e, h] = s
             if rule == EXP:
-                s *= math.exp(min(s, top))
-            elif s < 0:
-                s *= slope
+                s *= math.exp(min(s, limit))
+            elif rule != LINEAR:
+                s = s * slope if s < zero else s
             alpha[e, h] = s
-            highest = max(highest, s)
-        if rule == LINEAR:
-            for e in range(first, first + n):
-                alpha[e, h] = scores[e, h] / total if total > MIN_SCORE_SUM else one / n
-            continue
-        total = scores.dtype.type(0)
+            top[0, h] = max(top[0, h], s)
+    for e in range(first, first + n):
+        for h in range(num_heads):
+            if rule != LINEAR:
+                alpha[e, h] = math.exp(alpha[e, h] - top[0, h])
+            total[0, h] += alpha[e, h]
+    for h in range(num_heads):
+        usable = rule != LINEAR or total[0, h] > MIN_SCORE_SUM
+        factor = one / total[0, h] if usable else zero
         for e in range(first, first + n):
-            alpha[e, h] = math.exp(alpha[e, h] - highest)
-            total += alpha[e, h]
-        factor = one / total
-        for e in range(first, first + n):
-            alpha[e, h] *= factor
+            alpha[e, h] = alpha[e, h] * factor if usable else one / n
 
 
 @njit(**STEP)
-def _weigh_backward(rule, slope, scores, alpha, grad, first, n):  # type: ignore[no-untyped-def]
-    """Turns the gradient of alpha into that of the scores, in place."""
-    one, top = scores.dtype.type(1), scores.dtype.type(MAX_EXPONENT)
+def _weigh_backward(rule, slope, scores, alpha, mean, total, grad, grad_offset, e, u):  # type: ignore[no-untyped-def]
+    """Turns the gradients of the weights of edge e into those of its scores, and adds them to those of its offset."""
+    zero, one, limit = scores.dtype.type(0), scores.dtype.type(1), scores.dtype.type(MAX_EXPONENT)
     for h in range(scores.shape[1]):
-        mean, total = scores.dtype.type(0), scores.dtype.type(0)
-        for e in range(first, first + n):
-            mean += alpha[e, h] * grad[e, h]
-            total += scores[e, h]
-        for e in range(first, first + n):
-            s, centred = scores[e, h], grad[e, h] - mean
-            if rule == LINEAR:
-                grad[e, h] = centred / total if total > MIN_SCORE_SUM else 0
-            elif rule == EXP:
-                grad[e, h] = alpha[e, h] * centred * math.exp(min(s, top)) * (one + s if s <= top else one)
-            else:
-                grad[e, h] = alpha[e, h] * centred * (slope if s <= 0 else one)
+        s, change = scores[e, h], grad[e, h] - mean[0, h]
+        if rule == LINEAR:
+            change = change / total[0, h] if total[0, h] > MIN_SCORE_SUM else zero
+        elif rule == EXP:
+            change *= alpha[e, h] * math.exp(min(s, limit)) * (one + s if s <= limit else one)
+        else:
+            change *= alpha[e, h] * (one if s > zero else slope)
+        grad[e, h] = change
+        grad_offset[u, h] += change

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_gat.config import AttentionConfig
+from dist_gat.nn.project import project_heads
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
@@ -155,12 +156,11 @@ class AdditiveScoring(Scoring):
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
         source_HI = torch.einsum("hoi,ho->hi", value_HOI, self.source_HO)
-        query_DH = own_DI @ torch.einsum("hoi,ho->ih", value_HOI, self.query_HO)
-        return Weighting(Rule.SOFTMAX, query_QHI=source_HI[None], bias_DH=query_DH, slope=self.negative_slope)
+        own_HI = torch.einsum("hoi,ho->hi", value_HOI, self.query_HO)
+        return Weighting(Rule.SOFTMAX, query_QHI=source_HI[None], own_HI=own_HI, slope=self.negative_slope)
 
     def output(self, z_DGI: Tensor, block: Block) -> Tensor:
-        value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
-        return torch.einsum("dhi,hoi->dho", z_DGI, value_HOI).flatten(1) + self.bias
+        return project_heads(z_DGI, self.value.weight) + self.bias
 
 
 class AdditiveV2Scoring(Scoring):
@@ -191,10 +191,9 @@ class AdditiveV2Scoring(Scoring):
         return Weighting(Rule.GIVEN, softmax_weights(logits_DFH, block))
 
     def output(self, z_DGI: Tensor, block: Block) -> Tensor:
-        value_HOI = self.value.weight.unflatten(0, self.attention_HO.shape)
         # The bias is part of every message: a destination without neighbours receives none.
         bias_DX = (block.count_D > 0)[:, None] * self.value.bias
-        return torch.einsum("dhi,hoi->dho", z_DGI, value_HOI).flatten(1) + bias_DX
+        return project_heads(z_DGI, self.value.weight) + bias_DX
 
 
 def build_scoring(config: AttentionConfig, in_size: int, out_size: int) -> Scoring:

@@ -27,7 +27,7 @@ class Rule(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Weighting:
-    """alpha_DFH as it is, or the scores s_ui = query_u^T l_i + bias_u and the rule that turns them into weights.
+    """alpha_DFH as it is, or the scores s_ui = query_u^T l_i + own^T h_u and the rule that turns them into weights.
 
     mean: the aggregate takes the mean of the heads' weights, instead of one aggregate for each head.
     """
@@ -35,6 +35,6 @@ class Weighting:
     rule: Rule
     alpha_DFH: Tensor | None = None
     query_QHI: Tensor | None = None
-    bias_DH: Tensor | None = None
+    own_HI: Tensor | None = None
     slope: float = 1.0
     mean: bool = False
