@@ -37,7 +37,7 @@ def attend_plain(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[T
     near_DFI = functional.embedding(block.neighbors_DF, rows_SI)
     alpha_DFH = weights(rows_SI, near_DFI, block, weighting)
     weight_DFG = alpha_DFH.mean(dim=2, keepdim=True) if weighting.mean else alpha_DFH
-    return torch.bmm(weight_DFG.transpose(1, 2), near_DFI), alpha_DFH.detach()
+    return torch.bmm(weight_DFG.transpose(1, 2).to(near_DFI.dtype), near_DFI), alpha_DFH.detach()
 
 
 def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weighting) -> Tensor:

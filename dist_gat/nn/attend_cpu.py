@@ -161,7 +161,8 @@ def _flat(array: np.ndarray) -> np.ndarray:
 @njit(**KERNEL)
 def _forward(rows, first_dst, neighbors, count, rule, slope, query, own, scores, alpha, weight, z):  # type: ignore[no-untyped-def]
     fan_out, num_heads, num_sums = neighbors.shape[1], alpha.shape[1], weight.shape[1]
-    offset, top, total = np.zeros((1, num_heads), rows.dtype), np.zeros((1, num_heads), rows.dtype), np.zeros((1, num_heads), rows.dtype)
+    scratch = np.zeros((3, num_heads), rows.dtype)
+    offset, top, total = scratch[:1], scratch[1:2], scratch[2:]
     for u in range(neighbors.shape[0]):
         first, n = u * fan_out, count[u]
         if rule != GIVEN:
@@ -188,13 +189,15 @@ def _forward(rows, first_dst, neighbors, count, rule, slope, query, own, scores,
 
 
 @njit(**KERNEL)
-def _backward(
-    rows, first_dst, neighbors, count, rule, slope, scores, alpha, grad_z, grad_scores, grad_offset, grad_query, grad_own
-):  # type: ignore[no-untyped-def]  # fmt: skip
+def _backward(  # type: ignore[no-untyped-def]
+    rows, first_dst, neighbors, count, rule, slope, scores, alpha, grad_z, grad_scores, grad_offset, grad_query,
+    grad_own,
+):  # fmt: skip
     """Gradients of the scores (of the weights, if those are given), and with them of the queries."""
     fan_out, num_heads = neighbors.shape[1], alpha.shape[1]
     num_sums = grad_z.shape[0] // neighbors.shape[0]
-    mean, total = np.zeros((1, num_heads), rows.dtype), np.zeros((1, num_heads), rows.dtype)
+    scratch = np.zeros((2, num_heads), rows.dtype)
+    mean, total = scratch[:1], scratch[1:]
     own_row = np.zeros((1, 1), neighbors.dtype)
     grad_query[:] = 0
     grad_own[:] = 0
