@@ -37,12 +37,24 @@ STEP = KERNEL | {"forceinline": True}
 
 def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """See `dist_gat.nn.attend.attend`. rows_SI is float32 or float64; whatever else comes in is turned into that."""
+    assert _inside(block, len(rows_SI)), "the block's neighbours or counts point outside of its rows"
     query_QHI, own_HI, alpha_DFH = (
         None if x is None else x.to(rows_SI.dtype).contiguous()
         for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH)
     )
     z_DGI, computed_DFH = _Attend.apply(rows_SI.contiguous(), query_QHI, own_HI, alpha_DFH, block, weighting)
     return z_DGI, computed_DFH if alpha_DFH is None else alpha_DFH.detach()
+
+
+def _inside(block: Block, num_rows: int) -> bool:
+    """Whether the kernels, which do not look, stay inside the arrays. Takes microseconds."""
+    num_dst, fan_out = block.neighbors_DF.shape
+    if num_dst > num_rows or len(block.count_D) != num_dst:
+        return False
+    if num_dst * fan_out == 0:
+        return not block.count_D.any()
+    bounds = ((block.neighbors_DF, num_rows - 1), (block.count_D, fan_out))
+    return all(int(x.min()) >= 0 and int(x.max()) <= highest for x, highest in bounds)
 
 
 class _Attend(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """The fused kernels against the plain torch version, values and gradients."""
 
 import os
+import signal
 import threading
 from contextlib import contextmanager
 
@@ -176,6 +177,23 @@ def test_frozen_rows_get_no_gradient():
     assert not alpha_DFH.requires_grad
 
 
+@pytest.mark.parametrize(
+    ("neighbors", "count", "num_rows"),
+    [
+        ([[0, 3]], [2], 3),
+        ([[0, -1]], [2], 3),
+        ([[0, 1]], [-1], 3),
+        ([[0, 1]], [3], 3),
+        ([[0, 0]] * 2, [1, 1], 1),
+        ([[0, 1]], [1, 1], 3),
+    ],
+)
+def test_kernels_never_leave_their_arrays(neighbors, count, num_rows):
+    block = Block(torch.tensor(neighbors), torch.tensor(count), num_rows)
+    with pytest.raises(AssertionError, match="point outside"):
+        attend(torch.rand(num_rows, 4), block, Weighting(Rule.GIVEN, alpha_DFH=torch.rand(len(neighbors), 2, 1)))
+
+
 def test_other_types_take_the_plain_path():
     block = ragged_block(5, 4, 6, 3)
     query = torch.rand(1, 2, 8, dtype=torch.bfloat16)
@@ -221,6 +239,7 @@ def test_a_forked_child_has_helpers_of_its_own():
         in_threads(lambda part: None, 2, 1)
         child = os.fork()
         if child == 0:
+            signal.alarm(20)
             caller = threading.get_ident()
             # ends well only if a helper runs in the child, too
             in_threads(lambda part: waited.wait(10) if threading.get_ident() == caller else waited.set(), 2, 1)
