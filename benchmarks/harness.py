@@ -25,7 +25,7 @@ class Line:
 
     ratio: how many times better than the peer, the median over pairs measured one after the other. spread: the
     first and third quartile of those ratios. bar: what the ratio should reach. ceiling_share: of the time that
-    the machine needs to move the bytes that must move, over our time; None where memory is what is measured.
+    the machine needs for what must be done, over our time; None where that is not known or memory is measured.
     """
 
     line: str
@@ -48,15 +48,16 @@ def seconds_in_turn(steps: Mapping[str, Step], repeats: int, warmup: int = 3) ->
     return seconds
 
 
-def compare(line: str, seconds: Mapping[str, Sequence[float]], bar: float, least_seconds: float) -> list[Line]:
-    """A line for every peer in `seconds`; `least_seconds` is what the machine's ceiling allows."""
+def compare(line: str, seconds: Mapping[str, Sequence[float]], bar: float, least_seconds: float | None) -> list[Line]:
+    """A line for every peer in `seconds`; `least_seconds` is what the machine's ceiling allows, where that is known."""
     ours = seconds[OURS]
     lines = []
     for peer in seconds:
         if peer != OURS:
             ratios = [theirs / own for theirs, own in zip(seconds[peer], ours, strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)
-            lines.append(Line(line, peer, middle, bar, least_seconds / statistics.median(ours), (low, high)))
+            share = None if least_seconds is None else least_seconds / statistics.median(ours)
+            lines.append(Line(line, peer, middle, bar, share, (low, high)))
     return lines
 
 
@@ -67,7 +68,13 @@ def copy_bandwidth(num_bytes: int = 1 << 28, repeats: int = 9) -> float:
     return 2 * num_bytes / best
 
 
-def peak_extra_bytes(step: Step) -> int:
+def product_rate(size: int = 2048, repeats: int = 9) -> float:
+    """Operations a second of a large float32 matrix product, the best of some; torch's threads."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / min(seconds_in_turn({"product": lambda: left @ right}, repeats)["product"])
+
+
+def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
     """How far the resident memory of this process rises during one step, as the kernel counts it.
 
     For a process of its own: from here on every block of 64 KiB or more is a mapping that the allocator returns
@@ -76,7 +83,7 @@ def peak_extra_bytes(step: Step) -> int:
     libc = ctypes.CDLL(None)
     for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
         libc.mallopt(option, 1 << 16)
-    for _ in range(3):
+    for _ in range(warmup):
         step()
     gc.collect()
     libc.malloc_trim(0)
