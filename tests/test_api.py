@@ -22,15 +22,11 @@ LARGE = 4 * END_BYTES
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A prepared data set and its model, each with a file that is larger than its two ends."""
     config = prepare_tiny(tmp_path_factory.mktemp("api"))
-    api.train(config)
     for folder in (Path(config.data.prepared), config.run_folder / "model"):
+        if folder.name == "model":
+            api.train(config)
         (folder / "large.bin").write_bytes(bytes(LARGE))
         rewrite_manifest(folder)
-    # the model names the manifest of its data set
-    fingerprint = api.open_prepared(config.data.prepared).fingerprint
-    text = (config.run_folder / "model" / "manifest.json").read_text()
-    before = api.open_model(config.run_folder / "model").manifest["data_fingerprint"]
-    (config.run_folder / "model" / "manifest.json").write_text(text.replace(before, fingerprint))
     return config
 
 
@@ -73,7 +69,7 @@ def test_a_byte_flipped_inside_a_file_is_found_on_demand(config: Config, verb: s
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("name", ["model", "checkpoints", "progress.jsonl", "checkpoints/best"])
+@pytest.mark.parametrize("name", ["model", "checkpoints", "progress.jsonl", "checkpoints/step-00000002"])
 def test_a_link_out_of_the_run_folder_is_not_followed(config: Config, verb: str, name: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (config.run_folder / name).rename(outside)

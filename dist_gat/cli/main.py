@@ -13,6 +13,7 @@ from rich.text import Text
 from dist_gat.cli.output import make_table, open_output
 from dist_gat.config import RANKING_METRICS, load_config
 from dist_gat.errors import DistGatError
+from dist_gat.launcher.preload import prepare_workers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,11 +79,13 @@ def train(
 
     The same command goes on from the last checkpoint of a run that was stopped (exit code 143) or failed.
     """
-    from dist_gat import api
-
     extra = ["train.profile=20"] if profile else []
     with open_output(as_json) as output:
         settings = load_config(config, [*(overrides or []), *extra])
+        prepare_workers(settings.launch)
+        # after the line above, so that its imports run beside these
+        from dist_gat import api
+
         started_by = "Ray" if settings.launch.launcher == "ray" else "local"
         output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
         result = api.train(settings, quiet=False, verify=verify, progress=output.progress)
@@ -109,11 +112,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Rank all items for every user, exactly, and print Recall, Precision, NDCG, MRR and hit rate."""
-    from dist_gat import api
-
     extra = [f"evaluate.baselines=[{', '.join(baseline)}]"] if baseline else []
     with open_output(as_json) as output:
         settings = load_config(config, [*(overrides or []), *extra])
+        prepare_workers(settings.launch)
+        from dist_gat import api
+
         output.progress(f"ranking all items for every user with {settings.launch.num_workers} workers")
         result = api.evaluate(settings, quiet=False, verify=verify, progress=output.progress)
         split = "test" if "test" in result else "valid"

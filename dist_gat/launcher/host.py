@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 
 from dist_gat.config import LaunchConfig
 
 # from malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 KEEP_BYTES = 1 << 30
-# from sys/prctl.h
-PR_SET_PDEATHSIG = 1
 
 
 def cores() -> int:
@@ -54,11 +54,16 @@ def keep_freed_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, even by SIGKILL: workers are no orphans."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        # it ended before the kernel knew of the wish
-        sys.exit(1)
+    """End this process, from now on, as soon as the one that started it ends, even by SIGKILL: workers are no orphans.
+
+    The kernel's own signal for this (PR_SET_PDEATHSIG) would come from the process that this one was forked from,
+    which lives on while it has children.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a child process has a parent to end with"
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()

@@ -8,8 +8,6 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -24,6 +22,7 @@ from dist_gat.errors import ClusterError, DistGatError, TrainingError
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import end_with_parent, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
+from dist_gat.launcher.preload import prepare_workers
 from dist_gat.launcher.requests import SignalRequests, on_stop_signals
 
 
@@ -40,17 +39,16 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
         threads, timeout_s = threads_per_worker(config.launch), config.launch.timeout_s
         return job(config, join_workers(device, threads, timeout_s, SignalRequests()))
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
-        with environment(worker_environment(config.launch)):
-            workers = start_workers(job, config, meeting)
-        exit_codes = wait_for_workers(workers)
+        exit_codes = wait_for_workers(start_workers(job, config, meeting))
         if any(exit_codes):
             raise first_error(Path(meeting), exit_codes)
         return json.loads((Path(meeting) / "result.json").read_text(encoding="utf-8"))
 
 
 def start_workers(job: Job, config: Config, meeting: str) -> list[BaseProcess]:
-    """Start one spawned process a rank; they end with this process at the latest."""
-    context = multiprocessing.get_context("spawn")
+    """Start one process a rank; they end with this process at the latest."""
+    prepare_workers(config.launch)
+    context = multiprocessing.get_context("forkserver")
     ranks = range(config.launch.num_workers)
     workers = [context.Process(target=_worker_process, args=(r, job, config, meeting), daemon=True) for r in ranks]
     for worker in workers:
@@ -92,24 +90,14 @@ def wait_for_workers(workers: list[BaseProcess]) -> list[int | None]:
             worker.join()
 
 
-@contextmanager
-def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that the block starts."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def worker_device(config: Config, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank) if config.launch.use_gpu else torch.device("cpu")
 
 
 def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
     launch = config.launch
+    # the process that this one was forked from may have been started for other settings
+    os.environ.update(worker_environment(launch))
     # a terminal's Ctrl-C goes to the launcher's process group: the launcher alone decides what follows
     os.setpgrp()
     end_with_parent()

@@ -18,9 +18,9 @@ from faults.runs import (
     Command,
     archive_of,
     assert_nothing_lost,
-    children_of,
     events_of,
     leftovers,
+    local_workers,
     points_of,
     reference_run,
     small_run,
@@ -137,7 +137,7 @@ def assert_seeds_once(config: Config) -> None:
 def changed_settings(folder: Path) -> str:
     config = small_run(folder, train={"max_steps": 3}, launch={"num_workers": 1})
     api.train(config)
-    before, children = state_of(config), children_of(os.getpid())
+    before, children = state_of(config), local_workers(os.getpid())
     other = small_run(
         folder,
         model={"embedding_size": 32, "scoring": "additive"},
@@ -153,7 +153,7 @@ def changed_settings(folder: Path) -> str:
     foreign = small_run(folder, data=data, train={"max_steps": 6})
     api.prepare(foreign)
     assert "the data set in" in refusal(foreign)
-    assert children_of(os.getpid()) == children, "a worker was started"
+    assert local_workers(os.getpid()) == children, "a worker was started"
     assert state_of(config) == before
     return "refused before any worker started: " + refused.partition(": ")[2].partition(". ")[0]
 
@@ -173,12 +173,12 @@ def stop_in_step(folder: Path) -> str:
 
 def fail(config: Config, job: object, message: str) -> float:
     """Run a job that is to fail with this message; no process of it stays. Returns the seconds that it took."""
-    before, shared, started = set(children_of(os.getpid())), set(os.listdir("/dev/shm")), time.monotonic()
+    before, shared, started = set(local_workers(os.getpid())), set(os.listdir("/dev/shm")), time.monotonic()
     with pytest.raises(ClusterError, match=message):
         run_job(job, config, quiet=True)  # type: ignore[arg-type]
     took = time.monotonic() - started
-    stayed = [pid for pid in children_of(os.getpid()) if pid not in before]
-    assert not [pid for pid in stayed if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()], "orphans"
+    orphans = set(local_workers(os.getpid())) - before
+    assert not orphans, f"left behind: {orphans}"
     leaked = set(os.listdir("/dev/shm")) - shared
     assert not leaked, f"left in /dev/shm: {leaked}"
     return took

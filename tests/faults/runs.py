@@ -127,9 +127,8 @@ def events_of(config: Config, kind: str) -> list[dict[str, Any]]:
 
 
 class Command:
-    """`dist-gat train` in a process of its own, with its workers. worker_mark: what their command lines contain."""
+    """`dist-gat train` in a process of its own, with its workers."""
 
-    worker_mark = b"spawn_main"
     patience_s = 60.0
 
     def __init__(self, config: Config, *overrides: str) -> None:
@@ -144,12 +143,12 @@ class Command:
 
     def workers(self) -> list[int]:
         """Process IDs of the ranks, in order of their start."""
-        found = [pid for pid in self.candidates() if self.worker_mark in command_of(pid)]
+        found = self.find_workers()
         self.seen |= set(found)
         return sorted(found)
 
-    def candidates(self) -> list[int]:
-        return children_of(self.process.pid)
+    def find_workers(self) -> list[int]:
+        return local_workers(self.process.pid)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
         timeout_s = timeout_s or self.patience_s
@@ -182,11 +181,16 @@ class Command:
 class RayCommand(Command):
     """The same on Ray, whose workers may belong to a cluster that this command did not start."""
 
-    worker_mark = b"ray::RayTrainWorker"
     patience_s = 180.0
 
-    def candidates(self) -> list[int]:
-        return psutil.pids()
+    def find_workers(self) -> list[int]:
+        return [pid for pid in psutil.pids() if b"ray::RayTrainWorker" in command_of(pid)]
+
+
+def local_workers(pid: int) -> list[int]:
+    """The workers of a run in process `pid`, which are forked from a child of it."""
+    nurseries = [child for child in children_of(pid) if b"multiprocessing.forkserver" in command_of(child)]
+    return [worker for nursery in nurseries for worker in children_of(nursery)]
 
 
 def children_of(pid: int) -> list[int]:
