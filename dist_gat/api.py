@@ -25,7 +25,9 @@ from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.evaluate.baselines import evaluate_baseline
 from dist_gat.evaluate.evaluator import evaluate_worker
+from dist_gat.evaluate.explanation import explain_item
 from dist_gat.evaluate.saved_model import open_model, recommend_items
+from dist_gat.evaluate.trained_run import RunSource, open_trained_run
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
@@ -35,7 +37,7 @@ from dist_gat.train.resume import check_resume
 from dist_gat.train.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.train.trainer import train_worker
 
-__all__ = ["doctor", "evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
+__all__ = ["doctor", "evaluate", "explain", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
 
 
 def prepare(config: Config, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
@@ -101,3 +103,17 @@ def recommend(model: str | Path, users: Sequence[Any], k: int = 10) -> pl.DataFr
     if (folder / "model").is_dir():
         folder = folder / "model"
     return recommend_items(open_model(folder), [str(user) for user in users], k)
+
+
+def explain(
+    run: RunSource, user: Any, item: Any = None, top: int = 10, overrides: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Which of a user's interactions, and which users behind them, the attention weighs for an item.
+
+    `run` is a configuration, a recipe or a run folder; the data set that the model was trained on is read too.
+    `dist_gat.evaluate.explanation` says what is in the result. Raises `DataError` for an unknown user or item,
+    `StorageError` where there is no saved model of this data set.
+    """
+    item = None if item is None else str(item)
+    return explain_item(open_trained_run(run, overrides), str(user), item, top, progress)
