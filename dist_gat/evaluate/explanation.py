@@ -78,7 +78,7 @@ def fidelity(
     """Drops of the score: without the heaviest edges of the user, and without as many random ones of its edges.
 
     At most half of the edges are deleted, so that random ones can differ from the heaviest; a user with one
-    interaction has but that one, and both drops are equal.
+    interaction has but that one, and both drops are equal. `above_chance`: by more than two standard deviations.
     """
     sources = near.indices[near.edges_of(USER_AT)]
     count = max(1, min(MAX_DELETED, len(sources) // 2))
@@ -91,11 +91,13 @@ def fidelity(
         make_key(run.config.seed, Purpose.EXPLANATION, int(near.nodes[USER_AT]), draw) for draw in range(RANDOM_DRAWS)
     ]
     drops = [drop(permute(key, np.arange(count), len(sources))) for key in keys]
+    top_drop, mean, std = drop(heaviest_first(weight_LdH)[:count]), float(np.mean(drops)), float(np.std(drops))
     return {
         "deleted": count,
-        "top_drop": drop(heaviest_first(weight_LdH)[:count]),
-        "random_drop_mean": float(np.mean(drops)),
-        "random_drop_std": float(np.std(drops)),
+        "top_drop": top_drop,
+        "random_drop_mean": mean,
+        "random_drop_std": std,
+        "above_chance": top_drop > mean + 2 * std,
         "random_drops": drops,
     }
 

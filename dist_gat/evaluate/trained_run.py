@@ -26,8 +26,10 @@ from dist_gat.nn.recommender import Recommender, build_recommender, messages_nee
 from dist_gat.nn.weights import load_dense, load_tensors, part_file
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
+from dist_gat.storage import MANIFEST, sha256_of
 
 RunSource = Config | str | Path
+EVALUATION_FILE = "evaluation.json"  # in the run folder
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,9 @@ def require_same_data(saved: SavedModel, prepared: PreparedGraph) -> None:
             f"{saved.folder}: the model was trained on another prepared data set than {prepared.folder}; "
             "prepare it again with the same settings, or train again"
         )
+
+
+def model_digest(folder: Path) -> str | None:
+    """What tells a run's saved model from an earlier one; None without a model."""
+    manifest = folder / "model" / MANIFEST
+    return sha256_of(manifest) if manifest.is_file() else None

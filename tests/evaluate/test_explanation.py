@@ -10,53 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_run import recipe
 
 from dist_gat.api import explain, prepare, recommend, train
-from dist_gat.config import Config, parse_config
-from dist_gat.data.synthetic import write_synthetic
+from dist_gat.config import parse_config
 from dist_gat.errors import ConfigError, DataError, StorageError
 from dist_gat.evaluate.explanation import edge_weights, fidelity, heaviest_first, score_of
 from dist_gat.evaluate.trained_run import open_trained_run
 
 
-def recipe(folder: Path, **model: Any) -> Config:
-    tree: dict[str, Any] = {
-        "name": "small",
-        "run": str(folder / "run"),
-        "data": {
-            "path": str(folder / "raw"),
-            "interactions": "interactions.csv",
-            "prepared": str(folder / "prepared"),
-            "item_titles": {"path": "items.csv", "id_column": "item_id", "columns": ["title"]},
-        },
-        "parts": {"num_parts": 3, "method": "hash"},
-        "sampling": {"fanouts": [5, 5]},
-        "negatives": {"num_shared": 64},
-        "model": {"embedding_size": 16, "num_heads": 2, "decoder": {"kind": "cosine", "temperature": 0.2}, **model},
-        "train": {"num_epochs": 2, "batch_size": 256, "learning_rate": 0.02},
-        "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
-    }
-    return parse_config(tree)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("explained")
-    write_synthetic(folder / "raw", 150, 120, 4, 12, 0.1, seed=1)
-    prepare(recipe(folder))
-    train(recipe(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def explanation(folder: Path) -> dict[str, Any]:
-    return explain(folder / "run", "u3")
+def explanation(small_run: Path) -> dict[str, Any]:
+    return explain(small_run / "run", "u3")
 
 
 def test_the_best_new_item_is_explained_with_the_score_that_recommend_gives(
-    folder: Path, explanation: dict[str, Any]
+    small_run: Path, explanation: dict[str, Any]
 ) -> None:
-    best = recommend(folder / "run", ["u3"], k=1).row(0, named=True)
+    best = recommend(small_run / "run", ["u3"], k=1).row(0, named=True)
     assert explanation["user"] == {"user_id": "u3"}
     assert explanation["item"] == {"item_id": best["item_id"], "title": best["title"]}
     assert explanation["score"] == pytest.approx(best["score"], abs=1e-5)
@@ -64,9 +35,9 @@ def test_the_best_new_item_is_explained_with_the_score_that_recommend_gives(
 
 
 @pytest.mark.parametrize("scoring", ["additive_v2", "degree", "uniform"])
-def test_any_item_has_its_saved_score(folder: Path, tmp_path: Path, scoring: str) -> None:
+def test_any_item_has_its_saved_score(small_run: Path, tmp_path: Path, scoring: str) -> None:
     """A run that another configuration trained, moved elsewhere since, on the same data set."""
-    config = recipe(folder, scoring=scoring, combination="concat", decoder={"kind": "dot"})
+    config = recipe(small_run, scoring=scoring, combination="concat", decoder={"kind": "dot"})
     train(config.model_copy(update={"run": str(tmp_path / "first")}))
     moved = shutil.move(tmp_path / "first", tmp_path / "second")
     for user, item in (("u3", "i7"), ("u149", "i0")):
@@ -75,13 +46,13 @@ def test_any_item_has_its_saved_score(folder: Path, tmp_path: Path, scoring: str
         assert found["score"] == pytest.approx(found["saved_score"], rel=1e-5, abs=1e-6)
 
 
-def test_interactions_are_those_of_training_by_weight(folder: Path, explanation: dict[str, Any]) -> None:
-    run = open_trained_run(folder / "run")
+def test_interactions_are_those_of_training_by_weight(small_run: Path, explanation: dict[str, Any]) -> None:
+    run = open_trained_run(small_run / "run")
     users, items = (dict(run.saved.ids(kind).select("node_id", "external_id").rows()) for kind in ("user", "item"))
     pairs = np.concatenate([part.edges["train"] for part in run.store.prepared.parts]).tolist()
     met = {items[item] for user, item in pairs if users[user] == "u3"}
     assert explanation["num_interactions"] == len(met)
-    everything = explain(folder / "run", "u3", top=1000)
+    everything = explain(small_run / "run", "u3", top=1000)
     assert {entry["item_id"] for entry in everything["interactions"]} == met
     assert everything["interactions"][:10] == explanation["interactions"]
     weights = [entry["weight"] for entry in everything["interactions"]]
@@ -99,22 +70,22 @@ def test_interactions_are_those_of_training_by_weight(folder: Path, explanation:
     assert sum(user["weight"] for user in everything["item_users"]) == pytest.approx(1.0)
 
 
-def test_fidelity_deletes_from_the_graph_and_is_seeded(folder: Path, explanation: dict[str, Any]) -> None:
+def test_fidelity_deletes_from_the_graph_and_is_seeded(small_run: Path, explanation: dict[str, Any]) -> None:
     found = explanation["fidelity"]
     assert found["deleted"] == min(5, explanation["num_interactions"] // 2)
     assert len(found["random_drops"]) == 20
     assert len(set(found["random_drops"])) > 10, "the draws differ"
     assert found["random_drop_mean"] == pytest.approx(np.mean(found["random_drops"]))
     assert found["random_drop_std"] == pytest.approx(np.std(found["random_drops"]))
-    assert explain(folder / "run", "u3")["fidelity"] == found
-    other = explain(folder / "run", "u3", overrides=["seed=1"])["fidelity"]
+    assert explain(small_run / "run", "u3")["fidelity"] == found
+    other = explain(small_run / "run", "u3", overrides=["seed=1"])["fidelity"]
     assert other["random_drops"] != found["random_drops"]
     assert other["top_drop"] == found["top_drop"]
 
 
-def test_deleting_what_decides_the_score_is_told_from_chance(folder: Path, tmp_path: Path) -> None:
+def test_deleting_what_decides_the_score_is_told_from_chance(small_run: Path, tmp_path: Path) -> None:
     """A model made by hand: the user is the sum of its neighbours, and only one of them is like the item."""
-    config = recipe(folder, residual=False, combination="last", num_heads=1, decoder={"kind": "dot"})
+    config = recipe(small_run, residual=False, combination="last", num_heads=1, decoder={"kind": "dot"})
     sampling = config.sampling.model_copy(update={"fanouts": [5]})
     train(config.model_copy(update={"run": str(tmp_path), "sampling": sampling}))
     run = open_trained_run(tmp_path)
@@ -139,9 +110,9 @@ def test_deleting_what_decides_the_score_is_told_from_chance(folder: Path, tmp_p
     assert explain(tmp_path, "u3")["interactions"][0]["behind"] == [], "one layer sees one hop"
 
 
-def test_a_recipe_and_a_folder_explain_the_same(folder: Path, explanation: dict[str, Any]) -> None:
-    assert explain(recipe(folder), "u3") == explanation
-    assert explain(str(folder / "run" / "config.yaml"), "u3") == explanation
+def test_a_recipe_and_a_folder_explain_the_same(small_run: Path, explanation: dict[str, Any]) -> None:
+    assert explain(recipe(small_run), "u3") == explanation
+    assert explain(str(small_run / "run" / "config.yaml"), "u3") == explanation
     json.dumps(explanation)
 
 
@@ -153,17 +124,17 @@ def test_a_recipe_and_a_folder_explain_the_same(folder: Path, explanation: dict[
         (("u3", None, 0), ConfigError, "top=0"),
     ],
 )
-def test_what_is_not_there_is_named(folder: Path, arguments: Any, kind: type[Exception], words: str) -> None:
+def test_what_is_not_there_is_named(small_run: Path, arguments: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
-        explain(folder / "run", *arguments)
+        explain(small_run / "run", *arguments)
 
 
-def test_one_interaction_and_items_that_nobody_met_can_be_explained(folder: Path, tmp_path: Path) -> None:
+def test_one_interaction_and_items_that_nobody_met_can_be_explained(small_run: Path, tmp_path: Path) -> None:
     rows = {"train": [(1, 1), (1, 2), (1, 3), (2, 1), (2, 3), (3, 3)], "valid": [(1, 4)], "test": [(2, 4)]}
     for name, pairs in rows.items():
         (tmp_path / f"{name}.csv").write_text("user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in pairs))
     data = {"path": str(tmp_path), **{name: f"{name}.csv" for name in rows}, "split": {"method": "files"}}
-    tree = recipe(folder).model_dump(mode="json") | {"data": {**data, "prepared": str(tmp_path / "prepared")}}
+    tree = recipe(small_run).model_dump(mode="json") | {"data": {**data, "prepared": str(tmp_path / "prepared")}}
     tree |= {"run": str(tmp_path / "run"), "parts": {"num_parts": 1}, "train": {"num_epochs": 1, "batch_size": 4}}
     config = parse_config(tree)
     prepare(config)
@@ -179,14 +150,14 @@ def test_one_interaction_and_items_that_nobody_met_can_be_explained(folder: Path
         explain(config, 1)
 
 
-def test_another_data_set_or_no_run_is_refused(folder: Path, tmp_path: Path) -> None:
-    other = recipe(folder).model_copy(update={"parts": recipe(folder).parts.model_copy(update={"num_parts": 2})})
+def test_another_data_set_or_no_run_is_refused(small_run: Path, tmp_path: Path) -> None:
+    other = recipe(small_run).model_copy(update={"parts": recipe(small_run).parts.model_copy(update={"num_parts": 2})})
     other = other.model_copy(update={"data": other.data.model_copy(update={"prepared": str(tmp_path / "prepared")})})
     prepare(other)
     with pytest.raises(StorageError, match="another prepared data set"):
-        explain(folder / "run", "u3", overrides=[f"data.prepared={tmp_path / 'prepared'}"])
+        explain(small_run / "run", "u3", overrides=[f"data.prepared={tmp_path / 'prepared'}"])
     with pytest.raises(StorageError, match="config.yaml in a run folder"):
         explain(tmp_path, "u3")
-    shutil.copy(folder / "run" / "config.yaml", tmp_path)
+    shutil.copy(small_run / "run" / "config.yaml", tmp_path)
     with pytest.raises(StorageError, match="dist-gat train"):
         explain(tmp_path, "u3")
