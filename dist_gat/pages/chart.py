@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 560, 230
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 62, 30, 12, 30
 MAX_POINTS = 400  # of a curve; more can't be told apart at this width
-NUM_TICKS = 4
+NUM_TICKS = 6  # at most, and about half as many at least
 # Okabe and Ito's palette, which colour-blind people can tell apart
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 
@@ -66,7 +66,7 @@ def line_chart(curves: Mapping[str, Curve], x_labels: Mapping[float, str] | None
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within a range, some `NUM_TICKS` of them."""
+    """Multiples of 1, 2 or 5 times a power of ten within a range."""
     rough = (high - low) / NUM_TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
