@@ -50,7 +50,7 @@ def explain_item(
     assert near.in_degree[USER_AT], "every user of a prepared data set has a training interaction"
     input_SE = run.input_rows(near.nodes)
     encoded = run.encode(near, input_SE)
-    score, saved_TR = score_of(run, encoded.rows_NR), run.rows_of("representation", targets)
+    score, saved_TR = score_of(run, encoded.rows_NR), run.representations(targets)
     names = Names(run.saved, near)
     interactions = heaviest_edges(encoded.alphas, near, USER_AT, top)
     return {

@@ -2,7 +2,7 @@
 
 No worker is started, and embedding rows are read for the nodes that are asked for, part by part.
 
-Shape legend: n nodes asked for, S nodes of a sub-graph, E embedding size.
+Shape legend: n nodes asked for, E embedding size, R representation size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.nn.encoder import Encoded
 from dist_gat.nn.recommender import Recommender, build_recommender, messages_need_degree
-from dist_gat.nn.weights import load_dense, load_tensors, part_file
+from dist_gat.nn.weights import load_dense, load_rows, part_file
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
 from dist_gat.storage import MANIFEST, sha256_of
@@ -48,20 +48,24 @@ class TrainedRun:
 
     def input_rows(self, nodes: np.ndarray) -> Tensor:
         """[n, E]: ID embeddings and projected features, what the first layer reads."""
-        embedding = self.rows_of("embedding", nodes)
+        embedding = self._read("embedding", self.config.model.embedding_size, nodes)
         with torch.no_grad():
             return self.model.encoder.input_rows(embedding, gather_features(self.store, nodes))
 
-    def rows_of(self, name: str, nodes: np.ndarray) -> Tensor:
-        """[n, …]: the `embedding` or `representation` of nodes, as saved."""
-        part_of = self.saved.ranges.part_of(nodes)
-        order, rows = [], []
+    def representations(self, nodes: np.ndarray) -> Tensor:
+        """[n, R]: the rows that `recommend` multiplies."""
+        return self._read("representation", self.saved.manifest["representation_size"], nodes)
+
+    def _read(self, name: str, size: int, nodes: np.ndarray) -> Tensor:
+        """[n, size] saved rows of nodes, in float32 as evaluation has them whatever training used."""
+        starts, part_of = self.saved.ranges.starts, self.saved.ranges.part_of(nodes)
+        rows = torch.empty(len(nodes), size)
         for part in np.unique(part_of):
+            whole = torch.empty(int(starts[part + 1] - starts[part]), size)
+            load_rows(part_file(self.saved.folder, part), {name: whole})
             mine = np.flatnonzero(part_of == part)
-            tensor = load_tensors(part_file(self.saved.folder, part))[name]
-            rows.append(tensor[torch.from_numpy(nodes[mine] - self.saved.ranges.starts[part])])
-            order.append(mine)
-        return torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order)))]
+            rows[torch.from_numpy(mine)] = whole[torch.from_numpy(nodes[mine] - starts[part])]
+        return rows
 
     def encode(self, neighborhood: Neighborhood, input_SE: Tensor) -> Encoded:
         """Representations of the targets and the attention of every layer; see `encode_targets`."""

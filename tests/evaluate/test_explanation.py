@@ -34,11 +34,14 @@ def test_the_best_new_item_is_explained_with_the_score_that_recommend_gives(
     assert explanation["saved_score"] == pytest.approx(best["score"], abs=1e-6)
 
 
-@pytest.mark.parametrize("scoring", ["additive_v2", "degree", "uniform"])
-def test_any_item_has_its_saved_score(small_run: Path, tmp_path: Path, scoring: str) -> None:
+@pytest.mark.parametrize(
+    ("scoring", "precision"), [("additive_v2", "float32"), ("degree", "float32"), ("dot", "float64")]
+)
+def test_any_item_has_its_saved_score(small_run: Path, tmp_path: Path, scoring: str, precision: str) -> None:
     """A run that another configuration trained, moved elsewhere since, on the same data set."""
     config = recipe(small_run, scoring=scoring, combination="concat", decoder={"kind": "dot"})
-    train(config.model_copy(update={"run": str(tmp_path / "first")}))
+    settings = config.train.model_copy(update={"precision": precision})
+    train(config.model_copy(update={"run": str(tmp_path / "first"), "train": settings}))
     moved = shutil.move(tmp_path / "first", tmp_path / "second")
     for user, item in (("u3", "i7"), ("u149", "i0")):
         found = explain(moved, user, item)
