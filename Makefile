@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG := configs/ml-100k.yaml
 
-.PHONY: demo test faults lint clean
+.PHONY: demo test faults bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dist-gat data fetch movielens-100k
@@ -23,6 +23,11 @@ test: $(VENV)/.installed-dev
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
+
+# BENCH="--data FOLDER" adds the lines on Gowalla; `python -m benchmarks.NAME` runs one benchmark
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ from dist_gat.data.synthetic import write_synthetic
 from dist_gat.evaluate.baselines import evaluate_baseline
 from dist_gat.evaluate.evaluator import evaluate_worker
 from dist_gat.evaluate.explanation import explain_item
-from dist_gat.evaluate.saved_model import open_model, recommend_items
+from dist_gat.evaluate.saved_model import check_run_folder, open_model, recommend_items
 from dist_gat.evaluate.trained_run import EVALUATION_FILE, RunSource, locate_run, model_digest, open_trained_run
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
@@ -36,11 +36,13 @@ from dist_gat.launcher.launch import run_job
 from dist_gat.pages.explanation_page import explanation_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
-from dist_gat.storage import write_text
+from dist_gat.storage import refuse_links_out, write_text
 from dist_gat.train.archive import open_archive
 from dist_gat.train.resume import check_resume
 from dist_gat.train.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.train.trainer import train_worker
+
+Progress = Callable[[str], None]
 
 __all__ = [
     "doctor",
@@ -56,7 +58,11 @@ __all__ = [
 ]
 
 
-def prepare(config: Config, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
+def _be_silent(message: str) -> None:
+    pass
+
+
+def prepare(config: Config, progress: Progress = _be_silent) -> dict[str, Any]:
     """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
 
     Raises `DataError` on bad input, and writes nothing then.
@@ -66,18 +72,21 @@ def prepare(config: Config, progress: Callable[[str], None] = lambda message: No
     return {**report, "seconds": time.perf_counter() - started}
 
 
-def train(config: Config, quiet: bool = True) -> dict[str, Any]:
+def train(config: Config, quiet: bool = True, verify: bool = False, progress: Progress = _be_silent) -> dict[str, Any]:
     """Train on the workers of `config.launch`; writes checkpoints, TensorBoard logs and the saved model to
     `config.run_folder`. Goes on from the newest checkpoint that is there.
 
     Returns epochs, steps, the best epoch, its validation metrics, the history of validations, the loss of
     every step, seconds, `resumed_from`, a step or None, and `stopped`: whether a signal ended the run early, in
-    which case there is a checkpoint but no saved model. Raises `StorageError` where the data set is not
-    prepared, a checkpoint is damaged or another run holds the folder, `ConfigError` where the checkpoints
-    belong to other settings, `TrainingError` where a number is not finite, `ClusterError` where a worker fails.
+    which case there is a checkpoint but no saved model. Before any worker starts, the files of the data set are
+    checked: size and ends, and with `verify` the SHA-256 of them whole. Raises `StorageError` where the data set
+    is not prepared or damaged, a checkpoint is damaged or another run holds the folder, `ConfigError` where the
+    checkpoints belong to other settings or the run would replace a folder that is none of ours, `TrainingError`
+    where a number is not finite, `ClusterError` where a worker fails.
     """
     started = time.perf_counter()
-    prepared = open_prepared(config.data.prepared)
+    check_run_folder(config.run_folder)
+    prepared = open_prepared(config.data.prepared, verify, progress)
     with lock_run(config.run_folder):
         archive = open_archive(config.run_folder, config.checkpoint)
         if config.checkpoint.resume == "restart":
@@ -91,16 +100,19 @@ def train(config: Config, quiet: bool = True) -> dict[str, Any]:
     return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
 
 
-def evaluate(config: Config, quiet: bool = True) -> dict[str, Any]:
+def evaluate(
+    config: Config, quiet: bool = True, verify: bool = False, progress: Progress = _be_silent
+) -> dict[str, Any]:
     """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines on `test`.
 
-    Also written to `evaluation.json` in the run folder, where `report` finds it.
-
-    Raises `StorageError` where there is no saved model of this data set.
+    Also written to `evaluation.json` in the run folder, where `report` finds it. The files of model and data set are
+    checked as in `train`. Raises `StorageError` where there is no saved model of this data set, or where one of them is
+    damaged.
     """
     started = time.perf_counter()
-    open_model(config.run_folder / "model")
-    prepared = open_prepared(config.data.prepared)
+    check_run_folder(config.run_folder)
+    open_model(config.run_folder / "model", verify, progress)
+    prepared = open_prepared(config.data.prepared, verify, progress)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
     split = "test" if prepared.num_edges("test") else "valid"
     if config.evaluate.baselines:
@@ -113,21 +125,24 @@ def evaluate(config: Config, quiet: bool = True) -> dict[str, Any]:
     return result
 
 
-def recommend(model: str | Path, users: Sequence[Any], k: int = 10) -> pl.DataFrame:
+def recommend(
+    model: str | Path, users: Sequence[Any], k: int = 10, verify: bool = False, progress: Progress = _be_silent
+) -> pl.DataFrame:
     """The K best new items of each user: columns user_id, item_id, score, rank[, title].
 
-    `model` is a run folder or the model folder in it; nothing else is read. Raises `DataError` for an
-    unknown user.
+    `model` is a run folder or the model folder in it; nothing else is read. Its files are checked as in `train`.
+    Raises `DataError` for an unknown user, `StorageError` for a damaged model.
     """
     folder = Path(model)
     if (folder / "model").is_dir():
+        refuse_links_out(folder)
         folder = folder / "model"
-    return recommend_items(open_model(folder), [str(user) for user in users], k)
+    return recommend_items(open_model(folder, verify, progress), [str(user) for user in users], k)
 
 
 def explain(
     run: RunSource, user: Any, item: Any = None, top: int = 10, html: str | Path | None = None,
-    overrides: Sequence[str] = (), progress: Callable[[str], None] = lambda message: None,
+    overrides: Sequence[str] = (), progress: Progress = _be_silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Which of a user's interactions, and which users behind them, the attention weighs for an item.
 
@@ -144,7 +159,7 @@ def explain(
 
 def report(
     run: RunSource, html: str | Path | None = None, overrides: Sequence[str] = (),
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = _be_silent,
 ) -> Path:  # fmt: skip
     """Write the page of a run, `report.html` in its folder by default: curves, results, attention, configuration.
 

@@ -12,19 +12,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dist_gat.errors import ConfigError
+from dist_gat.recipe import dump_yaml, parse_yaml, read_yaml
 
 PositiveInt = Annotated[int, Field(gt=0)]
+
+
+def _no_nul(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("the name of a file has no NUL byte")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_no_nul)]
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
     """Base of every section: immutable, and strict about the names of its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ColumnsConfig(Section):
@@ -55,19 +64,21 @@ class SplitConfig(Section):
 class FeatureConfig(Section):
     """A table of numeric input features of one node type, keyed by external ID."""
 
-    path: str
+    path: FileName
     id_column: str
     columns: list[str] = Field(min_length=1)
 
 
 class DataConfig(Section):
-    """Where the interactions come from. Relative file names are below `path`."""
+    """Where the interactions come from. Relative file names are below `path`; absolute ones and `..` are taken as they
+    stand, since a recipe is yours.
+    """
 
-    path: str = "."
-    interactions: str | None = None
-    train: str | None = None
-    valid: str | None = None
-    test: str | None = None
+    path: FileName = "."
+    interactions: FileName | None = None
+    train: FileName | None = None
+    valid: FileName | None = None
+    test: FileName | None = None
     format: Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn"] = "auto"
     separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
     columns: ColumnsConfig = ColumnsConfig()
@@ -77,7 +88,7 @@ class DataConfig(Section):
     user_features: FeatureConfig | None = None
     item_features: FeatureConfig | None = None
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
-    prepared: str = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+    prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
 
     @model_validator(mode="after")
     def _files_match_split(self) -> DataConfig:
@@ -231,7 +242,7 @@ class Config(Section):
 
     name: str
     seed: int = Field(0, ge=0, lt=2**63)
-    run: str = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
+    run: FileName = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
     data: DataConfig
     parts: PartsConfig = PartsConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -272,6 +283,8 @@ class Config(Section):
 
 
 RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+MAX_ERRORS = 10  # that one message explains
+MAX_SHOWN = 80  # characters of a wrong value in a message
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -280,12 +293,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Values of overrides are YAML scalars, lists or maps. Raises `ConfigError` with the key, what was
     expected and, for an unknown key, the nearest valid name.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; recipes are in configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path}: not valid YAML: {err}") from None
+    tree = read_yaml(Path(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a map of settings at the top level, found {type(tree).__name__}")
     for override in overrides:
@@ -298,22 +306,21 @@ def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as err:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in err.errors())) from None
+        errors = err.errors()
+        more = f"; and {len(errors) - MAX_ERRORS} more" if len(errors) > MAX_ERRORS else ""
+        raise ConfigError(f"{where}: " + "; ".join(map(_explain, errors[:MAX_ERRORS])) + more) from None
 
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override '{override}': expected key=value, for example model.embedding_size=128")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as err:
-        raise ConfigError(f"override '{override}': the value is not valid YAML: {err}") from None
+    value = parse_yaml(text, f"override '{override}': the value")
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
@@ -330,7 +337,7 @@ def _explain(error: Any) -> str:
     key = ".".join(location)
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(error["input"], dict) or not key else f" (got {error['input']!r})"
+        got = "" if isinstance(error["input"], dict) or not key else f" (got {repr(error['input'])[:MAX_SHOWN]})"
         return f"{key}: {message}{got}" if key else message
     prefix = ".".join(location[:-1])
     valid = all_keys()

@@ -4,9 +4,31 @@ Every message says what is wrong, where, what was expected and what to do next. 
 inside dist_gat are `assert`s; everything that a user, a file or a cluster can cause is one of these.
 """
 
+from __future__ import annotations
+
+import unicodedata
+
+JOINERS = "\u200c\u200d"  # invisible, but Persian and emoji need them
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """`text` for a terminal: what is not text (control characters, so ANSI sequences; lone surrogates; marks that
+    turn the direction of writing) as visible backslash escapes, but for the characters in `keep`."""
+    return "".join(ch if _is_text(ch) or ch in keep else repr(ch)[1:-1] for ch in text)
+
+
+def _is_text(ch: str) -> bool:
+    return ch in JOINERS or unicodedata.category(ch) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
 
 class DistGatError(Exception):
-    """Base of all errors that dist_gat raises on purpose; the command line prints them without a traceback."""
+    """Base of all errors that dist_gat raises on purpose; the command line prints them without a traceback.
+
+    A message may quote a file, so it is made printable here, once.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(DistGatError, ValueError):

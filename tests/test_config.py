@@ -85,6 +85,9 @@ def test_an_override_may_contain_equal_signs(recipe: Path) -> None:
         ("model.num_heads", "expected key=value"),
         ("=3", "expected key=value"),
         ("model.num_heads=[1", "the value is not valid YAML"),
+        ("model.num_heads=!!python/name:os.system", "tag tag:yaml.org,2002:python/name"),
+        ("model={num_heads: 1, num_heads: 2}", "the key 'num_heads' again"),
+        (f"model.num_heads={'[' * 5000}", "nested too deeply"),
         ("name.first=x", "'name' is a value, not a section"),
     ],
 )
@@ -128,6 +131,10 @@ def test_every_wrong_key_is_named_at_once(recipe: Path) -> None:
         ("sampling.fanouts=3", "sampling.fanouts: Input should be a valid list"),
         ("model.scoring=cosine", "model.scoring: Input should be 'dot'"),
         ("train.learning_rate=.nan", "train.learning_rate"),
+        ("train.learning_rate=.inf", "train.learning_rate: Input should be a finite number"),
+        ('data.prepared="a\\0b"', "data.prepared: the name of a file has no NUL byte"),
+        ("data.min_weight=-.inf", "data.min_weight: Input should be a finite number"),
+        ("model.negative_slope=.nan", "model.negative_slope: Input should be a finite number (got nan)"),
         ("data.split.test_ratio=1.0", "data.split.test_ratio: Input should be less than 1"),
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
         ("seed=18446744073709551616", "seed: "),
@@ -152,6 +159,16 @@ def test_a_file_that_is_no_map_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     refused(path, [], "bad.yaml: ")
+
+
+def test_a_long_list_of_errors_is_cut(recipe: Path) -> None:
+    recipe.write_text(yaml.safe_dump({**MINIMAL, **{f"key{n}": "x" * 100 for n in range(5000)}}))
+    with pytest.raises(ConfigError, match=r"unknown key key1005; .*; and 4990 more$"):
+        load_config(recipe)
+    refused(recipe, ["seed=" + "x" * 1000])
+    with pytest.raises(ConfigError) as caught:
+        parsed(seed="x" * 1000)
+    assert len(str(caught.value)) < 250
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

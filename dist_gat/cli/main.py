@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from dist_gat.cli.output import make_table, open_output
 from dist_gat.config import RANKING_METRICS, load_config
@@ -28,6 +29,7 @@ RunPath = Annotated[Path, typer.Argument(help="a run folder, or the recipe of a 
 # as after SIGTERM
 STOPPED = 143
 
+Verify = Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file that is read, first")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]
 
 
@@ -70,6 +72,7 @@ def train(
     config: ConfigPath,
     overrides: Overrides = None,
     profile: Annotated[bool, typer.Option(help="record 20 steps for Perfetto and name the bottleneck")] = False,
+    verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
     """Train on the workers of the `launch` section and save the model of the best epoch.
@@ -83,7 +86,7 @@ def train(
         settings = load_config(config, [*(overrides or []), *extra])
         started_by = "Ray" if settings.launch.launcher == "ray" else "local"
         output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
-        result = api.train(settings, quiet=False)
+        result = api.train(settings, quiet=False, verify=verify, progress=output.progress)
         if result["stopped"]:
             output.result(result, notes=f"stopped and saved at step {result['steps']}; the same command goes on")
             raise typer.Exit(STOPPED)
@@ -103,6 +106,7 @@ def evaluate(
     config: ConfigPath,
     overrides: Overrides = None,
     baseline: Annotated[list[str] | None, typer.Option(help="popularity or itemknn; may be repeated")] = None,
+    verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank all items for every user, exactly, and print Recall, Precision, NDCG, MRR and hit rate."""
@@ -112,7 +116,7 @@ def evaluate(
     with open_output(as_json) as output:
         settings = load_config(config, [*(overrides or []), *extra])
         output.progress(f"ranking all items for every user with {settings.launch.num_workers} workers")
-        result = api.evaluate(settings, quiet=False)
+        result = api.evaluate(settings, quiet=False, verify=verify, progress=output.progress)
         split = "test" if "test" in result else "valid"
         shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
         shown[settings.name] = result[split]
@@ -127,13 +131,14 @@ def recommend(
     model: Annotated[Path, typer.Argument(help="a run folder, or the model folder in it")],
     user: Annotated[list[str], typer.Option(help="a user's ID as in the input; may be repeated")],
     k: Annotated[int, typer.Option(min=1, help="items a user")] = 10,
+    verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the best new items for users, from the saved model alone."""
     from dist_gat import api
 
     with open_output(as_json) as output:
-        table = api.recommend(model, user, k)
+        table = api.recommend(model, user, k, verify, output.progress)
         rows = [list(row) for row in table.rows()]
         result = {"recommendations": table.to_dicts()}
         output.result(result, make_table("recommendations", table.columns, rows))
@@ -276,7 +281,7 @@ def main() -> None:
         app()
     except DistGatError as err:
         Console(stderr=True, highlight=False).print("error:", style="bold red", end=" ")
-        Console(stderr=True, highlight=False).print(str(err), markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(Text(str(err)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from dist_gat.errors import printable
 
 
 class Output:
@@ -32,11 +34,11 @@ class Output:
         for table in tables:
             self.console.print(table)
         if notes:
-            self.console.print(notes, soft_wrap=True)
+            self.console.print(Text(printable(notes)), soft_wrap=True)
 
     def progress(self, message: str) -> None:
         """One line of progress, on standard error."""
-        Console(stderr=True, highlight=False).print(f"  {escape(message)}")
+        Console(stderr=True, highlight=False).print(Text(f"  {printable(message)}"))
 
 
 @contextmanager
@@ -59,11 +61,12 @@ def open_output(as_json: bool) -> Iterator[Output]:
 
 
 def make_table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
-    """A table; numbers are set right, floats with four digits, text is escaped."""
-    table = Table(title=title, title_justify="left", min_width=len(title))
+    """A table; numbers are set right, floats with four digits; text stays as it is, but for what a terminal obeys."""
+    table = Table(title=Text(printable(title)), title_justify="left", min_width=len(title))
     for number, column in enumerate(columns):
         numeric = all(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*[f"{cell:.4f}" if isinstance(cell, float) else escape(str(cell)) for cell in row])
+        texts = [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+        table.add_row(*[Text(printable(text, keep="")) for text in texts])
     return table

@@ -14,6 +14,11 @@ NUM_EXAMPLES = 3
 MAX_SHOWN = 60  # characters of a value in a message
 
 
+def shown(value: object) -> str:
+    """A value of a file as messages quote it: on one line, and not long."""
+    return _shorten(repr(value))
+
+
 @dataclass(frozen=True)
 class BadRows:
     """Rows of one file that share a fault."""

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from dist_gat.config import DataConfig
-from dist_gat.data.bad_rows import NUM_EXAMPLES
+from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
 from dist_gat.data.given_split import read_given_splits, split_files
 from dist_gat.data.side_table import read_features, read_titles
 from dist_gat.data.split import SPLITS, split_interactions
@@ -100,7 +100,7 @@ def _drop_cold_users(
         num_cold = len(table) - len(warm[split])
         if num_cold and config.split.method == "files" and not config.skip_bad_rows:
             cold = table.join(tables["train"], on="user_id", how="anti")["user_id"].unique().sort()
-            examples = ", ".join(map(repr, cold.head(NUM_EXAMPLES)))
+            examples = ", ".join(map(shown, cold.head(NUM_EXAMPLES)))
             raise DataError(
                 f"{split_files(config)[split]}: {num_cold} rows of {len(cold)} users without a training row, for "
                 f"example {examples}; expected users of the train file; correct the files, or drop and count such rows "

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from dist_gat.config import DataConfig
-from dist_gat.data.bad_rows import NUM_EXAMPLES
+from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
 from dist_gat.data.source import open_source
 from dist_gat.data.split import SPLITS
 from dist_gat.data.table import IDS, read_table
@@ -73,4 +73,4 @@ def _with_one_type(tables: dict[str, pl.DataFrame], name: str, config: DataConfi
 
 def _examples(pairs: pl.DataFrame) -> str:
     rows = pairs.select(IDS).sort(IDS).head(NUM_EXAMPLES).iter_rows()
-    return ", ".join(f"(user {user!r}, item {item!r})" for user, item in rows)
+    return ", ".join(f"(user {shown(user)}, item {shown(item)})" for user, item in rows)

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from dist_gat.config import DataConfig, FeatureConfig
-from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows
+from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows, shown
 from dist_gat.data.source import ROW, SUFFIXES, RawTable, missing_column, open_source, read_columns, read_header
-from dist_gat.data.table import bad_values, checked_ids
+from dist_gat.data.table import bad_ids, bad_values, checked_ids, refuse_line_breaks
 from dist_gat.data.values import parse_numbers
 from dist_gat.data.vocabulary import encode
 from dist_gat.errors import DataError
@@ -25,6 +25,8 @@ def read_features(
     `feature`, for messages. Raises `DataError`, for example for a value that is not a finite number.
     """
     raw = _read_raw(config, feature, setting)
+    for name in feature.columns:
+        refuse_line_breaks(raw.source, raw.frame, name)
     numbers = [parse_numbers(raw.frame[name]) for name in feature.columns]
     bad = [
         bad_values(raw.frame, name, column.is_null(), f"{name} is not a finite number", "a number in every row")
@@ -49,9 +51,11 @@ def read_titles(
     title = title.set((title == "").fill_null(True), None)
     table, dropped = _keyed(raw, feature, config, [title], [])
     index = _index(raw, table, feature, vocabulary)
-    titles = np.full(len(vocabulary), None, dtype=object)
-    titles[index[index >= 0]] = table[name].to_numpy()[index >= 0]
-    return pl.Series("title", titles, dtype=pl.String), dropped
+    known = pl.DataFrame({"index": index, "title": table[name]})
+    titles = pl.DataFrame({"index": np.arange(len(vocabulary))}).join(
+        known, on="index", how="left", maintain_order="left"
+    )
+    return titles["title"], dropped
 
 
 def _read_raw(config: DataConfig, feature: FeatureConfig, setting: str) -> RawTable:
@@ -80,11 +84,12 @@ def _keyed(
 ) -> tuple[pl.DataFrame, int]:
     """The usable rows, one for each ID, and the number of others, which are an error unless they may be skipped."""
     key = feature.id_column
+    refuse_line_breaks(raw.source, raw.frame, key)
     ids = checked_ids(raw.source, raw.frame[key])
     again = ids.is_not_null() & ~ids.is_first_distinct()
     bad = [
         *bad,
-        bad_values(raw.frame, key, ids.is_null(), f"{key} is empty", "an ID in every row"),
+        bad_ids(raw.frame, key, ids),
         bad_values(raw.frame, key, again, f"{key} again", "each ID once"),
     ]
     if raw.malformed is not None:
@@ -104,7 +109,7 @@ def _index(raw: RawTable, table: pl.DataFrame, feature: FeatureConfig, vocabular
     ids, texts = table[feature.id_column].cast(pl.String), vocabulary.cast(pl.String)
     index = encode(ids, texts)
     if not (index >= 0).any():
-        found, expected = (", ".join(map(repr, some.head(NUM_EXAMPLES))) for some in (ids, texts))
+        found, expected = (", ".join(map(shown, some.head(NUM_EXAMPLES))) for some in (ids, texts))
         raise DataError(
             f"{raw.source.path}: column '{feature.id_column}' has no ID of the interactions; it has {found}, "
             f"they have {expected}; "

@@ -5,6 +5,7 @@ No value is judged here. Text formats give every column as String; parquet keeps
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows
+from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, shown
+from dist_gat.data.parquet import read_parquet
 from dist_gat.errors import DataError
 
+MAX_NAMES = 20  # columns that a message names
+MAX_REASON = 300  # characters of another library's message
 ROW = "row"  # the column of row numbers in a RawTable
 SUFFIXES = {
     ".parquet": "parquet",
@@ -70,8 +74,12 @@ class RawTable:
 
 def open_source(path: Path, format: str, separator: str | None) -> Source:
     """Settle the format of a file. `auto` goes by the suffix. Raises `DataError`."""
-    if not path.is_file():
-        found = "is a folder, not a file" if path.is_dir() else "no such file"
+    try:
+        is_file, is_folder, is_there = path.is_file(), path.is_dir(), path.exists()
+    except OSError as err:
+        raise DataError(f"{path}: can't be read: {err}; check the file's name and its permissions") from None
+    if not is_file:
+        found = "is a folder, not a file" if is_folder else "is no regular file" if is_there else "no such file"
         raise DataError(f"{path}: {found}; check data.path and the file names in the data section")
     if format == "auto":
         if path.suffix not in SUFFIXES:
@@ -97,25 +105,28 @@ def read_header(source: Source) -> dict[str, str]:
         if source.format == "parquet":
             names = pa_parquet.read_schema(source.path).names
         else:
-            # a bad row must not fail the header: reading the columns reports it with its number
-            options = pa_csv.ParseOptions(delimiter=source.separator, invalid_row_handler=lambda row: "skip")
-            with pa_csv.open_csv(source.path, parse_options=options) as reader:
-                names = reader.schema.names
-    except (ValueError, OSError, pa.ArrowException) as err:
+            # not Arrow, which parses a block of rows for it: a bad one is for `read_columns` to report
+            with source.path.open(encoding="utf-8-sig", newline="") as file:
+                names = next((row for row in csv.reader(file, delimiter=source.separator) if row), [])
+    except (ValueError, OSError, csv.Error, pa.ArrowException) as err:
         raise _unreadable(source, err) from None
+    if not names:
+        raise DataError(f"{source.path}: the file has no line with the names of columns; expected one first")
     header: dict[str, str] = {}
     for name in names:
         plain = name.partition(":")[0] if source.format == "recbole" else name
         if plain in header:
-            raise DataError(f"{source.path}: two columns are named '{plain}'; rename or remove one of them")
+            raise DataError(f"{source.path}: two columns are named {shown(plain)}; rename or remove one of them")
         header[plain] = name
     return header
 
 
 def missing_column(source: Source, header: Mapping[str, str], name: str, setting: str) -> DataError:
     """The error for a column that a file lacks. `setting` is the key that would name another column."""
-    message = f"{source.path}: no column '{name}'; found {', '.join(map(repr, header))}"
     (first, *others) = header
+    more = f" and {len(header) - MAX_NAMES} more" if len(header) > MAX_NAMES else ""
+    found = ", ".join(map(shown, list(header)[:MAX_NAMES])) + more
+    message = f"{source.path}: no column '{name}'; found {found}"
     separators = [mark for mark in ",;\t|" if mark in first]
     if source.is_text and not others and separators:
         return DataError(
@@ -131,12 +142,12 @@ def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
         if source.format == "lightgcn":
             return RawTable(source, _read_lightgcn(source.path), None)
         if source.format == "parquet":
-            table = pa_parquet.ParquetFile(source.path).read(columns=list(columns.values()))
-            table.validate(full=True)  # polars trusts the bytes of a text column
-            malformed = None
+            table, malformed = read_parquet(source.path, list(columns.values())), None
         else:
             table, malformed = _read_separated(source, list(columns.values()))
-        frame = pl.DataFrame(pl.from_arrow(table)).select(pl.col(raw).alias(new) for new, raw in columns.items())
+        frame = table.select(pl.col(raw).alias(new) for new, raw in columns.items())
+    except DataError:
+        raise
     except (ValueError, OSError, pa.ArrowException, pl.exceptions.PolarsError) as err:
         raise _unreadable(source, err) from None
     rows = np.arange(1, len(frame) + 1)
@@ -146,7 +157,7 @@ def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
     return RawTable(source, frame.with_columns(pl.Series(ROW, rows, dtype=pl.Int64)), malformed)
 
 
-def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | None]:
+def _read_separated(source: Source, names: list[str]) -> tuple[pl.DataFrame, BadRows | None]:
     """The named columns as text, and the rows that have another number of fields than the header."""
     convert = pa_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string()))
 
@@ -156,12 +167,17 @@ def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | No
         return pa_csv.read_csv(source.path, read_options=options, parse_options=parse, convert_options=convert)
 
     try:
-        return read(threaded=True, handler=None), None
-    except pa.ArrowInvalid:  # which row, only a single thread can tell
+        return pl.DataFrame(pl.from_arrow(read(threaded=True, handler=None))), None
+    except pa.ArrowInvalid:  # which row, only a single thread can tell, and only of rows that are text
+        with source.path.open(encoding="utf-8") as file:
+            while file.read(1 << 20):
+                pass
         rows: list[int] = []
         texts: list[str] = []
 
         def note(row: Any) -> str:
+            if "\n" in row.text.strip():
+                swallowed.append(row.number)
             rows.append(row.number)
             if len(texts) < NUM_EXAMPLES:
                 texts.append(f"{row.actual_columns} fields in {row.text!r}")
@@ -169,22 +185,19 @@ def _read_separated(source: Source, names: list[str]) -> tuple[Any, BadRows | No
             return "skip"
 
         num_fields: list[int] = []
+        swallowed: list[int] = []
         table = read(threaded=False, handler=note)
-        return table, BadRows("wrong number of fields", f"{num_fields[0]} as in the header", np.array(rows), texts)
+        if swallowed:
+            raise unclosed_quote(source, swallowed[0]) from None
+        return pl.DataFrame(pl.from_arrow(table)), BadRows(
+            "wrong number of fields", f"{num_fields[0]} as in the header", np.array(rows), texts
+        )
 
 
 def _read_lightgcn(path: Path) -> pl.DataFrame:
     """Lines of a user and its items, as (user_id, item_id, ROW); a user without items gives no row."""
-    # no line holds a newline, so with it as the separator every line is one field
-    lines = pl.read_csv(
-        path,
-        has_header=False,
-        separator="\n",
-        new_columns=["line"],
-        quote_char=None,
-        infer_schema=False,
-        glob=False,
-    )
+    # not polars' own reader, which would unpack a compressed file, of any size
+    lines = pl.DataFrame({"line": path.read_text(encoding="utf-8-sig").split("\n")})
     return (
         lines.with_row_index(ROW, offset=1)
         .select(pl.col(ROW).cast(pl.Int64), pl.col("line").str.extract_all(r"\S+").alias("ids"))
@@ -194,9 +207,17 @@ def _read_lightgcn(path: Path) -> pl.DataFrame:
     )
 
 
+def unclosed_quote(source: Source, row: int) -> DataError:
+    """The error for a row of several lines, which must not be dropped as one: nobody knows how many it holds."""
+    return DataError(
+        f"{source.path}: row {row} goes over several lines ({source.counting}): a quote that opens there and isn't "
+        "closed hides the rows that follow; expected one line; close or remove the quote"
+    )
+
+
 def _unreadable(source: Source, err: Exception) -> DataError:
     expected = "a whole parquet file" if source.format == "parquet" else f"a {source.format} table in UTF-8"
     return DataError(
-        f"{source.path}: can't be read as {source.format}: {str(err).strip()}; expected {expected}; "
+        f"{source.path}: can't be read as {source.format}: {str(err).strip()[:MAX_REASON]}; expected {expected}; "
         "if it has another format set data.format, else write it again"
     )

@@ -8,8 +8,8 @@ import polars as pl
 
 from dist_gat.config import ColumnsConfig, DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows
-from dist_gat.data.source import ROW, Source, missing_column, open_source, read_columns, read_header
-from dist_gat.data.values import is_id_type, narrow_ids, parse_datetimes, parse_ids, parse_numbers
+from dist_gat.data.source import ROW, Source, missing_column, open_source, read_columns, read_header, unclosed_quote
+from dist_gat.data.values import MAX_ID_BYTES, is_id_type, narrow_ids, parse_datetimes, parse_ids, parse_numbers
 from dist_gat.errors import DataError
 
 ALIASES = {
@@ -68,15 +68,26 @@ def check_columns(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, li
         if name == ROW:
             continue
         column = frame[name]
-        if name == "weight":
-            good, found, expected = parse_numbers(column), "weight is not a finite number", "a number"
-        elif name == "datetime":
-            good, found, expected = parse_datetimes(column), "datetime can't be read", "epoch seconds or ISO 8601"
+        refuse_line_breaks(source, frame, name)
+        if name in IDS:
+            good = checked_ids(source, column)
+            bad.append(bad_ids(frame, name, good))
+        elif name == "weight":
+            good = parse_numbers(column)
+            bad.append(bad_values(frame, name, good.is_null(), "weight is not a finite number", "a number"))
         else:
-            good, found, expected = checked_ids(source, column), f"{name} is empty", "an ID in every row"
+            good = parse_datetimes(column)
+            bad.append(bad_values(frame, name, good.is_null(), "datetime can't be read", "epoch seconds or ISO 8601"))
         parsed.append(good.alias(name))
-        bad.append(bad_values(frame, name, good.is_null(), found, expected))
     return pl.DataFrame(parsed), bad
+
+
+def refuse_line_breaks(source: Source, frame: pl.DataFrame, name: str) -> None:
+    """Raise `DataError` where a field of separated text goes over several lines: see `unclosed_quote`."""
+    if source.separator:
+        rows = frame.filter(pl.col(name).str.contains("\n", literal=True))[ROW]
+        if len(rows):
+            raise unclosed_quote(source, rows[0])
 
 
 def checked_ids(source: Source, column: pl.Series) -> pl.Series:
@@ -87,6 +98,14 @@ def checked_ids(source: Source, column: pl.Series) -> pl.Series:
             "write the IDs as text"
         )
     return parse_ids(column)
+
+
+def bad_ids(frame: pl.DataFrame, name: str, ids: pl.Series) -> BadRows:
+    """The rows of a raw frame whose `ids`, parsed, are null."""
+    bad = frame[name].filter(ids.is_null())
+    has_text = bad.dtype == pl.String and (bad.str.strip_chars() != "").any()
+    found = f"{name} is empty, too long or has a NUL byte" if has_text else f"{name} is empty"
+    return bad_values(frame, name, ids.is_null(), found, f"an ID of 1 to {MAX_ID_BYTES} bytes in every row")
 
 
 def bad_values(frame: pl.DataFrame, name: str, is_bad: pl.Series, found: str, expected: str) -> BadRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+MAX_ID_BYTES = 4096
 MAX_EPOCH_S = 9.2e12  # beyond it microseconds overflow 64 bits
 ISO_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d", "%Y-%m-%dT%H:%M")
 ISO_FORMAT_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
@@ -15,13 +16,14 @@ def is_id_type(dtype: pl.DataType) -> bool:
 
 
 def parse_ids(column: pl.Series) -> pl.Series:
-    """IDs of the same type (String for categories), null where null, NaN or blank."""
+    """IDs of the same type (String for categories), null where null, NaN, blank, too long, or with a NUL byte."""
     if column.dtype.is_integer():
         return column
     if column.dtype.is_float():
         return column.fill_nan(None)
     text = column.cast(pl.String)
-    return text.set(text.str.strip_chars() == "", None)
+    is_bad = (text.str.strip_chars() == "") | (text.str.len_bytes() > MAX_ID_BYTES)
+    return text.set(is_bad | text.str.contains("\0", literal=True), None)
 
 
 def narrow_ids(text: pl.Series) -> pl.Series:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
+from dist_gat.data.bad_rows import shown
 from dist_gat.errors import DataError
 
 MAX_CANDIDATES = 10_000  # IDs compared with a mistyped one
@@ -36,5 +37,6 @@ def parse_id(text: str, vocabulary: pl.Series) -> object:
         return vocabulary[int(found[0])]
     candidates = texts.filter(texts.str.starts_with(text[:1])).head(MAX_CANDIDATES).to_list()
     close = difflib.get_close_matches(text, candidates, n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else f"IDs look like {', '.join(texts.head(3))}"
-    raise DataError(f"unknown {vocabulary.name or 'ID'} '{text}' among {len(vocabulary)}; {hint}")
+    near, first = (", ".join(map(shown, some)) for some in (close, texts.head(3)))
+    hint = f"did you mean {near}?" if close else f"IDs look like {first}"
+    raise DataError(f"unknown {vocabulary.name or 'ID'} {shown(text)} among {len(vocabulary)}; {hint}")

@@ -10,6 +10,7 @@ ids/{user,item}.parquet        external IDs, node IDs, titles
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,26 @@ from torch import Tensor
 
 from dist_gat.config import Config, dump_config
 from dist_gat.data.vocabulary import parse_id
-from dist_gat.errors import ConfigError
+from dist_gat.errors import ConfigError, StorageError
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.shared_folder import shared_folder
-from dist_gat.graph.ranges import ITEM, USER, NodeRanges
+from dist_gat.graph.part import read_ids
+from dist_gat.graph.ranges import ITEM, USER, NodeRanges, read_ranges
 from dist_gat.nn.recommender import Recommender
 from dist_gat.nn.weights import load_tensors, part_file, save_dense, save_parts
 from dist_gat.sampling.store import GraphStore
-from dist_gat.storage import open_array, read_manifest, save_array
+from dist_gat.storage import (
+    MANIFEST,
+    open_array,
+    read_manifest,
+    refuse_foreign_folder,
+    refuse_links_out,
+    save_array,
+    verify_files,
+)
 
-FORMAT, VERSION = "dist_gat.model", 1
+FORMAT, VERSION = "dist_gat.model", 2
 REMEDY = "run `dist-gat train` to write the model anew"
 
 
@@ -68,23 +78,47 @@ class SavedModel:
     ranges: NodeRanges
 
     def ids(self, node_type: str) -> pl.DataFrame:
-        return pl.read_parquet(self.folder / "ids" / f"{node_type}.parquet")
+        return read_ids(self.folder, node_type, REMEDY)
 
     def representation(self, part: int) -> Tensor:
-        """[nodes of the part, R]"""
-        return load_tensors(part_file(self.folder, part))["representation"]
+        """[nodes of the part, R]. Raises `StorageError`."""
+        file = part_file(self.folder, part)
+        rows = load_tensors(file).get("representation")
+        expected = (int(np.diff(self.ranges.starts)[part]), self.manifest["representation_size"])
+        if rows is None or tuple(rows.shape) != expected:
+            found = "none" if rows is None else f"{list(rows.shape)}"
+            raise StorageError(f"{file}: expected representations {list(expected)}, found {found}; {REMEDY}")
+        return rows
 
     def known(self, part: int) -> Known:
-        names = (f"{part:04d}.indptr.npy", f"{part:04d}.items.npy")
-        return Known(*(np.asarray(open_array(self.folder / "known" / name)) for name in names))
+        """What each user of the part has met. Raises `StorageError`."""
+        folder, num_users = self.folder / "known", len(self.ranges.nodes_of_type(part, USER))
+        indptr = np.asarray(open_array(folder / f"{part:04d}.indptr.npy", ("int64",), (num_users + 1,), REMEDY))
+        items = np.asarray(open_array(folder / f"{part:04d}.items.npy", ("int64",), (int(indptr[-1]),), REMEDY))
+        return Known(indptr, items)
 
 
-def open_model(folder: str | Path) -> SavedModel:
-    """Open a model folder. Raises `StorageError`."""
+def open_model(
+    folder: str | Path, verify: bool = False, progress: Callable[[str], None] = lambda message: None
+) -> SavedModel:
+    """Open a model folder. Size and ends of its files are always checked, their whole SHA-256 with `verify`.
+
+    Raises `StorageError`.
+    """
     folder = Path(folder)
     manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
-    bounds = np.array(manifest["bounds"], dtype=np.int64)
-    return SavedModel(folder, manifest, NodeRanges(bounds, tuple(manifest["node_types"])))
+    ranges = read_ranges(manifest, folder / MANIFEST, REMEDY)
+    if not all(isinstance(manifest.get(k), t) for k, t in (("representation_size", int), ("data_fingerprint", str))):
+        raise StorageError(f"{folder / MANIFEST}: expected representation_size and data_fingerprint; {REMEDY}")
+    if verify:
+        verify_files(folder, manifest, REMEDY, progress)
+    return SavedModel(folder, manifest, ranges)
+
+
+def check_run_folder(run_folder: Path) -> None:
+    """Raise where a run would write or read outside its folder, or replace a `model` that is not one of ours."""
+    refuse_links_out(run_folder)
+    refuse_foreign_folder(run_folder / "model", FORMAT, "run", "dist-gat train")
 
 
 def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame:

@@ -5,7 +5,6 @@ Every step is vectorised; peak memory is a small multiple of the edge list.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from dist_gat.errors import ConfigError
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import ITEM, NODE_TYPES, USER, NodeRanges
-from dist_gat.storage import MANIFEST, atomic_folder, save_array, write_manifest
+from dist_gat.storage import atomic_folder, refuse_foreign_folder, save_array, write_manifest
 
 POPULARITY_EXPONENT = 0.75
 
@@ -46,7 +45,7 @@ def prepare_dataset(
 
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
-    refuse_foreign_folder(Path(data.prepared))
+    refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
     progress("reading interactions")
     dataset = load_dataset(data, seed)
     smallest = min(len(dataset.users), len(dataset.items))
@@ -77,21 +76,6 @@ def prepare_dataset(
         }
         write_manifest(folder, FORMAT, VERSION, report)
     return report
-
-
-def refuse_foreign_folder(target: Path) -> None:
-    """Raise `ConfigError` where `target` holds something that `prepare` did not write, and would replace."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    try:
-        described = json.loads((target / MANIFEST).read_text(encoding="utf-8")).get("format")
-    except (OSError, ValueError, AttributeError):
-        described = None
-    if described != FORMAT:
-        raise ConfigError(
-            f"data.prepared={target}: this folder was not written by `dist-gat prepare`, which would replace it; "
-            "choose another one, or remove it"
-        )
 
 
 def relabel(part_of_raw: np.ndarray, num_users: int, num_parts: int) -> Relabelling:

@@ -10,8 +10,12 @@ Shape legend: P parts, T node types, W ranks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from dist_gat.errors import StorageError
 
 USER, ITEM = 0, 1
 NODE_TYPES = ("user", "item")
@@ -51,6 +55,22 @@ class NodeRanges:
 
     def count(self, node_type: int) -> int:
         return int((self.bounds[:, node_type + 1] - self.bounds[:, node_type]).sum())
+
+
+def read_ranges(manifest: dict[str, Any], file: Path, remedy: str) -> NodeRanges:
+    """The ranges that a manifest records as `bounds` and `node_types`. Raises `StorageError` where they are none."""
+    bounds, names = manifest.get("bounds"), manifest.get("node_types")
+    try:
+        array = np.array(bounds, dtype=np.int64)
+    except (ValueError, TypeError, OverflowError):
+        array = np.zeros(0, np.int64)
+    fits = names == list(NODE_TYPES) and array.shape == (len(array), len(NODE_TYPES) + 1) and len(array) > 0
+    if not fits or array[0, 0] != 0 or (np.diff(array) < 0).any() or (array[1:, 0] != array[:-1, -1]).any():
+        raise StorageError(
+            f"{file}: expected node_types {list(NODE_TYPES)}, and bounds of ascending node IDs, each part beginning "
+            f"where the one before ends; found node_types {str(names)[:80]}, bounds {str(bounds)[:80]}; {remedy}"
+        )
+    return NodeRanges(array)
 
 
 def parts_of_ranks(num_parts: int, world_size: int) -> np.ndarray:

@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dist_gat.config import AttentionConfig
+from dist_gat.nn.attend import OwnRows, attend
 from dist_gat.nn.scoring import build_scoring
 from dist_gat.sampling.block import Block
 
 
 class Attended(NamedTuple):
-    """What a layer returns: the destinations' new rows, and how they attended to their neighbours."""
+    """What a layer returns: the destinations' new rows, and how they attended to their neighbours (detached)."""
 
     rows_DO: Tensor
     alpha_DFH: Tensor
@@ -56,11 +56,9 @@ class AttentionLayer(nn.Module):
         self.scoring = build_scoring(config, in_size, out_size)
 
     def forward(self, rows_SI: Tensor, block: Block) -> Attended:
-        # embedding, not indexing: the same gather, with a faster backward that is deterministic on a GPU too.
-        near_DFI = functional.embedding(block.neighbors_DF, rows_SI)
-        alpha_DFH = self.scoring.weights(rows_SI, near_DFI, block)
-        z_DHI = torch.bmm(alpha_DFH.transpose(1, 2), near_DFI)
-        rows_DO = self.scoring.output(z_DHI, block)
+        own_DI, rows_SI = OwnRows.apply(rows_SI, block.num_dst)
+        z_DGI, alpha_DFH = attend(rows_SI, block, self.scoring.weighting(rows_SI, own_DI, block))
+        rows_DO = self.scoring.output(z_DGI, block)
         if self.residual:
-            rows_DO = rows_DO + rows_SI[: block.num_dst]
+            rows_DO = rows_DO + own_DI
         return Attended(rows_DO, alpha_DFH)

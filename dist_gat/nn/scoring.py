@@ -1,8 +1,8 @@
 """How much a destination attends to each of its sampled neighbours.
 
 Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I input size,
-O output size per head. Rows of a destination u are h_u, rows of its neighbour i are l_i, N(u) are the
-sampled neighbours of u.
+O output size per head, G heads of the aggregate. Rows of a destination u are h_u, rows of its neighbour i are l_i,
+N(u) are the sampled neighbours of u.
 
 Attention costs what the destinations cost: whatever is linear in a neighbour's row is applied to the query
 before the softmax, or to the aggregate z_u after it, so that (but for `additive_v2`) no source is projected.
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_gat.config import AttentionConfig
+from dist_gat.nn.project import project_heads
+from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
 # Two distinct float64 scores above 40 differ in s exp(s) by more than 1e3: their softmax is 0 or 1 already.
@@ -66,22 +68,22 @@ def exp_logits(scores_DFH: Tensor) -> Tensor:
 
 
 class Scoring(nn.Module):
-    """Common interface: attention weights before the aggregation, output transform after it."""
+    """Common interface: how to weigh neighbours before the aggregation, output transform after it."""
 
-    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
-        """alpha_DFH, 0 for padding. `near_DFI` are the gathered rows of the neighbours."""
+    def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
+        """Of all rows and the destinations' own, which are the first D of them."""
         raise NotImplementedError
 
-    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
-        """rows_DO of the aggregates z_u = sum_i alpha_ui l_i; here their mean over the heads."""
-        return z_DHI.mean(dim=1)
+    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
+        """rows_DO of the aggregates z_u = sum_i alpha_ui l_i; here of the only one."""
+        return z_DGI.squeeze(1)
 
 
 class UniformScoring(Scoring):
     """alpha_ui = 1 / |N(u)|: the mean of the neighbours, without parameters."""
 
-    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
-        return uniform_weights(block, rows_SI.dtype)
+    def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
+        return Weighting(Rule.GIVEN, uniform_weights(block, rows_SI.dtype))
 
 
 class DegreeScoring(Scoring):
@@ -91,11 +93,11 @@ class DegreeScoring(Scoring):
     unbiased estimate of the sum over all neighbours, and is 1 where all of them are in the block.
     """
 
-    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+    def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         assert block.degree_S is not None, "scoring=degree needs blocks with degree_S"
         root_S = block.degree_S.clamp(min=1).to(rows_SI.dtype).sqrt()
         ratio_DF = root_S[: block.num_dst, None] / root_S[block.neighbors_DF]
-        return ratio_DF[:, :, None] * uniform_weights(block, rows_SI.dtype)
+        return Weighting(Rule.GIVEN, ratio_DF[:, :, None] * uniform_weights(block, rows_SI.dtype))
 
 
 class DotScoring(Scoring):
@@ -109,8 +111,9 @@ class DotScoring(Scoring):
 
     def __init__(self, config: AttentionConfig, in_size: int, out_size: int) -> None:
         super().__init__()
-        self.exponential = config.scoring == "dot_exp"
-        self.linear = config.normalization == "linear"
+        self.rule = Rule.EXP if config.scoring == "dot_exp" else Rule.SOFTMAX
+        if config.normalization == "linear":
+            self.rule = Rule.LINEAR
         key_HII = torch.eye(in_size).repeat(config.num_heads, 1, 1)
         if config.num_heads > 1:
             key_HII += KEY_NOISE / math.sqrt(in_size) * torch.randn_like(key_HII)
@@ -121,15 +124,13 @@ class DotScoring(Scoring):
             activation = nn.LeakyReLU(config.negative_slope)
             self.transform = nn.Sequential(hidden, activation, nn.Linear(out_size, out_size, bias=False))
 
-    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
-        query_DHI = torch.einsum("di,hij->dhj", rows_SI[: block.num_dst], self.key_HII)
-        scores_DFH = torch.bmm(near_DFI, query_DHI.transpose(1, 2))
-        if self.linear:
-            return linear_weights(scores_DFH, block)
-        return softmax_weights(exp_logits(scores_DFH) if self.exponential else scores_DFH, block)
+    def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
+        query_DHI = torch.einsum("di,hij->dhj", own_DI, self.key_HII)
+        # The heads share the rows that they sum, so the mean of the weights is enough for the mean of the sums.
+        return Weighting(self.rule, query_QHI=query_DHI, mean=True)
 
-    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
-        z_DI = z_DHI.mean(dim=1)
+    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
+        z_DI = z_DGI.squeeze(1)
         return z_DI if self.transform is None else self.transform(z_DI)
 
 
@@ -152,16 +153,14 @@ class AdditiveScoring(Scoring):
         for weight in (self.value.weight, self.source_HO, self.query_HO):
             nn.init.xavier_normal_(weight, gain=math.sqrt(2))
 
-    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
+    def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
-        source_SH = rows_SI @ torch.einsum("hoi,ho->ih", value_HOI, self.source_HO)
-        query_DH = rows_SI[: block.num_dst] @ torch.einsum("hoi,ho->ih", value_HOI, self.query_HO)
-        logits_DFH = functional.embedding(block.neighbors_DF, source_SH) + query_DH[:, None]
-        return softmax_weights(functional.leaky_relu(logits_DFH, self.negative_slope), block)
+        source_HI = torch.einsum("hoi,ho->hi", value_HOI, self.source_HO)
+        own_HI = torch.einsum("hoi,ho->hi", value_HOI, self.query_HO)
+        return Weighting(Rule.SOFTMAX, query_QHI=source_HI[None], own_HI=own_HI, slope=self.negative_slope)
 
-    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
-        value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
-        return torch.einsum("dhi,hoi->dho", z_DHI, value_HOI).flatten(1) + self.bias
+    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
+        return project_heads(z_DGI, self.value.weight) + self.bias
 
 
 class AdditiveV2Scoring(Scoring):
@@ -183,18 +182,18 @@ class AdditiveV2Scoring(Scoring):
         for linear in (self.value, self.query):
             nn.init.zeros_(linear.bias)
 
-    def weights(self, rows_SI: Tensor, near_DFI: Tensor, block: Block) -> Tensor:
-        query_DX = self.query(rows_SI[: block.num_dst])  # X = H*O
+    def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
+        query_DX = self.query(own_DI)  # X = H*O
         sum_DFX = functional.embedding(block.neighbors_DF, self.value(rows_SI)) + query_DX[:, None]
         # One matrix product over all heads is faster than a product and a sum for each.
         attention_HX = torch.block_diag(*self.attention_HO)
-        return softmax_weights(functional.leaky_relu(sum_DFX, self.negative_slope) @ attention_HX.T, block)
+        logits_DFH = functional.leaky_relu(sum_DFX, self.negative_slope) @ attention_HX.T
+        return Weighting(Rule.GIVEN, softmax_weights(logits_DFH, block))
 
-    def output(self, z_DHI: Tensor, block: Block) -> Tensor:
-        value_HOI = self.value.weight.unflatten(0, self.attention_HO.shape)
+    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
         # The bias is part of every message: a destination without neighbours receives none.
         bias_DX = (block.count_D > 0)[:, None] * self.value.bias
-        return torch.einsum("dhi,hoi->dho", z_DHI, value_HOI).flatten(1) + bias_DX
+        return project_heads(z_DGI, self.value.weight) + bias_DX
 
 
 def build_scoring(config: AttentionConfig, in_size: int, out_size: int) -> Scoring:

@@ -16,6 +16,7 @@ from numba import njit
 from dist_gat.random import fold, to_unit
 
 ROWS_PER_TASK = 4096
+GROUP = 128
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class HiddenEdges:
     """Edges that no message may use in this step: for each destination, its hidden sources.
 
     dst: int64 [h], distinct and ascending; src[ptr[j]:ptr[j + 1]] are the hidden sources of dst[j], ascending.
+    may_hide: bool [power of two], false where no hidden destination has these lowest bits of the ID.
     """
 
     dst: np.ndarray
     ptr: np.ndarray
     src: np.ndarray
+    may_hide: np.ndarray
 
 
 def hide_pairs(pairs: np.ndarray) -> HiddenEdges:
@@ -37,7 +40,10 @@ def hide_pairs(pairs: np.ndarray) -> HiddenEdges:
     # an edge counts once, however often it is given
     both = both[np.append(True, (both[1:] != both[:-1]).any(axis=1))[: len(both)]]
     distinct, first = np.unique(both[:, 0], return_index=True)
-    return HiddenEdges(distinct, np.append(first, len(both)).astype(np.int64), np.ascontiguousarray(both[:, 1]))
+    may_hide = np.zeros(1 << int(8 * len(distinct)).bit_length(), dtype=np.bool_)
+    may_hide[distinct & (len(may_hide) - 1)] = True
+    ptr = np.append(first, len(both)).astype(np.int64)
+    return HiddenEdges(distinct, ptr, np.ascontiguousarray(both[:, 1]), may_hide)
 
 
 def sample_rows(
@@ -58,56 +64,82 @@ def sample_rows(
     slices = [slice(i, i + ROWS_PER_TASK) for i in range(0, len(nodes), ROWS_PER_TASK)]
 
     def task(rows: slice) -> None:
-        _sample(
-            indptr, indices, first_node, nodes[rows], key, hidden.dst, hidden.ptr, hidden.src, out[rows]
-        )  # fmt: skip
+        hides = (hidden.dst, hidden.ptr, hidden.src, hidden.may_hide)
+        _sample(indptr, indices, first_node, nodes[rows], key, *hides, out[rows])
 
     list(map(task, slices) if pool is None else pool.map(task, slices))
     return out
 
 
 @njit(nogil=True, cache=True)
-def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, out):  # type: ignore[no-untyped-def]
+def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, may_hide, out):  # type: ignore[no-untyped-def]
+    """Rows in small groups, and each group in three passes: where its rows lie, which positions to take, and
+    the loads. Loads that do not wait for each other overlap in the processor, which makes most of the speed.
+
+    Subscripts are unsigned, because numba would check signed ones for counting from the end.
+    """
     fan_out = out.shape[1]
-    chosen = np.empty(fan_out, dtype=np.int64)
-    for i in range(nodes.shape[0]):
-        node = nodes[i]
-        start, stop = indptr[node - first_node], indptr[node - first_node + 1]
-        at = np.searchsorted(hidden_dst, node)
-        blocked = hidden_src[:0]
-        if at < hidden_dst.shape[0] and hidden_dst[at] == node:
-            candidates = hidden_src[hidden_ptr[at] : hidden_ptr[at + 1]]
-            positions = start + np.searchsorted(indices[start:stop], candidates)
-            count = 0
-            for j in range(candidates.shape[0]):
-                if positions[j] < stop and indices[positions[j]] == candidates[j]:
-                    positions[count] = positions[j]
-                    count += 1
-            blocked = positions[:count]
-        free = stop - start - blocked.shape[0]
-        taken = min(free, fan_out)
-        node_key = fold(key, np.uint64(node))
-        for j in range(taken):
-            if free <= fan_out:
+    start_G, free_G = np.empty(GROUP, dtype=np.int64), np.empty(GROUP, dtype=np.int64)
+    position_GF = np.empty((GROUP, fan_out), dtype=np.int64)
+    hash_mask = may_hide.shape[0] - 1
+    for first in range(0, nodes.shape[0], GROUP):
+        size = min(GROUP, nodes.shape[0] - first)
+        for g in range(size):
+            row = np.uint64(nodes[first + g] - first_node)
+            start_G[np.uint64(g)] = indptr[row]
+            free_G[np.uint64(g)] = indptr[row + np.uint64(1)] - indptr[row]
+        for g in range(size):
+            i = np.uint64(g)
+            node, start, free = nodes[np.uint64(first + g)], start_G[i], free_G[i]
+            blocked = hidden_src[:0]
+            if may_hide[np.uint64(node & hash_mask)]:
+                row_indices = indices[start : start + free]
+                blocked = _hidden_positions(node, row_indices, hidden_dst, hidden_ptr, hidden_src)
+                free -= blocked.shape[0]
+            free_G[i] = min(free, fan_out)
+            node_key = fold(key, np.uint64(node))
+            for j in range(free_G[i]):
                 pick = np.int64(j)
-            else:
-                top = free - fan_out + j
-                pick = np.int64(to_unit(fold(node_key, np.uint64(j))) * (top + 1))
-                for c in range(j):
-                    if chosen[c] == pick:
+                if free > fan_out:
+                    top = free - fan_out + j
+                    pick = np.int64(to_unit(fold(node_key, np.uint64(j))) * (top + 1))
+                    is_taken = False
+                    for c in range(j):
+                        is_taken |= position_GF[i, np.uint64(c)] == pick
+                    if is_taken:
                         pick = top
+                position_GF[i, np.uint64(j)] = pick
+            for j in range(free_G[i]):
+                pick = position_GF[i, np.uint64(j)]
+                # skip the blocked positions, which ascend
+                for b in range(blocked.shape[0]):
+                    if blocked[b] <= pick:
+                        pick += 1
+                    else:
                         break
-                chosen[j] = pick
-            position = start + pick
-            # skip the blocked positions, which ascend
-            for b in range(blocked.shape[0]):
-                if blocked[b] <= position:
-                    position += 1
-                else:
-                    break
-            out[i, j] = indices[position]
-        for j in range(taken, fan_out):
-            out[i, j] = -1
+                position_GF[i, np.uint64(j)] = start + pick
+        for g in range(size):
+            i, o = np.uint64(g), np.uint64(first + g)
+            for j in range(free_G[i]):
+                out[o, np.uint64(j)] = indices[np.uint64(position_GF[i, np.uint64(j)])]
+            for j in range(free_G[i], fan_out):
+                out[o, np.uint64(j)] = -1
+
+
+@njit(nogil=True, cache=True)
+def _hidden_positions(node, row_indices, hidden_dst, hidden_ptr, hidden_src):  # type: ignore[no-untyped-def]
+    """The positions in a destination's row whose sources are hidden from it, ascending."""
+    at = np.searchsorted(hidden_dst, node)
+    if at == hidden_dst.shape[0] or hidden_dst[at] != node:
+        return np.empty(0, dtype=np.int64)
+    candidates = hidden_src[hidden_ptr[at] : hidden_ptr[at + 1]]
+    positions = np.searchsorted(row_indices, candidates)
+    count = 0
+    for j in range(candidates.shape[0]):
+        if positions[j] < row_indices.shape[0] and row_indices[positions[j]] == candidates[j]:
+            positions[count] = positions[j]
+            count += 1
+    return positions[:count]
 
 
 class Relabeller:
@@ -150,7 +182,7 @@ def _number(nodes, keys, values, order, count, out):  # type: ignore[no-untyped-
         if keys[slot] == -1:
             keys[slot] = node
             values[slot] = count
-            order[count] = node
+            order[np.uint64(count)] = node
             count += 1
-        out[i] = values[slot]
+        out[np.uint64(i)] = values[slot]
     return count

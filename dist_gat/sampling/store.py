@@ -134,9 +134,9 @@ class GraphStore:
         self, keys: np.ndarray, parts: np.ndarray, answer: Callable[[Part, np.ndarray], np.ndarray], empty: np.ndarray
     ) -> np.ndarray:
         out = np.empty((len(keys), *empty.shape[1:]), dtype=empty.dtype)
-        for part in np.unique(parts):
-            mine = parts == part
-            out[mine] = answer(self.prepared.parts[part], np.ascontiguousarray(keys[mine]))
+        for part in np.flatnonzero(np.bincount(parts)):
+            mine = np.flatnonzero(parts == part)
+            out[mine] = answer(self.prepared.parts[part], keys[mine])
         return out
 
 

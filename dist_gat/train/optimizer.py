@@ -1,6 +1,6 @@
-"""Two standard optimisers: Adam for the dense weights, SparseAdam for this rank's embedding rows.
+"""Two standard optimisers: Adam for the dense weights, SparseAdam (as `RowAdam`) for this rank's embedding rows.
 
-SparseAdam touches only rows that have a gradient in the step, so its work does not grow with the table.
+It touches only rows that have a gradient in the step, so its work does not grow with the table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dist_gat.config import TrainConfig
 from dist_gat.nn.recommender import Recommender
+from dist_gat.train.row_adam import RowAdam, merge_rows
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -21,7 +22,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Optimizers:
     """dense is None where the model has no dense weights (LightGCN, for one)."""
 
-    rows: torch.optim.SparseAdam
+    rows: RowAdam
     dense: torch.optim.Adam | None
     config: TrainConfig
     total_steps: int
@@ -63,7 +64,7 @@ class Optimizers:
 def build_optimizers(model: Recommender, config: TrainConfig, total_steps: int) -> Optimizers:
     dense = list(model.dense.parameters())
     return Optimizers(
-        torch.optim.SparseAdam([model.table.weight], lr=config.learning_rate),
+        RowAdam([model.table.weight], lr=config.learning_rate),
         torch.optim.Adam(dense, lr=config.dense_learning_rate or config.learning_rate) if dense else None,
         config,
         total_steps,
@@ -87,7 +88,7 @@ def gradient_squares(model: Recommender) -> tuple[Tensor, Tensor]:
     """Sums of squares in float64: of this rank's embedding gradient, and of the dense ones, alike on every rank."""
     rows = model.table.weight.grad
     if rows is not None:
-        rows = model.table.weight.grad = rows.coalesce()
+        rows = model.table.weight.grad = merge_rows(rows)
     zero = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
     dense = [p.grad.double().square().sum() for p in model.dense.parameters() if p.grad is not None]
     return zero if rows is None else rows.values().double().square().sum(), sum(dense, zero)

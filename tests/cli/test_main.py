@@ -112,6 +112,32 @@ def test_skip_bad_rows_drops_and_counts(folder: Path) -> None:
     assert sum(json_of(dist_gat(folder, *arguments, "--skip-bad-rows"))["dropped"].values()) == 2
 
 
+def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path) -> None:
+    """In what `recommend` prints, and in what `prepare` says of bad rows; as JSON they come back as they went in."""
+    user, title = "\x1b[2J[red]u", "=HYPERLINK(1)\x07:smile:\u202e"
+    lines = [f"u{u},i{i}" for u in range(6) for i in range(8)] + [f"{user},i0", f"{user},i1"]
+    (folder / "raw" / "hostile.csv").write_text("\n".join(["user_id,item_id", *lines]))
+    (folder / "raw" / "titles.csv").write_text("item_id,title\n" + "".join(f"i{i},{title}{i}\n" for i in range(8)))
+    titles = "data.item_titles.path=titles.csv"
+    overrides = ("data.interactions=hostile.csv", titles, "data.prepared=hostile", "run=hostile-run")
+    json_of(dist_gat(folder, "prepare", "recipe.yaml", *overrides, "data.split.test_ratio=0", "--json"))
+    json_of(dist_gat(folder, "train", "recipe.yaml", *overrides, "--verify", "--json"))
+    people = dist_gat(folder, "recommend", "hostile-run", "--user", user, "--k", "2", "--verify")
+    assert people.returncode == 0, people.stderr
+    assert r"\x1b[2J[red]u" in people.stdout
+    assert r"=HYPERLINK(1)\x07:smile:\u202e" in people.stdout
+    assert "checking the SHA-256 of" in people.stderr
+    found = json_of(dist_gat(folder, "recommend", "hostile-run", "--user", user, "--k", "2", "--json"))
+    assert {row["user_id"] for row in found["recommendations"]} == {user}
+    unknown = dist_gat(folder, "recommend", "hostile-run", "--user", user + "x")
+    assert r"unknown external_id '\x1b[2J[red]ux'" in unknown.stderr
+    (folder / "raw" / "hostile.csv").write_text(f"user_id,item_id\n{user},i0\n{user},i0\n")
+    refused = dist_gat(folder, "prepare", "recipe.yaml", *overrides)
+    assert r"user '\x1b[2J[red]u', item 'i0'" in refused.stderr
+    for done in (people, unknown, refused):
+        assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr)
+
+
 def test_synthetic_data_fit_their_recipe(tmp_path: Path) -> None:
     made = json_of(
         dist_gat(tmp_path, "data", "synthetic", "--users", "60", "--items", "80", "--communities", "2", "--json")

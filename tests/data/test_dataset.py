@@ -215,5 +215,8 @@ def test_titles(tmp_path: Path) -> None:
     dataset = load_side(tmp_path, text, "item_titles", titles)
     assert dataset.titles is not None
     assert dataset.titles.to_list() == ["Ét", None, "One, two"]
+    odd = load_side(tmp_path, text.replace("Ét", "\0").replace("One, two", ""), "item_titles", titles)
+    assert odd.titles is not None
+    assert odd.titles.to_list() == ["\0", None, None]
     with pytest.raises(DataError, match=r"data\.item_titles\.columns=.*expected one column"):
         load_side(tmp_path, text, "item_titles", {**titles, "columns": ["name", "item_id"]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -230,7 +232,7 @@ def test_bad_rows_of_parquet(tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("t.csv", b"", ["empty (0 bytes)"]),
-        ("t.csv", b"\n\n", ["UTF-8"]),
+        ("t.csv", b"\n\n", ["no line with the names"]),
         ("t.csv", b"user_id,item_id\n", ["no interactions"]),
         ("t.txt", b"1\n2\n", ["no interactions"]),
         ("t.txt", b"\n", []),
@@ -250,6 +252,54 @@ def test_unreadable_files(tmp_path: Path, name: str, content: bytes, expected: l
     refused(write(tmp_path, name, content), *expected, skip_bad_rows=skip)
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(
+    ("lines", "row"),
+    [
+        (["a,x,1,1", '"b,x,1,1', "c,x,1,1", "d,x,1,1"], 3),
+        (["a,x,1,1", "b,x,1,1,5", '"c,x,1,1', "d,x,1,1"], 4),
+        (["a,x,1,1", '"b,x,1,1', 'c",x,1,1', "d,x,1,1"], 3),
+        (['a,"x,1,1', 'b,x",1,1', "c,x,1,1"], 2),
+        (['a,x,"1', 'b,x,1",1', "c,x,1,1"], 2),
+        (['a,x,1,"1', "b,x,1,1", 'c,x,1,1"'], 2),
+    ],
+)
+def test_a_quote_that_hides_rows_is_refused(tmp_path: Path, lines: list[str], row: int, skip: bool) -> None:
+    """Dropped as one bad row it would take others with it, unseen."""
+    path = write(tmp_path, "t.csv", "\n".join([LINES[0], *lines]))
+    refused(path, f"row {row} goes over several lines", "close or remove the quote", skip_bad_rows=skip)
+
+
+def test_an_id_of_parquet_may_have_lines(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"user_id": ["a\nb"], "item_id": [1]}).write_parquet(path)
+    assert rows(path) == [("a\nb", 1)]
+
+
+@pytest.mark.parametrize("bad", ["a\0", "é" * 2049])
+def test_ids_that_are_no_text_or_too_long(tmp_path: Path, bad: str) -> None:
+    good = "é" * 2048
+    frame = pl.DataFrame({"user_id": [good, bad], "item_id": ["x", "x"]})
+    frame.write_parquet(tmp_path / "t.parquet")
+    frame.write_csv(tmp_path / "t.csv")
+    for name, row in (("t.parquet", 2), ("t.csv", 3)):
+        refused(tmp_path / name, f"row {row}: ", "user_id is empty, too long or has a NUL byte", "1 to 4096 bytes")
+        assert read_table(tmp_path / name, config(skip_bad_rows=True))[0].rows() == [(good, "x")]
+
+
+def test_messages_stay_short(tmp_path: Path) -> None:
+    names = ",".join(f"column{number}" for number in range(5000))
+    with pytest.raises(DataError, match="'column19' and 4980 more; ") as caught:
+        read_table(write(tmp_path, "t.csv", f"{names}\n1,2\n"), config())
+    assert len(str(caught.value)) < 1000
+    refused(write(tmp_path, "u.csv", f"a,{'x' * 1000},{'x' * 1000}\n1,2,3\n"), "two columns are named 'xxx", "...")
+
+
+def test_a_compressed_file_is_not_unpacked(tmp_path: Path) -> None:
+    for name, text in (("t.csv", "user_id,item_id\n1,2\n"), ("t.txt", "1 2 3\n")):
+        refused(write(tmp_path, name, gzip.compress(text.encode())), "UTF-8")
+
+
 def test_unreadable_parquet(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     frame = pl.DataFrame({"user_id": ["a" * 50] * 50, "item_id": range(50)})
@@ -266,6 +316,9 @@ def test_unreadable_parquet(tmp_path: Path) -> None:
 def test_wrong_paths_and_separators(tmp_path: Path) -> None:
     refused(tmp_path / "none.csv", "no such file", "data.path")
     refused(tmp_path, "is a folder")
+    os.mkfifo(tmp_path / "pipe.csv")
+    refused(tmp_path / "pipe.csv", "is no regular file")
+    refused(tmp_path / f"{'x' * 300}.csv", "can't be read")
     refused(write(tmp_path, "t.csv", "\n".join(LINES)), "data.separator", "one character", separator="::")
 
 

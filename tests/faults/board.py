@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import pytest
+
 RowFunction = Callable[[Path], str]
 
 
@@ -65,7 +67,7 @@ def exercise(entry: Row, folder: Path) -> Outcome:
         status, happened = "pass", entry.run(folder)
     except NotExercised as err:
         status, happened = "not exercised", str(err)
-    except Exception as err:
+    except (Exception, pytest.fail.Exception) as err:
         status, happened = "fail", f"{type(err).__name__}: {err}"
     return Outcome(entry.number, entry.do, entry.expect, status, happened, round(time.perf_counter() - started, 1))
 

@@ -130,6 +130,7 @@ class Command:
     """`dist-gat train` in a process of its own, with its workers. worker_mark: what their command lines contain."""
 
     worker_mark = b"spawn_main"
+    patience_s = 60.0
 
     def __init__(self, config: Config, *overrides: str) -> None:
         path = config.run_folder.with_suffix(".yaml")
@@ -150,7 +151,8 @@ class Command:
     def candidates(self) -> list[int]:
         return children_of(self.process.pid)
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
+        timeout_s = timeout_s or self.patience_s
         end = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log.read_text()}"
@@ -181,6 +183,7 @@ class RayCommand(Command):
     """The same on Ray, whose workers may belong to a cluster that this command did not start."""
 
     worker_mark = b"ray::RayTrainWorker"
+    patience_s = 180.0
 
     def candidates(self) -> list[int]:
         return psutil.pids()

@@ -1,0 +1,57 @@
+"""`make bench`: every benchmark one after another, one table, one result file for this kind of host.
+
+    python -m benchmarks [--data FOLDER] [--only NAME …]
+
+FOLDER holds the LightGCN split of Gowalla; without it the lines that need it are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import Line, print_table, save_lines
+
+SUITE = ("attention", "step", "inference", "ranking", "partition", "scaling")
+NEEDS_DATA = ("ranking",)
+RESULTS = Path(__file__).parent / "results"
+
+
+def host_kind() -> str:
+    """Cores and processor, for the name of the result file."""
+    names = [line.partition(":")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    words = (names[0] if names else platform.processor()).lower().split()[:3]
+    return "-".join([f"cpu-{len(os.sched_getaffinity(0))}", *words])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", nargs="*", choices=SUITE, default=SUITE)
+    arguments = parser.parse_args()
+    lines: list[Line] = []
+    for name in arguments.only:
+        if name in NEEDS_DATA and arguments.data is None:
+            print(f"{name}: left out; it needs --data FOLDER")
+            continue
+        print(f"== {name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "lines.json"
+            data = ["--data", str(arguments.data)] if name in NEEDS_DATA else []
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", str(file), *data], check=True)
+            lines += [Line(**entry) for entry in json.loads(file.read_text())]
+    print_table(lines)
+    if set(arguments.only) == set(SUITE):
+        RESULTS.mkdir(exist_ok=True)
+        save_lines(lines, RESULTS / f"{host_kind()}.json")
+        print(f"written to {RESULTS / host_kind()}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Our attention layer against DGL's and PyG's on one sampled block: `python -m benchmarks.attention`.
+
+The outermost of two hops of fan-out 10 for 1,024 seeds; 64 features, 4 heads; forward and backward. All sides
+run on the same block, with the same number of threads, and with glibc told to keep freed memory, as our workers
+do: the libraries' own default returns it to the kernel at every step, which slows all of them.
+
+The ceiling is the time in which the machine copies the bytes that must move: the rows of the sources once in the
+forward pass and once in the backward (nothing of their size is kept in between), the gradient of those rows where
+there is one, the destinations' rows and their gradient, and the neighbour lists twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GATConv
+
+from benchmarks import harness
+from benchmarks.graph import prepared_graph
+from benchmarks.harness import OURS, Line, Step
+from dist_gat.config import AttentionConfig, NegativesConfig, SamplingConfig
+from dist_gat.dgl import dgl
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.launcher.host import keep_freed_memory
+from dist_gat.nn.attention import AttentionLayer
+from dist_gat.random import Purpose, make_key
+from dist_gat.sampling.block import Block
+from dist_gat.sampling.neighbors import hide_pairs
+from dist_gat.sampling.sampler import SeedBlockSampler
+from dist_gat.sampling.store import open_store
+
+FANOUTS = [10, 10]
+SIZE, HEADS = 64, 4
+DGL_GAT, PYG_GAT, DGL_DOT = "DGL GATConv", "PyG GATConv", "DGL DotGatConv"
+# line: our scoring, whether the source rows are learnable, the peers, the bar
+LINES = {
+    "additive": ("additive", True, (DGL_GAT, PYG_GAT), 4.0),
+    "additive, frozen inputs": ("additive", False, (DGL_GAT, PYG_GAT), 5.0),
+    "dot": ("dot", True, (DGL_DOT,), 6.0),
+}
+MEMORY_BAR = 3.0
+
+
+def outer_block(prepared: PreparedGraph, num_seeds: int) -> Block:
+    """The first block of one step's sample."""
+    store = open_store(prepared, Channel("benchmark"), "auto")
+    sampler = SeedBlockSampler(store, SamplingConfig(fanouts=FANOUTS), NegativesConfig(), num_seeds, 0, False)
+    nothing = hide_pairs(np.zeros((0, 2), dtype=np.int64))
+    seeds = np.random.default_rng(1).choice(prepared.ranges.num_nodes, num_seeds, replace=False)
+    relabeller = sampler.relabeller(num_seeds)
+    relabeller.add(seeds)
+    return sampler.sample_blocks(store, relabeller, (int(make_key(0, Purpose.NEIGHBORS, 0)), nothing))[2][0]
+
+
+def layer_step(name: str, block: Block, scoring: str, learnable: bool) -> Step:
+    """Forward and backward of one side's layer, from rows to their gradient and the weights'."""
+    torch.manual_seed(0)
+    rows_SI = torch.randn(block.num_src, SIZE, requires_grad=learnable)
+    upstream_DO = torch.randn(block.num_dst, SIZE)
+    destination, column = block.mask_DF().nonzero(as_tuple=True)
+    source = block.neighbors_DF[destination, column]
+    layer: nn.Module
+    if name == OURS:
+        config = AttentionConfig.model_validate({"scoring": scoring, "num_heads": HEADS, "residual": False})
+        layer = AttentionLayer(config, SIZE, SIZE)
+        forward = lambda: layer(rows_SI, block).rows_DO  # noqa: E731
+    elif name == PYG_GAT:
+        layer = GATConv(SIZE, SIZE // HEADS, HEADS, add_self_loops=False)
+        edge_index = torch.stack([source, destination])
+        forward = lambda: layer((rows_SI, rows_SI[: block.num_dst]), edge_index)  # noqa: E731
+    else:
+        kind = dgl.nn.GATConv if name == DGL_GAT else dgl.nn.DotGatConv
+        layer = kind(SIZE, SIZE // HEADS, HEADS, allow_zero_in_degree=True)
+        graph = dgl.create_block((source, destination), num_src_nodes=block.num_src, num_dst_nodes=block.num_dst)
+        graph.create_formats_()
+        forward = lambda: layer(graph, rows_SI).flatten(1)  # noqa: E731
+
+    def step() -> Tensor:
+        rows_SI.grad = None
+        layer.zero_grad()
+        rows_DO = forward()
+        rows_DO.backward(upstream_DO)
+        # without their gradients, what is left of a step does not hide the next one's
+        gradient, rows_SI.grad = rows_SI.grad, None
+        layer.zero_grad()
+        return gradient
+
+    return step
+
+
+def least_bytes(block: Block, learnable: bool) -> int:
+    """What any implementation must move; see the top of this file."""
+    rows = (3 if learnable else 2) * block.num_src + 2 * block.num_dst
+    return 4 * SIZE * rows + 2 * 8 * block.neighbors_DF.numel()
+
+
+def peak_of(name: str, block_file: Path, threads: int) -> int:
+    """Peak extra bytes of a layer's step, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.attention", "--peak-of", name, str(block_file)]
+    finished = subprocess.run([*command, "--threads", str(threads)], check=True, capture_output=True, text=True)
+    return int(finished.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=1_000_000)
+    parser.add_argument("--interactions", type=int, default=10_000_000)
+    parser.add_argument("--seeds", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=41)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--peak-of", nargs=2, metavar=("NAME", "BLOCK"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    dgl.utils.set_num_threads(arguments.threads)
+    if arguments.peak_of:
+        name, file = arguments.peak_of
+        print(harness.peak_extra_bytes(layer_step(name, Block(*torch.load(file)), "additive", True)))
+        return
+    keep_freed_memory()
+    with prepared_graph(arguments.nodes, arguments.interactions) as prepared:
+        block = outer_block(prepared, arguments.seeds)
+    edges = int(block.count_D.sum())
+    print(f"{block.num_src:,} sources, {block.num_dst:,} destinations, {edges:,} edges; {arguments.threads} threads")
+    bandwidth = harness.copy_bandwidth()
+    print(f"ceiling: a large copy moves {bandwidth / 1e9:.1f} GB/s")
+    results: list[Line] = []
+    for line, (scoring, learnable, peers, bar) in LINES.items():
+        steps = {name: layer_step(name, block, scoring, learnable) for name in (OURS, *peers)}
+        seconds = harness.seconds_in_turn(steps, arguments.repeats)
+        for name, values in seconds.items():
+            quartiles = ", ".join(f"{1e3 * x:.1f}" for x in np.percentile(values, [25, 50, 75]))
+            print(f"{line}: {name}: {quartiles} ms (quartiles)")
+        results += harness.compare(line, seconds, bar, least_bytes(block, learnable) / bandwidth)
+    with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
+        file = Path(folder) / "block.pt"
+        torch.save((block.neighbors_DF, block.count_D, block.num_src), file)
+        peaks = {name: peak_of(name, file, arguments.threads) for name in (OURS, DGL_GAT)}
+    print(", ".join(f"{name}: {value / 1e6:.1f} MB at its peak" for name, value in peaks.items()))
+    ratio = peaks[DGL_GAT] / peaks[OURS]
+    results.append(Line("additive, peak extra memory", DGL_GAT, ratio, MEMORY_BAR, None, (ratio, ratio)))
+    harness.print_table(results)
+    if arguments.json:
+        harness.save_lines(results, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What the benchmarks share: timing in turn, the machine's ceiling, peak memory, and the table of results."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from dist_gat.launcher.host import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
+OURS = "dist_gat"
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of results.
+
+    ratio: how many times better than the peer, the median over pairs measured one after the other. spread: the
+    first and third quartile of those ratios. bar: what the ratio should reach. ceiling_share: of the time that
+    the machine needs for what must be done, over our time; None where that is not known or memory is measured.
+    """
+
+    line: str
+    peer: str
+    ratio: float
+    bar: float
+    ceiling_share: float | None
+    spread: tuple[float, float]
+
+
+def seconds_in_turn(steps: Mapping[str, Step], repeats: int, warmup: int = 3) -> dict[str, list[float]]:
+    """Seconds of every step, all of them once a round, so that whatever else the machine does hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for round_number in range(warmup + repeats):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if round_number >= warmup:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def compare(line: str, seconds: Mapping[str, Sequence[float]], bar: float, least_seconds: float | None) -> list[Line]:
+    """A line for every peer in `seconds`; `least_seconds` is what the machine's ceiling allows, where that is known."""
+    ours = seconds[OURS]
+    lines = []
+    for peer in seconds:
+        if peer != OURS:
+            ratios = [theirs / own for theirs, own in zip(seconds[peer], ours, strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            share = None if least_seconds is None else least_seconds / statistics.median(ours)
+            lines.append(Line(line, peer, middle, bar, share, (low, high)))
+    return lines
+
+
+def copy_bandwidth(num_bytes: int = 1 << 28, repeats: int = 9) -> float:
+    """Bytes read and written a second by a copy that no cache holds, the best of some; torch's threads."""
+    source, target = torch.ones(num_bytes, dtype=torch.uint8), torch.ones(num_bytes, dtype=torch.uint8)
+    best = min(seconds_in_turn({"copy": lambda: target.copy_(source)}, repeats)["copy"])
+    return 2 * num_bytes / best
+
+
+def product_rate(size: int = 2048, repeats: int = 9) -> float:
+    """Operations a second of a large float32 matrix product, the best of some; torch's threads."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / min(seconds_in_turn({"product": lambda: left @ right}, repeats)["product"])
+
+
+def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
+    """How far the resident memory of this process rises during one step, as the kernel counts it.
+
+    For a process of its own: from here on every block of 64 KiB or more is a mapping that the allocator returns
+    when it is freed, so that the peak is what is alive at once, whichever library allocated it.
+    """
+    libc = ctypes.CDLL(None)
+    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+        libc.mallopt(option, 1 << 16)
+    for _ in range(warmup):
+        step()
+    gc.collect()
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    step()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key + ":"))
+    return 1024 * int(line.split()[1])
+
+
+def print_table(lines: Sequence[Line]) -> None:
+    print(f"{'line':34} {'peer':18} {'ratio':>6} {'bar':>5} {'quartiles':>13} {'ceiling':>8}")
+    for x in lines:
+        share = "" if x.ceiling_share is None else f"{100 * x.ceiling_share:.0f} %"
+        print(f"{x.line:34} {x.peer:18} {x.ratio:6.2f} {x.bar:5.1f} {x.spread[0]:6.2f}-{x.spread[1]:<6.2f} {share:>8}")
+
+
+def save_lines(lines: Sequence[Line], path: Path) -> None:
+    path.write_text(json.dumps([asdict(x) for x in lines], indent=1) + "\n")

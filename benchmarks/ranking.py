@@ -1,0 +1,123 @@
+"""Exact top-20 for all users against a dense score matrix: `python -m benchmarks.ranking --data FOLDER`.
+
+FOLDER holds the LightGCN split of Gowalla (29,858 users, 40,981 items). Both sides rank all items by the inner
+product of the same random 64-dimensional representations, leaving out each user's training and validation items.
+The peer is one matrix product, -inf at the known items, and `torch.topk`. Their results are compared first.
+
+The ceiling is the time of the matrix product alone: its operations over the rate of a large product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import harness
+from benchmarks.harness import OURS, Line, Step
+from dist_gat.config import EvaluateConfig, load_config
+from dist_gat.evaluate.ranking import rank_representations
+from dist_gat.evaluate.topk import known_items
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.graph.ranges import ITEM, USER
+from dist_gat.launcher.host import keep_freed_memory
+from dist_gat.sampling.store import open_store
+
+SIZE, K = 64, 20
+DENSE = "dense + torch.topk"
+SPEED_BAR, MEMORY_BAR = 2.0, 10.0
+
+
+def representations(prepared: PreparedGraph) -> Tensor:
+    return torch.randn(prepared.ranges.num_nodes, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def our_ranking(prepared: PreparedGraph) -> Step:
+    rows_OR, store = representations(prepared), open_store(prepared, Channel("sampling"), "auto")
+    config = EvaluateConfig(ks=[K])
+
+    def step() -> np.ndarray:
+        rankings = rank_representations(rows_OR, store, Channel("control"), "test", config, 0)
+        return np.concatenate([ranking.items for ranking in rankings])
+
+    return step
+
+
+def dense_ranking(prepared: PreparedGraph) -> Step:
+    rows_OR, ranges = representations(prepared), prepared.ranges
+    nodes = {
+        kind: np.concatenate([np.array(ranges.nodes_of_type(p, kind)) for p in range(ranges.num_parts)])
+        for kind in (USER, ITEM)
+    }
+    users_UR, items_IR = rows_OR[torch.from_numpy(nodes[USER])], rows_OR[torch.from_numpy(nodes[ITEM])]
+    column_of = np.zeros(ranges.num_nodes, dtype=np.int64)
+    column_of[nodes[ITEM]] = np.arange(len(nodes[ITEM]))
+    edges = np.concatenate([part.edges[split] for part in prepared.parts for split in ("train", "valid")])
+    known = known_items(0, ranges.num_nodes, [edges])
+    counts = np.diff(known.indptr)[nodes[USER]]
+    rows = torch.from_numpy(np.repeat(np.arange(len(nodes[USER])), counts))
+    met = np.concatenate([known.items[known.indptr[u] : known.indptr[u + 1]] for u in nodes[USER]])
+    columns = torch.from_numpy(column_of[met])
+
+    def step() -> np.ndarray:
+        scores = users_UR @ items_IR.T
+        scores[rows, columns] = -torch.inf
+        return nodes[ITEM][scores.topk(K, dim=1).indices.numpy()]
+
+    return step
+
+
+SIDES = {OURS: our_ranking, DENSE: dense_ranking}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--peak-of", nargs=2, metavar=("SIDE", "PREPARED"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.peak_of:
+        side, folder = arguments.peak_of
+        print(harness.peak_extra_bytes(SIDES[side](open_prepared(folder)), warmup=1))
+        return
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
+        config = load_config("configs/gowalla.yaml", [f"data.path={arguments.data}", f"data.prepared={folder}/parts"])
+        prepare_dataset(config.name, config.data, config.parts, config.seed)
+        prepared = open_prepared(config.data.prepared)
+        steps = {name: side(prepared) for name, side in SIDES.items()}
+        same = (steps[OURS]() == steps[DENSE]()).mean()  # type: ignore[attr-defined]
+        print(f"{same:.4%} of the places have the same item (others: equal to rounding)")
+        seconds = harness.seconds_in_turn(steps, arguments.repeats, warmup=1)
+        for name, values in seconds.items():
+            print(f"{name}: {np.median(values):.2f} s")
+        bounds = prepared.ranges.bounds
+        num_items = int((bounds[:, ITEM + 1] - bounds[:, ITEM]).sum())
+        operations = 2 * SIZE * num_items * (prepared.ranges.num_nodes - num_items)
+        results = harness.compare("exact top-20, Gowalla", seconds, SPEED_BAR, operations / harness.product_rate())
+        command = [sys.executable, "-m", "benchmarks.ranking", "--threads", str(arguments.threads), "--peak-of"]
+        peaks = {}
+        for name in SIDES:
+            done = subprocess.run([*command, name, config.data.prepared], check=True, capture_output=True, text=True)
+            peaks[name] = int(done.stdout.split()[-1])
+    print(", ".join(f"{name}: {value / 1e6:,.0f} MB at its peak" for name, value in peaks.items()))
+    ratio = peaks[DENSE] / peaks[OURS]
+    results.append(Line("exact top-20, peak memory", DENSE, ratio, MEMORY_BAR, None, (ratio, ratio)))
+    harness.print_table(results)
+    if arguments.json:
+        harness.save_lines(results, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

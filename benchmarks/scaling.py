@@ -1,0 +1,125 @@
+"""Workers of one machine: speed, memory a rank, and the time to the first step: `python -m benchmarks.scaling`.
+
+The whole training step on the standard graph with local workers of one thread each: seeds a second of 2 workers
+against 1, in turn; the embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many
+workers; and the seconds from the launcher's call to the first update, with the local launcher and with Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import harness
+from benchmarks.graph import prepared_graph
+from benchmarks.harness import OURS, Line
+from dist_gat.config import Config, parse_config
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.launcher.launch import run_job
+from dist_gat.sampling.loader import StepRange
+from dist_gat.train.trainer import Trainer
+
+WARM_UP, STEPS = 5, 25
+WORKERS_BAR, MEMORY_BAR = 1.8, 0.9
+START_BARS = {"local": 3.0, "ray": 25.0}
+
+
+def recipe(prepared: PreparedGraph, run: str, num_workers: int, launcher: str = "local") -> Config:
+    return parse_config(
+        {
+            "name": "scaling",
+            "run": run,
+            "data": {"interactions": "none", "prepared": str(prepared.folder)},
+            "parts": {"num_parts": prepared.ranges.num_parts},
+            "sampling": {"fanouts": [10, 10]},
+            "model": {"embedding_size": 64, "scoring": "additive", "num_heads": 4},
+            "train": {"batch_size": 4096, "num_epochs": 1, "patience": 0},
+            "launch": {"launcher": launcher, "num_workers": num_workers, "threads_per_worker": 1},
+        }
+    )
+
+
+def steps_per_second(config: Config, worker: Worker) -> dict[str, Any]:
+    trainer = Trainer(config, worker)
+    for number, batch in enumerate(trainer.batches(StepRange(0, 0, WARM_UP + STEPS))):
+        if number == WARM_UP:
+            worker.control.barrier()
+            started = time.perf_counter()
+        trainer.train_step(batch, at_end=False)
+    worker.control.barrier()
+    trainer.log.close()
+    return {"value": STEPS / (time.perf_counter() - started)}
+
+
+def rank_bytes(config: Config, worker: Worker) -> dict[str, Any]:
+    """Bytes that the largest rank holds: weights with two moments, and the arrays of its parts."""
+    trainer = Trainer(config, worker)
+    trainer.log.close()
+    folders = [trainer.store.prepared.parts[part].folder for part in trainer.store.own_parts]
+    graph = sum(path.stat().st_size for folder in folders for path in folder.rglob("*.npy"))
+    table = 3 * trainer.model.table.weight.numel() * trainer.model.table.weight.element_size()
+    held = torch.zeros(worker.world_size, dtype=torch.float64)
+    held[worker.rank] = graph + table
+    return {"value": float(worker.control.sum(held).max())}
+
+
+def first_step(config: Config, worker: Worker) -> dict[str, Any]:
+    """The wall clock after the first update."""
+    trainer = Trainer(config, worker)
+    for batch in trainer.batches(StepRange(0, 0, 1)):
+        trainer.train_step(batch, at_end=False)
+    trainer.log.close()
+    return {"value": time.time()}
+
+
+def value(job: Any, config: Config) -> float:
+    return float(run_job(job, config, quiet=True)["value"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=1_000_000)
+    parser.add_argument("--interactions", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    arguments = parser.parse_args()
+    results: list[Line] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
+        prepared_graph(arguments.nodes, arguments.interactions, num_parts=4) as prepared,
+    ):
+        seconds: dict[str, list[float]] = {"1 worker": [], OURS: []}
+        for _ in range(arguments.repeats):
+            seconds["1 worker"].append(1 / value(steps_per_second, recipe(prepared, run, 1)))
+            seconds[OURS].append(1 / value(steps_per_second, recipe(prepared, run, 2)))
+        print({name: f"{4096 / statistics.median(values):,.0f} seeds/s" for name, values in seconds.items()})
+        results += harness.compare("2 workers against 1", seconds, WORKERS_BAR, None)
+        held = {count: value(rank_bytes, recipe(prepared, run, count)) for count in (1, 2, 4)}
+        print({f"{count} ranks": f"{size / 1e6:,.0f} MB a rank" for count, size in held.items()})
+        for count in (2, 4):
+            share = held[1] / held[count] / count
+            line = f"memory a rank, {count} ranks against 1, of the ideal"
+            results.append(Line(line, "1 worker", share, MEMORY_BAR, None, (share, share)))
+        for launcher, bar in START_BARS.items():
+            config = recipe(prepared, run, 2, launcher)
+            took = []
+            for _ in range(arguments.repeats):
+                started = time.time()
+                took.append(value(first_step, config) - started)
+            print(f"{launcher}: first step after {statistics.median(took):.1f} s (bar: at most {bar:.0f} s)")
+            share = bar / statistics.median(took)
+            results.append(Line(f"start to first step, {launcher}", f"{bar:.0f} s", share, 1.0, None, (share, share)))
+    harness.print_table(results)
+    if arguments.json:
+        harness.save_lines(results, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

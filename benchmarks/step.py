@@ -1,0 +1,178 @@
+"""A whole training step and its sampling against a stock DGL script: `python -m benchmarks.step`.
+
+Both sides draw 1,024 seed nodes a batch from the standard graph through DGL's `DataLoader`, fan-out 10,10, look up
+64-dimensional learnable embeddings of all sources, run two `additive` layers of 4 heads, and update the rows with
+sparse Adam and the layers' weights with Adam. The stock script is DGL's `NeighborSampler` (fused, with its best
+number of threads), `GATConv`, `nn.Embedding(sparse=True)` and `torch.optim.SparseAdam`. The loss is the mean square
+of the seeds' rows: its cost is the same on both sides and next to nothing.
+
+Both sides run with glibc told to keep freed memory, as our workers do. The ceiling of a step is the time in which
+the machine copies the bytes that must move: the sources' rows and their gradient, and embedding, two moments and
+gradient in the update, once read and once written; of a sample, the neighbour lists once read and once written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import harness
+from benchmarks.graph import prepared_graph
+from benchmarks.harness import OURS, Line, Step
+from benchmarks.sampler import FANOUTS, dgl_graph
+from dist_gat.config import ModelConfig, NegativesConfig, SamplingConfig, TrainConfig
+from dist_gat.dgl import BlockSampler, DataLoader, dgl
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.launcher.host import keep_freed_memory
+from dist_gat.nn.recommender import build_recommender
+from dist_gat.random import Purpose, make_key
+from dist_gat.sampling.neighbors import hide_pairs
+from dist_gat.sampling.sampler import SeedBlockSampler
+from dist_gat.sampling.store import GraphStore, open_store
+from dist_gat.train.optimizer import build_optimizers
+
+SIZE, HEADS, SEEDS = 64, 4, 1024
+SAMPLER_BAR, STEP_BAR = 2.0, 4.0
+STOCK = "stock DGL script"
+LOADER = "DGL DataLoader"
+NOTHING = hide_pairs(np.zeros((0, 2), dtype=np.int64))
+
+
+class NodeBlocks(BlockSampler):
+    """Our sampler for seed nodes instead of seed edges."""
+
+    def __init__(self, store: GraphStore) -> None:
+        super().__init__()
+        self.edges = SeedBlockSampler(store, SamplingConfig(fanouts=FANOUTS), NegativesConfig(), SEEDS, 0, False)
+        self.step = 0
+
+    def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Any:
+        self.step += 1
+        relabeller = self.edges.relabeller(len(seeds))
+        relabeller.add(seeds.numpy())
+        key = int(make_key(0, Purpose.NEIGHBORS, self.step))
+        nodes, _, blocks = self.edges.sample_blocks(g, relabeller, (key, NOTHING))
+        return torch.from_numpy(nodes), blocks
+
+
+def our_batches(prepared: PreparedGraph, threads: int) -> Iterator[Any]:
+    store = open_store(prepared, Channel("benchmark"), "auto", threads)
+    return endless(store, NodeBlocks(store), prepared.ranges.num_nodes)
+
+
+def stock_batches(prepared: PreparedGraph) -> Iterator[Any]:
+    return endless(dgl_graph(prepared), dgl.dataloading.NeighborSampler(FANOUTS), prepared.ranges.num_nodes)
+
+
+def endless(graph: Any, sampler: BlockSampler, num_nodes: int) -> Iterator[Any]:
+    """Batches of one epoch after the other, without a thread that would sample while the other side is timed."""
+    while True:
+        order = torch.from_numpy(np.random.default_rng(1).permutation(num_nodes))
+        loader = DataLoader(graph, order, sampler, batch_size=SEEDS)
+        loader.cpu_affinity_enabled = True
+        yield from loader
+
+
+def our_step(prepared: PreparedGraph, threads: int) -> Step:
+    bounds = np.array([0, prepared.ranges.num_nodes])
+    config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
+    model = build_recommender(config, len(FANOUTS), {}, bounds, Channel("rows"), 0)
+    optimizers = build_optimizers(model, TrainConfig(learning_rate=0.01), 1)
+    batches = our_batches(prepared, threads)
+
+    def step() -> None:
+        nodes, blocks = next(batches)
+        optimizers.zero_grad()
+        rows_NR = model.dense(model.table(nodes), {}, blocks).rows_NR
+        rows_NR[:SEEDS].square().mean().backward()
+        optimizers.step()
+
+    return step
+
+
+class StockModel(nn.Module):
+    def __init__(self, num_nodes: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(num_nodes, SIZE, sparse=True)
+        kind = dgl.nn.GATConv
+        self.layers = nn.ModuleList(
+            kind(SIZE, SIZE // HEADS, HEADS, allow_zero_in_degree=True, activation=act) for act in (nn.ELU(), None)
+        )
+
+
+def stock_step(prepared: PreparedGraph) -> Step:
+    model = StockModel(prepared.ranges.num_nodes)
+    rows = torch.optim.SparseAdam(model.table.parameters(), lr=0.01)
+    dense = torch.optim.Adam(model.layers.parameters(), lr=0.01)
+    batches = stock_batches(prepared)
+
+    def step() -> None:
+        nodes, _, blocks = next(batches)
+        rows.zero_grad()
+        dense.zero_grad()
+        hidden = model.table(nodes)
+        for layer, block in zip(model.layers, blocks, strict=True):
+            hidden = layer(block, hidden).flatten(1)
+        hidden.square().mean().backward()
+        rows.step()
+        dense.step()
+
+    return step
+
+
+def best_thread_count(prepared: PreparedGraph, repeats: int) -> int:
+    """Of DGL's sampler: it does not always gain from a second thread."""
+    medians = {}
+    for threads in (1, 2):
+        dgl.utils.set_num_threads(threads)
+        batches = stock_batches(prepared)
+        medians[threads] = float(np.median(harness.seconds_in_turn({"dgl": lambda b=batches: next(b)}, repeats)["dgl"]))
+    return min(medians, key=lambda threads: medians[threads])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=1_000_000)
+    parser.add_argument("--interactions", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=41)
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    results: list[Line] = []
+    with prepared_graph(arguments.nodes, arguments.interactions) as prepared:
+        bandwidth = harness.copy_bandwidth()
+        dgl_threads = best_thread_count(prepared, arguments.repeats // 2)
+        print(f"ceiling: {bandwidth / 1e9:.1f} GB/s; DGL samples best with {dgl_threads} thread(s)")
+        nodes, blocks = next(our_batches(prepared, 1))
+        list_bytes = 2 * 4 * sum(block.neighbors_DF.numel() for block in blocks)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            dgl.utils.set_num_threads(dgl_threads)
+            ours, stock = our_batches(prepared, threads), stock_batches(prepared)
+            steps: dict[str, Step] = {OURS: lambda b=ours: next(b), LOADER: lambda b=stock: next(b)}  # type: ignore[misc]
+            seconds = harness.seconds_in_turn(steps, arguments.repeats)
+            results += harness.compare(
+                f"sampler, {threads} thread(s)", seconds, SAMPLER_BAR, list_bytes / bandwidth
+            )  # fmt: skip
+        torch.set_num_threads(2)
+        seconds = harness.seconds_in_turn(
+            {OURS: our_step(prepared, 2), STOCK: stock_step(prepared)}, arguments.repeats
+        )  # fmt: skip
+        for name, values in seconds.items():
+            print(f"{name}: {SEEDS / float(np.median(values)):,.0f} seeds/s")
+        step_bytes = 4 * SIZE * len(nodes) * (2 + 7)
+        results += harness.compare("training step, 1 worker", seconds, STEP_BAR, step_bytes / bandwidth)
+    harness.print_table(results)
+    if arguments.json:
+        harness.save_lines(results, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""`attend`: weigh the neighbours of each destination and sum their rows.
+
+Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I row size,
+G heads of the aggregate (H, or 1 for their mean).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from dist_gat.nn.attend_cpu import attend_cpu
+from dist_gat.nn.scoring import exp_logits, linear_weights, softmax_weights
+from dist_gat.nn.weighting import Rule, Weighting
+from dist_gat.sampling.block import Block
+
+KERNEL_TYPES = (torch.float32, torch.float64)
+
+
+def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
+    """z_u = sum_{i in N(u)} alpha_ui l_i, [D, G, I], and alpha_DFH, which is for looking at: it has no gradient.
+
+    Fused kernels where there are some for the device and the type, else `attend_plain`; tests hold them equal.
+    """
+    if rows_SI.device.type == "cpu" and rows_SI.dtype in KERNEL_TYPES:
+        return attend_cpu(rows_SI, block, weighting)
+    return attend_plain(rows_SI, block, weighting)
+
+
+def attend_plain(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
+    """The same in plain torch operations, on any device and of any type: what the kernels are checked against."""
+    # embedding, not indexing: the same gather, with a faster backward that is deterministic on a GPU too.
+    near_DFI = functional.embedding(block.neighbors_DF, rows_SI)
+    alpha_DFH = weights(rows_SI, near_DFI, block, weighting)
+    weight_DFG = alpha_DFH.mean(dim=2, keepdim=True) if weighting.mean else alpha_DFH
+    return torch.bmm(weight_DFG.transpose(1, 2).to(near_DFI.dtype), near_DFI), alpha_DFH.detach()
+
+
+def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weighting) -> Tensor:
+    """alpha_DFH, 0 for padding; `near_DFI` are the gathered rows of the neighbours."""
+    if weighting.alpha_DFH is not None:
+        return weighting.alpha_DFH
+    assert weighting.query_QHI is not None, "scores need a query"
+    scores_DFH = near_DFI @ weighting.query_QHI.transpose(1, 2)
+    if weighting.own_HI is not None:
+        scores_DFH = scores_DFH + (rows_SI[: block.num_dst] @ weighting.own_HI.T)[:, None]
+    if weighting.rule == Rule.LINEAR:
+        return linear_weights(scores_DFH, block)
+    if weighting.rule == Rule.EXP:
+        return softmax_weights(exp_logits(scores_DFH), block)
+    return softmax_weights(functional.leaky_relu(scores_DFH, weighting.slope), block)
+
+
+class OwnRows(torch.autograd.Function):
+    """The destinations' rows, and all rows, with one gradient for both.
+
+    As a slice of its own, `rows_SI[:D]` would send back S rows of gradient, nearly all of them zero, to be added
+    to the S rows that come from the neighbours. Here D rows are added in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows_SI: Tensor, num_dst: int) -> tuple[Tensor, Tensor]:
+        return rows_SI[:num_dst], rows_SI.view_as(rows_SI)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_DI: Tensor, grad_SI: Tensor) -> tuple[Tensor, None]:
+        grad_SI[: len(grad_DI)] += grad_DI
+        return grad_SI, None

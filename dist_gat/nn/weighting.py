@@ -1,0 +1,40 @@
+"""`Weighting`: how a layer weighs the neighbours of its destinations, as data for whichever code computes it.
+
+Shape legend: D destinations, F fan-out, H heads, I row size, Q queries (D, or 1 that all destinations share).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+class Rule(enum.IntEnum):
+    """How scores s become weights over the neighbours of a destination, for each head.
+
+    GIVEN: there are no scores, the weights stand in `alpha_DFH`.
+    SOFTMAX: softmax of LeakyReLU(s), with the negative slope `slope`; 1 leaves s as it is.
+    EXP: softmax of s exp(s). LINEAR: s / sum s. `dist_gat.nn.scoring` has both exactly.
+    """
+
+    GIVEN = 0
+    SOFTMAX = 1
+    EXP = 2
+    LINEAR = 3
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """alpha_DFH as it is, or the scores s_ui = query_u^T l_i + own^T h_u and the rule that turns them into weights.
+
+    mean: the aggregate takes the mean of the heads' weights, instead of one aggregate for each head.
+    """
+
+    rule: Rule
+    alpha_DFH: Tensor | None = None
+    query_QHI: Tensor | None = None
+    own_HI: Tensor | None = None
+    slope: float = 1.0
+    mean: bool = False

@@ -1,0 +1,247 @@
+"""The fused kernels against the plain torch version, values and gradients."""
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nn_cases import VARIANTS, attention
+from torch.testing import assert_close
+
+from dist_gat.nn.attend import attend, attend_plain
+from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, SOURCES_PER_TASK
+from dist_gat.nn.attention import AttentionLayer
+from dist_gat.nn.project import project_heads
+from dist_gat.nn.threads import in_threads
+from dist_gat.nn.weighting import Rule, Weighting
+from dist_gat.sampling.block import Block
+
+SCORED = [Rule.SOFTMAX, Rule.EXP, Rule.LINEAR]
+
+
+@contextmanager
+def torch_threads(number: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    torch.set_num_threads(before)
+
+
+def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:
+    """Neighbours may repeat, padding points anywhere, some destinations have no neighbours, some sources no edge."""
+    generator = torch.Generator().manual_seed(seed)
+    neighbors_DF = torch.randint(0, max(num_src, 1), (num_dst, fan_out), generator=generator)
+    return Block(neighbors_DF, torch.randint(0, fan_out + 1, (num_dst,), generator=generator), num_src)
+
+
+def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.float64):  # type: ignore[no-untyped-def]
+    """Leaves (rows, and what the weighting needs), and the function that makes the weighting of them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        # positive numbers keep the sums of linear weights away from their guard
+        numbers = torch.rand(shape, generator=generator, dtype=dtype)
+        return (numbers + 0.1 if rule == Rule.LINEAR else 2 * numbers - 1).requires_grad_()
+
+    rows = draw(block.num_src, size)
+    if rule == Rule.GIVEN:
+        alpha = draw(block.num_dst, block.neighbors_DF.shape[1], num_heads)
+        masked = lambda a: a * block.mask_DF()[:, :, None]  # noqa: E731
+        return [rows, alpha], lambda _, a: Weighting(rule, masked(a), mean=mean)
+    leaves = [rows, draw(1 if shared else block.num_dst, num_heads, size)] + [draw(num_heads, size)] * own
+    return leaves, lambda _, q, o=None: Weighting(rule, None, q, o, slope=0.2, mean=mean)
+
+
+def run(function, leaves, weighting_of, block):
+    """z, alpha, and the gradients of the leaves for a fixed upstream gradient."""
+    z_DGI, alpha_DFH = function(leaves[0], block, weighting_of(*leaves))
+    upstream_DGI = torch.linspace(-1, 1, z_DGI.numel(), dtype=z_DGI.dtype).view_as(z_DGI)
+    return [z_DGI, alpha_DFH, *torch.autograd.grad(z_DGI, leaves, upstream_DGI)]
+
+
+cases = st.tuples(
+    st.sampled_from(list(Rule)),
+    st.integers(1, 6),  # heads: with and without a rest of four
+    st.integers(1, 9),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+blocks = st.builds(
+    lambda seed, num_dst, more, fan_out: ragged_block(seed, num_dst, num_dst + more, fan_out),
+    st.integers(0, 10**6), st.integers(0, 9), st.integers(0, 5), st.integers(0, 6),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), blocks, cases)
+def test_kernels_equal_the_plain_version(seed, block, settings_):
+    leaves, weighting_of = case(seed, block, *settings_)
+    for fused, plain in zip(
+        run(attend, leaves, weighting_of, block), run(attend_plain, leaves, weighting_of, block), strict=True
+    ):
+        assert_close(fused, plain)
+
+
+@pytest.mark.parametrize("rule", list(Rule))
+@pytest.mark.parametrize(("shared", "mean", "own"), [(True, False, True), (False, True, False), (False, False, True)])
+def test_gradients(rule, shared, mean, own):
+    block = ragged_block(1, 6, 9, 4)
+    leaves, weighting_of = case(1, block, rule, 5, 3, shared, mean, own)
+    assert torch.autograd.gradcheck(lambda *x: attend(x[0], block, weighting_of(*x))[0], leaves)
+
+
+@pytest.mark.parametrize("rule", SCORED)
+def test_one_source_and_equal_scores(rule):
+    block = Block(torch.zeros(1, 3, dtype=torch.int64), torch.tensor([3]), 1)
+    leaves, weighting_of = case(0, block, rule, 4, 8, True, False, True)
+    z_DGI, alpha_DFH = attend(leaves[0], block, weighting_of(*leaves))
+    assert_close(alpha_DFH, torch.full((1, 3, 4), 1 / 3, dtype=torch.float64))
+    assert_close(z_DGI, leaves[0].expand(4, 8)[None])
+
+
+@pytest.mark.parametrize("value", [-9.0, 0.0, 39.5, 40.0, 40.5, 200.0])
+@pytest.mark.parametrize("rule", SCORED)
+def test_bends_of_the_rules(rule, value):
+    """Where a rule changes its slope: scores of 0 and at the exponent's limit, and sums that are not positive."""
+    block = Block(torch.tensor([[0, 1, 2], [0, 0, 1]]), torch.tensor([3, 2]), 3)
+    rows = torch.tensor([[value], [0.5 * value - 1], [0.1]], dtype=torch.float64, requires_grad=True)
+    query = torch.ones(1, 1, 1, dtype=torch.float64, requires_grad=True)
+    leaves, weighting_of = [rows, query], lambda _, q: Weighting(rule, None, q, slope=0.2)
+    for fused, plain in zip(
+        run(attend, leaves, weighting_of, block), run(attend_plain, leaves, weighting_of, block), strict=True
+    ):
+        assert_close(fused, plain)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+def test_float32_is_within_rounding_of_float64(variant):
+    torch.manual_seed(0)
+    block = ragged_block(3, 200, 600, 10)
+    block = Block(block.neighbors_DF, block.count_D, block.num_src, torch.randint(1, 50, (600,)))
+    rows = torch.rand(600, 48, dtype=torch.float64) * 0.1
+    layer = AttentionLayer(attention(**variant), 48, 48).double()
+    exact = layer(rows, block).rows_DO
+    assert_close(layer.float()(rows.float(), block).rows_DO.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+def large_case(rule, shared):
+    """Several tasks by destination, and several by source."""
+    block = ragged_block(4, 3 * DESTINATIONS_PER_TASK + 7, 3 * SOURCES_PER_TASK + 5, 6)
+    return block, *case(4, block, rule, 4, 12, shared, not shared, shared, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("rule", list(Rule))
+def test_the_same_bits_for_any_number_of_threads(rule, shared):
+    block, leaves, weighting_of = large_case(rule, shared)
+    results = []
+    for threads in (1, 2, 3, 2):
+        with torch_threads(threads):
+            results.append(run(attend, leaves, weighting_of, block))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    for fused, plain in zip(results[0], run(attend_plain, leaves, weighting_of, block), strict=True):
+        assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_two_threads_may_enter_at_once():
+    block, leaves, weighting_of = large_case(Rule.SOFTMAX, True)
+    expected = run(attend, leaves, weighting_of, block)
+    found: list[bool] = []
+
+    def enter():
+        for _ in range(10):
+            got = run(attend, leaves, weighting_of, block)
+            found.append(all(torch.equal(a, b) for a, b in zip(expected, got, strict=True)))
+
+    with torch_threads(2):
+        threads = [threading.Thread(target=enter) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == [True] * 20
+
+
+def test_frozen_rows_get_no_gradient():
+    block, (rows, query, own), weighting_of = large_case(Rule.SOFTMAX, True)
+    z_DGI, alpha_DFH = attend(rows.detach(), block, weighting_of(None, query, own))
+    z_DGI.sum().backward()
+    assert query.grad.isfinite().all()
+    assert rows.grad is None
+    assert not alpha_DFH.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("neighbors", "count", "num_rows"),
+    [
+        ([[0, 3]], [2], 3),
+        ([[0, -1]], [2], 3),
+        ([[0, 1]], [-1], 3),
+        ([[0, 1]], [3], 3),
+        ([[0, 0]] * 2, [1, 1], 1),
+        ([[0, 1]], [1, 1], 3),
+    ],
+)
+def test_kernels_never_leave_their_arrays(neighbors, count, num_rows):
+    block = Block(torch.tensor(neighbors), torch.tensor(count), num_rows)
+    with pytest.raises(AssertionError, match="point outside"):
+        attend(torch.rand(num_rows, 4), block, Weighting(Rule.GIVEN, alpha_DFH=torch.rand(len(neighbors), 2, 1)))
+
+
+def test_other_types_take_the_plain_path():
+    block = ragged_block(5, 4, 6, 3)
+    query = torch.rand(1, 2, 8, dtype=torch.bfloat16)
+    rows = torch.rand(6, 8, dtype=torch.bfloat16)
+    assert attend(rows, block, Weighting(Rule.SOFTMAX, query_QHI=query))[0].dtype == torch.bfloat16
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
+def test_project_heads(num_dst, num_heads, in_size, head_size):
+    z = torch.rand(num_dst, num_heads, in_size, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(num_heads * head_size, in_size, dtype=torch.float64, requires_grad=True)
+    expected = torch.einsum("dhi,hoi->dho", z, weight.unflatten(0, (num_heads, head_size))).flatten(1)
+    assert_close(project_heads(z, weight), expected)
+    assert torch.autograd.gradcheck(project_heads, (z, weight))
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8])
+def test_tasks_cover_everything_once(size):
+    seen: list[int] = []
+    with torch_threads(3):
+        in_threads(lambda part: seen.extend(range(part.start, part.stop)), size, 2)
+    assert sorted(seen) == list(range(size))
+
+
+def test_an_error_of_a_helper_is_raised():
+    caller = threading.get_ident()
+    helper_came = threading.Event()
+
+    def task(part: slice) -> None:
+        if threading.get_ident() != caller:
+            helper_came.set()
+            raise ValueError("helper")
+        helper_came.wait(10)
+
+    with torch_threads(2), pytest.raises(ValueError, match="helper"):
+        in_threads(task, 4, 1)
+
+
+def test_a_forked_child_has_helpers_of_its_own():
+    waited = threading.Event()
+    with torch_threads(2):
+        in_threads(lambda part: None, 2, 1)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            caller = threading.get_ident()
+            # ends well only if a helper runs in the child, too
+            in_threads(lambda part: waited.wait(10) if threading.get_ident() == caller else waited.set(), 2, 1)
+            os._exit(0 if waited.is_set() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
