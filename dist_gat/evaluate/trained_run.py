@@ -26,7 +26,7 @@ from dist_gat.nn.recommender import Recommender, build_recommender, messages_nee
 from dist_gat.nn.weights import load_dense, load_rows, part_file
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
-from dist_gat.storage import MANIFEST, sha256_of
+from dist_gat.storage import MANIFEST, refuse_links_out, sha256_of
 
 RunSource = Config | str | Path
 EVALUATION_FILE = "evaluation.json"  # in the run folder
@@ -81,15 +81,18 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
     A folder's own `config.yaml` is read, with the overrides on top, and the folder is the run wherever it was
     moved to; file names in it are still relative to the working directory.
     """
-    if isinstance(source, Config):
-        return source, source.run_folder
-    path = Path(source)
-    if not path.is_dir():
-        config = load_config(path, overrides)
-        return config, config.run_folder
-    if not (path / "config.yaml").is_file():
-        raise StorageError(f"{path}: expected config.yaml in a run folder; give a folder that `dist-gat train` wrote")
-    return load_config(path / "config.yaml", overrides), path
+    if isinstance(source, Config) or not Path(source).is_dir():
+        config = source if isinstance(source, Config) else load_config(source, overrides)
+        folder = config.run_folder
+    else:
+        folder = Path(source)
+        if not (folder / "config.yaml").is_file():
+            raise StorageError(
+                f"{folder}: expected config.yaml in a run folder; give a folder that `dist-gat train` wrote"
+            )
+        config = load_config(folder / "config.yaml", overrides)
+    refuse_links_out(folder)
+    return config, folder
 
 
 def open_trained_run(source: RunSource, overrides: Sequence[str] = ()) -> TrainedRun:

@@ -1,7 +1,7 @@
 """`MetricTable`: the numbers of a JSON file as tables, whatever its layout.
 
 Every map that has numbers becomes a row, named by the keys that lead to it and by its own texts; rows with the same
-columns that follow each other stand in one table.
+columns stand in one table.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,11 @@ def read_json(path: Path, writer: str) -> Any:
 
 def metric_tables(tree: Any) -> list[MetricTable]:
     """The tables of a tree of maps, lists and values; the first `MAX_ROWS` rows. Numbers at its root are left out."""
-    rows = [row for row, _ in zip(_find_rows(tree, ()), range(MAX_ROWS), strict=False)]
-    return [
-        MetricTable(list(columns), [(name, list(numbers.values())) for name, numbers in group])
-        for columns, group in groupby(rows, key=lambda row: tuple(row[1]))
-    ]
+    tables: dict[tuple[str, ...], MetricTable] = {}
+    for name, numbers in islice(_find_rows(tree, ()), MAX_ROWS):
+        table = tables.setdefault(tuple(numbers), MetricTable(list(numbers)))
+        table.rows.append((name, list(numbers.values())))
+    return list(tables.values())
 
 
 def _find_rows(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, float]]]:

@@ -159,6 +159,12 @@ def test_another_data_set_or_no_run_is_refused(small_run: Path, tmp_path: Path) 
     prepare(other)
     with pytest.raises(StorageError, match="another prepared data set"):
         explain(small_run / "run", "u3", overrides=[f"data.prepared={tmp_path / 'prepared'}"])
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "model").symlink_to(small_run / "run" / "model")
+    shutil.copy(small_run / "run" / "config.yaml", tmp_path / "linked")
+    with pytest.raises(StorageError, match="this link leads"):
+        explain(tmp_path / "linked", "u3")
+    (tmp_path / "linked" / "model").unlink()
     with pytest.raises(StorageError, match="config.yaml in a run folder"):
         explain(tmp_path, "u3")
     shutil.copy(small_run / "run" / "config.yaml", tmp_path)

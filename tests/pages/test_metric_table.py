@@ -25,6 +25,15 @@ def test_an_evaluation_becomes_rows_named_by_their_keys() -> None:
     assert second.rows == [("slices / test / cold", [0.0]), ("slices / test / warm", [1.0])]
 
 
+def test_rows_with_the_same_columns_stand_together() -> None:
+    models = {
+        name: {"metrics": {"recall@20": n}, "seconds": 1.0, "note": "a"} for n, name in enumerate(("ease", "gat"))
+    }
+    first, second = metric_tables({"split": "test", "models": models})
+    assert first.rows == [("models / ease", [1.0]), ("models / gat", [1.0])]
+    assert second.rows == [("models / ease / metrics", [0.0]), ("models / gat / metrics", [1.0])]
+
+
 @pytest.mark.parametrize("tree", [None, {}, [], {"a": "text"}, {"seconds": 1.0}, 3, "text", [1, 2], {"a": {"b": True}}])
 def test_what_has_no_table_gives_none(tree: object) -> None:
     assert metric_tables(tree) == []
