@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,12 +26,17 @@ from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.evaluate.baselines import evaluate_baseline
 from dist_gat.evaluate.evaluator import evaluate_worker
+from dist_gat.evaluate.explanation import explain_item
 from dist_gat.evaluate.saved_model import check_run_folder, open_model, recommend_items
+from dist_gat.evaluate.trained_run import EVALUATION_FILE, RunSource, locate_run, model_digest, open_trained_run
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
 from dist_gat.launcher.launch import run_job
-from dist_gat.storage import refuse_links_out
+from dist_gat.pages.explanation_page import explanation_page
+from dist_gat.pages.page import save_page
+from dist_gat.pages.report import report_page
+from dist_gat.storage import refuse_links_out, write_text
 from dist_gat.train.archive import open_archive
 from dist_gat.train.resume import check_resume
 from dist_gat.train.run_folder import clear_run, lock_run, sweep_run
@@ -38,7 +44,18 @@ from dist_gat.train.trainer import train_worker
 
 Progress = Callable[[str], None]
 
-__all__ = ["doctor", "evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
+__all__ = [
+    "doctor",
+    "evaluate",
+    "explain",
+    "fetch",
+    "load_config",
+    "prepare",
+    "recommend",
+    "report",
+    "train",
+    "write_synthetic",
+]
 
 
 def _be_silent(message: str) -> None:
@@ -88,8 +105,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines on `test`.
 
-    The files of model and data set are checked as in `train`. Raises `StorageError` where there is no saved model of
-    this data set, or where one of them is damaged.
+    Also written to `evaluation.json` in the run folder, where `report` finds it. The files of model and data set are
+    checked as in `train`. Raises `StorageError` where there is no saved model of this data set, or where one of them is
+    damaged.
     """
     started = time.perf_counter()
     check_run_folder(config.run_folder)
@@ -102,7 +120,9 @@ def evaluate(
             name: {split: evaluate_baseline(name, prepared, split, config.evaluate)}
             for name in config.evaluate.baselines
         }
-    return {**result, "seconds": time.perf_counter() - started}
+    result |= {"seconds": time.perf_counter() - started, "model_sha256": model_digest(config.run_folder)}
+    write_text(config.run_folder / EVALUATION_FILE, json.dumps(result))
+    return result
 
 
 def recommend(
@@ -118,3 +138,35 @@ def recommend(
         refuse_links_out(folder)
         folder = folder / "model"
     return recommend_items(open_model(folder, verify, progress), [str(user) for user in users], k)
+
+
+def explain(
+    run: RunSource, user: Any, item: Any = None, top: int = 10, html: str | Path | None = None,
+    overrides: Sequence[str] = (), progress: Progress = _be_silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Which of a user's interactions, and which users behind them, the attention weighs for an item.
+
+    `run` is a configuration, a recipe or a run folder; the data set that the model was trained on is read too.
+    `dist_gat.evaluate.explanation` says what is in the result; `html` is a file for a page of it. Raises `DataError`
+    for an unknown user or item, `StorageError` where there is no saved model of this data set.
+    """
+    item = None if item is None else str(item)
+    explanation = explain_item(open_trained_run(run, overrides), str(user), item, top, progress)
+    if html is not None:
+        save_page(Path(html), explanation_page(explanation))
+    return explanation
+
+
+def report(
+    run: RunSource, html: str | Path | None = None, overrides: Sequence[str] = (),
+    progress: Progress = _be_silent,
+) -> Path:  # fmt: skip
+    """Write the page of a run, `report.html` in its folder by default: curves, results, attention, configuration.
+
+    `run` is as in `explain`; a run that was stopped has a page too. Returns the file. Raises `StorageError` where the
+    folder is not that of a run.
+    """
+    page = report_page(run, overrides, progress)
+    path = locate_run(run, overrides)[1] / "report.html" if html is None else Path(html)
+    save_page(path, page)
+    return path

@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     WEIGHTS = 5
     SPLIT = 6
     ASSIGNMENT = 7
+    EXPLANATION = 8
+    REPORT = 9
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from helpers import Ranks, prepare_pairs, prepare_synthetic, random_pairs
 from hypothesis import settings
+from small_run import prepare_and_train, recipe
 
+from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import PreparedGraph
 
 # a first example may compile a kernel
@@ -40,3 +43,12 @@ def empty_part(tmp_path_factory: pytest.TempPathFactory) -> PreparedGraph:
     """4 users and 4 items in 4 hashed parts, the second without any node: with 4 ranks one owns nothing."""
     train = [pair for pair in random_pairs(4, 4, 0.5) if pair != (0, 3)]
     return prepare_pairs(tmp_path_factory.mktemp("empty"), train, test=[(0, 3)], seed=2)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `raw`, `prepared` and `run`: 150 users and 120 items, two layers of two heads, two epochs."""
+    folder = tmp_path_factory.mktemp("small")
+    write_synthetic(folder / "raw", 150, 120, 4, 12, 0.1, seed=1)
+    prepare_and_train(recipe(folder))
+    return folder

@@ -21,7 +21,7 @@ FLOORS = (
     ("exchange",),
     ("sampling", "nn"),
     ("train", "evaluate"),
-    ("launcher", "api", "cli"),
+    ("launcher", "pages", "api", "cli"),
 )
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 ALONE = {

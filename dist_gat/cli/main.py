@@ -26,6 +26,7 @@ app.add_typer(data_app, name="data")
 
 ConfigPath = Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
+RunPath = Annotated[Path, typer.Argument(help="a run folder, or the recipe of a run")]
 # as after SIGTERM
 STOPPED = 143
 
@@ -145,6 +146,63 @@ def recommend(
         rows = [list(row) for row in table.rows()]
         result = {"recommendations": table.to_dicts()}
         output.result(result, make_table("recommendations", table.columns, rows))
+
+
+@app.command(epilog="Example: dist-gat explain runs/ml-100k --user 196 --html why.html")
+def explain(
+    run: RunPath,
+    user: Annotated[str, typer.Option(help="the user's ID as in the input")],
+    overrides: Overrides = None,
+    item: Annotated[str | None, typer.Option(help="an item's ID; by default the user's best new item")] = None,
+    top: Annotated[int, typer.Option(min=1, help="interactions to show")] = 10,
+    html: Annotated[Path | None, typer.Option(help="write a page with a picture to this file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which interactions the attention weighs for an item, and whether the score depends on them."""
+    from dist_gat import api
+
+    with open_output(as_json) as output:
+        result = api.explain(run, user, item, top, html, overrides or [], output.progress)
+        rows = [
+            [
+                entry["item_id"], entry.get("title", ""), entry["weight"],
+                ", ".join(f"{person['user_id']} {person['weight']:.3f}" for person in entry["behind"]),
+            ]
+            for entry in result["interactions"]
+        ]  # fmt: skip
+        chosen, fidelity = result["item"], result["fidelity"]
+        summary = [
+            ["item", " ".join(str(value) for value in chosen.values())],
+            ["score", f"{result['score']:.4f}"],
+            [f"drop without the {fidelity['deleted']} heaviest", f"{fidelity['top_drop']:.4f}"],
+            [
+                "drop without as many random",
+                f"{fidelity['random_drop_mean']:.4f} ± {fidelity['random_drop_std']:.4f}",
+            ],
+            ["more than chance", "yes" if fidelity["above_chance"] else "no: don't read the weights as reasons"],
+        ]
+        title = f"{len(rows)} of {result['num_interactions']} interactions, by attention"
+        output.result(
+            result,
+            make_table("explanation", ["what", "found"], summary),
+            make_table(title, ["item", "title", "attention", "users behind it"], rows),
+            notes=f"picture in {html}" if html else "",
+        )
+
+
+@app.command(epilog="Example: dist-gat report runs/ml-100k")
+def report(
+    run: RunPath,
+    overrides: Overrides = None,
+    html: Annotated[Path | None, typer.Option(help="the file to write; default: report.html in the run folder")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page of a run: curves, results, attention by degree, configuration."""
+    from dist_gat import api
+
+    with open_output(as_json) as output:
+        path = api.report(run, html, overrides or [], output.progress)
+        output.result({"report": str(path)}, notes=f"written to {path}; open it in a browser")
 
 
 @app.command(epilog="Example: dist-gat doctor --json")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from dist_gat.config import Config
-from dist_gat.errors import StorageError
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.evaluate.ranking import rank_representations, ranking_metrics
 from dist_gat.evaluate.saved_model import open_model
+from dist_gat.evaluate.trained_run import require_same_data
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import parts_of_ranks
@@ -22,11 +22,7 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, dict[str, float
     folder = config.run_folder / "model"
     saved = open_model(folder)
     prepared = open_prepared(config.data.prepared)
-    if saved.manifest["data_fingerprint"] != prepared.fingerprint:
-        raise StorageError(
-            f"{folder}: the model was trained on another prepared data set than {config.data.prepared}; "
-            "prepare it again with the same settings, or train again"
-        )
+    require_same_data(saved, prepared)
     store = open_store(prepared, worker.sampling, config.sampling.access, worker.num_threads)
     node_starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     num_layers = len(config.sampling.fanouts)

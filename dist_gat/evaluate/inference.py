@@ -10,6 +10,7 @@ Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -89,18 +90,24 @@ def padded(chunks: list[tuple[Part, np.ndarray]], part: Part, channel: Channel) 
 
 def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:
     """Source nodes int64 [S] and the block of all neighbours of a part's `rows`."""
-    start, count = part.indptr[rows], part.indptr[rows + 1] - part.indptr[rows]
+    nodes, block = rows_block(part.indptr, part.indices, rows, part.first_node, store.ranges.num_nodes)
+    return nodes, replace(block, degree_S=torch.from_numpy(store.in_degree(nodes))) if needs_degree else block
+
+
+def rows_block(
+    indptr: np.ndarray, indices: np.ndarray, rows: np.ndarray, first_node: int, num_nodes: int
+) -> tuple[np.ndarray, Block]:
+    """Source nodes int64 [S] and the block, without degrees, of some rows of a CSC whose row 0 is `first_node`."""
+    start, count = indptr[rows], indptr[rows + 1] - indptr[rows]
     width = int(count.max()) if len(count) else 0
     column = np.arange(width)
     real = column < count[:, None]
     neighbors = np.full((len(rows), width), -1, dtype=np.int64)
-    neighbors[real] = part.indices[(start[:, None] + column)[real]]
-    relabeller = Relabeller(min(len(rows) * (1 + width), store.ranges.num_nodes))
-    relabeller.add(rows + part.first_node)
+    neighbors[real] = indices[(start[:, None] + column)[real]]
+    relabeller = Relabeller(min(len(rows) * (1 + width), num_nodes))
+    relabeller.add(rows + first_node)
     numbers = torch.from_numpy(relabeller.add(neighbors))
-    nodes = relabeller.nodes
-    degree = torch.from_numpy(store.in_degree(nodes)) if needs_degree else None
-    return nodes, Block(numbers, torch.from_numpy(count), len(nodes), degree)
+    return relabeller.nodes, Block(numbers, torch.from_numpy(count), len(relabeller.nodes))
 
 
 def fetch_rows(own_rows: Tensor, nodes_S: Tensor, table: EmbeddingShard) -> Tensor:

@@ -1,6 +1,6 @@
 """What a run tells about itself: TensorBoard scalars by global step, and one JSON line an event for the driver.
 
-Rank 0 alone writes. The only module that imports TensorBoard.
+Rank 0 alone writes; `read_curves` reads the scalars back. The only module that imports TensorBoard.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from dist_gat.errors import StorageError
+
 PROGRESS_FILE = "progress.jsonl"
+EVENTS_FOLDER = "tensorboard"
 
 
 class RunLog:
@@ -20,7 +24,7 @@ class RunLog:
 
     def __init__(self, run_folder: Path, rank: int, step: int) -> None:
         """step: where the run starts; what an earlier attempt logged of later steps no longer counts."""
-        self.writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1) if rank == 0 else None
+        self.writer = SummaryWriter(str(run_folder / EVENTS_FOLDER), purge_step=step + 1) if rank == 0 else None
         self.file = open_lines(run_folder / PROGRESS_FILE) if rank == 0 else None
         self.started = time.perf_counter()
 
@@ -52,6 +56,19 @@ class RunLog:
         if self.writer is not None and self.file is not None:
             self.writer.close()
             self.file.close()
+
+
+def read_curves(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar of a run as (global step, value), without what a resumed attempt took back.
+
+    Raises `StorageError` where the run has no event files.
+    """
+    folder = run_folder / EVENTS_FOLDER
+    if not any(folder.glob("events.out.tfevents.*")):
+        raise StorageError(f"{folder}: no TensorBoard event files; expected the folder of a run, see `dist-gat train`")
+    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
+    events.Reload()
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()[SCALARS]}
 
 
 def open_lines(path: Path) -> TextIO:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dist_gat.errors import StorageError
+from dist_gat.evaluate.trained_run import EVALUATION_FILE
 from dist_gat.train.metrics import PROGRESS_FILE
 
 LOCK_FILE = "lock"
@@ -40,10 +41,12 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def clear_run(folder: Path) -> None:
-    """Delete what an earlier run left beside its checkpoints: logs and the saved model. Other files stay."""
+    """Delete what an earlier run left beside its checkpoints: logs, the saved model and its
+    evaluation. Other files stay."""
     for name in ("tensorboard", "model", "ray"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / PROGRESS_FILE).unlink(missing_ok=True)
+    for name in (PROGRESS_FILE, EVALUATION_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def sweep_run(folder: Path) -> None:

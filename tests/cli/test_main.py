@@ -60,6 +60,15 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
     users = ("--user", "u1", "--user", "u2")
     found = json_of(dist_gat(folder, "recommend", "run", *users, "--k", "3", "--json"))["recommendations"]
     assert [(row["user_id"], row["rank"]) for row in found] == [(u, rank) for u in ("u1", "u2") for rank in (1, 2, 3)]
+    why = json_of(dist_gat(folder, "explain", "run", "--user", "u1", "--html", "why.html", "--json"))
+    assert why["item"]["item_id"] == found[0]["item_id"]
+    assert why["score"] == pytest.approx(found[0]["score"], abs=1e-5)
+    assert "<svg" in (folder / "why.html").read_text()
+    asked = dist_gat(folder, "explain", "recipe.yaml", "--user", "u1", "--item", "i5", "--top", "3")
+    assert asked.returncode == 0, asked.stderr
+    assert "3 of" in asked.stdout
+    page = json_of(dist_gat(folder, "report", "run", "--json"))
+    assert f"{evaluated['test']['recall@20']:.4g}" in (folder / page["report"]).read_text()
     people = dist_gat(folder, "recommend", "run/model", "--user", "u1")
     assert people.returncode == 0
     assert "community" in people.stdout
@@ -76,6 +85,8 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
         (["evaluate", "recipe.yaml", "run=empty"], ["empty", "dist-gat train"]),
         (["data", "fetch", "netflix"], ["netflix", "movielens-100k"]),
         (["recommend", "nowhere", "--user", "1"], ["nowhere"]),
+        (["explain", "recipe.yaml", "run=empty", "--user", "1"], ["empty", "dist-gat train"]),
+        (["report", "raw"], ["raw", "config.yaml", "dist-gat train"]),
     ],
 )
 def test_errors_say_what_and_what_to_do_without_a_traceback(

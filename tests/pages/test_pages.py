@@ -1,0 +1,233 @@
+"""The pages of a run whose IDs, titles and paths are hostile: well-formed, escaped, self-contained, and complete."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import prepare_and_train, recipe
+
+from dist_gat import api
+from dist_gat.config import Config, parse_config
+from dist_gat.errors import StorageError
+
+USER = "<script>alert(1)</script>"
+ITEM = '"><img src=x onerror=alert(2)>'
+TITLE = "</title></svg>' onload='alert(3)' {{ 7*7 }} &lt;b&gt;"
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and collects texts, tags and attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], "every tag is closed"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attributes]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def check_page(html: str) -> Page:
+    """A page that is well-formed and that neither runs nor loads anything."""
+    page = Page(html)
+    assert set(page.tags) <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "bdi", "br", "table", "tr", "th", "td",
+        "div", "span", "i", "pre", "code", "svg", "g", "path", "rect", "text", "line", "polyline", "circle",
+    }  # fmt: skip
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href", "xlink:href")]
+    assert not re.findall(r"url\(|@import|https?://", html)
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    return page
+
+
+def hostile_config(folder: Path) -> Config:
+    tree = recipe(folder).model_dump(mode="json")
+    return parse_config(tree | {"run": str(folder / "<img src=x onerror=alert(4)>"), "name": "hostile"})
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A trained run in which one user, and every item, have such names."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "raw").mkdir()
+    quoted = ITEM.replace('"', '""')
+    rows = [
+        f'{USER if user == 0 else f"u{user}"},"{quoted}{item}"' for user in range(40) for item in range(user % 3, 30, 3)
+    ]
+    (folder / "raw" / "interactions.csv").write_text("\n".join(["user_id,item_id", *rows]) + "\n")
+    titles = [f'"{quoted}{item}","{TITLE}"' for item in range(30)]
+    (folder / "raw" / "items.csv").write_text("\n".join(["item_id,title", *titles]) + "\n")
+    config = hostile_config(folder)
+    prepare_and_train(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def explanation_html(hostile: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("pages") / "new" / "why.html"
+    api.explain(hostile, USER, html=path)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def report_html(hostile: Config) -> str:
+    api.evaluate(hostile)
+    comparison = {
+        "rows": [{"model": TITLE, "recall@20": 0.25, "ndcg@20": 0.125}, {"model": "itemknn", "recall@20": 0.5}]
+    }
+    (hostile.run_folder / "compare.json").write_text(json.dumps(comparison))
+    assert api.report(hostile) == hostile.run_folder / "report.html"
+    return (hostile.run_folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_explanation_shows_hostile_names_as_text(explanation_html: str) -> None:
+    page = check_page(explanation_html)
+    text = "".join(page.texts)
+    assert f"for user {USER}" in text
+    assert TITLE in text, "as it is, with its braces and entities"
+    assert f"{ITEM}1" in text or f"{ITEM}2" in text
+    assert "<script" not in explanation_html
+    assert "<img" not in explanation_html
+
+
+def test_an_explanation_has_the_picture_and_the_numbers(hostile: Config, explanation_html: str) -> None:
+    found = api.explain(hostile, USER)
+    page = check_page(explanation_html)
+    boxes = page.tags.count("rect")
+    assert boxes >= 2 + len(found["interactions"])
+    assert page.tags.count("path") >= len(found["interactions"]) + 1
+    widths = [float(value) for name, value in page.attributes if name == "stroke-width"]
+    assert max(widths) == 10.0
+    assert min(widths) >= 1.0
+    cells = [text for text in page.texts if text.strip()]
+    for entry in found["interactions"]:
+        assert f"{entry['weight']:.4g}" in cells
+    fidelity = found["fidelity"]
+    assert f"{fidelity['random_drop_mean']:.4g} ± {fidelity['random_drop_std']:.4g}" in cells
+
+
+def test_a_report_has_curves_results_attention_and_configuration(hostile: Config, report_html: str) -> None:
+    page = check_page(report_html)
+    text = "".join(page.texts)
+    for title in ("loss", "learning rate", "validation recall", "validation ndcg", "share of the step"):
+        assert title in page.texts
+    labels = {value for name, value in page.attributes if name == "aria-label"}
+    assert {"recall@10, recall@20", "learning_rate", "layer 1, layer 2"} <= labels
+    assert any({"sample", "compute", "stall"} <= set(label.split(", ")) for label in labels)
+    results = json.loads((hostile.run_folder / "evaluation.json").read_text())
+    assert f"{results['test']['recall@20']:.4g}" in page.texts
+    assert TITLE in text
+    assert "0.125" in page.texts
+    assert "<img src=x onerror=alert(4)>" in text, "in the configuration"
+    assert "earlier model" not in text
+
+
+def test_a_report_of_a_run_that_has_little_says_what_is_missing(
+    hostile: Config, report_html: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(hostile.run_folder / "tensorboard", run / "tensorboard")
+    shutil.copy(hostile.run_folder / "config.yaml", run)
+    path = api.report(run, tmp_path / "out.html")
+    text = "".join(check_page(path.read_text()).texts)
+    assert "Not evaluated yet" in text
+    assert "Can't be computed" in text
+    assert "dist-gat train" in text
+    (run / "evaluation.json").write_text(json.dumps({"valid": {"recall@20": 0.5}, "model_sha256": "0" * 64}))
+    assert "earlier model" in api.report(run).read_text()
+    (run / "evaluation.json").write_text("{")
+    with pytest.raises(StorageError, match="evaluation.json.*dist-gat evaluate"):
+        api.report(run)
+    shutil.rmtree(run / "tensorboard")
+    with pytest.raises(StorageError, match="no TensorBoard event files"):
+        api.report(run)
+
+
+def test_a_page_that_cannot_be_written_is_an_error(hostile: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="choose another file"):
+        api.explain(hostile, USER, html=tmp_path / "file" / "page.html")
+
+
+def test_a_new_run_in_the_folder_forgets_the_evaluation(tmp_path: Path, hostile: Config) -> None:
+    from dist_gat.train.run_folder import clear_run
+
+    (tmp_path / "evaluation.json").write_text("{}")
+    clear_run(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("which", ["explanation_html", "report_html"])
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH")
+def test_a_browser_shows_the_page(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Chromium lays the page out, runs nothing of it, and its picture is not blank."""
+    html = request.getfixturevalue(which)
+    (tmp_path / "page.html").write_text(html)
+    flags = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+    ]  # fmt: skip
+
+    def chromium(*arguments: str) -> str:
+        command = [str(CHROMIUM), *flags, *arguments, (tmp_path / "page.html").as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    dom = chromium("--dump-dom")
+    assert Page(html).tags.count("svg") == dom.count("<svg") >= 1
+    assert "<script" not in dom
+    chromium(f"--screenshot={tmp_path / 'page.png'}", "--window-size=1100,1400")
+    assert (tmp_path / "page.png").stat().st_size > 20_000, "a blank page compresses to a few kB"
+
+
+def page_with(**changes: Any) -> str:
+    """A page that breaks one rule."""
+    parts = {"policy": "default-src 'none'; style-src 'unsafe-inline'", "body": "<p>good</p>", **changes}
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{parts["policy"]}">'
+    return f"<!DOCTYPE html><html><head>{meta}</head><body>{parts['body']}</body></html>"
+
+
+def test_the_checks_pass_a_good_page() -> None:
+    check_page(page_with())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"body": f"<p>{USER}</p>"},
+        {"body": "<img src=x>"},
+        {"body": "<p onload='x'>a</p>"},
+        {"body": "<p><bdi>a</p></bdi>"},
+        {"body": "<p style='background:url(x)'>a</p>"},
+        {"policy": "default-src *"},
+    ],
+)
+def test_the_checks_find_a_bad_page(changes: dict[str, str]) -> None:
+    with pytest.raises((AssertionError, IndexError)):
+        check_page(page_with(**changes))
