@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dist_gat.config import TrainConfig
 from dist_gat.nn.recommender import Recommender
-from dist_gat.train.row_adam import RowAdam, merge_rows
+from dist_gat.train.row_adam import RowAdam, merge_rows, zeros_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -49,14 +49,14 @@ class Optimizers:
     def row_moments(self, model: Recommender) -> dict[str, Tensor]:
         """SparseAdam's `exp_avg` and `exp_avg_sq`, [O, E] like the embedding rows; zeros before the first step."""
         state = self.rows.state.get(model.table.weight, {})
-        return {name: state.get(name, torch.zeros_like(model.table.weight)) for name in MOMENTS}
+        return {name: state[name] if state else zeros_of(model.table.weight) for name in MOMENTS}
 
     def row_steps(self, model: Recommender) -> int:
         return int(self.rows.state.get(model.table.weight, {}).get("step", 0))
 
     def start_rows(self, model: Recommender, steps: int) -> dict[str, Tensor]:
         """Make SparseAdam's state as after so many steps, and return its moments, to be filled in place."""
-        moments = {name: torch.zeros_like(model.table.weight) for name in MOMENTS}
+        moments = {name: zeros_of(model.table.weight) for name in MOMENTS}
         self.rows.state[model.table.weight] = {"step": steps, **moments}
         return moments
 

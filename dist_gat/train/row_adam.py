@@ -16,6 +16,7 @@ from torch import Tensor
 from dist_gat.nn.threads import in_threads
 
 ROWS_PER_TASK = 1024
+FUSED = (torch.float32, torch.float64)
 
 
 class RowAdam(torch.optim.SparseAdam):
@@ -29,8 +30,7 @@ class RowAdam(torch.optim.SparseAdam):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         tables = [weight for group in self.param_groups for weight in group["params"]]
-        fused = (torch.float32, torch.float64)
-        if closure is not None or any(x.device.type != "cpu" or x.dtype not in fused for x in tables):
+        if closure is not None or any(x.device.type != "cpu" or x.dtype not in FUSED for x in tables):
             return super().step(closure)
         for group in self.param_groups:
             assert not group["maximize"], "rows are trained to lower the loss"
@@ -42,7 +42,7 @@ class RowAdam(torch.optim.SparseAdam):
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            state |= {"step": 0, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+            state |= {"step": 0, "exp_avg": zeros_of(weight), "exp_avg_sq": zeros_of(weight)}
         state["step"] += 1
         beta1, beta2 = group["betas"]
         size = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
@@ -54,6 +54,17 @@ class RowAdam(torch.optim.SparseAdam):
             _update_rows(*tables, rows[part], values[part], *numbers)
 
         in_threads(task, len(rows), ROWS_PER_TASK)
+
+
+def zeros_of(table: Tensor) -> Tensor:
+    """Zeros like a table, on a CPU in large pages of memory where the system has them.
+
+    numpy asks for such pages and torch does not. A step touches rows all over the table; with pages of 4 KiB most
+    of them cost a walk through the page tables besides.
+    """
+    if table.device.type != "cpu" or table.dtype not in FUSED:
+        return torch.zeros_like(table)
+    return torch.from_numpy(np.zeros(table.shape, dtype=str(table.dtype).removeprefix("torch.")))
 
 
 def merge_rows(gradient: Tensor) -> Tensor:

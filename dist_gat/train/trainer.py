@@ -203,6 +203,8 @@ class Trainer:
         if ballot.save_failed:
             self.writer.wait()
         if ballot.not_finite:
+            # what was copied before this step is good, so it is brought to its end
+            self.writer.wait()
             kept = self.archive.steps()
             raise TrainingError(
                 f"step {self.cursor.step + 1}: not finite: {ballot.not_finite}; the step was not applied, and "
