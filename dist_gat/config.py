@@ -99,7 +99,7 @@ class PartsConfig(Section):
 class SamplingConfig(Section):
     """Neighbour sampling: one fan-out per attention layer, the seeds' own neighbours first."""
 
-    fanouts: list[PositiveInt] = Field([10, 10], min_length=1)
+    fanouts: list[PositiveInt] = Field([10, 10], description="[]: no layers, which is matrix factorisation")
     exclude_targets: bool = Field(True, description="hide the seed edges and their reverses from the message graph")
     prefetch: bool = Field(True, description="sample the next batches in the background")
     access: Literal["auto", "exchange"] = Field(

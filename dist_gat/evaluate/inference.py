@@ -60,7 +60,9 @@ def infer_representations(
         depths.append(rows_OE)
         below = rows_OE
         progress(f"inference: layer {number} of {len(encoder.layers)}")
-    return encoder.combine(depths)
+    rows_OR = encoder.combine(depths)
+    # without layers and features the last depth is the table itself, which training goes on to change
+    return rows_OR.clone() if rows_OR is table.weight else rows_OR
 
 
 def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
