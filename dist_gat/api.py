@@ -23,7 +23,7 @@ import polars as pl
 from dist_gat.config import Config, load_config
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.evaluate.baselines import evaluate_baseline
+from dist_gat.evaluate.baselines.baseline import evaluate_baseline
 from dist_gat.evaluate.evaluator import evaluate_worker
 from dist_gat.evaluate.saved_model import open_model, recommend_items
 from dist_gat.graph.part import open_prepared

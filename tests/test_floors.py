@@ -29,6 +29,7 @@ ALONE = {
     "tensorboard": "dist_gat.train.metrics",
     "torch.utils.tensorboard": "dist_gat.train.metrics",
     "dgl": "dist_gat.dgl",
+    "implicit": "dist_gat.evaluate.baselines.als",
 }
 MAX_LINES = 400
 Sources = dict[str, str]

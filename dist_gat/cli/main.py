@@ -101,7 +101,7 @@ def train(
 def evaluate(
     config: ConfigPath,
     overrides: Overrides = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="popularity or itemknn; may be repeated")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="a name of evaluate.baselines; may be repeated")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank all items for every user, exactly, and print Recall, Precision, NDCG, MRR and hit rate."""
