@@ -42,7 +42,7 @@ class Scorer:
 def dense_product(left: Matrix, right: Matrix) -> np.ndarray:
     """float32, whatever the two are."""
     product: Any = left @ right
-    return np.asarray(product.toarray() if issparse(product) else product, dtype=np.float32)
+    return np.asarray(product if isinstance(product, np.ndarray) else product.toarray(), dtype=np.float32)
 
 
 # a baseline: from the training matrix, float32 [U, I] with 1 at each interaction, and the settings
