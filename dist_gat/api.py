@@ -6,6 +6,7 @@
     api.prepare(config)
     api.train(config)
     api.evaluate(config)["test"]["recall@20"]
+    api.compare(config, ["popularity", "ease", "recipe"])["models"]["ease"]["metrics"]["recall@20"]
     api.recommend(config.run_folder, users=[196], k=10)
 
 `fetch` and `write_synthetic` are the verb `data`; `doctor()` returns its findings.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +25,23 @@ import polars as pl
 from dist_gat.config import Config, load_config
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
+from dist_gat.errors import DistGatError
 from dist_gat.evaluate.baselines.baseline import evaluate_baseline
+from dist_gat.evaluate.contenders import MODELS, baseline_worker, choose_contenders, held_out_split, model_recipe
 from dist_gat.evaluate.evaluator import evaluate_worker
 from dist_gat.evaluate.saved_model import open_model, recommend_items
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
 from dist_gat.launcher.launch import run_job
+from dist_gat.launcher.local import run_processes
 from dist_gat.train.archive import open_archive
+from dist_gat.train.metrics import log_evaluation
 from dist_gat.train.resume import check_resume
 from dist_gat.train.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.train.trainer import train_worker
 
-__all__ = ["doctor", "evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
+__all__ = ["compare", "doctor", "evaluate", "fetch", "load_config", "prepare", "recommend", "train", "write_synthetic"]
 
 
 def prepare(config: Config, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
@@ -76,19 +82,71 @@ def train(config: Config, quiet: bool = True) -> dict[str, Any]:
 def evaluate(config: Config, quiet: bool = True) -> dict[str, Any]:
     """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines on `test`.
 
-    Raises `StorageError` where there is no saved model of this data set.
+    `slices` has the metrics by user activity and item popularity, coverage, novelty and diversity of both splits. All
+    of the model's numbers go to TensorBoard too. Raises `StorageError` where there is no saved model of this data set.
     """
     started = time.perf_counter()
     open_model(config.run_folder / "model")
     prepared = open_prepared(config.data.prepared)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
-    split = "test" if prepared.num_edges("test") else "valid"
+    log_evaluation(config.run_folder, result)
+    split = held_out_split(prepared)
     if config.evaluate.baselines:
         result["baselines"] = {
             name: {split: evaluate_baseline(name, prepared, split, config.evaluate)}
             for name in config.evaluate.baselines
         }
     return {**result, "seconds": time.perf_counter() - started}
+
+
+def compare(
+    config: Config,
+    models: Sequence[str] | None = None,
+    quiet: bool = True,
+    progress: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Baselines and models on the same split with the same metrics; `models` picks some of `CONTENDERS`.
+
+    Returns the `split`, `seconds`, `stopped`, and by name in `models` the `metrics`, `seconds`, `peak_memory_bytes`
+    summed over processes, and a `note`, which says why a row has no metrics. A baseline runs in a process of its own.
+    The recipe trains in its run folder and its relatives below it, in `compare/NAME`; each goes on from its
+    checkpoints. Raises `StorageError` where the data set is not prepared, `ConfigError` for an unknown name.
+    """
+    started = time.perf_counter()
+    split = held_out_split(open_prepared(config.data.prepared))
+    rows: dict[str, dict[str, Any]] = {}
+    stopped = False
+    for name in choose_contenders(models):
+        begun = time.perf_counter()
+        progress(f"{name}:")
+        try:
+            row = _run_model(name, config, split, quiet) if name in MODELS else _run_baseline(name, config)
+        except DistGatError as err:
+            row = {"note": str(err)}
+        stopped = row.pop("stopped", False)
+        row = {"metrics": {}, "peak_memory_bytes": None, "note": "", **row}
+        rows[name] = {**row, "seconds": time.perf_counter() - begun}
+        if stopped:
+            break
+    return {"split": split, "models": rows, "stopped": stopped, "seconds": time.perf_counter() - started}
+
+
+def _run_model(name: str, config: Config, split: str, quiet: bool) -> dict[str, Any]:
+    recipe = model_recipe(name, config)
+    trained = train(recipe, quiet)
+    if trained["stopped"]:
+        return {"stopped": True, "note": f"stopped and saved at step {trained['steps']}; the same command goes on"}
+    step = trained["resumed_from"]
+    return {
+        "metrics": evaluate(recipe, quiet)[split],
+        "peak_memory_bytes": trained["peak_memory_bytes"],
+        "note": "" if step is None else f"went on from step {step}; the seconds are those since then",
+    }
+
+
+def _run_baseline(name: str, config: Config) -> dict[str, Any]:
+    launch = config.launch.model_copy(update={"num_workers": 1, "use_gpu": False})
+    return run_processes(partial(baseline_worker, name), config.model_copy(update={"launch": launch}))
 
 
 def recommend(model: str | Path, users: Sequence[Any], k: int = 10) -> pl.DataFrame:

@@ -15,7 +15,7 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 FLOORS = (
-    ("errors", "config", "random", "quiet", "dgl"),
+    ("errors", "config", "random", "quiet", "memory", "dgl"),
     ("storage",),
     ("data", "graph"),
     ("exchange",),

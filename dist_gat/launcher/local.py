@@ -39,6 +39,11 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
         device = worker_device(config, 0)
         threads, timeout_s = threads_per_worker(config.launch), config.launch.timeout_s
         return job(config, join_workers(device, threads, timeout_s, SignalRequests()))
+    return run_processes(job, config)
+
+
+def run_processes(job: Job, config: Config) -> dict[str, Any]:
+    """Run a job on `launch.num_workers` local processes of their own, also where that is one."""
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
         with environment(worker_environment(config.launch)):
             workers = start_workers(job, config, meeting)
