@@ -125,7 +125,7 @@ def compare(
             row = {"note": str(err)}
         stopped = row.pop("stopped", False)
         row = {"metrics": {}, "peak_memory_bytes": None, "note": "", **row}
-        rows[name] = {**row, "seconds": time.perf_counter() - begun}
+        rows[name] = {"seconds": time.perf_counter() - begun, **row}
         if stopped:
             break
     return {"split": split, "models": rows, "stopped": stopped, "seconds": time.perf_counter() - started}

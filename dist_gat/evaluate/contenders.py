@@ -8,6 +8,7 @@ recipe    as it is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,11 +64,12 @@ def held_out_split(prepared: PreparedGraph) -> str:
 
 
 def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]:
-    """Metrics and peak memory of a baseline, in a process of its own; or a note on why it can't run."""
+    """Metrics, seconds and peak memory of a baseline, in a process of its own; or a note on why it can't run."""
     reset_peak_memory()
+    started = time.perf_counter()
     prepared = open_prepared(config.data.prepared)
     try:
         metrics = evaluate_baseline(name, prepared, held_out_split(prepared), config.evaluate)
     except ConfigError as err:
         return {"note": str(err)}
-    return {"metrics": metrics, "peak_memory_bytes": peak_memory()}
+    return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}
