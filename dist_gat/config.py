@@ -214,7 +214,7 @@ class BaselineConfig(Section):
     als_iterations: PositiveInt = 15
     ease_l2: float = Field(250.0, gt=0.0)
     ease_max_items: PositiveInt = Field(20_000, description="takes 8 bytes × items², 3.2 GB for the default")
-    gfcf_factors: PositiveInt = 256
+    gfcf_factors: PositiveInt = Field(256, description="at most one for 16 users or items")
     gfcf_weight: float = Field(0.3, ge=0.0, description="of the ideal low-pass filter beside the linear one")
 
 

@@ -15,6 +15,8 @@ from scipy.sparse.linalg import svds
 from dist_gat.config import BaselineConfig
 from dist_gat.evaluate.baselines.scorer import Matrix, Scorer
 
+SHARE = 16
+
 
 def fit_linear(matrix_UI: csr_array, config: BaselineConfig) -> Scorer:
     """s_u = r_u P̃: the linear filter alone."""
@@ -24,13 +26,15 @@ def fit_linear(matrix_UI: csr_array, config: BaselineConfig) -> Scorer:
 def fit_gfcf(matrix_UI: csr_array, config: BaselineConfig) -> Scorer:
     """s_u = r_u (P̃ + α D_I^-½ V Vᵀ D_I^½), GF-CF; α is `gfcf_weight`.
 
-    V has `gfcf_factors` columns, or a quarter of the users or items where there are few.
+    V has `gfcf_factors` columns; on small data one for every SHARE users or items, as a filter that passes much of the
+    spectrum is no low-pass filter any more.
     """
     normal_UI = normalise(matrix_UI)
     filters = [linear_filter(matrix_UI, normal_UI)]
-    if num_factors := min(config.gfcf_factors, min(matrix_UI.shape) // 4):
+    smaller = min(matrix_UI.shape)
+    if num_factors := min(config.gfcf_factors, max(smaller // SHARE, 1), smaller - 1):
         # singular vectors from a fixed start, so that the result is a function of the data
-        start = np.random.default_rng(0).random(min(matrix_UI.shape))
+        start = np.random.default_rng(0).random(smaller)
         _, _, basis_kI = svds(normal_UI.astype(np.float64), num_factors, v0=start)
         root_I = np.sqrt(np.maximum(matrix_UI.sum(axis=0), 1))
         smooth_Uk = matrix_UI @ (basis_kI / root_I).T.astype(np.float32)
