@@ -6,6 +6,7 @@
     api.prepare(config)
     api.train(config)
     api.evaluate(config)["test"]["recall@20"]
+    api.compare(config, ["popularity", "ease", "recipe"])["models"]["ease"]["metrics"]["recall@20"]
     api.recommend(config.run_folder, users=[196], k=10)
 
 `fetch` and `write_synthetic` are the verb `data`; `doctor()` returns its findings.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,31 @@ import polars as pl
 from dist_gat.config import Config, load_config
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.evaluate.baselines import evaluate_baseline
+from dist_gat.errors import DistGatError
+from dist_gat.evaluate.baselines.baseline import evaluate_baseline
+from dist_gat.evaluate.contenders import MODELS, baseline_worker, choose_contenders, held_out_split, model_recipe
 from dist_gat.evaluate.evaluator import evaluate_worker
 from dist_gat.evaluate.explanation import explain_item
 from dist_gat.evaluate.saved_model import check_run_folder, open_model, recommend_items
-from dist_gat.evaluate.trained_run import EVALUATION_FILE, RunSource, locate_run, model_digest, open_trained_run
+from dist_gat.evaluate.trained_run import (
+    COMPARISON_FILE,
+    EVALUATION_FILE,
+    RunSource,
+    locate_run,
+    model_digest,
+    open_trained_run,
+)
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
 from dist_gat.launcher.launch import run_job
+from dist_gat.launcher.local import run_processes
 from dist_gat.pages.explanation_page import explanation_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
 from dist_gat.storage import refuse_links_out, write_text
 from dist_gat.train.archive import open_archive
+from dist_gat.train.metrics import log_evaluation
 from dist_gat.train.resume import check_resume
 from dist_gat.train.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.train.trainer import train_worker
@@ -45,6 +58,7 @@ from dist_gat.train.trainer import train_worker
 Progress = Callable[[str], None]
 
 __all__ = [
+    "compare",
     "doctor",
     "evaluate",
     "explain",
@@ -105,16 +119,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines on `test`.
 
-    Also written to `evaluation.json` in the run folder, where `report` finds it. The files of model and data set are
-    checked as in `train`. Raises `StorageError` where there is no saved model of this data set, or where one of them is
-    damaged.
+    `slices` has the metrics by user activity and item popularity, coverage, novelty and diversity of both splits. All
+    of the model's numbers go to TensorBoard too, and to `evaluation.json` in the run folder, where `report` finds
+    them. The files of model and data set are checked as in `train`. Raises `StorageError` where there is no saved
+    model of this data set, or where one of them is damaged.
     """
     started = time.perf_counter()
     check_run_folder(config.run_folder)
     open_model(config.run_folder / "model", verify, progress)
     prepared = open_prepared(config.data.prepared, verify, progress)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
-    split = "test" if prepared.num_edges("test") else "valid"
+    log_evaluation(config.run_folder, result)
+    split = held_out_split(prepared)
     if config.evaluate.baselines:
         result["baselines"] = {
             name: {split: evaluate_baseline(name, prepared, split, config.evaluate)}
@@ -123,6 +139,60 @@ def evaluate(
     result |= {"seconds": time.perf_counter() - started, "model_sha256": model_digest(config.run_folder)}
     write_text(config.run_folder / EVALUATION_FILE, json.dumps(result))
     return result
+
+
+def compare(
+    config: Config,
+    models: Sequence[str] | None = None,
+    quiet: bool = True,
+    progress: Progress = _be_silent,
+) -> dict[str, Any]:
+    """Baselines and models on the same split with the same metrics; `models` picks some of `CONTENDERS`.
+
+    Returns the `split`, `seconds`, `stopped`, and by name in `models` the `metrics`, `seconds`, `peak_memory_bytes`
+    summed over processes, and a `note`, which says why a row has no metrics. A baseline runs in a process of its own.
+    The recipe trains in its run folder and its relatives below it, in `compare/NAME`; each goes on from its
+    checkpoints. The result also goes to `compare.json` in the run folder, where `report` finds it. Raises
+    `StorageError` where the data set is not prepared, `ConfigError` for an unknown name.
+    """
+    started = time.perf_counter()
+    split = held_out_split(open_prepared(config.data.prepared))
+    rows: dict[str, dict[str, Any]] = {}
+    stopped = False
+    for name in choose_contenders(models):
+        begun = time.perf_counter()
+        progress(f"{name}:")
+        try:
+            row = _run_model(name, config, split, quiet) if name in MODELS else _run_baseline(name, config)
+        except DistGatError as err:
+            row = {"note": str(err)}
+        stopped = row.pop("stopped", False)
+        row = {"metrics": {}, "peak_memory_bytes": None, "note": "", **row}
+        rows[name] = {"seconds": time.perf_counter() - begun, **row}
+        if stopped:
+            break
+    result = {"split": split, "models": rows, "stopped": stopped, "seconds": time.perf_counter() - started}
+    config.run_folder.mkdir(parents=True, exist_ok=True)
+    write_text(config.run_folder / COMPARISON_FILE, json.dumps(result))
+    return result
+
+
+def _run_model(name: str, config: Config, split: str, quiet: bool) -> dict[str, Any]:
+    recipe = model_recipe(name, config)
+    trained = train(recipe, quiet)
+    if trained["stopped"]:
+        return {"stopped": True, "note": f"stopped and saved at step {trained['steps']}; the same command goes on"}
+    step = trained["resumed_from"]
+    return {
+        "metrics": evaluate(recipe, quiet)[split],
+        "peak_memory_bytes": trained["peak_memory_bytes"],
+        "note": "" if step is None else f"went on from step {step}; the seconds are those since then",
+    }
+
+
+def _run_baseline(name: str, config: Config) -> dict[str, Any]:
+    launch = config.launch.model_copy(update={"num_workers": 1, "use_gpu": False})
+    return run_processes(partial(baseline_worker, name), config.model_copy(update={"launch": launch}))
 
 
 def recommend(

@@ -110,7 +110,7 @@ class PartsConfig(Section):
 class SamplingConfig(Section):
     """Neighbour sampling: one fan-out per attention layer, the seeds' own neighbours first."""
 
-    fanouts: list[PositiveInt] = Field([10, 10], min_length=1)
+    fanouts: list[PositiveInt] = Field([10, 10], description="[]: no layers, which is matrix factorisation")
     exclude_targets: bool = Field(True, description="hide the seed edges and their reverses from the message graph")
     prefetch: bool = Field(True, description="sample the next batches in the background")
     access: Literal["auto", "exchange"] = Field(
@@ -213,14 +213,30 @@ class CheckpointConfig(Section):
     )
 
 
+class BaselineConfig(Section):
+    """Settings of the baselines. See `dist_gat.evaluate.baselines` for the equations."""
+
+    userknn_neighbors: PositiveInt = 100
+    itemknn_neighbors: PositiveInt = 100
+    shrinkage: float = Field(0.0, ge=0.0, description="userknn, itemknn: cosines that few pairs support count less")
+    als_factors: PositiveInt = 64
+    als_regularization: float = Field(0.01, gt=0.0)
+    als_alpha: float = Field(10.0, gt=0.0, description="confidence in an interaction, where the rest has 1")
+    als_iterations: PositiveInt = 15
+    ease_l2: float = Field(250.0, gt=0.0)
+    ease_max_items: PositiveInt = Field(20_000, description="takes 8 bytes × items², 3.2 GB for the default")
+    gfcf_factors: PositiveInt = Field(256, description="at most one for 16 users or items")
+    gfcf_weight: float = Field(0.3, ge=0.0, description="of the ideal low-pass filter beside the linear one")
+
+
 class EvaluateConfig(Section):
     """Exact full ranking. Memory is bounded by the two chunk sizes, in nodes and in padded edges."""
 
     ks: list[PositiveInt] = Field([10, 20], min_length=1)
     user_chunk: PositiveInt = 1024
     edge_chunk: PositiveInt = 200_000
-    baselines: list[Literal["popularity", "itemknn"]] = []
-    itemknn_neighbors: PositiveInt = 100
+    baselines: list[Literal["popularity", "userknn", "itemknn", "als", "ease", "gfcf", "linear"]] = []
+    baseline: BaselineConfig = BaselineConfig()
 
 
 class LaunchConfig(Section):

@@ -52,7 +52,9 @@ def test_every_command_of_the_documents_is_valid(page: str, arguments: list[str]
         load_config(ROOT / context.params["config"], context.params["overrides"] or [])
 
 
-@pytest.mark.parametrize("verb", ["prepare", "train", "evaluate", "recommend", "explain", "report", "doctor", "data"])
+@pytest.mark.parametrize(
+    "verb", ["prepare", "train", "evaluate", "compare", "recommend", "explain", "report", "doctor", "data"]
+)
 def test_help_of_every_verb_has_an_example(verb: str) -> None:
     arguments = [verb, "fetch", "--help"] if verb == "data" else [verb, "--help"]
     result = CliRunner().invoke(app, arguments)

@@ -15,7 +15,7 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 FLOORS = (
-    ("errors", "recipe", "config", "random", "quiet", "dgl"),
+    ("errors", "recipe", "config", "random", "quiet", "memory", "dgl"),
     ("storage",),
     ("data", "graph"),
     ("exchange",),
@@ -29,6 +29,7 @@ ALONE = {
     "tensorboard": "dist_gat.train.metrics",
     "torch.utils.tensorboard": "dist_gat.train.metrics",
     "dgl": "dist_gat.dgl",
+    "implicit": "dist_gat.evaluate.baselines.als",
 }
 MAX_LINES = 400
 Sources = dict[str, str]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.slices import slice_tables
 from dist_gat.config import RANKING_METRICS, load_config
 from dist_gat.errors import DistGatError
 from dist_gat.launcher.preload import prepare_workers
@@ -108,7 +109,8 @@ def train(
 def evaluate(
     config: ConfigPath,
     overrides: Overrides = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="popularity or itemknn; may be repeated")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="a name of evaluate.baselines; may be repeated")] = None,
+    slices: Annotated[bool, typer.Option("--slices", help="also by activity and popularity, and diversity")] = False,
     verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
@@ -127,7 +129,47 @@ def evaluate(
         names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
         rows = [[model, *[metrics[name] for name in names]] for model, metrics in shown.items()]
         title = f"{split}, full ranking over all items, {result[split]['num_users']:,.0f} users"
-        output.result(result, make_table(title, ["model", *names], rows), notes=f"took {result['seconds']:.0f} s")
+        tables = [make_table(title, ["model", *names], rows)]
+        if slices:
+            tables += slice_tables(result["slices"][split], max(settings.evaluate.ks))
+        output.result(result, *tables, notes=f"took {result['seconds']:.0f} s")
+
+
+@app.command(epilog="Example: dist-gat compare configs/ml-100k.yaml --models popularity,ease,gfcf,recipe")
+def compare(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    models: Annotated[str | None, typer.Option(help="names with commas between them; default: all")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="one name; may be repeated")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank with baselines and with the recipe's relatives, on the same split with the same metrics.
+
+    popularity, userknn, itemknn, als, ease, gfcf and linear; then mf (no layers), lightgcn, gat and the recipe, which
+    train. The same command goes on where it was stopped (exit code 143).
+    """
+    from dist_gat import api
+
+    chosen = [*(models.split(",") if models else []), *(model or [])]
+    with open_output(as_json) as output:
+        settings = load_config(config, overrides or [])
+        result = api.compare(settings, chosen or None, quiet=False, progress=output.progress)
+        names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
+        rows = [
+            [
+                name,
+                *[row["metrics"].get(metric, "") for metric in names],
+                round(row["seconds"]),
+                "" if row["peak_memory_bytes"] is None else round(row["peak_memory_bytes"] / 1e6),
+                row["note"],
+            ]
+            for name, row in result["models"].items()
+        ]
+        title = f"{result['split']}, full ranking over all items"
+        table = make_table(title, ["model", *names, "seconds", "peak MB", "note"], rows)
+        output.result(result, table, notes=f"took {result['seconds']:.0f} s")
+        if result["stopped"]:
+            raise typer.Exit(STOPPED)
 
 
 @app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")

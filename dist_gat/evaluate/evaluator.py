@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from dist_gat.config import Config
+from dist_gat.evaluate.beyond_accuracy import beyond_accuracy
 from dist_gat.evaluate.inference import infer_representations
-from dist_gat.evaluate.ranking import rank_representations, ranking_metrics
+from dist_gat.evaluate.ranking import judge, rank_representations, ranking_metrics
 from dist_gat.evaluate.saved_model import open_model
+from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.evaluate.trained_run import require_same_data
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
@@ -17,8 +21,11 @@ from dist_gat.nn.weights import load_weights
 from dist_gat.sampling.store import GraphStore, open_store
 
 
-def evaluate_worker(config: Config, worker: Worker) -> dict[str, dict[str, float]]:
-    """Metrics of the saved model on the valid and test splits, `{"valid": {...}, "test": {...}}`. Collective."""
+def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
+    """Metrics of the saved model on the valid and test splits, and of slices of them. Collective.
+
+    `{"valid": {...}, "test": {...}, "slices": {"valid": {...}, "test": {...}}}`, without the splits that are empty.
+    """
     folder = config.run_folder / "model"
     saved = open_model(folder)
     prepared = open_prepared(config.data.prepared)
@@ -31,11 +38,19 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, dict[str, float
     )  # fmt: skip
     load_weights(folder, model, prepared.ranges, store.own_parts)
     rows_OR = ranking_rows(model, store, config)
-    return {
-        split: split_metrics(rows_OR, model, store, worker, split, config)
-        for split in ("valid", "test")
-        if prepared.num_edges(split)
-    }
+    result: dict[str, Any] = {"slices": {}}
+    for split in ("valid", "test"):
+        if prepared.num_edges(split):
+            rankings = rank_representations(rows_OR, store, worker.rows, split, config.evaluate, model.table.first_node)
+            result[split] = ranking_metrics(rankings, prepared, worker.control, split, config.evaluate.ks)
+            judged = judge(rankings, prepared, split)
+            result["slices"][split] = {
+                **slice_metrics(judged, store, worker.control, split, config.evaluate.ks),
+                "beyond_accuracy": beyond_accuracy(
+                    judged, rows_OR, model.table, store, worker.control, config.evaluate.ks
+                ),
+            }
+    return result
 
 
 def ranking_rows(model: Recommender, store: GraphStore, config: Config) -> torch.Tensor:

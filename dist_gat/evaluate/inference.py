@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from dist_gat.sampling.block import Block
 from dist_gat.sampling.neighbors import Relabeller
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore
+
+Chunk = TypeVar("Chunk")
 
 
 @torch.no_grad()
@@ -53,7 +56,8 @@ def infer_representations(
     for number, layer in enumerate(encoder.layers, start=1):
         rows_OE = torch.empty_like(below)
         chunks = [(part, rows) for part in parts for rows in degree_chunks(part.indptr, edge_chunk)]
-        for part, rows in padded(chunks, parts[0], table.channel):
+        nothing = (parts[0], np.zeros(0, dtype=np.int64))
+        for part, rows in padded(chunks, nothing, table.channel):
             nodes, block = full_block(part, rows, store, needs_degree)
             source_rows = fetch_rows(below, torch.from_numpy(nodes).to(device), table)
             result = layer(source_rows, block.to(device)).rows_DO
@@ -61,7 +65,9 @@ def infer_representations(
         depths.append(rows_OE)
         below = rows_OE
         progress(f"inference: layer {number} of {len(encoder.layers)}")
-    return encoder.combine(depths)
+    rows_OR = encoder.combine(depths)
+    # without layers and features the last depth is the table itself, which training goes on to change
+    return rows_OR.clone() if rows_OR is table.weight else rows_OR
 
 
 def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
@@ -78,14 +84,14 @@ def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
         start = stop
 
 
-def padded(chunks: list[tuple[Part, np.ndarray]], part: Part, channel: Channel) -> Iterator[tuple[Part, np.ndarray]]:
-    """The chunks of this rank, then empty ones of `part` up to the largest number on any rank, which all must join."""
+def padded(chunks: list[Chunk], nothing: Chunk, channel: Channel) -> Iterator[Chunk]:
+    """The chunks of this rank, then empty ones, up to the largest number on any rank: all ranks must join in each."""
     counts = torch.zeros(channel.world_size)
     counts[channel.rank] = len(chunks)
     most = int(channel.sum(counts).max())
     yield from chunks
     for _ in range(most - len(chunks)):
-        yield part, np.zeros(0, dtype=np.int64)
+        yield nothing
 
 
 def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:

@@ -64,7 +64,7 @@ def rank_parts(
             for start in range(0, len(users[p]), user_chunk):
                 stop = min(start + user_chunk, len(users[p]))
                 best[p].merge(start, score(p, start, stop, first, last), first, known[p])
-    return [PartRanking(p, np.array(users[p]), best[p].items_UK, best[p].scores_UK) for p in parts]
+    return [PartRanking(p, np.array(users[p], dtype=np.int64), best[p].items_UK, best[p].scores_UK) for p in parts]
 
 
 def item_blocks(prepared: PreparedGraph) -> list[tuple[int, int]]:
@@ -105,14 +105,45 @@ def ranking_metrics(
     rankings: Sequence[PartRanking], prepared: PreparedGraph, channel: Channel, split: str, ks: Sequence[int]
 ) -> dict[str, float]:
     """Mean metrics over all users with interactions in `split`, and their number as `num_users`. Collective."""
-    sums = torch.zeros((prepared.ranges.num_parts, len(metric_names(ks)) + 1), dtype=torch.float64)
-    for ranking in rankings:
-        hits, num_relevant = find_hits(ranking.users, ranking.items, prepared.parts[ranking.part].edges[split])
-        has_truth = num_relevant > 0
-        values = user_metrics(hits[has_truth], num_relevant[has_truth], ks)
-        sums[ranking.part, :-1] = torch.from_numpy(values.sum(axis=0))
-        sums[ranking.part, -1] = len(values)
-    # each part's row is written by one rank, so the sum over ranks is exact, and the sum over parts in order
-    *totals, num_users = channel.sum(sums).cumsum(dim=0)[-1].tolist()
+    sums = np.zeros((prepared.ranges.num_parts, len(metric_names(ks)) + 1))
+    for judged in judge(rankings, prepared, split):
+        values = user_metrics(judged.hits, judged.num_relevant, ks)
+        sums[judged.part] = [*values.sum(axis=0), len(values)]
+    *totals, num_users = sum_of_parts(sums, channel).tolist()
     means = {name: total / max(num_users, 1) for name, total in zip(metric_names(ks), totals, strict=True)}
     return {**means, "num_users": num_users}
+
+
+@dataclass(frozen=True)
+class JudgedRanking:
+    """The best items of one part's users with interactions in a split, and which of them are among these.
+
+    users: int64 [U], items: int64 [U, K], -1 where there are fewer; hits: bool [U, K]; num_relevant: int64 [U].
+    """
+
+    part: int
+    users: np.ndarray
+    items: np.ndarray
+    hits: np.ndarray
+    num_relevant: np.ndarray
+
+
+def judge(rankings: Sequence[PartRanking], prepared: PreparedGraph, split: str) -> list[JudgedRanking]:
+    """The rankings of the users that metrics are about: those with interactions in `split`."""
+    judged = []
+    for ranking in rankings:
+        hits, num_relevant = find_hits(ranking.users, ranking.items, prepared.parts[ranking.part].edges[split])
+        some = num_relevant > 0
+        judged.append(
+            JudgedRanking(ranking.part, ranking.users[some], ranking.items[some], hits[some], num_relevant[some])
+        )
+    return judged
+
+
+def sum_of_parts(values: np.ndarray, channel: Channel) -> np.ndarray:
+    """The sum over parts of float64 [P, ...], to the same bits on any number of ranks. Collective.
+
+    Each part's row is written by one rank and 0 on the others, so the sum over ranks is exact, and the one over
+    parts goes in order.
+    """
+    return channel.sum(torch.from_numpy(values)).cumsum(dim=0)[-1].numpy()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.config import Config, load_config
-from dist_gat.errors import StorageError
+from dist_gat.errors import ConfigError, StorageError
 from dist_gat.evaluate.neighborhood import Neighborhood, encode_targets, find_neighborhood
 from dist_gat.evaluate.saved_model import SavedModel, open_model
 from dist_gat.exchange.channel import Channel
@@ -29,7 +29,8 @@ from dist_gat.sampling.store import GraphStore, open_store
 from dist_gat.storage import MANIFEST, refuse_links_out, sha256_of
 
 RunSource = Config | str | Path
-EVALUATION_FILE = "evaluation.json"  # in the run folder
+# in the run folder
+EVALUATION_FILE, COMPARISON_FILE = "evaluation.json", "compare.json"
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,13 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
 
 
 def open_trained_run(source: RunSource, overrides: Sequence[str] = ()) -> TrainedRun:
-    """Open the saved model of a run and its data set. Raises `StorageError` where one is missing or of the other's."""
+    """Open the saved model of a run and its data set.
+
+    Raises `StorageError` where one is missing or of the other's, `ConfigError` for a model without attention.
+    """
     config, folder = locate_run(source, overrides)
+    if not config.sampling.fanouts:
+        raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")
     saved = open_model(folder / "model")
     prepared = open_prepared(config.data.prepared)
     require_same_data(saved, prepared)

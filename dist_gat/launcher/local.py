@@ -22,7 +22,7 @@ from dist_gat.errors import ClusterError, DistGatError, TrainingError
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import end_with_parent, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
-from dist_gat.launcher.preload import prepare_workers
+from dist_gat.launcher.preload import start_nursery
 from dist_gat.launcher.requests import SignalRequests, on_stop_signals
 
 
@@ -38,6 +38,11 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
         device = worker_device(config, 0)
         threads, timeout_s = threads_per_worker(config.launch), config.launch.timeout_s
         return job(config, join_workers(device, threads, timeout_s, SignalRequests()))
+    return run_processes(job, config)
+
+
+def run_processes(job: Job, config: Config) -> dict[str, Any]:
+    """Run a job on `launch.num_workers` local processes of their own, also where that is one."""
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
         exit_codes = wait_for_workers(start_workers(job, config, meeting))
         if any(exit_codes):
@@ -47,7 +52,7 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
 
 def start_workers(job: Job, config: Config, meeting: str) -> list[BaseProcess]:
     """Start one process a rank; they end with this process at the latest."""
-    prepare_workers(config.launch)
+    start_nursery(config.launch)
     context = multiprocessing.get_context("forkserver")
     ranks = range(config.launch.num_workers)
     workers = [context.Process(target=_worker_process, args=(r, job, config, meeting), daemon=True) for r in ranks]

@@ -19,12 +19,16 @@ PRELOAD = ["dist_gat.train.trainer", "torch._dynamo"]
 
 
 def prepare_workers(launch: LaunchConfig) -> None:
-    """Start the process that local workers are forked from, unless there is one; returns at once.
+    """Begin the imports of local workers, where a run will start any; returns at once."""
+    if launch.launcher == "local" and launch.num_workers > 1:
+        start_nursery(launch)
 
-    It has imported what workers need and run nothing, and it ends with this process.
+
+def start_nursery(launch: LaunchConfig) -> None:
+    """Start the process that local workers are forked from, unless there is one.
+
+    It imports what workers need and runs nothing, and it ends with this process.
     """
-    if launch.launcher != "local" or launch.num_workers == 1:
-        return
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
     with environment(worker_environment(launch)):
         forkserver.ensure_running()

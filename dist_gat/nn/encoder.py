@@ -31,7 +31,7 @@ class Encoder(nn.Module):
 
     Args:
         model: sizes, attention and combination.
-        num_layers: L, one per fan-out.
+        num_layers: L, one per fan-out; with L = 0 a representation is the input row, matrix factorisation.
         feature_sizes: number of input features of each node type that has some.
     """
 
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         return rows_SE
 
     def forward(self, rows_SE: Tensor, blocks: Sequence[Block]) -> Encoded:
-        """Representations of the destinations of `blocks[-1]`.
+        """Representations of the destinations of `blocks[-1]`, or of all rows where there are no layers.
 
         `blocks[0]` is the outermost hop, its sources are `rows_SE`. The sources of each later block are the
         destinations of the one before it, so that the seeds are the first N rows at every depth.
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
             attended = layer(depths[-1], block)
             depths.append(attended.rows_DO)
             alphas.append(attended.alpha_DFH.detach())
-        num_seeds = blocks[-1].num_dst
+        num_seeds = blocks[-1].num_dst if blocks else len(rows_SE)
         return Encoded(self.combine([rows[:num_seeds] for rows in depths]), alphas)
 
     def combine(self, depths: Sequence[Tensor]) -> Tensor:

@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.config import RANKING_METRICS, dump_config
-from dist_gat.errors import StorageError
+from dist_gat.errors import ConfigError, StorageError
 from dist_gat.evaluate.attention_profile import attention_by_degree
-from dist_gat.evaluate.trained_run import EVALUATION_FILE, RunSource, locate_run, model_digest, open_trained_run
+from dist_gat.evaluate.trained_run import (
+    COMPARISON_FILE,
+    EVALUATION_FILE,
+    RunSource,
+    locate_run,
+    model_digest,
+    open_trained_run,
+)
 from dist_gat.pages.chart import Curve, line_chart
 from dist_gat.pages.metric_table import metric_tables, read_json
 from dist_gat.pages.page import fill_template
 from dist_gat.train.metrics import read_curves
 
-COMPARISON_FILE = "compare.json"  # in the run folder
 CHARTS = {
     "loss": "train/loss",
     "learning rate": "train/learning_rate",
@@ -63,7 +69,7 @@ def attention_chart(source: RunSource, overrides: Sequence[str]) -> tuple[Any, s
     """The chart of attention by degree, or None and why there is none."""
     try:
         rows = attention_by_degree(open_trained_run(source, overrides))
-    except StorageError as err:
+    except (ConfigError, StorageError) as err:
         return None, str(err)
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:

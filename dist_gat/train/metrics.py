@@ -71,6 +71,13 @@ def read_curves(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()[SCALARS]}
 
 
+def log_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
+    """Metrics of the saved model and of its slices as scalars, the run `evaluate` beside the curves of training."""
+    with SummaryWriter(str(run_folder / "tensorboard" / "evaluate")) as writer:
+        for name, value in flatten(result).items():
+            writer.add_scalar(name.replace(".", "/"), value, 0)
+
+
 def open_lines(path: Path) -> TextIO:
     """Open a file of lines to add some; ends a line that a killed process left unfinished."""
     file = path.open("a+", encoding="utf-8")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dist_gat.errors import StorageError
-from dist_gat.evaluate.trained_run import EVALUATION_FILE
+from dist_gat.evaluate.trained_run import COMPARISON_FILE, EVALUATION_FILE
 from dist_gat.train.metrics import PROGRESS_FILE
 
 LOCK_FILE = "lock"
@@ -45,7 +45,7 @@ def clear_run(folder: Path) -> None:
     evaluation. Other files stay."""
     for name in ("tensorboard", "model", "ray"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (PROGRESS_FILE, EVALUATION_FILE):
+    for name in (PROGRESS_FILE, EVALUATION_FILE, COMPARISON_FILE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -21,6 +21,7 @@ from dist_gat.exchange.requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import parts_of_ranks
+from dist_gat.memory import peak_memory, reset_peak_memory
 from dist_gat.nn.attention import attention_entropy
 from dist_gat.nn.recommender import Recommender, build_recommender, loss_needs_degree, messages_need_degree
 from dist_gat.sampling.batch import Batch
@@ -48,6 +49,7 @@ def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
 
     Goes on from the newest checkpoint in the run folder, on this or another number of ranks.
     """
+    reset_peak_memory()
     trainer = Trainer(config, worker)
     try:
         return trainer.run()
@@ -262,6 +264,7 @@ class Trainer:
         return result
 
     def result(self, stopped: bool) -> dict[str, Any]:
+        """The same on every rank; memory is the sum of their peaks. Collective."""
         cursor = self.cursor
         epochs = math.ceil(cursor.step / self.sampler.steps_per_epoch)
         return {
@@ -272,6 +275,7 @@ class Trainer:
             "valid": {name: value for name, value in cursor.best.items() if name not in ("epoch", "step")},
             "history": cursor.history,
             "losses": cursor.losses,
+            "peak_memory_bytes": int(self.worker.control.sum(torch.tensor([peak_memory()]))),
         }
 
 

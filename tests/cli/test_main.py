@@ -57,6 +57,13 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
     evaluated = json_of(dist_gat(folder, "evaluate", "recipe.yaml", "--baseline", "popularity", "--json"))
     assert 0 < evaluated["test"]["recall@20"] <= 1
     assert evaluated["baselines"]["popularity"]["test"].keys() == evaluated["test"].keys()
+    assert evaluated["slices"]["test"].keys() == {"users", "items", "beyond_accuracy"}
+    tables = dist_gat(folder, "evaluate", "recipe.yaml", "--slices").stdout
+    assert all(word in tables for word in ("by activity", "q4", "by popularity", "head", "coverage@20", "diversity@20"))
+    chosen = ("--models", "popularity,ease", "--model", "recipe")
+    compared = json_of(dist_gat(folder, "compare", "recipe.yaml", "train.num_epochs=2", *chosen, "--json"))
+    assert list(compared["models"]) == ["popularity", "ease", "recipe"]
+    assert compared["models"]["recipe"]["metrics"] == evaluated["test"]
     users = ("--user", "u1", "--user", "u2")
     found = json_of(dist_gat(folder, "recommend", "run", *users, "--k", "3", "--json"))["recommendations"]
     assert [(row["user_id"], row["rank"]) for row in found] == [(u, rank) for u in ("u1", "u2") for rank in (1, 2, 3)]
@@ -83,6 +90,7 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
         (["train", "recipe.yaml", "data.prepared=elsewhere"], ["elsewhere", "dist-gat prepare"]),
         (["prepare", "recipe.yaml", "data.interactions=no.csv"], ["no.csv"]),
         (["evaluate", "recipe.yaml", "run=empty"], ["empty", "dist-gat train"]),
+        (["compare", "recipe.yaml", "--models", "popularity,svd"], ["svd", "gfcf"]),
         (["data", "fetch", "netflix"], ["netflix", "movielens-100k"]),
         (["recommend", "nowhere", "--user", "1"], ["nowhere"]),
         (["explain", "recipe.yaml", "run=empty", "--user", "1"], ["empty", "dist-gat train"]),

@@ -19,6 +19,7 @@ from dist_gat.errors import ClusterError, DataError
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import threads_per_worker, worker_environment
 from dist_gat.launcher.launch import run_job
+from dist_gat.launcher.local import run_processes
 
 
 def config_of(folder: Path, **launch: Any) -> Config:
@@ -64,6 +65,12 @@ def role_of(process: psutil.Process) -> list[str]:
     if process.ppid() != os.getpid():
         return []
     return [word for part in process.cmdline() for word in part.replace(".", " ").split()]
+
+
+def test_one_worker_may_have_a_process_of_its_own(tmp_path: Path) -> None:
+    result = run_processes(add_ranks, config_of(tmp_path, num_workers=1))
+    assert result["total"] == 1.0
+    assert result["pid"] != os.getpid()
 
 
 def test_workers_share_a_sum_and_return_rank_0s_result(tmp_path: Path) -> None:

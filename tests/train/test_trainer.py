@@ -67,6 +67,14 @@ def test_training_learns_the_planted_communities(folder: Path, result: dict[str,
     assert metrics["test"]["recall@20"] > 0.45
     assert metrics["test"]["recall@20"] > 2 * metrics["baselines"]["popularity"]["test"]["recall@20"]
     assert metrics["valid"] == pytest.approx(result["valid"])
+    events = EventAccumulator(str(folder / "run" / "tensorboard" / "evaluate"))
+    events.Reload()
+    for tag, value in {
+        "test/recall@20": metrics["test"]["recall@20"],
+        "slices/test/users/q2/ndcg@5": metrics["slices"]["test"]["users"]["q2"]["ndcg@5"],
+        "slices/valid/beyond_accuracy/novelty@20": metrics["slices"]["valid"]["beyond_accuracy"]["novelty@20"],
+    }.items():
+        assert events.Scalars(tag)[-1].value == pytest.approx(value)
 
 
 def test_recommendations_come_from_the_users_community_and_are_new(folder: Path, result: dict[str, Any]) -> None:

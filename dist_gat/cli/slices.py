@@ -1,0 +1,43 @@
+"""The tables of `evaluate --slices`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from dist_gat.cli.output import make_table
+
+
+def slice_tables(slices: dict[str, Any], k: int) -> list[Table]:
+    """Users by activity, items by popularity, and beyond accuracy, at K = k."""
+    columns = ["degrees", "nodes", "judged users"]
+    user_metrics, item_metrics = [f"recall@{k}", f"ndcg@{k}", f"hit_rate@{k}"], [f"recall@{k}"]
+    beyond = {name: value for name, value in slices["beyond_accuracy"].items() if name.endswith(f"@{k}")}
+    return [
+        make_table(
+            "by activity of users (training degree)",
+            ["users", *columns, *user_metrics],
+            _rows(slices["users"], user_metrics),
+        ),
+        make_table(
+            "by popularity of relevant items (training degree)",
+            ["items", *columns, *item_metrics],
+            _rows(slices["items"], item_metrics),
+        ),
+        make_table("beyond accuracy", ["metric", "value"], [[name, value] for name, value in beyond.items()]),
+    ]
+
+
+def _rows(slices: dict[str, dict[str, Any]], metrics: list[str]) -> list[list[Any]]:
+    return [
+        [
+            name,
+            f"{found['min_degree']} to {found['max_degree']}",
+            found["num_nodes"],
+            int(found["num_users"]),
+            *[found[metric] for metric in metrics],
+        ]
+        for name, found in slices.items()
+        if found["num_nodes"]
+    ]

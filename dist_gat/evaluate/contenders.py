@@ -1,0 +1,75 @@
+"""`CONTENDERS`: what `compare` puts side by side, the baselines and the recipe's relatives.
+
+mf        the recipe without layers: matrix factorisation
+lightgcn  its layers as in LightGCN: neighbours by degree, no residual, the mean of all depths (He et al., SIGIR 2020)
+gat       its layers as in GAT: additive attention (Veličković et al., ICLR 2018)
+recipe    as it is
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dist_gat.config import Config, parse_config
+from dist_gat.errors import ConfigError
+from dist_gat.evaluate.baselines.baseline import BASELINES, evaluate_baseline
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.memory import peak_memory, reset_peak_memory
+
+PLAIN = {"normalization": "softmax", "transform": "none"}
+MODELS: dict[str, dict[str, dict[str, Any]]] = {
+    "mf": {"sampling": {"fanouts": []}},
+    "lightgcn": {
+        "model": {**PLAIN, "scoring": "degree", "num_heads": 1, "residual": False, "combination": "mean"},
+    },
+    "gat": {"model": {**PLAIN, "scoring": "additive"}},
+    "recipe": {},
+}
+CONTENDERS = (*BASELINES, *MODELS)
+
+
+def choose_contenders(names: Sequence[str] | None) -> list[str]:
+    """The named contenders, or all of them, each once. Raises `ConfigError` for an unknown one."""
+    chosen = list(dict.fromkeys(CONTENDERS if names is None else names))
+    unknown = [name for name in chosen if name not in CONTENDERS]
+    if unknown or not chosen:
+        raise ConfigError(f"models: {', '.join(unknown) or 'none'}: expected some of {', '.join(CONTENDERS)}")
+    return chosen
+
+
+def model_recipe(name: str, config: Config) -> Config:
+    """The recipe of one of `MODELS`: the settings of `config` apart from what makes the model another one.
+
+    The recipe itself trains in its own run folder, the others in `compare/NAME` below it. Raises `ConfigError` where
+    the remaining settings don't fit the model.
+    """
+    tree = config.model_dump(mode="json")
+    tree["evaluate"]["baselines"] = []
+    if changes := MODELS[name]:
+        for section, values in changes.items():
+            tree[section] |= values
+        tree["name"] = f"{config.name}-{name}"
+        tree["run"] = str(config.run_folder / "compare" / name)
+        if config.checkpoint.url is not None:
+            tree["checkpoint"]["url"] = f"{config.checkpoint.url.rstrip('/')}/compare/{name}"
+    return parse_config(tree, where=name)
+
+
+def held_out_split(prepared: PreparedGraph) -> str:
+    """The split that models are compared on: test, or valid where there is no test."""
+    return "test" if prepared.num_edges("test") else "valid"
+
+
+def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]:
+    """Metrics, seconds and peak memory of a baseline, in a process of its own; or a note on why it can't run."""
+    reset_peak_memory()
+    started = time.perf_counter()
+    prepared = open_prepared(config.data.prepared)
+    try:
+        metrics = evaluate_baseline(name, prepared, held_out_split(prepared), config.evaluate)
+    except ConfigError as err:
+        return {"note": str(err)}
+    return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}

@@ -1,0 +1,85 @@
+"""Ranking metrics by slices: of users by activity, of relevant items by popularity, and of what is cold.
+
+Users:  the metrics of `dist_gat.evaluate.metrics`, averaged over the users of a slice.
+Items:  recall@K of a slice is the mean, over users with relevant items in it, of the share of these among the K best.
+
+`dist_gat.evaluate.degrees` says where slices are cut.
+
+Shape legend: U users of a part, K best items, S slices, P parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dist_gat.evaluate.degrees import DegreeSlices, degrees_of, item_slices, own_degrees, user_slices
+from dist_gat.evaluate.metrics import metric_names, user_metrics
+from dist_gat.evaluate.ranking import JudgedRanking, sum_of_parts
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.ranges import USER
+from dist_gat.sampling.store import GraphStore
+
+
+def slice_metrics(
+    judged: Sequence[JudgedRanking], store: GraphStore, channel: Channel, split: str, ks: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """`{"users": {slice: {...}}, "items": {slice: {...}}}`, the same bits on any number of ranks. Collective.
+
+    Each slice has its `num_nodes`, `min_degree`, `max_degree`, the `num_users` that its metrics are a mean over, and
+    the metrics; these are 0 where there is no such user.
+    """
+    return {
+        "users": metrics_by_user(judged, user_slices(store, channel), store, channel, ks),
+        "items": recall_by_item(judged, item_slices(store, channel), store, channel, split, ks),
+    }
+
+
+def metrics_by_user(
+    judged: Sequence[JudgedRanking], slices: DegreeSlices, store: GraphStore, channel: Channel, ks: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    names = metric_names(ks)
+    sums = np.zeros((store.ranges.num_parts, len(slices.names), len(names) + 1))
+    for part in judged:
+        first_user = store.ranges.nodes_of_type(part.part, USER).start
+        slice_U = slices.slice_of[own_degrees(store, part.part, USER)[part.users - first_user]]
+        values = user_metrics(part.hits, part.num_relevant, ks)
+        for number in range(len(slices.names)):
+            chosen = values[slice_U == number]
+            sums[part.part, number] = [*chosen.sum(axis=0), len(chosen)]
+    return means(sums, slices, channel, names)
+
+
+def recall_by_item(
+    judged: Sequence[JudgedRanking], slices: DegreeSlices, store: GraphStore, channel: Channel, split: str,
+    ks: Sequence[int],
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    truths = [store.prepared.parts[part.part].edges[split] for part in judged]
+    # the items' owners are asked once for all parts of this rank, as every rank asks equally often
+    asked = [nodes for part, truth in zip(judged, truths, strict=True) for nodes in (truth[:, 1], part.items.ravel())]
+    degrees = np.split(degrees_of(store, np.concatenate(asked)), np.cumsum([len(nodes) for nodes in asked])[:-1])
+    sums = np.zeros((store.ranges.num_parts, len(slices.names), len(ks) + 1))
+    for part, truth, of_truth, of_items in zip(judged, truths, degrees[::2], degrees[1::2], strict=True):
+        user = np.searchsorted(part.users, truth[:, 0])
+        slice_UK = slices.slice_of[of_items].reshape(part.items.shape)
+        for number in range(len(slices.names)):
+            relevant_U = np.bincount(user[slices.slice_of[of_truth] == number], minlength=len(part.users))
+            some = relevant_U > 0
+            found_UK = (part.hits & (slice_UK == number))[some].cumsum(axis=1)
+            recall = [(found_UK[:, k - 1] / relevant_U[some]).sum() for k in ks]
+            sums[part.part, number] = [*recall, np.count_nonzero(some)]
+    return means(sums, slices, channel, [f"recall@{k}" for k in ks])
+
+
+def means(
+    sums: np.ndarray, slices: DegreeSlices, channel: Channel, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """From sums [P, S, names + 1], the last of them a number of users, to means over users. Collective."""
+    described = slices.describe()
+    return {
+        name: {**described[name], "num_users": users}
+        | {metric: total / max(users, 1) for metric, total in zip(names, totals, strict=True)}
+        for name, (*totals, users) in zip(slices.names, sum_of_parts(sums, channel).tolist(), strict=True)
+    }

@@ -1,0 +1,59 @@
+"""`sampling.fanouts: []`, matrix factorisation: no hops to sample, no layers, the same on any number of workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dist_gat import api
+from dist_gat.config import Config, parse_config
+from dist_gat.data.synthetic import write_synthetic
+from dist_gat.evaluate.saved_model import open_model
+from dist_gat.nn.weights import load_tensors, part_file
+
+
+def recipe(folder: Path, run: str, num_workers: int = 1, **sections: Any) -> Config:
+    tree = {
+        "name": "factors",
+        "run": str(folder / run),
+        "data": {"path": str(folder), "interactions": "interactions.csv", "prepared": str(folder / "prepared")},
+        "parts": {"num_parts": 2, "method": "hash"},
+        "sampling": {"fanouts": []},
+        "negatives": {"num_shared": 32},
+        "model": {"embedding_size": 8},
+        "loss": {"kind": "bpr"},
+        "train": {"num_epochs": 3, "batch_size": 200, "learning_rate": 0.05, "precision": "float64"},
+        "launch": {"launcher": "local", "num_workers": num_workers, "threads_per_worker": 1, "timeout_s": 60},
+        **sections,
+    }
+    return parse_config(tree)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("factors")
+    write_synthetic(folder, 90, 60, 3, 10, 0.1, seed=2)
+    api.prepare(recipe(folder, "none"))
+    return folder
+
+
+@pytest.mark.parametrize("combination", ["last", "mean", "concat"])
+def test_a_representation_is_the_embedding(folder: Path, combination: str) -> None:
+    """With `last` the representation would be the table's own memory, which can't be saved twice."""
+    config = recipe(folder, combination, model={"embedding_size": 8, "combination": combination})
+    result = api.train(config)
+    assert result["losses"][-1] < 0.9 * result["losses"][0]
+    model = open_model(config.run_folder / "model")
+    for part in range(2):
+        rows = load_tensors(part_file(model.folder, part))
+        assert torch.equal(rows["embedding"], rows["representation"])
+    assert api.evaluate(config)["valid"] == pytest.approx(result["valid"])
+
+
+def test_the_losses_do_not_depend_on_the_workers(folder: Path) -> None:
+    alone, parted = (api.train(recipe(folder, f"workers-{n}", n)) for n in (1, 2))
+    assert parted["losses"] == pytest.approx(alone["losses"], rel=1e-9)
+    assert parted["valid"] == pytest.approx(alone["valid"], rel=1e-9)
