@@ -12,8 +12,6 @@ there is one, the destinations' rows and their gradient, and the neighbour lists
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -102,21 +100,10 @@ def least_bytes(block: Block, learnable: bool) -> int:
     return 4 * SIZE * rows + 2 * 8 * block.neighbors_DF.numel()
 
 
-def peak_of(name: str, block_file: Path, threads: int) -> int:
-    """Peak extra bytes of a layer's step, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.attention", "--peak-of", name, str(block_file)]
-    finished = subprocess.run([*command, "--threads", str(threads)], check=True, capture_output=True, text=True)
-    return int(finished.stdout.split()[-1])
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=1_000_000)
-    parser.add_argument("--interactions", type=int, default=10_000_000)
+    parser = harness.new_parser(__doc__, repeats=41)
     parser.add_argument("--seeds", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=41)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--peak-of", nargs=2, metavar=("NAME", "BLOCK"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -143,13 +130,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
         file = Path(folder) / "block.pt"
         torch.save((block.neighbors_DF, block.count_D, block.num_src), file)
-        peaks = {name: peak_of(name, file, arguments.threads) for name in (OURS, DGL_GAT)}
-    print(", ".join(f"{name}: {value / 1e6:.1f} MB at its peak" for name, value in peaks.items()))
-    ratio = peaks[DGL_GAT] / peaks[OURS]
-    results.append(Line("additive, peak extra memory", DGL_GAT, ratio, MEMORY_BAR, None, (ratio, ratio)))
-    harness.print_table(results)
-    if arguments.json:
-        harness.save_lines(results, arguments.json)
+        alone = ("benchmarks.attention", "--threads", arguments.threads, "--peak-of")
+        peaks = {name: int(harness.run_alone(*alone, name, file)[-1]) for name in (OURS, DGL_GAT)}
+    results.append(harness.compare_peaks("additive, peak extra memory", peaks, MEMORY_BAR))
+    harness.report(results, arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -96,6 +99,38 @@ def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
 def _status(key: str) -> int:
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key + ":"))
     return 1024 * int(line.split()[1])
+
+
+def new_parser(text: str | None, repeats: int, on_graph: bool = True) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; those on the standard graph can change its size."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if on_graph:
+        parser.add_argument("--nodes", type=int, default=1_000_000)
+        parser.add_argument("--interactions", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    return parser
+
+
+def run_alone(module: str, *arguments: object) -> list[str]:
+    """The last line that `python -m module arguments` prints, in words: a measurement in a process of its own."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1].split()
+
+
+def compare_peaks(line: str, peaks: Mapping[str, float], bar: float) -> Line:
+    """A line for the peak extra bytes of ours and of one peer; also prints both."""
+    print(", ".join(f"{name}: {value / 1e6:,.1f} MB at its peak" for name, value in peaks.items()))
+    (peer,) = peaks.keys() - {OURS}
+    ratio = peaks[peer] / peaks[OURS]
+    return Line(line, peer, ratio, bar, None, (ratio, ratio))
+
+
+def report(lines: Sequence[Line], path: Path | None) -> None:
+    """Print the table, and write it where a file was asked for."""
+    print_table(lines)
+    if path is not None:
+        save_lines(lines, path)
 
 
 def print_table(lines: Sequence[Line]) -> None:

@@ -11,9 +11,6 @@ nodes' rows once read and once written.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import harness
 from benchmarks.graph import prepared_graph
-from benchmarks.harness import OURS, Line, Step
+from benchmarks.harness import OURS, Step
 from benchmarks.sampler import dgl_graph
 from dist_gat.config import EvaluateConfig, ModelConfig
 from dist_gat.dgl import DataLoader, dgl
@@ -73,12 +70,8 @@ SIDES = {OURS: our_inference, DGL: dgl_inference}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=1_000_000)
-    parser.add_argument("--interactions", type=int, default=10_000_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = harness.new_parser(__doc__, repeats=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--peak-of", nargs=2, metavar=("SIDE", "PREPARED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -96,17 +89,10 @@ def main() -> None:
         results = harness.compare(
             "layer-wise inference", seconds, SPEED_BAR, least_bytes / harness.copy_bandwidth()
         )  # fmt: skip
-        command = [sys.executable, "-m", "benchmarks.inference", "--threads", str(arguments.threads), "--peak-of"]
-        peaks = {}
-        for name in SIDES:
-            done = subprocess.run([*command, name, prepared.folder], check=True, capture_output=True, text=True)
-            peaks[name] = int(done.stdout.split()[-1])
-    print(", ".join(f"{name}: {value / 1e6:,.0f} MB at its peak" for name, value in peaks.items()))
-    ratio = peaks[DGL] / peaks[OURS]
-    results.append(Line("layer-wise inference, peak memory", DGL, ratio, MEMORY_BAR, None, (ratio, ratio)))
-    harness.print_table(results)
-    if arguments.json:
-        harness.save_lines(results, arguments.json)
+        alone = ("benchmarks.inference", "--threads", arguments.threads, "--peak-of")
+        peaks = {name: int(harness.run_alone(*alone, name, prepared.folder)[-1]) for name in SIDES}
+    results.append(harness.compare_peaks("layer-wise inference, peak memory", peaks, MEMORY_BAR))
+    harness.report(results, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -53,9 +51,7 @@ def partition(table: Path, method: str, target: Path) -> None:
 
 def measure(side: str, method: str, table: Path) -> tuple[float, int]:
     """Seconds and extra bytes of one side, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.partition", "--run", side, method, str(table)]
-    finished = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, extra_bytes = finished.stdout.split()[-2:]
+    seconds, extra_bytes = harness.run_alone("benchmarks.partition", "--run", side, method, table)
     return float(seconds), int(extra_bytes)
 
 
@@ -69,11 +65,7 @@ def run(side: str, method: str, table: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=1_000_000)
-    parser.add_argument("--interactions", type=int, default=10_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser = harness.new_parser(__doc__, repeats=3)
     parser.add_argument("--run", nargs=3, metavar=("SIDE", "METHOD", "TABLE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -97,11 +89,8 @@ def main() -> None:
                 print(f"{ours}: {name}: {speed:,.0f} interactions/s, {peaks[name] / 1e9:.2f} GB")
             results += harness.compare(f"prepare, {ours}", seconds, speed_bar, None)
             if memory_bar is not None:
-                ratio = peaks[PEER] / peaks[OURS]
-                results.append(Line(f"prepare, {ours}, peak memory", PEER, ratio, memory_bar, None, (ratio, ratio)))
-    harness.print_table(results)
-    if arguments.json:
-        harness.save_lines(results, arguments.json)
+                results.append(harness.compare_peaks(f"prepare, {ours}, peak memory", peaks, memory_bar))
+    harness.report(results, arguments.json)
 
 
 if __name__ == "__main__":

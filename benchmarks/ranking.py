@@ -10,8 +10,6 @@ The ceiling is the time of the matrix product alone: its operations over the rat
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import harness
-from benchmarks.harness import OURS, Line, Step
+from benchmarks.harness import OURS, Step
 from dist_gat.config import EvaluateConfig, load_config
 from dist_gat.evaluate.ranking import rank_representations
 from dist_gat.evaluate.topk import known_items
@@ -79,11 +77,9 @@ SIDES = {OURS: our_ranking, DENSE: dense_ranking}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.new_parser(__doc__, repeats=5, on_graph=False)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--peak-of", nargs=2, metavar=("SIDE", "PREPARED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -106,17 +102,10 @@ def main() -> None:
         num_items = int((bounds[:, ITEM + 1] - bounds[:, ITEM]).sum())
         operations = 2 * SIZE * num_items * (prepared.ranges.num_nodes - num_items)
         results = harness.compare("exact top-20, Gowalla", seconds, SPEED_BAR, operations / harness.product_rate())
-        command = [sys.executable, "-m", "benchmarks.ranking", "--threads", str(arguments.threads), "--peak-of"]
-        peaks = {}
-        for name in SIDES:
-            done = subprocess.run([*command, name, config.data.prepared], check=True, capture_output=True, text=True)
-            peaks[name] = int(done.stdout.split()[-1])
-    print(", ".join(f"{name}: {value / 1e6:,.0f} MB at its peak" for name, value in peaks.items()))
-    ratio = peaks[DENSE] / peaks[OURS]
-    results.append(Line("exact top-20, peak memory", DENSE, ratio, MEMORY_BAR, None, (ratio, ratio)))
-    harness.print_table(results)
-    if arguments.json:
-        harness.save_lines(results, arguments.json)
+        alone = ("benchmarks.ranking", "--threads", arguments.threads, "--peak-of")
+        peaks = {name: int(harness.run_alone(*alone, name, config.data.prepared)[-1]) for name in SIDES}
+    results.append(harness.compare_peaks("exact top-20, peak memory", peaks, MEMORY_BAR))
+    harness.report(results, arguments.json)
 
 
 if __name__ == "__main__":

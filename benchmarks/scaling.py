@@ -7,11 +7,9 @@ workers; and the seconds from the launcher's call to the first update, with the 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,12 +82,7 @@ def value(job: Any, config: Config) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=1_000_000)
-    parser.add_argument("--interactions", type=int, default=10_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
-    arguments = parser.parse_args()
+    arguments = harness.new_parser(__doc__, repeats=3).parse_args()
     results: list[Line] = []
     with (
         tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
@@ -116,9 +109,7 @@ def main() -> None:
             print(f"{launcher}: first step after {statistics.median(took):.1f} s (bar: at most {bar:.0f} s)")
             share = bar / statistics.median(took)
             results.append(Line(f"start to first step, {launcher}", f"{bar:.0f} s", share, 1.0, None, (share, share)))
-    harness.print_table(results)
-    if arguments.json:
-        harness.save_lines(results, arguments.json)
+    harness.report(results, arguments.json)
 
 
 if __name__ == "__main__":

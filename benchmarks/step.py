@@ -13,9 +13,7 @@ gradient in the update, once read and once written; of a sample, the neighbour l
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,12 +136,7 @@ def best_thread_count(prepared: PreparedGraph, repeats: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=1_000_000)
-    parser.add_argument("--interactions", type=int, default=10_000_000)
-    parser.add_argument("--repeats", type=int, default=41)
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
-    arguments = parser.parse_args()
+    arguments = harness.new_parser(__doc__, repeats=41).parse_args()
     keep_freed_memory()
     results: list[Line] = []
     with prepared_graph(arguments.nodes, arguments.interactions) as prepared:
@@ -169,9 +162,7 @@ def main() -> None:
             print(f"{name}: {SEEDS / float(np.median(values)):,.0f} seeds/s")
         step_bytes = 4 * SIZE * len(nodes) * (2 + 7)
         results += harness.compare("training step, 1 worker", seconds, STEP_BAR, step_bytes / bandwidth)
-    harness.print_table(results)
-    if arguments.json:
-        harness.save_lines(results, arguments.json)
+    harness.report(results, arguments.json)
 
 
 if __name__ == "__main__":
