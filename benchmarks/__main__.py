@@ -47,10 +47,17 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", str(file), *data], check=True)
             lines += [Line(**entry) for entry in json.loads(file.read_text())]
     print_table(lines)
-    if set(arguments.only) == set(SUITE):
-        RESULTS.mkdir(exist_ok=True)
-        save_lines(lines, RESULTS / f"{host_kind()}.json")
-        print(f"written to {RESULTS / host_kind()}.json")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{host_kind()}.json"
+    save_lines(merged(path, lines), path)
+    print(f"written to {path}")
+
+
+def merged(path: Path, lines: list[Line]) -> list[Line]:
+    """The lines of an earlier run that this one did not measure anew, then those of this one."""
+    earlier = [Line(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
+    new = {(line.line, line.peer) for line in lines}
+    return [line for line in earlier if (line.line, line.peer) not in new] + lines
 
 
 if __name__ == "__main__":
