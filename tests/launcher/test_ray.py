@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from faults.hostile import rewrite_manifest
 
 from dist_gat.api import evaluate, prepare, train
 from dist_gat.config import parse_config
@@ -44,8 +45,9 @@ def test_ray_gives_the_losses_of_the_local_launcher_and_passes_errors_on(
     assert result["valid"] == pytest.approx(local["valid"])
     assert shown.out == ""
     assert "Warning" not in shown.err
-    # the size is right, so that the workers are the first to see the damage; their error comes in words
+    # the manifest is true of it, so that the workers are the first to see the damage; their error comes in words
     weights = tmp_path / "ray" / "model" / "dense.safetensors"
     weights.write_bytes(b"x" * weights.stat().st_size)
+    rewrite_manifest(tmp_path / "ray" / "model")
     with pytest.raises(ClusterError, match=r"dense.safetensors: expected a safetensors file"):
         evaluate(on_ray)
