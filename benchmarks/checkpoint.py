@@ -1,7 +1,7 @@
 """What a checkpoint costs a run: `python -m benchmarks.checkpoint configs/gowalla.yaml data.path=FOLDER`.
 
-Blocks of steps with and without a checkpoint at their start, in turn, in one run on local workers. The
-difference of their medians is the time that training loses to one checkpoint: the copy of the state, and the
+Blocks of steps without and with a checkpoint at their start, in turn, in one run on local workers. The median of
+the differences within pairs is the time that training loses to one checkpoint: the copy of the state, and the
 processors and memory bandwidth that writing takes away in the background.
 """
 
@@ -34,13 +34,13 @@ def measure(config: Config, worker: Worker) -> dict[str, Any]:
             trainer.writer.wait()
             worker.control.barrier()
             started = time.perf_counter()
-            if block % 2:
+            if block and block % 2 == 0:
                 trainer.save()
                 stalls.append(time.perf_counter() - started)
         trainer.train_step(batch, at_end=False)
         if place == BLOCK - 1 and block > 0:
             trainer.writer.wait()
-            seconds["with" if block % 2 else "without"].append(time.perf_counter() - started)
+            seconds["without" if block % 2 else "with"].append(time.perf_counter() - started)
     trainer.log.close()
     size = trainer.model.table.weight.numel() * 4 * 3
     return {"blocks": seconds, "stalls": stalls, "rank_bytes": size}
@@ -55,9 +55,12 @@ def main() -> None:
         overrides = [*arguments.overrides, "launch.launcher=local", f"run={folder}", "checkpoint.every_minutes=null"]
         result = run_job(measure, load_config(arguments.config, overrides), quiet=True)
     median = {kind: statistics.median(values) for kind, values in result["blocks"].items()}
-    cost = median["with"] - median["without"]
+    pairs = zip(result["blocks"]["without"], result["blocks"]["with"], strict=True)
+    losses = [with_one - without for without, with_one in pairs]
+    cost = statistics.median(losses)
     print(f"{BLOCK} steps: {median['without']:.2f} s without, {median['with']:.2f} s with a checkpoint of")
-    print(f"{result['rank_bytes'] / 1e6:.0f} MB a rank; blocks {result['blocks']}")
+    differences = ", ".join(f"{loss:.2f}" for loss in losses)
+    print(f"{result['rank_bytes'] / 1e6:.0f} MB a rank; differences in turn: {differences}")
     stall = statistics.median(result["stalls"])
     print(f"a checkpoint costs {cost:.2f} s, of which the loop stood still {stall:.2f} s;")
     print(f"one a minute costs {cost / 60:.1%} of throughput")
