@@ -41,7 +41,7 @@ def our_inference(prepared: PreparedGraph, threads: int) -> Step:
     model = build_recommender(config, LAYERS, {}, bounds, Channel("rows"), 0)
     store = open_store(prepared, Channel("sampling"), "auto", threads)
     edge_chunk = EvaluateConfig().edge_chunk
-    return lambda: infer_representations(model.dense, model.table, store, edge_chunk, needs_degree=False)
+    return lambda: infer_representations(model.encoder, model.table, store, edge_chunk, needs_degree=False)
 
 
 def dgl_inference(prepared: PreparedGraph, threads: int) -> Step:
