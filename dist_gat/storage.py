@@ -101,12 +101,14 @@ def refuse_foreign_folder(target: Path, kind: str, setting: str, command: str) -
 
 def refuse_links_out(folder: Path) -> None:
     """Raise `StorageError` where a symbolic link below `folder` leads out of it. `folder` itself may be a link."""
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not _is_inside(folder, path):
-            raise StorageError(
-                f"{path}: this link leads to {os.path.realpath(path)}, out of {folder}; nothing is read or written "
-                "there: remove the link, or move the whole folder and set `run` to its new place"
-            )
+    # os.walk passes over folders that vanish meanwhile, as old checkpoints of a running job do; Path.rglob raises
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in [*folders, *files]):
+            if path.is_symlink() and not _is_inside(folder, path):
+                raise StorageError(
+                    f"{path}: this link leads to {os.path.realpath(path)}, out of {folder}; nothing is read or written "
+                    "there: remove the link, or move the whole folder and set `run` to its new place"
+                )
 
 
 def _is_inside(folder: Path, path: Path) -> bool:

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import re
+import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,26 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
     for folder in (run, tmp_path / "alias"):
         with pytest.raises(StorageError, match="model: this link leads to .* out of .*remove the link"):
             refuse_links_out(folder)
+
+
+def test_links_are_looked_for_while_a_running_job_deletes_its_old_checkpoints(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def replace_checkpoints() -> None:
+        while not done.is_set():
+            for number in range(20):
+                (tmp_path / f"step-{number}" / "parts").mkdir(parents=True)
+            for number in range(20):
+                shutil.rmtree(tmp_path / f"step-{number}")
+
+    job = threading.Thread(target=replace_checkpoints)
+    job.start()
+    try:
+        for _ in range(200):
+            refuse_links_out(tmp_path)
+    finally:
+        done.set()
+        job.join()
 
 
 def test_a_folder_of_others_is_not_replaced(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,9 @@ def exercise(entry: Row, folder: Path) -> Outcome:
     except NotExercised as err:
         status, happened = "not exercised", str(err)
     except (Exception, pytest.fail.Exception) as err:
-        status, happened = "fail", f"{type(err).__name__}: {err}"
+        # a bare assertion has no message but its own line
+        message = str(err) or traceback.extract_tb(err.__traceback__)[-1].line
+        status, happened = "fail", f"{type(err).__name__}: {message}"
     return Outcome(entry.number, entry.do, entry.expect, status, happened, round(time.perf_counter() - started, 1))
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,8 @@ class Command:
         self.log = config.run_folder.with_suffix(".log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        # a row that fails on its way does not leave it running
+        weakref.finalize(self, end_process, self.process)
         self.config = config
         self.seen: set[int] = set()
 
@@ -185,6 +188,12 @@ class RayCommand(Command):
 
     def find_workers(self) -> list[int]:
         return [pid for pid in psutil.pids() if b"ray::RayTrainWorker" in command_of(pid)]
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+        process.wait()
 
 
 def local_workers(pid: int) -> list[int]:

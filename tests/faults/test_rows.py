@@ -26,7 +26,12 @@ def test_a_row_that_falls_short_fails_and_one_that_cannot_run_does_not_pass(tmp_
     def cannot(folder: Path) -> str:
         raise NotExercised("needs a second host")
 
-    outcomes = [exercise(Row(1, "do", "expect", run, False), tmp_path) for run in (fall_short, cannot)]
+    def fall_short_without_a_word(folder: Path) -> str:
+        raise AssertionError
+
+    runs = (fall_short, cannot, fall_short_without_a_word)
+    outcomes = [exercise(Row(1, "do", "expect", run, False), tmp_path) for run in runs]
     assert [(o.status, o.happened) for o in outcomes] == [
         ("fail", "AssertionError: lost two steps"), ("not exercised", "needs a second host"),
+        ("fail", "AssertionError: raise AssertionError"),
     ]  # fmt: skip
