@@ -19,7 +19,8 @@ from torch import Tensor
 
 from benchmarks import harness
 from benchmarks.harness import OURS, Step
-from dist_gat.config import EvaluateConfig, load_config
+from dist_gat.config import EvaluateConfig
+from dist_gat.config_file import load_config
 from dist_gat.evaluate.ranking import rank_representations
 from dist_gat.evaluate.topk import known_items
 from dist_gat.exchange.channel import Channel

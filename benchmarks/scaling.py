@@ -17,7 +17,8 @@ import torch
 from benchmarks import harness
 from benchmarks.graph import prepared_graph
 from benchmarks.harness import OURS, Line
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.launch import run_job

@@ -23,7 +23,8 @@ from typing import Any
 
 import polars as pl
 
-from dist_gat.config import Config, load_config
+from dist_gat.config import Config
+from dist_gat.config_file import load_config
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import DistGatError
@@ -40,6 +41,7 @@ from dist_gat.evaluate.trained_run import (
     model_digest,
     open_trained_run,
 )
+from dist_gat.final_recipe import final_recipe
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
@@ -62,6 +64,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "fit",
     "fetch",
     "load_config",
     "prepare",
@@ -112,6 +115,36 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
         step = check_resume(archive, config, prepared)
         result = {"resumed_from": step, **run_job(train_worker, config, quiet)}
     return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
+
+
+def fit(config: Config, quiet: bool = True, progress: Progress = _be_silent) -> dict[str, Any]:
+    """From the table to a tested model: `prepare` if need be, `train`, train once more on training and validation
+    pairs for as many epochs as were best, and evaluate that model, once, on the test pairs.
+
+    Epoch and blend are chosen on validation alone. The model to recommend with is in `final` of the run folder.
+    Goes on where it was stopped. Returns `chosen` and `final`, what `train` returned, `metrics` of the held-out
+    `split`, `run`, the folder of the last model, `seconds`, and `stopped`. Without validation pairs the first model
+    is the last. Raises what `prepare`, `train` and `evaluate` raise.
+    """
+    started = time.perf_counter()
+    if not Path(config.data.prepared).exists():
+        prepare(config, progress)
+    prepared = open_prepared(config.data.prepared, progress=progress)
+    chosen = train(config, quiet, progress=progress)
+    result = {"chosen": chosen, "final": chosen, "run": chosen["run"], "stopped": chosen["stopped"]}
+    if not chosen["stopped"]:
+        last = config
+        if prepared.num_edges("valid") and prepared.num_edges("test"):
+            last = final_recipe(config, chosen)
+            if not Path(last.data.prepared).exists():
+                prepare(last, progress)
+            progress(f"training on the validation pairs too: {chosen['best_epoch']} epochs")
+            final = train(last, quiet, progress=progress)
+            result |= {"final": final, "run": final["run"], "stopped": final["stopped"]}
+        if not result["stopped"]:
+            split = held_out_split(prepared)
+            result |= {"split": split, "metrics": evaluate(last, quiet, progress=progress)[split]}
+    return {**result, "seconds": time.perf_counter() - started}
 
 
 def evaluate(

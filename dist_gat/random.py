@@ -33,6 +33,8 @@ class Purpose(IntEnum):
     ASSIGNMENT = 7
     EXPLANATION = 8
     REPORT = 9
+    SPECTRAL = 11
+    BLEND = 12
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dist_gat.config import Config, is_section
+from dist_gat.config import Config
+from dist_gat.config_file import is_section
 
 HEADER = """# Every setting
 

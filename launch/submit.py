@@ -23,7 +23,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from dist_gat.config import Config, dump_config, load_config
+from dist_gat.config import Config
+from dist_gat.config_file import dump_config, load_config
 from dist_gat.errors import ClusterError, DistGatError
 
 RECIPE = "recipe.yaml"

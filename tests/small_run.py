@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.api import prepare, train
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 
 
 def recipe(folder: Path, **model: Any) -> Config:

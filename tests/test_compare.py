@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dist_gat import api
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import ConfigError, StorageError
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dist_gat.config import Config, all_keys, dump_config, load_config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import all_keys, dump_config, load_config, parse_config
 from dist_gat.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

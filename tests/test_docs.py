@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dist_gat import api
 from dist_gat.cli.main import app
-from dist_gat.config import load_config, parse_config
+from dist_gat.config_file import load_config, parse_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]

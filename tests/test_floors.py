@@ -15,7 +15,7 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 FLOORS = (
-    ("errors", "recipe", "config", "random", "quiet", "memory", "dgl"),
+    ("errors", "recipe", "config", "config_file", "final_recipe", "random", "quiet", "memory", "dgl"),
     ("storage",),
     ("data", "graph"),
     ("exchange",),

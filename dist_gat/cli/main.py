@@ -10,9 +10,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from dist_gat.cli.fit import fit
 from dist_gat.cli.output import make_table, open_output
 from dist_gat.cli.slices import slice_tables
-from dist_gat.config import RANKING_METRICS, load_config
+from dist_gat.config import RANKING_METRICS
+from dist_gat.config_file import load_config
 from dist_gat.errors import DistGatError
 from dist_gat.launcher.preload import prepare_workers
 
@@ -103,6 +105,9 @@ def train(
             notes=f"took {result['seconds']:.0f} s; model in {folder / 'model'}\n"
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         )
+
+
+app.command(epilog="Example: dist-gat fit configs/ml-100k.yaml data.path=FOLDER")(fit)
 
 
 @app.command(epilog="Example: dist-gat evaluate configs/ml-100k.yaml --baseline popularity --baseline itemknn --json")

@@ -30,6 +30,8 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
     tables, dropped = _read_splits(config, seed)
     items = build_vocabulary(table["item_id"] for table in tables.values())
     tables = _drop_cold_users(tables, config, dropped)
+    if config.split.merge_valid:
+        tables |= {"train": pl.concat([tables["train"], tables["valid"]]), "valid": tables["valid"].clear()}
     users = build_vocabulary([tables["train"]["user_id"]])
 
     features: dict[str, np.ndarray] = {}

@@ -1,5 +1,6 @@
 """`CONTENDERS`: what `compare` puts side by side, the baselines and the recipe's relatives.
 
+Without the blend, for the relatives stand for the models of the literature:
 mf        the recipe without layers: matrix factorisation
 lightgcn  its layers as in LightGCN: neighbours by degree, no residual, the mean of all depths (He et al., SIGIR 2020)
 gat       its layers as in GAT: additive attention (Veličković et al., ICLR 2018)
@@ -12,7 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.errors import ConfigError
 from dist_gat.evaluate.baselines.baseline import BASELINES, evaluate_baseline
 from dist_gat.exchange.worker import Worker
@@ -20,12 +22,14 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.memory import peak_memory, reset_peak_memory
 
 PLAIN = {"normalization": "softmax", "transform": "none"}
+ALONE = {"spectral_rank": 0, "linear": False}
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
-    "mf": {"sampling": {"fanouts": []}},
+    "mf": {"sampling": {"fanouts": []}, "blend": ALONE},
     "lightgcn": {
         "model": {**PLAIN, "scoring": "degree", "num_heads": 1, "residual": False, "combination": "mean"},
+        "blend": ALONE,
     },
-    "gat": {"model": {**PLAIN, "scoring": "additive"}},
+    "gat": {"model": {**PLAIN, "scoring": "additive"}, "blend": ALONE},
     "recipe": {},
 }
 CONTENDERS = (*BASELINES, *MODELS)

@@ -8,16 +8,19 @@ import torch
 
 from dist_gat.config import Config
 from dist_gat.evaluate.beyond_accuracy import beyond_accuracy
+from dist_gat.evaluate.blend import Blend
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.evaluate.linear_filter import LinearFilter
+from dist_gat.evaluate.profiles import training_profiles
 from dist_gat.evaluate.ranking import judge, rank_representations, ranking_metrics
-from dist_gat.evaluate.saved_model import open_model
+from dist_gat.evaluate.saved_model import SavedModel, open_model
 from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.evaluate.trained_run import require_same_data
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import parts_of_ranks
 from dist_gat.nn.recommender import Recommender, build_recommender, messages_need_degree
-from dist_gat.nn.weights import load_weights
+from dist_gat.nn.weights import load_rows, load_weights, part_file, part_rows
 from dist_gat.sampling.store import GraphStore, open_store
 
 
@@ -38,10 +41,11 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     )  # fmt: skip
     load_weights(folder, model, prepared.ranges, store.own_parts)
     rows_OR = ranking_rows(model, store, config)
+    blend = load_blend(saved, model, store)
     result: dict[str, Any] = {"slices": {}}
     for split in ("valid", "test"):
         if prepared.num_edges(split):
-            rankings = rank_representations(rows_OR, store, worker.rows, split, config.evaluate, model.table.first_node)
+            rankings = blend.rank(rows_OR, store, worker, split, config.evaluate, model.table.first_node)
             result[split] = ranking_metrics(rankings, prepared, worker.control, split, config.evaluate.ks)
             judged = judge(rankings, prepared, split)
             result["slices"][split] = {
@@ -51,6 +55,19 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
                 ),
             }
     return result
+
+
+def load_blend(saved: SavedModel, model: Recommender, store: GraphStore) -> Blend:
+    """The filters of a saved model, with their weights. Collective."""
+    ranges, rows_Ok = store.ranges, torch.zeros(len(model.table.weight), saved.manifest["spectral_rank"])
+    for part in store.own_parts:
+        rows = part_rows(model, ranges, part, {"spectral": rows_Ok})["spectral"]
+        load_rows(part_file(saved.folder, part), {"spectral": rows})
+    linear = None
+    if saved.linear_weight:
+        linear = LinearFilter(training_profiles(store), ranges.num_parts, ranges.num_nodes)
+    # the saved rows are weighted already
+    return Blend(rows_Ok, linear, 1.0, saved.linear_weight)
 
 
 def ranking_rows(model: Recommender, store: GraphStore, config: Config) -> torch.Tensor:

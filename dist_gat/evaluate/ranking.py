@@ -14,11 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dist_gat.config import EvaluateConfig
 from dist_gat.errors import DataError
+from dist_gat.evaluate.linear_filter import LinearFilter
 from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
+from dist_gat.evaluate.profiles import own_profile
 from dist_gat.evaluate.topk import RunningTopK, known_items
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
@@ -27,6 +30,8 @@ from dist_gat.graph.ranges import ITEM, USER
 from dist_gat.sampling.store import GraphStore
 
 ITEM_BLOCK = 16_384
+# the columns of a linear filter are a matrix of all items by those of a block
+FILTER_BLOCK = 4096
 SEEN_BEFORE = {"train": [], "valid": ["train"], "test": ["train", "valid"]}
 
 
@@ -46,7 +51,7 @@ ScoreBlock = Callable[[int, int, int, int, int], np.ndarray]
 
 def rank_parts(
     prepared: PreparedGraph, parts: Sequence[int], split: str, k: int, user_chunk: int, score: ScoreBlock,
-    next_block: Callable[[int, int], None] = lambda first, last: None,
+    next_block: Callable[[int, int], None] = lambda first, last: None, block_size: int = ITEM_BLOCK,
 ) -> list[PartRanking]:  # fmt: skip
     """Rank all items for the users of `parts`, items known before `split` left out.
 
@@ -58,7 +63,7 @@ def rank_parts(
         p: known_items(users[p].start, len(users[p]), [prepared.parts[p].edges[s] for s in SEEN_BEFORE[split]])
         for p in parts
     }
-    for first, last in item_blocks(prepared):
+    for first, last in item_blocks(prepared, block_size):
         next_block(first, last)
         for p in parts:
             for start in range(0, len(users[p]), user_chunk):
@@ -67,19 +72,20 @@ def rank_parts(
     return [PartRanking(p, np.array(users[p], dtype=np.int64), best[p].items_UK, best[p].scores_UK) for p in parts]
 
 
-def item_blocks(prepared: PreparedGraph) -> list[tuple[int, int]]:
-    """(first, last) item node IDs of each block; no block crosses a part."""
+def item_blocks(prepared: PreparedGraph, size: int) -> list[tuple[int, int]]:
+    """(first, last) item node IDs of each block of at most `size` items; no block crosses a part."""
     blocks = []
     for part in range(prepared.ranges.num_parts):
         items = prepared.ranges.nodes_of_type(part, ITEM)
-        blocks += [(first, min(first + ITEM_BLOCK, items.stop)) for first in range(items.start, items.stop, ITEM_BLOCK)]
+        blocks += [(first, min(first + size, items.stop)) for first in range(items.start, items.stop, size)]
     return blocks
 
 
 def rank_representations(
-    rows_OR: Tensor, store: GraphStore, channel: Channel, split: str, config: EvaluateConfig, first_node: int
-) -> list[PartRanking]:
-    """Rank for this rank's users by the inner product of representations. Collective.
+    rows_OR: Tensor, store: GraphStore, channel: Channel, split: str, config: EvaluateConfig, first_node: int,
+    linear: LinearFilter | None = None, linear_weight: float = 0.0,
+) -> list[PartRanking]:  # fmt: skip
+    """Rank for this rank's users by the inner product of representations, and a linear filter beside it. Collective.
 
     rows_OR: representations of this rank's nodes, from node `first_node` on, as `Decoder.ranking_rows` gives them.
     """
@@ -87,17 +93,25 @@ def rank_representations(
         raise DataError("representations have NaN or infinite values: training diverged; lower train.learning_rate")
     prepared = store.prepared
     block: list[Tensor] = []
+    columns: list[csr_array] = []
+    profiles = {part: own_profile(store, part) for part in store.own_parts if linear is not None}
 
     def next_block(first: int, last: int) -> None:
         start, stop = max(first - first_node, 0), max(last - first_node, 0)
         block[:] = [share_rows(rows_OR[start:stop], channel)]
+        if linear is not None:
+            columns[:] = [linear.columns(first, last)]
 
     def score(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
         user = prepared.ranges.bounds[part, USER] - first_node
-        return (rows_OR[user + start : user + stop] @ block[0].T).float().cpu().numpy()
+        scores = (rows_OR[user + start : user + stop] @ block[0].T).float().cpu().numpy()
+        if linear is not None:
+            scores += np.float32(linear_weight) * linear.scores(profiles[part][start:stop], columns[0])
+        return scores
 
+    size = ITEM_BLOCK if linear is None else FILTER_BLOCK
     return rank_parts(
-        prepared, store.own_parts, split, max(config.ks), config.user_chunk, score, next_block
+        prepared, store.own_parts, split, max(config.ks), config.user_chunk, score, next_block, size
     )  # fmt: skip
 
 

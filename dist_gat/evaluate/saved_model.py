@@ -2,8 +2,9 @@
 
 manifest.json, config.yaml     format, counts, SHA-256 of the files; the recipe
 dense.safetensors              weights of the layers
-parts/0000.safetensors         embedding, representation of each node
+parts/0000.safetensors         embedding, representation, weighted spectral rows of each node
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
+known/0000.trained.npy         bool: which of these are in the training graph
 ids/{user,item}.parquet        external IDs, node IDs, titles
 """
 
@@ -18,11 +19,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from dist_gat.config import Config, dump_config
+from dist_gat.config import Config
+from dist_gat.config_file import dump_config
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.errors import ConfigError, StorageError
+from dist_gat.evaluate.blend import Blend
+from dist_gat.evaluate.linear_filter import LinearFilter
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.shared_folder import shared_folder
@@ -41,11 +46,13 @@ from dist_gat.storage import (
     verify_files,
 )
 
-FORMAT, VERSION = "dist_gat.model", 2
+FORMAT, VERSION = "dist_gat.model", 3
 REMEDY = "run `dist-gat train` to write the model anew"
 
 
-def save_model(config: Config, model: Recommender, rows_OR: Tensor, store: GraphStore, channel: Channel) -> None:
+def save_model(
+    config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, channel: Channel
+) -> None:
     """Write `run_folder/model`. Collective; ranks share the file system."""
     ranges = store.ranges
     content = {
@@ -53,6 +60,8 @@ def save_model(config: Config, model: Recommender, rows_OR: Tensor, store: Graph
         "node_types": list(ranges.node_types),
         "bounds": ranges.bounds.tolist(),
         "representation_size": int(rows_OR.shape[1]),
+        "spectral_rank": int(blend.rows_Ok.shape[1]),
+        "blend": blend.weights,
         "data_fingerprint": store.prepared.fingerprint,
     }
     with shared_folder(config.run_folder / "model", channel, FORMAT, VERSION, content) as folder:
@@ -60,13 +69,15 @@ def save_model(config: Config, model: Recommender, rows_OR: Tensor, store: Graph
             save_dense(folder, model)
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             shutil.copytree(store.prepared.folder / "ids", folder / "ids")
-        save_parts(folder, model, ranges, store.own_parts, {"representation": rows_OR})
+        extra = {"representation": rows_OR, "spectral": blend.weighted_rows}
+        save_parts(folder, model, ranges, store.own_parts, extra)
         for part in store.own_parts:
             users = ranges.nodes_of_type(part, USER)
             edges = store.prepared.parts[part].edges
             known = known_items(users.start, len(users), [edges["train"], edges["valid"]])
             save_array(folder / "known" / f"{part:04d}.indptr.npy", known.indptr)
             save_array(folder / "known" / f"{part:04d}.items.npy", known.items)
+            save_array(folder / "known" / f"{part:04d}.trained.npy", known.among(users.start, edges["train"]))
 
 
 @dataclass(frozen=True)
@@ -80,15 +91,24 @@ class SavedModel:
     def ids(self, node_type: str) -> pl.DataFrame:
         return read_ids(self.folder, node_type, REMEDY)
 
-    def representation(self, part: int) -> Tensor:
-        """[nodes of the part, R]. Raises `StorageError`."""
-        file = part_file(self.folder, part)
-        rows = load_tensors(file).get("representation")
-        expected = (int(np.diff(self.ranges.starts)[part]), self.manifest["representation_size"])
-        if rows is None or tuple(rows.shape) != expected:
-            found = "none" if rows is None else f"{list(rows.shape)}"
-            raise StorageError(f"{file}: expected representations {list(expected)}, found {found}; {REMEDY}")
-        return rows
+    @property
+    def linear_weight(self) -> float:
+        return float(self.manifest["blend"]["linear"])
+
+    def ranking_rows(self, part: int) -> Tensor:
+        """[nodes of the part, R + k], whose inner products are the scores but for the linear filter's.
+
+        Raises `StorageError`.
+        """
+        file, num_nodes = part_file(self.folder, part), int(np.diff(self.ranges.starts)[part])
+        saved, both = load_tensors(file), []
+        for name, size in (("representation", "representation_size"), ("spectral", "spectral_rank")):
+            rows, expected = saved.get(name), (num_nodes, self.manifest[size])
+            if rows is None or tuple(rows.shape) != expected:
+                found = "none" if rows is None else f"{list(rows.shape)}"
+                raise StorageError(f"{file}: expected {name} rows {list(expected)}, found {found}; {REMEDY}")
+            both.append(rows)
+        return torch.cat(both, dim=1)
 
     def known(self, part: int) -> Known:
         """What each user of the part has met. Raises `StorageError`."""
@@ -96,6 +116,14 @@ class SavedModel:
         indptr = np.asarray(open_array(folder / f"{part:04d}.indptr.npy", ("int64",), (num_users + 1,), REMEDY))
         items = np.asarray(open_array(folder / f"{part:04d}.items.npy", ("int64",), (int(indptr[-1]),), REMEDY))
         return Known(indptr, items)
+
+    def profile(self, part: int) -> csr_array:
+        """float32 [U, N]: the training interactions of each user of the part. Raises `StorageError`."""
+        known = self.known(part)
+        file = self.folder / "known" / f"{part:04d}.trained.npy"
+        trained = np.asarray(open_array(file, ("bool",), (len(known.items),), REMEDY))
+        before = np.concatenate([[0], np.cumsum(trained)])
+        return Known(before[known.indptr], known.items[trained]).matrix(self.ranges.num_nodes)
 
 
 def open_model(
@@ -108,8 +136,10 @@ def open_model(
     folder = Path(folder)
     manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
     ranges = read_ranges(manifest, folder / MANIFEST, REMEDY)
-    if not all(isinstance(manifest.get(k), t) for k, t in (("representation_size", int), ("data_fingerprint", str))):
-        raise StorageError(f"{folder / MANIFEST}: expected representation_size and data_fingerprint; {REMEDY}")
+    expected = {"representation_size": int, "spectral_rank": int, "blend": dict, "data_fingerprint": str}
+    wrong = [key for key, kind in expected.items() if not isinstance(manifest.get(key), kind)]
+    if wrong or not isinstance(manifest["blend"].get("linear"), int | float):
+        raise StorageError(f"{folder / MANIFEST}: expected {', '.join(wrong) or 'blend.linear'}; {REMEDY}")
     if verify:
         verify_files(folder, manifest, REMEDY, progress)
     return SavedModel(folder, manifest, ranges)
@@ -134,12 +164,19 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
     node_of = dict(zip(user_ids["external_id"], user_ids["node_id"], strict=True))
     nodes = np.array([node_of[user] for user in wanted], dtype=np.int64)
     rows_nR, known = _rows_of_users(model, nodes)
+    linear, companions = None, []
+    if model.linear_weight:
+        linear = LinearFilter(model.profile, model.ranges.num_parts, model.ranges.num_nodes)
+        companions = linear.companions(_profiles_of_users(model, nodes))
     best = RunningTopK(len(nodes), k)
     for part in range(model.ranges.num_parts):
         items = model.ranges.nodes_of_type(part, ITEM)
         start = items.start - int(model.ranges.starts[part])
-        block = model.representation(part)[start : start + len(items)]
-        best.merge(0, (rows_nR @ block.T).float().numpy(), items.start, known)
+        block = model.ranking_rows(part)[start : start + len(items)]
+        scores = (rows_nR @ block.T).float().numpy()
+        if linear is not None:
+            scores += np.float32(model.linear_weight) * linear.scores_of_users(companions, items.start, items.stop)
+        best.merge(0, scores, items.start, known)
     found = best.items_UK >= 0
     row, column = np.nonzero(found)
     table = pl.DataFrame(
@@ -155,15 +192,25 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
 
 
 def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]:
-    """Representations [n, R] and known items of user nodes, read from their parts."""
-    rows_nR = torch.zeros(len(nodes), model.manifest["representation_size"])
+    """Ranking rows [n, R + k] and known items of user nodes, read from their parts."""
+    rows_nR = torch.zeros(len(nodes), model.manifest["representation_size"] + model.manifest["spectral_rank"])
     pairs = []
     for part in np.unique(model.ranges.part_of(nodes)):
-        representation, known = model.representation(part), model.known(part)
+        rows, known = model.ranking_rows(part), model.known(part)
         first_user = model.ranges.nodes_of_type(part, USER).start
         for place in np.flatnonzero(model.ranges.part_of(nodes) == part):
             user = int(nodes[place]) - first_user
-            rows_nR[place] = representation[int(nodes[place]) - int(model.ranges.starts[part])]
+            rows_nR[place] = rows[int(nodes[place]) - int(model.ranges.starts[part])]
             met = known.items[known.indptr[user] : known.indptr[user + 1]]
             pairs.append(np.stack([np.full(len(met), place), met], axis=1))
     return rows_nR, known_items(0, len(nodes), pairs)
+
+
+def _profiles_of_users(model: SavedModel, nodes: np.ndarray) -> csr_array:
+    """float32 [n, N]: the training interactions of user nodes."""
+    rows: list[Any] = [
+        model.profile(part)[[node - model.ranges.nodes_of_type(part, USER).start], :]
+        for node, part in zip(nodes, model.ranges.part_of(nodes), strict=True)
+    ]
+    nothing = csr_array((0, model.ranges.num_nodes), dtype=np.float32)
+    return csr_array(vstack([nothing, *rows]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from scipy.sparse import csr_array
 
 
 class RunningTopK:
@@ -38,6 +39,24 @@ class Known:
     def __init__(self, indptr: np.ndarray, items: np.ndarray) -> None:
         """indptr: int64 [U + 1]; items: item node IDs, ascending within a user."""
         self.indptr, self.items = indptr, items
+
+    def of(self, users: np.ndarray) -> Known:
+        """Of some of the users, by their positions."""
+        count = np.diff(self.indptr)[users]
+        indptr = np.concatenate([[0], np.cumsum(count)])
+        positions = np.arange(indptr[-1]) + np.repeat(self.indptr[users] - indptr[:-1], count)
+        return Known(indptr, self.items[positions])
+
+    def among(self, first_user: int, edges: np.ndarray) -> np.ndarray:
+        """bool: which of the items, in their order, are in int64 [m, 2] (user, item) edges of users first_user…"""
+        user = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        span = int(max(self.items.max(initial=0), edges[:, 1].max(initial=0))) + 1
+        return np.isin(user * span + self.items, (edges[:, 0] - first_user) * span + edges[:, 1])
+
+    def matrix(self, num_nodes: int) -> csr_array:
+        """float32 [U, N]: 1 at the items of each user."""
+        ones = np.ones(len(self.items), np.float32)
+        return csr_array((ones, self.items, self.indptr), shape=(len(self.indptr) - 1, num_nodes))
 
 
 def known_items(first_user: int, num_users: int, edges: list[np.ndarray]) -> Known:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_gat.config import Config, load_config
+from dist_gat.config import Config
+from dist_gat.config_file import load_config
 from dist_gat.errors import ConfigError, StorageError
 from dist_gat.evaluate.neighborhood import Neighborhood, encode_targets, find_neighborhood
 from dist_gat.evaluate.saved_model import SavedModel, open_model

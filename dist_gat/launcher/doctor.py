@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dist_gat.config import Config, LaunchConfig, parse_config
+from dist_gat.config import Config, LaunchConfig
+from dist_gat.config_file import parse_config
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import cores, worker_environment
 from dist_gat.quiet import silent

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from dist_gat.config import Config, LaunchConfig, parse_config
+from dist_gat.config import Config, LaunchConfig
+from dist_gat.config_file import parse_config
 from dist_gat.errors import ClusterError, DistGatError, TrainingError
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment

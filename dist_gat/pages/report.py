@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_gat.config import RANKING_METRICS, dump_config
+from dist_gat.config import RANKING_METRICS
+from dist_gat.config_file import dump_config
 from dist_gat.errors import ConfigError, StorageError
 from dist_gat.evaluate.attention_profile import attention_by_degree
 from dist_gat.evaluate.trained_run import (

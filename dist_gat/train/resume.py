@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dist_gat.config import CheckpointConfig, Config, all_keys
+from dist_gat.config import CheckpointConfig, Config
+from dist_gat.config_file import all_keys
 from dist_gat.errors import ConfigError, StorageError
 from dist_gat.exchange.agreement import share_text, together
 from dist_gat.exchange.channel import Channel
@@ -19,8 +20,8 @@ from dist_gat.train.optimizer import Optimizers
 
 # Settings that don't change the numbers of the steps to come. The data set is compared by its fingerprint.
 FREE = (
-    "name", "run", "data", "parts", "launch", "checkpoint", "evaluate", "sampling.prefetch", "sampling.access",
-    "train.patience", "train.validate_every", "train.log_every", "train.profile",
+    "name", "run", "data", "parts", "launch", "checkpoint", "evaluate", "blend", "sampling.prefetch", "sampling.access",
+    "train.stop_epoch", "train.patience", "train.validate_every", "train.log_every", "train.profile",
 )  # fmt: skip
 # These move the end of the run, and with it every decaying learning rate
 LENGTH = ("train.num_epochs", "train.max_steps")

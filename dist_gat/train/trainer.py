@@ -13,8 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dist_gat.config import Config, dump_config
+from dist_gat.config import Config
+from dist_gat.config_file import dump_config
 from dist_gat.errors import TrainingError
+from dist_gat.evaluate.blend import build_blend
 from dist_gat.evaluate.evaluator import ranking_rows, split_metrics
 from dist_gat.evaluate.saved_model import save_model
 from dist_gat.exchange.requests import Request
@@ -81,9 +83,12 @@ class Trainer:
             config.seed,
             messages_need_degree(config.model) or loss_needs_degree(config.loss, config.negatives),
         )
-        total_steps = config.train.num_epochs * self.sampler.steps_per_epoch
-        self.total_steps = min(total_steps, config.train.max_steps or total_steps)
-        self.optimizers = build_optimizers(self.model, config.train, self.total_steps)
+        whole = config.train.num_epochs * self.sampler.steps_per_epoch
+        scheduled = min(whole, config.train.max_steps or whole)
+        self.optimizers = build_optimizers(self.model, config.train, scheduled)
+        self.total_steps = min(
+            scheduled, (config.train.stop_epoch or config.train.num_epochs) * self.sampler.steps_per_epoch
+        )
         self.archive = open_archive(config.run_folder, config.checkpoint)
         self.writer = CheckpointWriter(self.archive, config.checkpoint, worker.saving)
         self.cursor = resume(self.archive, config.checkpoint, self.model, self.optimizers, self.store, worker.control)
@@ -256,9 +261,16 @@ class Trainer:
         if best and best["step"] != self.cursor.step:
             load_best(self.archive, best["step"], self.model, self.store)
         result = self.result(stopped=False)
-        self.log.event("export", epoch=result["best_epoch"])
+        self.log.event(
+            "export", epoch=result["best_epoch"], blend=self.config.blend.spectral_rank > 0 or self.config.blend.linear
+        )
         rows_OR = ranking_rows(self.model, self.store, self.config)
-        save_model(self.config, self.model, rows_OR, self.store, self.worker.control)
+        blend = build_blend(
+            rows_OR, self.model.table, self.store, self.worker, self.config.blend, self.config.evaluate,
+            self.config.train.metric, self.config.seed,
+        )  # fmt: skip
+        result["blend"] = blend.weights
+        save_model(self.config, self.model, rows_OR, blend, self.store, self.worker.control)
         self.log.hyper_parameters(self.config.model_dump(mode="json"), result["valid"])
         self.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
         return result
@@ -272,6 +284,7 @@ class Trainer:
             "epochs": epochs,
             "steps": cursor.step,
             "best_epoch": cursor.best.get("epoch", epochs),
+            "blend": {},
             "valid": {name: value for name, value in cursor.best.items() if name not in ("epoch", "step")},
             "history": cursor.history,
             "losses": cursor.losses,

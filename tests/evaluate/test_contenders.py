@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.errors import ConfigError
 from dist_gat.evaluate.contenders import CONTENDERS, MODELS, choose_contenders, model_recipe
 

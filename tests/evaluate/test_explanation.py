@@ -13,7 +13,7 @@ import torch
 from small_run import recipe
 
 from dist_gat.api import explain, prepare, recommend, train
-from dist_gat.config import parse_config
+from dist_gat.config_file import parse_config
 from dist_gat.errors import ConfigError, DataError, StorageError
 from dist_gat.evaluate.explanation import edge_weights, fidelity, heaviest_first, score_of
 from dist_gat.evaluate.trained_run import open_trained_run

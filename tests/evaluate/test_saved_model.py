@@ -10,8 +10,10 @@ import pytest
 import torch
 from helpers import Ranks, split_pairs
 
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.errors import ConfigError, DataError, StorageError
+from dist_gat.evaluate.blend import Blend
 from dist_gat.evaluate.evaluator import evaluate_worker, ranking_rows
 from dist_gat.evaluate.saved_model import SavedModel, open_model, recommend_items, save_model
 from dist_gat.exchange.worker import join_workers
@@ -39,7 +41,8 @@ def save(run: Path, folder: Path) -> dict[str, dict[str, float]]:
     store = open_store(prepared, worker.sampling, "auto")
     starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     model = build_recommender(config.model, 2, prepared.feature_sizes, starts, worker.rows, config.seed)
-    save_model(config, model, ranking_rows(model, store, config), store, worker.control)
+    rows_OR = ranking_rows(model, store, config)
+    save_model(config, model, rows_OR, Blend(torch.zeros(len(rows_OR), 0), None), store, worker.control)
     return evaluate_worker(config, worker)
 
 
@@ -53,7 +56,7 @@ def model(synthetic: PreparedGraph, tmp_path_factory: pytest.TempPathFactory) ->
 def test_recommendations_are_a_full_sort_of_what_a_user_has_not_met(
     model: SavedModel, synthetic: PreparedGraph
 ) -> None:
-    rows = torch.cat([model.representation(part) for part in range(4)]).numpy()
+    rows = torch.cat([model.ranking_rows(part) for part in range(4)]).numpy()
     users = dict(synthetic.ids("user").select("external_id", "node_id").rows())
     items = {
         node: (item, title)
@@ -107,7 +110,7 @@ def test_ranks_save_the_bytes_of_one(
     metrics = ranks.run(world_size, save, tmp_path / "run", synthetic.folder)
     other = open_model(tmp_path / "run" / "model")
     files = {name: entry["sha256"] for name, entry in model.manifest["files"].items() if name != "config.yaml"}
-    assert len(files) == 1 + 4 * 3 + 2
+    assert len(files) == 1 + 4 * 4 + 2
     assert {name: other.manifest["files"][name]["sha256"] for name in files} == files
     assert all(one == metrics[0] for one in metrics)
     assert metrics[0]["test"]["num_users"] == len(np.unique(split_pairs(synthetic, "test")[:, 0]))

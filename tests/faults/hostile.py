@@ -11,7 +11,8 @@ from typing import Any
 from faults.bad_inputs import FEATURES, GOOD, ITEMS, TITLES, BadInput
 
 from dist_gat import api
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.errors import DistGatError
 from dist_gat.storage import MANIFEST, write_manifest
 

@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat import api
-from dist_gat.config import Config, dump_config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import dump_config, parse_config
 from dist_gat.train.archive import FolderArchive
 from dist_gat.train.metrics import PROGRESS_FILE
 

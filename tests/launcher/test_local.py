@@ -14,7 +14,8 @@ import psutil
 import pytest
 import torch
 
-from dist_gat.config import Config, LaunchConfig, parse_config
+from dist_gat.config import Config, LaunchConfig
+from dist_gat.config_file import parse_config
 from dist_gat.errors import ClusterError, DataError
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import threads_per_worker, worker_environment

@@ -8,7 +8,7 @@ import pytest
 from faults.hostile import rewrite_manifest
 
 from dist_gat.api import evaluate, prepare, train
-from dist_gat.config import parse_config
+from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import ClusterError
 

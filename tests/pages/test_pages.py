@@ -14,7 +14,8 @@ import pytest
 from small_run import prepare_and_train, recipe
 
 from dist_gat import api
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.errors import StorageError
 
 USER = "<script>alert(1)</script>"

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dist_gat import api
-from dist_gat.config import Config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.evaluate.saved_model import open_model
 from dist_gat.nn.weights import load_tensors, part_file

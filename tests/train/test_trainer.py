@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat.api import evaluate, prepare, recommend, train
-from dist_gat.config import Config, load_config, parse_config
+from dist_gat.config import Config
+from dist_gat.config_file import load_config, parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import StorageError
 from dist_gat.train.archive import FolderArchive
