@@ -216,7 +216,8 @@ def tune(
     with the search that is in the folder: what has ended is not run again, what has not goes on from its checkpoint.
 
     Returns the `metric`, the `trials` (number, values, status, value, epoch, epochs, seconds, note), the number of the
-    `best` or None, the file `recipe` with its configuration, `seconds`, and `stopped`: whether a signal ended it.
+    `best` or None, the file `recipe` with its configuration, `seconds`, and `stopped`: whether it ended before all
+    trials did, by a signal or because Ray lost some, and not by `minutes`.
     Raises `ConfigError` without Optuna, for a space that does not fit and for a folder of another search.
     """
     started = time.perf_counter()

@@ -68,7 +68,7 @@ def run_tuner(
 
     `config.launch` has the workers of one trial. `tell` is called with every trial that ended. A first signal, and
     the end of `minutes`, stop the search when the running trials have saved; a second signal raises
-    `KeyboardInterrupt`. Returns whether a signal stopped it.
+    `KeyboardInterrupt`. Returns whether it ended before all trials did, for another reason than `minutes`.
     """
     set_defaults(QUIET_TUNE)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -199,20 +199,21 @@ class Proposals(Searcher):
             self.optuna.on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        result = result or {}
-        lost = {"status": "failed", "note": "its Ray actor was lost"}
-        trial = self.note(trial_id, {**result, **lost} if error else result, "pruned")
-        if trial.status == "unfinished":
-            return
-        self.optuna.on_trial_complete(trial_id, None if trial.status == "failed" else result, trial.status == "failed")
-        self.tell(trial)
+        """Without a word of its own on how it ended, a trial was pruned; an error is that its actor was lost."""
+        lost = {"status": "unfinished", "note": "its Ray actor was lost; the same command goes on with it"}
+        trial = self.note(trial_id, {**(result or {}), **lost} if error else result or {}, "pruned")
+        if trial.status != "unfinished":
+            is_failed = trial.status == "failed"
+            self.optuna.on_trial_complete(trial_id, None if is_failed else result, is_failed)
+            self.tell(trial)
 
     def note(self, trial_id: str, result: dict[str, Any], status: str) -> Trial:
-        """Write down what a result says. Without a word on how the trial ended, its status is `status`."""
+        """Write down what a result says; `status` is for one that doesn't say."""
         number = self.numbers[trial_id]
-        update: dict[str, Any] = {key: result[key] for key in ("value", "epoch", "epochs", "note") if key in result}
-        seconds = self.before_s.get(number, 0.0) + result.get("seconds", 0.0)
-        update |= {"seconds": seconds, "status": result.get("status", status)}
+        update: dict[str, Any] = {"status": status, "note": ""}
+        update |= {key: result[key] for key in ("status", "value", "epoch", "epochs", "note") if key in result}
+        if "seconds" in result:
+            update["seconds"] = self.before_s.get(number, 0.0) + result["seconds"]
         trial = self.trials[number - 1] = self.trials[number - 1].model_copy(update=update)
         save_trial(self.folder, trial)
         return trial

@@ -22,7 +22,7 @@ from dist_gat import api
 from dist_gat.config import Config, dump_config, load_config
 from dist_gat.errors import ConfigError, DataError
 from dist_gat.launcher.trial import Trial, trial_folder
-from dist_gat.launcher.tuner import halving, open_study, values_of
+from dist_gat.launcher.tuner import Proposals, halving, open_study, time_limit, values_of
 from dist_gat.space import Distribution, Space
 from dist_gat.train.metrics import PROGRESS_FILE
 
@@ -93,6 +93,38 @@ def test_early_stopping_goes_on_with_what_earlier_trials_had_reached(tmp_path: P
     assert decisions(trials, 0.1) == ["STOP"]
     assert decisions(trials, 0.39, 0.39, 0.39) == ["CONTINUE", "CONTINUE", "STOP"]
     assert decisions(trials, 0.39, 0.39, 0.59) == ["CONTINUE"] * 3
+
+
+def test_a_time_limit_asks_to_stop_and_says_so(tmp_path: Path) -> None:
+    with time_limit(1e-3, tmp_path / "stop") as is_over:
+        assert becomes_true((tmp_path / "stop").exists, 20)
+        assert is_over.is_set()
+    for minutes in (60.0, None):
+        with time_limit(minutes, tmp_path / "never") as is_over:
+            pass
+        assert not is_over.is_set()
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_lost_actor_leaves_its_trial_to_go_on_with(tmp_path: Path) -> None:
+    told: list[Trial] = []
+    proposals = Proposals(recipe(tmp_path), SPACE, [], told.append)
+    for name in "abc":
+        assert proposals.suggest(name)["tree"]["name"].startswith("small-000")
+    reached = {"epochs": 1, "epoch": 1, "value": 0.25, "seconds": 2.0}
+    for name in "ab":
+        proposals.on_trial_result(name, {**reached, "training_iteration": 1})
+    proposals.on_trial_complete("a", error=True)
+    proposals.on_trial_complete("b", {**reached, "training_iteration": 1})
+    proposals.on_trial_complete("c", {"epochs": 0, "seconds": 1.0, "status": "failed", "note": "not finite"})
+    saved = [Trial.model_validate_json(path.read_text()) for path in sorted(tmp_path.glob("run/tune/trials/*/*.json"))]
+    assert [(t.status, t.value, t.seconds) for t in saved] == [
+        ("unfinished", 0.25, 2.0),
+        ("pruned", 0.25, 2.0),
+        ("failed", None, 1.0),
+    ]
+    assert "lost" in saved[0].note
+    assert told == saved[1:]
 
 
 def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
