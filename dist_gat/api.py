@@ -27,7 +27,7 @@ from dist_gat.config import Config
 from dist_gat.config_file import load_config
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.errors import DistGatError
+from dist_gat.errors import DataError, DistGatError
 from dist_gat.evaluate.baselines.baseline import evaluate_baseline
 from dist_gat.evaluate.contenders import MODELS, baseline_worker, choose_contenders, held_out_split, model_recipe
 from dist_gat.evaluate.evaluator import evaluate_worker
@@ -45,11 +45,20 @@ from dist_gat.final_recipe import final_recipe
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.doctor import examine as doctor
-from dist_gat.launcher.launch import run_job
+from dist_gat.launcher.launch import load_tuner, run_job, with_absolute_paths
 from dist_gat.launcher.local import run_processes
+from dist_gat.launcher.trial import (
+    TUNE_FOLDER,
+    best_trial,
+    describe,
+    open_search,
+    share_cores,
+    write_best,
+)
 from dist_gat.pages.explanation_page import explanation_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
+from dist_gat.space import read_space
 from dist_gat.storage import refuse_links_out, write_text
 from dist_gat.train.archive import open_archive
 from dist_gat.train.metrics import log_evaluation
@@ -71,6 +80,7 @@ __all__ = [
     "recommend",
     "report",
     "train",
+    "tune",
     "write_synthetic",
 ]
 
@@ -226,6 +236,54 @@ def _run_model(name: str, config: Config, split: str, quiet: bool) -> dict[str, 
 def _run_baseline(name: str, config: Config) -> dict[str, Any]:
     launch = config.launch.model_copy(update={"num_workers": 1, "use_gpu": False})
     return run_processes(partial(baseline_worker, name), config.model_copy(update={"launch": launch}))
+
+
+def tune(
+    config: Config, space: str | Path, trials: int = 20, concurrent: int | None = None, minutes: float | None = None,
+    workers: int = 1, progress: Progress = _be_silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Search for the configuration with the best `train.metric` on the validation split; the test split plays no part.
+
+    space: a YAML file, see `dist_gat.space`. Ray Tune runs up to `trials` trials, `concurrent` at a time, each an
+    ordinary run on `workers` local workers in `tune/trials/NUMBER` of the run folder, for `minutes` at most. Goes on
+    with the search that is in the folder: what has ended is not run again, what has not goes on from its checkpoint.
+
+    Returns the `metric`, the `trials` (number, values, status, value, epoch, epochs, seconds, note), the number of the
+    `best` or None, the file `recipe` with its configuration, `seconds`, and `stopped`: whether it ended before all
+    trials did, by a signal or because Ray lost some, and not by `minutes`.
+    Raises `ConfigError` without Optuna, for a space that does not fit and for a folder of another search.
+    """
+    started = time.perf_counter()
+    distributions = read_space(Path(space), config)
+    run_tuner = load_tuner()
+    check_run_folder(config.run_folder)
+    prepared = open_prepared(config.data.prepared, progress=progress)
+    if not prepared.num_edges("valid"):
+        raise DataError(
+            f"{prepared.folder}: no validation interactions, by which trials are compared; set data.split.valid_ratio "
+            "or data.valid, and prepare again"
+        )
+    folder = config.run_folder / TUNE_FOLDER
+    with lock_run(folder):
+        records = open_search(folder, config, distributions, prepared)
+        for_trials, at_a_time = share_cores(with_absolute_paths(config), workers, concurrent)
+        ended, name = sum(trial.status != "unfinished" for trial in records), config.train.metric
+        progress(f"{ended} of {trials} trials are there already, {at_a_time} run at a time")
+        stopped = ended < trials and run_tuner(
+            train, for_trials, distributions, records, trials, at_a_time, minutes,
+            lambda trial: progress(describe(trial, trials, name)),
+        )  # fmt: skip
+        best = best_trial(records)
+        recipe = str(write_best(config, best)) if best else None
+    return {
+        "run": str(config.run_folder),
+        "metric": name,
+        "stopped": stopped,
+        "best": best.number if best else None,
+        "recipe": recipe,
+        "trials": [trial.model_dump() for trial in records],
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def recommend(

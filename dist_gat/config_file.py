@@ -54,13 +54,17 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override '{override}': expected key=value, for example model.embedding_size=128")
-    value = parse_yaml(text, f"override '{override}': the value")
+    set_value(tree, key, parse_yaml(text, f"override '{override}': the value"), f"override '{override}'")
+
+
+def set_value(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set the value at a dotted key. `where` opens the message of the `ConfigError` where a value is in the way."""
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"override '{override}': '{parent}' is a value, not a section")
+            raise ConfigError(f"{where}: '{parent}' is a value, not a section")
         node = child
     node[leaf] = value
 

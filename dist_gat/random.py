@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     ASSIGNMENT = 7
     EXPLANATION = 8
     REPORT = 9
+    SEARCH = 10
     SPECTRAL = 11
     BLEND = 12
 

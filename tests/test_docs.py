@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from dist_gat import api
 from dist_gat.cli.main import app
 from dist_gat.config_file import load_config, parse_config
+from dist_gat.space import read_space
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]
@@ -49,11 +50,13 @@ def test_every_command_of_the_documents_is_valid(page: str, arguments: list[str]
         command = command.commands[arguments.pop(0)]
     context = command.make_context("dist-gat", list(arguments))
     if "config" in context.params:
-        load_config(ROOT / context.params["config"], context.params["overrides"] or [])
+        config = load_config(ROOT / context.params["config"], context.params["overrides"] or [])
+        if "space" in context.params:
+            read_space(ROOT / context.params["space"], config)
 
 
 @pytest.mark.parametrize(
-    "verb", ["prepare", "train", "evaluate", "compare", "recommend", "explain", "report", "doctor", "data"]
+    "verb", ["prepare", "train", "evaluate", "compare", "tune", "recommend", "explain", "report", "doctor", "data"]
 )
 def test_help_of_every_verb_has_an_example(verb: str) -> None:
     arguments = [verb, "fetch", "--help"] if verb == "data" else [verb, "--help"]

@@ -13,6 +13,7 @@ from rich.text import Text
 from dist_gat.cli.fit import fit
 from dist_gat.cli.output import make_table, open_output
 from dist_gat.cli.slices import slice_tables
+from dist_gat.cli.tune import tune
 from dist_gat.config import RANKING_METRICS
 from dist_gat.config_file import load_config
 from dist_gat.errors import DistGatError
@@ -175,6 +176,9 @@ def compare(
         output.result(result, table, notes=f"took {result['seconds']:.0f} s")
         if result["stopped"]:
             raise typer.Exit(STOPPED)
+
+
+app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/default.yaml --trials 30")(tune)
 
 
 @app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")

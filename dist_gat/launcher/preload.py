@@ -24,12 +24,12 @@ def prepare_workers(launch: LaunchConfig) -> None:
         start_nursery(launch)
 
 
-def start_nursery(launch: LaunchConfig) -> None:
+def start_nursery(launch: LaunchConfig, *modules: str) -> None:
     """Start the process that local workers are forked from, unless there is one.
 
-    It imports what workers need and runs nothing, and it ends with this process.
+    It imports what workers need, and further `modules`, runs nothing, and ends with this process.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
     with environment(worker_environment(launch)):
         forkserver.ensure_running()
 

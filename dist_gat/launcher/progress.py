@@ -29,8 +29,8 @@ def show_progress(events: Path, quiet: bool = False) -> Iterator[None]:
     console = Console(stderr=True)
     view = _Bar(console) if console.is_terminal else _Lines(console)
     done = threading.Event()
-    start = events.stat().st_size if events.exists() else 0
-    thread = threading.Thread(target=_follow, args=(events, start, view, done), daemon=True)
+    tail = EventTail(events, events.stat().st_size if events.exists() else 0)
+    thread = threading.Thread(target=_follow, args=(tail, view, done), daemon=True)
     thread.start()
     try:
         yield
@@ -40,20 +40,32 @@ def show_progress(events: Path, quiet: bool = False) -> Iterator[None]:
         view.close()
 
 
-def _follow(events: Path, offset: int, view: _Lines, done: threading.Event) -> None:
-    rest = b""
+class EventTail:
+    """The events that were added to a file since the last look."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        """offset: bytes to pass over."""
+        self.path, self.offset, self.rest = path, offset, b""
+
+    def read(self) -> list[dict[str, Any]]:
+        """The complete new lines; none where there is no file yet."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            new = file.read()
+        self.offset += len(new)
+        *lines, self.rest = (self.rest + new).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+def _follow(tail: EventTail, view: _Lines, done: threading.Event) -> None:
     last = False
     while not last:
         # read once more after the end, for what was written meanwhile
         last = done.wait(POLL_S)
-        if events.exists():
-            with events.open("rb") as file:
-                file.seek(offset)
-                new = file.read()
-            offset += len(new)
-            *lines, rest = (rest + new).split(b"\n")
-            for line in lines:
-                view.show(json.loads(line))
+        for event in tail.read():
+            view.show(event)
 
 
 class _Lines:

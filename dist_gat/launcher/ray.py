@@ -1,4 +1,4 @@
-"""Workers placed by Ray Train. The only module that imports ray.
+"""Workers placed by Ray Train. Only this module and `tuner` import ray.
 
 Ray places the workers and restarts them; they meet in a default process group of their own, and the job
 itself knows only torch.distributed.
@@ -45,6 +45,11 @@ TRAINING_ERROR = "training_error"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def set_defaults(variables: dict[str, str]) -> None:
+    """Set the environment variables that are not set yet."""
+    os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
+
+
 def run_ray(job: Job, config: Config) -> dict[str, Any]:
     """Run a job on `launch.num_workers` Ray workers and return its result.
 
@@ -55,7 +60,7 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
     A signal to stop reaches the workers as a file in the run folder; a second one ends the run at once. Raises
     `ClusterError` with the worker's message, and `TrainingError` where all stopped at numbers that went wrong.
     """
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    set_defaults(QUIET)
     from ray import train
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -263,7 +268,7 @@ def loopback_allowed() -> Iterator[None]:
 
 def ray_health() -> str:
     """Start a local cluster on loopback, run one task there and stop it; returns the address of its node."""
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    set_defaults(QUIET)
     import ray
 
     def where() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from dist_gat.config import CheckpointConfig, Config
@@ -40,7 +41,8 @@ def check_resume(archive: Archive, config: Config, prepared: PreparedGraph) -> i
             if config.checkpoint.resume == "previous":
                 continue
             raise
-        changed = changed_settings(manifest["config"], config.model_dump(mode="json"))
+        free = FREE + (LENGTH if config.train.schedule == "constant" else ())
+        changed = changed_settings(manifest["config"], config.model_dump(mode="json"), free)
         if manifest["data_fingerprint"] != prepared.fingerprint:
             changed.append(f"the data set in {prepared.folder} is another one")
         if changed:
@@ -53,9 +55,8 @@ def check_resume(archive: Archive, config: Config, prepared: PreparedGraph) -> i
     return None
 
 
-def changed_settings(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """`key: saved VALUE, now VALUE` of every setting that would make another run of it."""
-    free = FREE + (LENGTH if now["train"]["schedule"] == "constant" else ())
+def changed_settings(saved: dict[str, Any], now: dict[str, Any], free: Sequence[str]) -> list[str]:
+    """`key: saved VALUE, now VALUE` of every setting that differs, but for those below a `free` key."""
     changed = []
     for key in all_keys():
         if any(key == name or key.startswith(name + ".") for name in free):
