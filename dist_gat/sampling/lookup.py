@@ -98,7 +98,4 @@ class _LookupRows(torch.autograd.Function):
         counts = list(lookup.answer_counts)
         for asked, rows in zip(lookup.asked_M.split(counts), wait().split(counts), strict=True):
             gradient_UE.index_add_(0, asked, rows)
-        sparse = torch.sparse_coo_tensor(
-            lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False, is_coalesced=True
-        )
-        return sparse, None, None
+        return torch.sparse_coo_tensor(lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False), None, None
