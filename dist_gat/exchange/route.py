@@ -5,7 +5,8 @@
     answer = exchange_back(rows_at_owner, route) in the order of the request
 
 Both directions are differentiable; the backward of one is the other. Remote sampling, feature fetch,
-embedding lookup, layer-wise inference and shared negatives are all made of these three calls.
+embedding lookup, layer-wise inference and shared negatives are all made of these calls. Who asks brings each
+ID once.
 
 Shape legend: N requests of this rank, M requests that this rank received, R row size.
 """
