@@ -111,6 +111,9 @@ class SamplingConfig(Section):
     access: Literal["auto", "exchange"] = Field(
         "auto", description="auto: read the parts on this host in place; exchange: ask the owner for everything"
     )
+    cache_bytes: int = Field(
+        64 << 20, ge=0, description="a worker's memory for input features of remote nodes of high degree; 0: none"
+    )
 
 
 class NegativesConfig(Section):

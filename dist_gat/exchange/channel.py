@@ -7,6 +7,7 @@ because collectives of one process group must be issued in the same order by eve
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -44,14 +45,26 @@ class Channel:
 
     def all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Tensor:
         """Send the first send_counts[0] rows to rank 0, and so on; receive recv_counts[r] rows from each r."""
+        return self.start_all_to_all(rows, send_counts, recv_counts)()
+
+    def start_all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Callable[[], Tensor]:
+        """Begin `all_to_all`; the function that it returns waits for the rows and returns them."""
         if self.group is None:
-            return rows
-        received = rows.new_empty((sum(recv_counts), *rows.shape[1:]))
+            return lambda: rows
+        rows, received = rows.contiguous(), rows.new_empty((sum(recv_counts), *rows.shape[1:]))
         with self._watch("all_to_all"):
-            dist.all_to_all_single(received, rows.contiguous(), recv_counts, send_counts, group=self.group)
+            work = dist.all_to_all_single(
+                received, rows, recv_counts, send_counts, group=self.group, async_op=True
+            )  # fmt: skip
         row_bytes = rows.element_size() * (rows[0].numel() if rows.shape[0] else 0)
         self.traffic.sent_bytes += row_bytes * (sum(send_counts) - send_counts[self.rank])
-        return received
+
+        def wait() -> Tensor:
+            with self._watch("all_to_all"):
+                work.wait()
+            return received
+
+        return wait
 
     def all_to_all_counts(self, send_counts: Tensor) -> list[int]:
         """Tell every rank how many rows it will get from this one; int64 [W] in, the counts to receive out."""

@@ -5,14 +5,15 @@
     answer = exchange_back(rows_at_owner, route) in the order of the request
 
 Both directions are differentiable; the backward of one is the other. Remote sampling, feature fetch,
-embedding lookup, layer-wise inference and shared negatives are all made of these three calls.
+embedding lookup, layer-wise inference and shared negatives are all made of these calls. Who asks brings each
+ID once.
 
 Shape legend: N requests of this rank, M requests that this rank received, R row size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,17 +59,19 @@ def ask_owners(requests_N: Tensor, owner_N: Tensor, answer: Callable[[Tensor], T
     return exchange_back(answer(exchange(requests_N, route)), route)
 
 
-def share_rows(rows_NR: Tensor, channel: Channel) -> Tensor:
+def share_rows(rows_NR: Tensor, channel: Channel, counts: Sequence[int] | None = None) -> Tensor:
     """The rows of all ranks, in rank order, on every rank. Differentiable: gradients return to their rank.
 
-    The ranks may hold different numbers of rows.
+    counts: how many rows each rank has, where all of them know it, which saves one collective; else they ask.
     """
     if channel.group is None:
         return rows_NR
     count = rows_NR.shape[0]
     send_counts = [count] * channel.world_size
-    recv_counts = channel.all_to_all_counts(torch.tensor(send_counts))
-    return _AllToAll.apply(rows_NR.repeat(channel.world_size, 1), channel, send_counts, recv_counts)
+    recv_counts = channel.all_to_all_counts(torch.tensor(send_counts)) if counts is None else list(counts)
+    assert recv_counts[channel.rank] == count, (recv_counts, count)
+    repeats = (channel.world_size, *[1] * (rows_NR.dim() - 1))
+    return _AllToAll.apply(rows_NR.repeat(repeats), channel, send_counts, recv_counts)
 
 
 class _AllToAll(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """`EmbeddingShard`: this rank's rows of the node-ID embedding table.
 
-Rows live with their owners and never move: a lookup asks the owners for rows, and the gradient of those
-rows goes home through the same exchange, where a sparse optimiser applies it.
+Rows live with their owners and never move: a lookup, planned with the batch, brings copies of them, and their
+gradient goes home the same way, where a sparse optimiser applies it.
 
 Shape legend: O rows that this rank owns, S rows asked for, E embedding size.
 """
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.exchange.route import exchange, exchange_back, route_to
 from dist_gat.random import Purpose, make_key, normal_rows
+from dist_gat.sampling.lookup import Lookup, lookup_rows
 
 
 class EmbeddingShard(nn.Module):
@@ -39,13 +39,15 @@ class EmbeddingShard(nn.Module):
         rows = normal_rows(make_key(seed, Purpose.EMBEDDING), self.first_node, num_rows, size, init_std)
         self.weight = nn.Parameter(torch.from_numpy(rows).to(channel.device, dtype))
 
-    def forward(self, nodes_S: Tensor) -> Tensor:
-        """The rows of `nodes_S`, [S, E]; differentiable. Collective, even with S = 0."""
-        if self.channel.group is None:
+    def forward(self, nodes_S: Tensor, lookup: Lookup | None = None) -> Tensor:
+        """The rows of `nodes_S`, [S, E]; differentiable. Collective where there are other ranks.
+
+        lookup: the plan for these nodes, None where there is one rank.
+        """
+        if lookup is None:
+            assert self.channel.group is None, "the rows of other ranks need a lookup"
             return F.embedding(nodes_S, self.weight, sparse=True)
-        route = route_to(self.owner_of(nodes_S), self.channel)
-        asked = exchange(nodes_S, route)
-        return exchange_back(F.embedding(asked - self.first_node, self.weight, sparse=True), route)
+        return lookup_rows(self.weight, lookup, self.channel)
 
     def owner_of(self, nodes_S: Tensor) -> Tensor:
         """int64 [S]: the rank that owns each node."""

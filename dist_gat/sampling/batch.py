@@ -11,6 +11,28 @@ import torch
 from torch import Tensor
 
 from dist_gat.sampling.block import Block, to_device
+from dist_gat.sampling.lookup import Lookup
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The C negatives that all seeds of all ranks share. Every rank offers the rows of its own, each row once.
+
+    offered_at_M:   int64 positions among this rank's seed nodes of the M rows that it offers.
+    offered_counts: how many rows each rank offers.
+    row_C:          int64, the row of each candidate among all that are offered, in rank order.
+    item_C:         int64 node IDs, to mask accidental hits.
+    log_count_C:    float32 log of how often a step is expected to draw the item as a negative.
+    """
+
+    offered_at_M: Tensor
+    offered_counts: tuple[int, ...]
+    row_C: Tensor
+    item_C: Tensor
+    log_count_C: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Candidates:
+        return to_device(self, device, non_blocking)
 
 
 @dataclass(frozen=True)
@@ -21,8 +43,10 @@ class Batch:
     nodes_S:          int64 node IDs of the outermost sources, whose embedding rows the model needs.
     blocks:           one a layer, the outermost hop first.
     user_at_B, item_at_B, shared_at_N, own_at_BK: int64 positions of users, positives and negatives.
-    item_B, shared_N, own_BK: int64 node IDs of the same items, to mask accidental hits.
-    log_count_*:      float32 log of how often a step is expected to draw the item as a negative.
+    item_B, own_BK:   int64 node IDs of positives and of the seeds' own negatives, to mask accidental hits.
+    log_count_BK:     float32 log of how often a step is expected to draw the item as a negative.
+    candidates:       the negatives that the seeds of all ranks share.
+    lookup:           the way of the rows of nodes_S from their owners, None where there is one rank.
     features:         node type → (positions among S, float32 rows) of the nodes that have input features.
     num_edges:        messages that the layers pass for this batch.
     seconds:          what the background spent on this batch: sample, exchange.
@@ -39,11 +63,10 @@ class Batch:
     shared_at_N: Tensor
     own_at_BK: Tensor
     item_B: Tensor
-    shared_N: Tensor
     own_BK: Tensor
-    log_count_B: Tensor
-    log_count_N: Tensor
     log_count_BK: Tensor
+    candidates: Candidates
+    lookup: Lookup | None = None
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Negative items of a step, and how often each is expected, for the log-Q correction.
 
 The j-th shared negative of a step is a pure function of (seed, epoch, step, j), whatever rank computes it;
-rank r takes a contiguous share of the j. A seed's own negatives are a function of its place in the step.
+rank r encodes a contiguous share of the j. A seed's own negatives are a function of its place in the step.
 """
 
 from __future__ import annotations
@@ -26,17 +26,21 @@ class NegativeSampler:
     config: NegativesConfig
     seed: int
 
-    def shared(self, epoch: int, step: int) -> np.ndarray:
-        """int64 [N]: this rank's share of the step's shared negatives."""
-        rank, world_size = self.store.channel.rank, self.store.channel.world_size
-        total = self.config.num_shared
-        draws = np.arange(total * rank // world_size, total * (rank + 1) // world_size)
+    def shared(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [num_shared] each: the step's shared negatives, and the rank that encodes each of them."""
+        total, world_size = self.config.num_shared, self.store.channel.world_size
+        starts = total * np.arange(world_size + 1) // world_size
+        if total == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         key = make_key(self.seed, Purpose.NEGATIVES, epoch, step, SHARED_STREAM)
-        return self.store.draw_items(self.config.distribution, key, draws)
+        items = self.store.draw_items(self.config.distribution, key, np.arange(total), is_common=True)
+        return items, np.repeat(np.arange(world_size), np.diff(starts))
 
     def own(self, epoch: int, step: int, places: np.ndarray) -> np.ndarray:
         """int64 [B, K]: the own negatives of the seeds at `places` (int64 [B]) of the step."""
         count = self.config.num_per_seed
+        if count == 0:
+            return np.zeros((len(places), 0), np.int64)
         draws = places[:, None] * count + np.arange(count)
         key = make_key(self.seed, Purpose.NEGATIVES, epoch, step, OWN_STREAM)
         return self.store.draw_items(self.config.distribution, key, draws.ravel()).reshape(draws.shape)

@@ -167,6 +167,29 @@ class Relabeller:
         self._count = _number(nodes.ravel(), self._keys, self._values, self._nodes, self._count, numbers.ravel())
         return numbers
 
+    def find(self, nodes: np.ndarray) -> np.ndarray:
+        """int64 [n]: the number of each node, -1 where it has none."""
+        return _find(nodes, self._keys, self._values)
+
+
+@njit(nogil=True, cache=True)
+def _find(nodes, keys, values):  # type: ignore[no-untyped-def]
+    mask = np.uint64(keys.shape[0] - 1)
+    out = np.empty(nodes.shape[0], dtype=np.int64)
+    for i in range(nodes.shape[0]):
+        slot = _slot(nodes[i], keys, mask)
+        out[i] = values[slot] if keys[slot] == nodes[i] else -1
+    return out
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _slot(node, keys, mask):  # type: ignore[no-untyped-def]
+    """The slot that has the node, or the empty one where it belongs."""
+    slot = (np.uint64(node) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & mask
+    while keys[slot] != node and keys[slot] != -1:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
 
 @njit(nogil=True, cache=True)
 def _number(nodes, keys, values, order, count, out):  # type: ignore[no-untyped-def]
@@ -176,9 +199,7 @@ def _number(nodes, keys, values, order, count, out):  # type: ignore[no-untyped-
         if node < 0:
             out[i] = 0
             continue
-        slot = (np.uint64(node) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & mask
-        while keys[slot] != node and keys[slot] != -1:
-            slot = (slot + np.uint64(1)) & mask
+        slot = _slot(node, keys, mask)
         if keys[slot] == -1:
             keys[slot] = node
             values[slot] = count

@@ -14,9 +14,11 @@ import torch
 
 from dist_gat.config import NegativesConfig, SamplingConfig
 from dist_gat.dgl import BlockSampler
+from dist_gat.exchange.route import share_rows
 from dist_gat.random import Purpose, make_key, permute
-from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.batch import Batch, Candidates
 from dist_gat.sampling.block import Block
+from dist_gat.sampling.lookup import plan_lookup
 from dist_gat.sampling.negatives import NegativeSampler
 from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, hide_pairs
 from dist_gat.sampling.store import GraphStore
@@ -61,23 +63,34 @@ class SeedBlockSampler(BlockSampler):
         epoch, step = seeds.tolist()
         numbers, pairs = self.seed_edges(epoch, step)
         hidden = hide_pairs(pairs if self.sampling.exclude_targets else NOTHING)
-        starts = g.prepared.edge_starts("train")[g.rank_starts]
         rank = g.channel.rank
-        places = np.flatnonzero((numbers >= starts[rank]) & (numbers < starts[rank + 1]))
+        starts = g.prepared.edge_starts("train")[g.rank_starts]
+        rank_of_pair = np.searchsorted(starts, numbers, side="right") - 1
+        places = np.flatnonzero(rank_of_pair == rank)
         users, items = pairs[places, 0], pairs[places, 1]
-        shared = self.negatives.shared(epoch, step)
+        shared, rank_of_shared = self.negatives.shared(epoch, step)
         own = self.negatives.own(epoch, step, places)
 
-        relabeller = self.relabeller(len(users) + len(items) + len(shared) + own.size)
-        at = [torch.from_numpy(relabeller.add(nodes)) for nodes in (users, items, shared, own)]
+        own_shared = shared[rank_of_shared == rank]
+        relabeller = self.relabeller(len(users) + len(items) + len(own_shared) + own.size)
+        at = [torch.from_numpy(relabeller.add(nodes)) for nodes in (users, items, own_shared, own)]
         key = make_key(self.seed, Purpose.NEIGHBORS, epoch, step)
         nodes, in_degree, blocks = self.sample_blocks(g, relabeller, (int(key), hidden))
         # without in-degrees the draws are uniform, and their expected count is the same for every item
         degree = in_degree if in_degree is not None else np.zeros(len(nodes), np.int64)
-        log_count = [
-            torch.from_numpy(self.negatives.log_expected_count(degree[positions.numpy()], len(numbers)))
-            for positions in at[1:]
-        ]
+        in_batch = slice(None) if self.negatives.config.in_batch else slice(0)
+        candidates = self.candidates(
+            np.concatenate([shared, pairs[in_batch, 1]]),
+            np.concatenate([rank_of_shared, rank_of_pair[in_batch]]),
+            relabeller,
+            degree,
+            len(numbers),
+        )
+        log_count_BK = self.negatives.log_expected_count(degree[at[3].numpy()], len(numbers))
+        features = gather_features(g, nodes)
+        lookup = None
+        if g.channel.group is not None:
+            lookup = plan_lookup(nodes, g.ranges.starts[g.rank_starts], g.channel)
         exchange_s = g.channel.traffic.seconds - exchanged
         return Batch(
             epoch=epoch,
@@ -91,13 +104,36 @@ class SeedBlockSampler(BlockSampler):
             shared_at_N=at[2],
             own_at_BK=at[3],
             item_B=torch.from_numpy(items),
-            shared_N=torch.from_numpy(shared),
             own_BK=torch.from_numpy(own),
-            log_count_B=log_count[0],
-            log_count_N=log_count[1],
-            log_count_BK=log_count[2],
-            features=gather_features(g, nodes),
+            log_count_BK=torch.from_numpy(log_count_BK),
+            candidates=candidates,
+            lookup=lookup,
+            features=features,
             seconds={"sample": time.perf_counter() - started - exchange_s, "exchange": exchange_s},
+        )
+
+    def candidates(
+        self, items: np.ndarray, ranks: np.ndarray, relabeller: Relabeller, degree: np.ndarray, num_global_seeds: int
+    ) -> Candidates:
+        """The candidates `items` int64 [C], each with the rank that encodes it; the same on every rank. Collective.
+
+        degree: of this rank's nodes, by number in the relabeller.
+        """
+        channel, num_nodes = self.store.channel, self.store.ranges.num_nodes
+        offered, row_of_candidate = np.unique(ranks * num_nodes + items, return_inverse=True)
+        rank_of_row = offered // num_nodes
+        counts = np.bincount(rank_of_row, minlength=channel.world_size).tolist()
+        offered_at = relabeller.find(offered[rank_of_row == channel.rank] % num_nodes)
+        degree_of_row = np.zeros(len(offered), np.int64)
+        if self.needs_degree:
+            degree_of_row = share_rows(torch.from_numpy(degree[offered_at]), channel, counts).numpy()
+        log_count = self.negatives.log_expected_count(degree_of_row[row_of_candidate], num_global_seeds)
+        return Candidates(
+            torch.from_numpy(offered_at),
+            tuple(counts),
+            torch.from_numpy(row_of_candidate),
+            torch.from_numpy(items),
+            torch.from_numpy(log_count),
         )
 
     def sample_blocks(

@@ -16,13 +16,16 @@ import numpy as np
 import torch
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.exchange.route import ask_owners
+from dist_gat.exchange.route import ask_owners, share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import ITEM, NodeRanges, parts_of_ranks
 from dist_gat.random import uniform
+from dist_gat.sampling.cache import FeatureCache, fill_cache
 from dist_gat.sampling.neighbors import HiddenEdges, sample_rows
 
 Distribution = Literal["uniform", "popularity"]
+PartOf = Callable[[np.ndarray], np.ndarray]
+Answer = Callable[[Part, np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -39,6 +42,7 @@ class GraphStore:
     exchanges: bool
     rank_starts: np.ndarray
     pool: ThreadPoolExecutor | None = None
+    cache: FeatureCache | None = None
     device: torch.device = torch.device("cpu")
 
     @property
@@ -49,13 +53,19 @@ class GraphStore:
     def own_parts(self) -> range:
         return range(int(self.rank_starts[self.channel.rank]), int(self.rank_starts[self.channel.rank + 1]))
 
+    def is_remote(self) -> np.ndarray:
+        """bool [P]: parts whose rows cross to this rank from another."""
+        remote = ~self.in_place
+        remote[self.own_parts] = False
+        return remote
+
     def sample(self, nodes: np.ndarray, fan_out: int, key: np.uint64, hidden: HiddenEdges) -> np.ndarray:
         """int64 [n, fan_out]: up to `fan_out` in-neighbours of each node, -1 behind the last of a row."""
 
         def answer(part: Part, keys: np.ndarray) -> np.ndarray:
             return sample_rows(part.indptr, part.indices, part.first_node, keys, fan_out, key, hidden, self.pool)
 
-        return self._ask(nodes, self.ranges.part_of(nodes), answer, np.zeros((0, fan_out), np.int64))
+        return self._ask(nodes, self.ranges.part_of, answer, np.zeros((0, fan_out), np.int64))
 
     def in_degree(self, nodes: np.ndarray) -> np.ndarray:
         """int64 [n]: in-degree of each node in the training graph."""
@@ -64,35 +74,45 @@ class GraphStore:
             rows = keys - part.first_node
             return part.indptr[rows + 1] - part.indptr[rows]
 
-        return self._ask(nodes, self.ranges.part_of(nodes), answer, np.zeros(0, np.int64))
+        return self._ask(nodes, self.ranges.part_of, answer, np.zeros(0, np.int64))
 
     def features(self, kind: str, nodes: np.ndarray) -> np.ndarray:
         """float32 [n, f]: the input features of nodes, all of which are of type `kind`."""
         node_type = self.ranges.node_types.index(kind)
-        parts = self.ranges.part_of(nodes)
         empty = np.zeros((0, self.prepared.feature_sizes[kind]), np.float32)
 
         def answer(part: Part, keys: np.ndarray) -> np.ndarray:
             return part.features[kind][keys - self.ranges.bounds[part.number, node_type]]
 
-        return self._ask(nodes, parts, answer, empty)
+        def fetch(missing: np.ndarray) -> np.ndarray:
+            return self._ask(missing, self.ranges.part_of, answer, empty)
+
+        return fetch(nodes) if self.cache is None else self.cache.complete(kind, nodes, fetch)
 
     def edges(self, split: str, numbers: np.ndarray) -> np.ndarray:
-        """int64 [n, 2]: the (user, item) nodes of a split's edges, by their global numbers."""
+        """int64 [n, 2]: the (user, item) nodes of a split's edges, by numbers that are the same on every rank."""
         starts = self.prepared.edge_starts(split)
-        parts = np.searchsorted(starts, numbers, side="right") - 1
+
+        def part_of(numbers: np.ndarray) -> np.ndarray:
+            return np.searchsorted(starts, numbers, side="right") - 1
 
         def answer(part: Part, keys: np.ndarray) -> np.ndarray:
             return part.edges[split][keys - starts[part.number]]
 
-        return self._ask(numbers, parts, answer, np.zeros((0, 2), np.int64))
+        return self._tell(numbers, part_of, answer, np.zeros((0, 2), np.int64))
 
-    def draw_items(self, distribution: Distribution, key: np.uint64, draws: np.ndarray) -> np.ndarray:
-        """int64 [n]: the item of each draw number, from all items; two levels, a part and an item in it."""
+    def draw_items(
+        self, distribution: Distribution, key: np.uint64, draws: np.ndarray, is_common: bool = False
+    ) -> np.ndarray:
+        """int64 [n]: the item of each draw number, from all items; two levels, a part and an item in it.
+
+        is_common: the draws are the same on every rank, which spares the owners the question.
+        """
         mass = self.item_mass(distribution)
         running = np.cumsum(mass)
-        target = uniform(key, draws) * running[-1]
-        parts = np.minimum(np.searchsorted(running, target, side="right"), len(mass) - 1)
+
+        def part_of(draws: np.ndarray) -> np.ndarray:
+            return np.minimum(np.searchsorted(running, uniform(key, draws) * running[-1], side="right"), len(mass) - 1)
 
         def answer(part: Part, keys: np.ndarray) -> np.ndarray:
             items = self.ranges.nodes_of_type(part.number, ITEM)
@@ -102,7 +122,7 @@ class GraphStore:
             )
             return items.start + np.clip(np.asarray(position, dtype=np.int64), 0, len(items) - 1)
 
-        return self._ask(draws, parts, answer, np.zeros(0, np.int64))
+        return (self._tell if is_common else self._ask)(draws, part_of, answer, np.zeros(0, np.int64))
 
     def item_mass(self, distribution: Distribution) -> np.ndarray:
         """float64 [P]: the share of each part in a distribution over items, not normalised."""
@@ -111,28 +131,41 @@ class GraphStore:
         bounds = self.ranges.bounds
         return (bounds[:, ITEM + 1] - bounds[:, ITEM]).astype(np.float64)
 
-    def _ask(
-        self, keys: np.ndarray, parts: np.ndarray, answer: Callable[[Part, np.ndarray], np.ndarray], empty: np.ndarray
-    ) -> np.ndarray:
+    def rank_of(self, parts: np.ndarray) -> np.ndarray:
+        """int64 [n]: the rank that owns each part."""
+        return np.searchsorted(self.rank_starts, parts, side="right") - 1
+
+    def _ask(self, keys: np.ndarray, part_of: PartOf, answer: Answer, empty: np.ndarray) -> np.ndarray:
         """Answer keys in place where their part is here, and through its owner where it is not."""
-        here = self.in_place[parts]
-        if here.all() and not self.exchanges:
+        parts = part_of(keys)
+        if not self.exchanges:
             return self._answer(keys, parts, answer, empty)
+        here = self.in_place[parts]
         out = np.empty((len(keys), *empty.shape[1:]), dtype=empty.dtype)
         out[here] = self._answer(keys[here], parts[here], answer, empty)
-        request = torch.from_numpy(np.stack([keys[~here], parts[~here]], axis=1).astype(np.int64))
-        owner = torch.from_numpy(np.searchsorted(self.rank_starts, parts[~here], side="right") - 1)
 
         def answer_request(request: torch.Tensor) -> torch.Tensor:
             asked = request.numpy()
-            return torch.from_numpy(self._answer(asked[:, 0], asked[:, 1], answer, empty))
+            return torch.from_numpy(self._answer(asked, part_of(asked), answer, empty))
 
-        out[~here] = ask_owners(request, owner, answer_request, self.channel).numpy()
+        owner = torch.from_numpy(self.rank_of(parts[~here]))
+        out[~here] = ask_owners(torch.from_numpy(keys[~here]), owner, answer_request, self.channel).numpy()
         return out
 
-    def _answer(
-        self, keys: np.ndarray, parts: np.ndarray, answer: Callable[[Part, np.ndarray], np.ndarray], empty: np.ndarray
-    ) -> np.ndarray:
+    def _tell(self, keys: np.ndarray, part_of: PartOf, answer: Answer, empty: np.ndarray) -> np.ndarray:
+        """Answers to keys that are the same on every rank: nobody has to ask, each owner tells all others."""
+        parts = part_of(keys)
+        if not self.exchanges:
+            return self._answer(keys, parts, answer, empty)
+        owner = self.rank_of(parts)
+        own = owner == self.channel.rank
+        counts = np.bincount(owner, minlength=self.channel.world_size).tolist()
+        told = torch.from_numpy(self._answer(keys[own], parts[own], answer, empty))
+        out = np.empty((len(keys), *empty.shape[1:]), dtype=empty.dtype)
+        out[np.argsort(owner, kind="stable")] = share_rows(told, self.channel, counts).numpy()
+        return out
+
+    def _answer(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, empty: np.ndarray) -> np.ndarray:
         out = np.empty((len(keys), *empty.shape[1:]), dtype=empty.dtype)
         for part in np.flatnonzero(np.bincount(parts)):
             mine = np.flatnonzero(parts == part)
@@ -141,12 +174,24 @@ class GraphStore:
 
 
 def open_store(
-    prepared: PreparedGraph, channel: Channel, access: Literal["auto", "exchange"], num_threads: int = 1
+    prepared: PreparedGraph,
+    channel: Channel,
+    access: Literal["auto", "exchange"],
+    num_threads: int = 1,
+    cache_bytes: int = 0,
 ) -> GraphStore:
-    """See which parts are on this host and agree with the other ranks on whether to exchange. Collective."""
+    """See which parts are on this host, agree with the other ranks on whether to exchange, fill the cache. Collective.
+
+    cache_bytes: for features of remote nodes; 0 keeps none.
+    """
     num_parts = prepared.ranges.num_parts
     rank_starts = parts_of_ranks(num_parts, channel.world_size)
     in_place = np.array([access == "auto" and part.folder.is_dir() for part in prepared.parts])
     missing = channel.sum(torch.tensor([float((~in_place).sum())])).item()
     pool = ThreadPoolExecutor(num_threads, "sampler") if num_threads > 1 else None
-    return GraphStore(prepared, channel, in_place, missing > 0, rank_starts, pool)
+    store = GraphStore(prepared, channel, in_place, missing > 0, rank_starts, pool)
+    if store.exchanges and prepared.feature_sizes and cache_bytes:
+        store.cache = fill_cache(
+            prepared, channel, store.own_parts, store.is_remote(), cache_bytes, store.features
+        )  # fmt: skip
+    return store

@@ -1,6 +1,7 @@
 """The loss of one global step: this rank's share of a mean over the seeds of all ranks.
 
-Shape legend: B seeds of this rank, N shared negatives of all ranks, K own negatives, R representation size.
+Shape legend: B seeds of this rank, C candidates that all ranks share, K own negatives, N negatives of a seed, M rows
+that the ranks offer each other, R representation size.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ def loss_terms(
     """
     user_BR, item_BR = rows_NR[batch.user_at_B], rows_NR[batch.item_at_B]
     scores, items, log_counts = [], [], []
-    for rows, ids, log_count in shared_candidates(rows_NR, batch, negatives, channel):
-        scores.append(decoder.cross_scores(user_BR, rows))
-        items.append(ids.expand(len(user_BR), -1))
-        log_counts.append(log_count.expand(len(user_BR), -1))
+    if negatives.num_shared or negatives.in_batch:
+        candidates = batch.candidates
+        offered_MR = share_rows(rows_NR[candidates.offered_at_M], channel, candidates.offered_counts)
+        scores.append(decoder.cross_scores(user_BR, offered_MR[candidates.row_C]))
+        items.append(candidates.item_C.expand(len(user_BR), -1))
+        log_counts.append(candidates.log_count_C.expand(len(user_BR), -1))
     if negatives.num_per_seed:
         scores.append(decoder.per_user_scores(user_BR, rows_NR[batch.own_at_BK]))
         items.append(batch.own_BK)
@@ -51,22 +54,3 @@ def loss_terms(
         seeds = torch.cat([batch.user_at_B, batch.item_at_B, batch.shared_at_N, batch.own_at_BK.flatten()])
         terms["l2"] = loss.l2 * embedding_SE[seeds].square().sum() / (2 * batch.num_global_seeds)
     return terms
-
-
-def shared_candidates(
-    rows_NR: Tensor, batch: Batch, negatives: NegativesConfig, channel: Channel
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """(rows [N, R], item IDs [N], log expected counts [N]) of the negatives that all seeds of all ranks share."""
-    groups = []
-    if negatives.num_shared:
-        groups.append((batch.shared_at_N, batch.shared_N, batch.log_count_N))
-    if negatives.in_batch:
-        groups.append((batch.item_at_B, batch.item_B, batch.log_count_B))
-    return [
-        (
-            share_rows(rows_NR[at], channel),
-            share_rows(ids[:, None], channel)[:, 0],
-            share_rows(log_count[:, None], channel)[:, 0],
-        )
-        for at, ids, log_count in groups
-    ]

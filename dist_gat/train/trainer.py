@@ -65,7 +65,8 @@ class Trainer:
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config, self.worker = config, worker
         prepared = open_prepared(config.data.prepared)
-        self.store = open_store(prepared, worker.sampling, config.sampling.access, worker.num_threads)
+        sampling = config.sampling
+        self.store = open_store(prepared, worker.sampling, sampling.access, worker.num_threads, sampling.cache_bytes)
         self.model = build_recommender(
             config.model,
             len(config.sampling.fanouts),
@@ -94,7 +95,7 @@ class Trainer:
         self.cursor = resume(self.archive, config.checkpoint, self.model, self.optimizers, self.store, worker.control)
         self.dense = data_parallel(self.model, worker)
         self.log = RunLog(config.run_folder, worker.rank, self.cursor.step)
-        self.window = Window(worker)
+        self.window = Window(worker, self.store.cache)
         self.profile = Profile(config.run_folder / "profile", worker.rank, config.train.profile)
         self.saved_at = time.monotonic()
 
@@ -170,7 +171,7 @@ class Trainer:
         self.optimizers.zero_grad()
         exchanged = rows.traffic.seconds
         with clock.phase("gather"):
-            embedding_SE = self.model.table(batch.nodes_S)
+            embedding_SE = self.model.table(batch.nodes_S, batch.lookup)
         clock.move(rows.traffic.seconds - exchanged, "gather", "exchange")
         exchanged = rows.traffic.seconds
         with clock.phase("compute"):
@@ -228,7 +229,7 @@ class Trainer:
             point[f"attention/entropy_layer_{layer}"] = float(attention_entropy(alpha, block))
         self.log.scalars(self.cursor.step, point)
         self.log.event("step", step=self.cursor.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"])
-        self.window = Window(self.worker)
+        self.window = Window(self.worker, self.store.cache)
 
     def validate(self, epoch: int) -> None:
         """Rank the validation split. Collective."""

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from dist_gat.exchange.worker import Worker
 from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.cache import FeatureCache
 from dist_gat.train.stopwatch import Stopwatch
 
 
 class Window:
     """Collects without waiting for the device or for other ranks; `summarise` does both."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, worker: Worker, cache: FeatureCache | None = None) -> None:
+        self.worker, self.cache = worker, cache
         self.clock = Stopwatch()
         self.terms: list[dict[str, Tensor]] = []
         self.num_seeds = 0
@@ -36,9 +37,11 @@ class Window:
         """The loss of each step, and the values of the TensorBoard point, over all ranks. Collective."""
         names = list(self.terms[0])
         losses_TL = torch.stack([torch.stack(list(terms.values())) for terms in self.terms]).double().cpu()
-        counts = torch.tensor([self.num_edges, self._sent_bytes() - self.sent_before], dtype=torch.float64)
+        requests = self.cache.requests.read() if self.cache else (0, 0, 0)
+        counts = torch.tensor([self.num_edges, self._sent_bytes() - self.sent_before, *requests], dtype=torch.float64)
         summed = self.worker.control.sum(torch.cat([losses_TL.flatten(), counts]))
-        losses_TL, (num_edges, sent_bytes) = summed[:-2].reshape(losses_TL.shape), summed[-2:].tolist()
+        losses_TL = summed[: -len(counts)].reshape(losses_TL.shape)
+        num_edges, sent_bytes, requested, hits, best_hits = summed[-len(counts) :].tolist()
         wall, shares = self.clock.read()
         means = losses_TL.mean(dim=0).tolist()
         point = {
@@ -49,6 +52,8 @@ class Window:
             "speed/exchanged_bytes_per_step": sent_bytes / len(self.terms),
             **{f"share/{phase}": share for phase, share in shares.items()},
         }
+        if requested:
+            point |= {"cache/hit_rate": hits / requested, "cache/best_hit_rate": best_hits / requested}
         return losses_TL.sum(dim=1).tolist(), point
 
     def _sent_bytes(self) -> int:

@@ -21,7 +21,7 @@ from dist_gat.sampling.loader import StepRange, open_loader
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import open_store
 
-NEGATIVES = NegativesConfig(num_shared=10, num_per_seed=2, distribution="popularity")
+NEGATIVES = NegativesConfig(num_shared=10, num_per_seed=2, distribution="popularity", in_batch=True)
 FANOUTS = [3, 4]
 BATCH_SIZE = 50
 
@@ -121,13 +121,18 @@ def sampled_by_rank(folder: Path, access: str) -> list[dict[str, Any]]:
     for step in range(4):
         batch = sample(sampler, 2, step)
         own = dict(zip(seeds(batch), batch.own_BK.tolist(), strict=True))
-        counts = {**dict(zip(batch.item_B.tolist(), batch.log_count_B.tolist(), strict=True))}
+        candidates = batch.candidates
         found.append(
             {
                 "own": own,
-                "shared": batch.shared_N.tolist(),
+                "own_counts": dict(zip(seeds(batch), batch.log_count_BK.tolist(), strict=True)),
+                "candidates": candidates.item_C.tolist(),
+                "counts": candidates.log_count_C.tolist(),
+                "offered": batch.nodes_S[candidates.offered_at_M].tolist(),
+                "offered_counts": candidates.offered_counts,
+                "rows": candidates.row_C,
+                "shared": batch.nodes_S[batch.shared_at_N].tolist(),
                 "messages": messages(batch),
-                "counts": counts,
                 "num_global_seeds": batch.num_global_seeds,
             }
         )
@@ -145,7 +150,14 @@ def test_ranks_share_the_step_of_one(synthetic: PreparedGraph, ranks: Ranks, wor
         assert [item for share in shares for item in share["shared"]] == whole["shared"]
         # a rank samples the neighbourhoods of its own seeds; what it samples for a node is what one rank would
         assert {message for share in shares for message in share["messages"]} == whole["messages"]
-        assert {item: c for share in shares for item, c in share["counts"].items()} == whole["counts"]
+        assert {pair: c for share in shares for pair, c in share["own_counts"].items()} == whole["own_counts"]
+        # every rank knows all candidates, and where among the offered rows each of them is
+        assert tuple(len(share["offered"]) for share in shares) == shares[0]["offered_counts"]
+        offered = np.array([item for share in shares for item in share["offered"]])
+        for share in shares:
+            assert (share["candidates"], share["counts"]) == (whole["candidates"], whole["counts"])
+            assert offered[share["rows"]].tolist() == whole["candidates"]
+            assert len(set(share["offered"])) == len(share["offered"])
 
 
 @pytest.mark.parametrize("prefetch", [True, False])

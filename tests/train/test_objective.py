@@ -10,16 +10,21 @@ import torch
 from dist_gat.config import DecoderConfig, LossConfig, NegativesConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.nn.decoder import Decoder
-from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.batch import Batch, Candidates
 from dist_gat.train.objective import loss_terms
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
 
 
-def batch_of(users: list[int], items: list[int], shared: list[int], own: list[list[int]]) -> Batch:
-    """A batch whose node IDs are also their positions, with expected counts that depend on the item."""
+def batch_of(users: list[int], items: list[int], shared: list[int], own: list[list[int]], in_batch: bool) -> Batch:
+    """A batch whose node IDs are also their positions, with expected counts that depend on the item.
+
+    Shared negatives and, where `in_batch`, positives are candidates; the row of each item is offered once.
+    """
     item_B, shared_N = torch.tensor(items), torch.tensor(shared, dtype=torch.int64)
     own_BK = torch.tensor(own, dtype=torch.int64).reshape(len(items), -1)
+    item_C = torch.cat([shared_N, item_B]) if in_batch else shared_N
+    offered_M, row_C = item_C.unique(return_inverse=True)
     return Batch(
         epoch=0,
         step=0,
@@ -32,11 +37,9 @@ def batch_of(users: list[int], items: list[int], shared: list[int], own: list[li
         shared_at_N=shared_N,
         own_at_BK=own_BK,
         item_B=item_B,
-        shared_N=shared_N,
         own_BK=own_BK,
-        log_count_B=count_of(item_B).log(),
-        log_count_N=count_of(shared_N).log(),
         log_count_BK=count_of(own_BK).log(),
+        candidates=Candidates(offered_M, (len(offered_M),), row_C, item_C, count_of(item_C).log()),
     )
 
 
@@ -44,13 +47,13 @@ def count_of(items: torch.Tensor) -> torch.Tensor:
     return 0.1 * (items + 1).double()
 
 
-BATCH = batch_of(users=[0, 1], items=[3, 4], shared=[5, 3, 6], own=[[4, 7], [5, 4]])
 ROWS = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def loss_of(loss: LossConfig, negatives: NegativesConfig) -> dict[str, float]:
     decoder = Decoder(DecoderConfig(kind="dot"))
-    terms = loss_terms(ROWS, ROWS, BATCH, decoder, loss, negatives, Channel("test"))
+    batch = batch_of([0, 1], [3, 4], [5, 3, 6], [[4, 7], [5, 4]], negatives.in_batch)
+    terms = loss_terms(ROWS, ROWS, batch, decoder, loss, negatives, Channel("test"))
     return {name: float(term) for name, term in terms.items()}
 
 

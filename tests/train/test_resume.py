@@ -28,7 +28,7 @@ def test_settings_that_change_the_numbers_are_listed_and_others_are_free() -> No
     assert changed_settings(tree(), tree()) == []
     free = tree(
         launch={"num_workers": 4}, evaluate={"ks": [5, 20]}, train={"num_epochs": 9, "patience": 5, "max_steps": 3},
-        checkpoint={"keep": 9}, sampling={"prefetch": False, "fanouts": [4, 4]},
+        checkpoint={"keep": 9}, sampling={"prefetch": False, "cache_bytes": 0, "fanouts": [4, 4]},
     )  # fmt: skip
     assert changed_settings(tree(), free) == []
     changed = tree(model={"embedding_size": 8}, loss={"kind": "bpr"}, train={"batch_size": 100})

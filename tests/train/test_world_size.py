@@ -11,6 +11,7 @@ from dist_gat.api import prepare, train
 from dist_gat.config import Config
 from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
+from dist_gat.train.metrics import read_curves
 
 STEPS = 54
 
@@ -82,3 +83,27 @@ def test_the_loss_curve_and_the_metrics_do_not_depend_on_the_workers(
     assert len(alone["history"]) == len(other["history"]) > 0
     for mine, theirs in zip(alone["history"], other["history"], strict=True):
         assert theirs == pytest.approx(mine, rel=1e-9)
+
+
+def test_neither_overlap_nor_cache_changes_a_bit(folder: Path) -> None:
+    """On the same two workers: batches one by one or ahead, parts read or asked for, features fetched or kept."""
+    runs = {}
+    for name, sampling in {
+        "plain": {"access": "exchange", "prefetch": False, "cache_bytes": 0},
+        "ahead": {"access": "exchange", "prefetch": True, "cache_bytes": 0},
+        "kept": {"access": "exchange", "prefetch": True, "cache_bytes": 4 * 60},
+        "read": {"access": "auto", "prefetch": True},
+    }.items():
+        launch = {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 60}
+        train_for = {**recipe(folder).train.model_dump(), "max_steps": 12}
+        config = recipe(folder, launch=launch, sampling={"fanouts": [4, 3], **sampling}, train=train_for)
+        runs[name] = train(config.model_copy(update={"run": str(folder / f"run-{name}")}))
+    for name in ("ahead", "kept", "read"):
+        assert runs[name]["losses"] == runs["plain"]["losses"], name
+        assert runs[name]["history"] == runs["plain"]["history"], name
+    curves = {name: read_curves(folder / f"run-{name}") for name in runs}
+    last = {tag: curves["kept"][tag][-1][1] for tag in ("cache/hit_rate", "cache/best_hit_rate")}
+    assert 0.2 < last["cache/hit_rate"] <= last["cache/best_hit_rate"] < 1.0
+    assert not any("cache/hit_rate" in curves[name] for name in ("plain", "ahead", "read"))
+    sent = {name: curves[name]["speed/exchanged_bytes_per_step"][0][1] for name in runs}
+    assert sent["kept"] < sent["ahead"]

@@ -1,0 +1,116 @@
+"""`FeatureCache`: input features of the remote nodes that this rank asks for most, fetched once and kept.
+
+Features never change, so a kept row has the bits of one that is fetched. Nodes are kept in order of degree: seed
+edges meet a node in proportion to its degree, and a random walk that starts in proportion to degree stays so, hop
+after hop; the fan-out bends that only for destinations with fewer neighbours than it. `python -m benchmarks.cache`
+compares this order with the best one.
+
+Shape legend: C nodes kept, F features of a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.route import share_rows
+from dist_gat.graph.part import Part, PreparedGraph
+from dist_gat.graph.ranges import NodeRanges
+from dist_gat.sampling.neighbors import Relabeller
+
+MAX_COUNTED = 1 << 18
+
+
+class RequestCount:
+    """How often remote nodes were requested, to tell the hit rate of a cache from the best possible one.
+
+    Of a large graph only every `stride`-th node ID is counted, so that memory stays bounded; of these the counts
+    are exact, since the run was started or resumed.
+    """
+
+    def __init__(self, ranges: NodeRanges, is_remote: np.ndarray, kept: np.ndarray) -> None:
+        """is_remote: bool [P], of each part. kept: int64 [C], the nodes that the cache holds."""
+        self.ranges, self.is_remote = ranges, is_remote
+        self.stride = -(-ranges.num_nodes // MAX_COUNTED)
+        self.counts = np.zeros(MAX_COUNTED, dtype=np.int64)
+        self.kept = self._counted(kept)
+
+    def add(self, nodes: np.ndarray) -> None:
+        """Take in one request of distinct nodes, int64 [n]."""
+        self.counts[self._counted(nodes)] += 1
+
+    def read(self) -> tuple[int, int, int]:
+        """Requests of the counted nodes; those that the cache answered; those that the best cache would have.
+
+        The best cache holds as many rows, and those that were requested most often, as if it had known.
+        """
+        best = np.partition(self.counts, -len(self.kept))[-len(self.kept) :] if len(self.kept) else self.kept
+        return int(self.counts.sum()), int(self.counts[self.kept].sum()), int(best.sum())
+
+    def _counted(self, nodes: np.ndarray) -> np.ndarray:
+        nodes = nodes[nodes % self.stride == 0]
+        return nodes[self.is_remote[self.ranges.part_of(nodes)]] // self.stride
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """nodes: by node type, a table of its C nodes. rows: by node type, float32 [C, F], in the order of the table."""
+
+    nodes: dict[str, Relabeller]
+    rows: dict[str, np.ndarray]
+    requests: RequestCount
+
+    def complete(self, kind: str, nodes: np.ndarray, fetch: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """float32 [n, F]: features of distinct nodes of one type; `fetch` gets those that are not kept."""
+        self.requests.add(nodes)
+        place = self.nodes[kind].find(nodes)
+        missing = place < 0
+        out = np.empty((len(nodes), self.rows[kind].shape[1]), dtype=np.float32)
+        out[~missing] = self.rows[kind][place[~missing]]
+        out[missing] = fetch(nodes[missing])
+        return out
+
+
+def fill_cache(
+    prepared: PreparedGraph,
+    channel: Channel,
+    own_parts: range,
+    is_remote: np.ndarray,
+    cache_bytes: int,
+    features: Callable[[str, np.ndarray], np.ndarray],
+) -> FeatureCache:
+    """Fetch the features of the remote nodes of highest degree, through `features`, up to `cache_bytes`. Collective.
+
+    Each rank tells the others its own nodes of highest degree, as many as could fit.
+    """
+    ranges, sizes = prepared.ranges, prepared.feature_sizes
+    row_bytes = np.array([4 * sizes.get(kind, 0) for kind in ranges.node_types])
+    most = cache_bytes // int(row_bytes[row_bytes > 0].min())
+    own = by_degree(np.concatenate([degrees_of(prepared.parts[part], row_bytes > 0) for part in own_parts]))
+    told = share_rows(torch.from_numpy(own[:most]), channel).numpy()
+    nodes = by_degree(told[is_remote[ranges.part_of(told[:, 0])]])[:, 0]
+    node_type = ranges.type_of(nodes)
+    fits = np.cumsum(row_bytes[node_type]) <= cache_bytes
+    tables, rows = {}, {}
+    for kind in sizes:
+        kept = nodes[fits & (node_type == ranges.node_types.index(kind))]
+        tables[kind] = Relabeller(len(kept))
+        tables[kind].add(kept)
+        rows[kind] = features(kind, kept)
+    return FeatureCache(tables, rows, RequestCount(ranges, is_remote, nodes[fits]))
+
+
+def degrees_of(part: Part, has_features: np.ndarray) -> np.ndarray:
+    """int64 [n, 2]: nodes of a part whose type has features (bool [T]), and their degrees."""
+    nodes = part.first_node + np.arange(part.num_nodes)
+    table = np.stack([nodes, np.diff(part.indptr)], axis=1)
+    return table[has_features[part.ranges.type_of(nodes)]]
+
+
+def by_degree(table: np.ndarray) -> np.ndarray:
+    """Rows (node, degree) in order of falling degree; equal ones by node, so that the graph alone decides."""
+    return table[np.lexsort((table[:, 0], -table[:, 1]))]

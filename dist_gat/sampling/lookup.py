@@ -1,0 +1,101 @@
+"""`Lookup`: the way of rows that have yet to move. IDs don't depend on the model, so their exchange can come early.
+
+`plan_lookup` sends the IDs, in the background and on a channel of its own; `lookup_rows` moves rows alone: those of
+other ranks travel while this rank's own are copied, and so do their gradients on the way back.
+
+Shape legend: S nodes asked for, A of them of this rank, B of others, M rows that others ask of this rank,
+O rows that this rank owns, U of them in use by any rank, E row size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.route import exchange, route_to
+from dist_gat.sampling.block import to_device
+from dist_gat.sampling.neighbors import Relabeller
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """All tensors are int64.
+
+    own_at_A:    positions among S of this rank's own nodes.
+    other_at_B:  positions among S of the nodes of others, by owner.
+    used_U:      numbers of this rank's rows that any rank uses, each once; the first A are its own nodes', in order.
+    asked_M:     positions among U of the rows that others ask for, by asking rank.
+    ask_counts, answer_counts: nodes asked of each rank, rows sent to each; 0 for this one.
+    """
+
+    own_at_A: Tensor
+    other_at_B: Tensor
+    used_U: Tensor
+    asked_M: Tensor
+    ask_counts: tuple[int, ...]
+    answer_counts: tuple[int, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Lookup:
+        return to_device(self, device, non_blocking)
+
+
+def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) -> Lookup:
+    """Tell the owners of distinct nodes, int64 [S], what will be asked. Collective, even with S = 0.
+
+    node_starts: int64 [W + 1], rank r owns node IDs node_starts[r] to node_starts[r + 1] - 1.
+    """
+    rank, first_node = channel.rank, int(node_starts[channel.rank])
+    owner = np.searchsorted(node_starts, nodes_S, side="right") - 1
+    own_at, other_at = np.flatnonzero(owner == rank), np.flatnonzero(owner != rank)
+    route = route_to(torch.from_numpy(owner[other_at]), channel)
+    asked = exchange(torch.from_numpy(nodes_S[other_at]), route).numpy() - first_node
+    relabeller = Relabeller(len(own_at) + len(asked))
+    relabeller.add(nodes_S[own_at] - first_node)
+    asked = relabeller.add(asked)
+    return Lookup(
+        torch.from_numpy(own_at),
+        torch.from_numpy(other_at)[route.order],
+        torch.from_numpy(relabeller.nodes),
+        torch.from_numpy(asked),
+        tuple(route.send_counts),
+        tuple(route.recv_counts),
+    )
+
+
+def lookup_rows(table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
+    """The rows of the S nodes, [S, E]; their gradient is sparse, with each row of the table once. Collective."""
+    return _LookupRows.apply(table_OE, lookup, channel)
+
+
+class _LookupRows(torch.autograd.Function):
+    """Own rows are copied while those of others are on their way, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
+        ctx.lookup, ctx.channel, ctx.shape = lookup, channel, table_OE.shape
+        answers = table_OE[lookup.used_U[lookup.asked_M]]
+        wait = channel.start_all_to_all(answers, list(lookup.answer_counts), list(lookup.ask_counts))
+        num_own = len(lookup.own_at_A)
+        rows_SE = table_OE.new_empty((num_own + len(lookup.other_at_B), table_OE.shape[1]))
+        rows_SE[lookup.own_at_A] = table_OE[lookup.used_U[:num_own]]
+        rows_SE[lookup.other_at_B] = wait()
+        return rows_SE
+
+    @staticmethod
+    def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None, None]:
+        lookup, num_own = ctx.lookup, len(ctx.lookup.own_at_A)
+        sent = gradient_SE[lookup.other_at_B]
+        wait = ctx.channel.start_all_to_all(sent, list(lookup.ask_counts), list(lookup.answer_counts))
+        gradient_UE = gradient_SE.new_empty((len(lookup.used_U), ctx.shape[1]))
+        gradient_UE[:num_own] = gradient_SE[lookup.own_at_A]
+        gradient_UE[num_own:] = 0
+        # one rank asks for a row once, so every sum has the order of the ranks, on any device
+        counts = list(lookup.answer_counts)
+        for asked, rows in zip(lookup.asked_M.split(counts), wait().split(counts), strict=True):
+            gradient_UE.index_add_(0, asked, rows)
+        return torch.sparse_coo_tensor(lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False), None, None
