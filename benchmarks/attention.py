@@ -7,6 +7,9 @@ do: the libraries' own default returns it to the kernel at every step, which slo
 The ceiling is the time in which the machine copies the bytes that must move: the rows of the sources once in the
 forward pass and once in the backward (nothing of their size is kept in between), the gradient of those rows where
 there is one, the destinations' rows and their gradient, and the neighbour lists twice.
+
+`--device cuda` times the layers on a GPU, with CUDA events: without DGL, whose release on PyPI is a CPU build, and
+without the line of memory. It has never been run.
 """
 
 from __future__ import annotations
@@ -59,19 +62,20 @@ def outer_block(prepared: PreparedGraph, num_seeds: int) -> Block:
 
 
 def layer_step(name: str, block: Block, scoring: str, learnable: bool) -> Step:
-    """Forward and backward of one side's layer, from rows to their gradient and the weights'."""
+    """Forward and backward of one side's layer, from rows to their gradient and the weights', where the block is."""
     torch.manual_seed(0)
-    rows_SI = torch.randn(block.num_src, SIZE, requires_grad=learnable)
-    upstream_DO = torch.randn(block.num_dst, SIZE)
+    device = block.neighbors_DF.device
+    rows_SI = torch.randn(block.num_src, SIZE, device=device, requires_grad=learnable)
+    upstream_DO = torch.randn(block.num_dst, SIZE, device=device)
     destination, column = block.mask_DF().nonzero(as_tuple=True)
     source = block.neighbors_DF[destination, column]
     layer: nn.Module
     if name == OURS:
         config = AttentionConfig.model_validate({"scoring": scoring, "num_heads": HEADS, "residual": False})
-        layer = AttentionLayer(config, SIZE, SIZE)
+        layer = AttentionLayer(config, SIZE, SIZE).to(device)
         forward = lambda: layer(rows_SI, block).rows_DO  # noqa: E731
     elif name == PYG_GAT:
-        layer = GATConv(SIZE, SIZE // HEADS, HEADS, add_self_loops=False)
+        layer = GATConv(SIZE, SIZE // HEADS, HEADS, add_self_loops=False).to(device)
         edge_index = torch.stack([source, destination])
         forward = lambda: layer((rows_SI, rows_SI[: block.num_dst]), edge_index)  # noqa: E731
     else:
@@ -100,10 +104,20 @@ def least_bytes(block: Block, learnable: bool) -> int:
     return 4 * SIZE * rows + 2 * 8 * block.neighbors_DF.numel()
 
 
+def compare_memory(block: Block, threads: int) -> Line:
+    with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
+        file = Path(folder) / "block.pt"
+        torch.save((block.neighbors_DF, block.count_D, block.num_src), file)
+        alone = ("benchmarks.attention", "--threads", threads, "--peak-of")
+        peaks = {name: int(harness.run_alone(*alone, name, file)[-1]) for name in (OURS, DGL_GAT)}
+    return harness.compare_peaks("additive, peak extra memory", peaks, MEMORY_BAR)
+
+
 def main() -> None:
     parser = harness.new_parser(__doc__, repeats=41)
     parser.add_argument("--seeds", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peak-of", nargs=2, metavar=("NAME", "BLOCK"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -114,25 +128,23 @@ def main() -> None:
         return
     keep_freed_memory()
     with prepared_graph(arguments.nodes, arguments.interactions) as prepared:
-        block = outer_block(prepared, arguments.seeds)
+        block = outer_block(prepared, arguments.seeds).to(arguments.device)
     edges = int(block.count_D.sum())
     print(f"{block.num_src:,} sources, {block.num_dst:,} destinations, {edges:,} edges; {arguments.threads} threads")
-    bandwidth = harness.copy_bandwidth()
+    bandwidth = harness.copy_bandwidth(device=arguments.device)
     print(f"ceiling: a large copy moves {bandwidth / 1e9:.1f} GB/s")
     results: list[Line] = []
     for line, (scoring, learnable, peers, bar) in LINES.items():
+        if arguments.device == "cuda":
+            peers = tuple(name for name in peers if name == PYG_GAT)
         steps = {name: layer_step(name, block, scoring, learnable) for name in (OURS, *peers)}
-        seconds = harness.seconds_in_turn(steps, arguments.repeats)
+        seconds = harness.seconds_in_turn(steps, arguments.repeats, device=arguments.device)
         for name, values in seconds.items():
             quartiles = ", ".join(f"{1e3 * x:.1f}" for x in np.percentile(values, [25, 50, 75]))
             print(f"{line}: {name}: {quartiles} ms (quartiles)")
         results += harness.compare(line, seconds, bar, least_bytes(block, learnable) / bandwidth)
-    with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
-        file = Path(folder) / "block.pt"
-        torch.save((block.neighbors_DF, block.count_D, block.num_src), file)
-        alone = ("benchmarks.attention", "--threads", arguments.threads, "--peak-of")
-        peaks = {name: int(harness.run_alone(*alone, name, file)[-1]) for name in (OURS, DGL_GAT)}
-    results.append(harness.compare_peaks("additive, peak extra memory", peaks, MEMORY_BAR))
+    if arguments.device == "cpu":
+        results.append(compare_memory(block, arguments.threads))
     harness.report(results, arguments.json)
 
 

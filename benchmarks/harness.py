@@ -39,15 +39,30 @@ class Line:
     spread: tuple[float, float]
 
 
-def seconds_in_turn(steps: Mapping[str, Step], repeats: int, warmup: int = 3) -> dict[str, list[float]]:
+def seconds_of(step: Step, device: str) -> float:
+    """Of one call; on a GPU between two events, because a call returns before its kernels have run."""
+    if device == "cpu":
+        started = time.perf_counter()
+        step()
+        return time.perf_counter() - started
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    step()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def seconds_in_turn(
+    steps: Mapping[str, Step], repeats: int, warmup: int = 3, device: str = "cpu"
+) -> dict[str, list[float]]:
     """Seconds of every step, all of them once a round, so that whatever else the machine does hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in range(warmup + repeats):
         for name, step in steps.items():
-            started = time.perf_counter()
-            step()
+            taken = seconds_of(step, device)
             if round_number >= warmup:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(taken)
     return seconds
 
 
@@ -64,10 +79,10 @@ def compare(line: str, seconds: Mapping[str, Sequence[float]], bar: float, least
     return lines
 
 
-def copy_bandwidth(num_bytes: int = 1 << 28, repeats: int = 9) -> float:
+def copy_bandwidth(num_bytes: int = 1 << 28, repeats: int = 9, device: str = "cpu") -> float:
     """Bytes read and written a second by a copy that no cache holds, the best of some; torch's threads."""
-    source, target = torch.ones(num_bytes, dtype=torch.uint8), torch.ones(num_bytes, dtype=torch.uint8)
-    best = min(seconds_in_turn({"copy": lambda: target.copy_(source)}, repeats)["copy"])
+    source, target = (torch.ones(num_bytes, dtype=torch.uint8, device=device) for _ in range(2))
+    best = min(seconds_in_turn({"copy": lambda: target.copy_(source)}, repeats, device=device)["copy"])
     return 2 * num_bytes / best
 
 

@@ -31,6 +31,7 @@ ALONE = {
     "torch.utils.tensorboard": ("dist_gat.train.metrics",),
     "dgl": ("dist_gat.dgl",),
     "implicit": ("dist_gat.evaluate.baselines.als",),
+    "triton": ("dist_gat.nn.attend_triton",),
 }
 MAX_LINES = 400
 Sources = dict[str, str]

@@ -6,6 +6,8 @@ G heads of the aggregate (H, or 1 for their mean).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,7 +20,8 @@ from dist_gat.nn.scoring import exp_logits, linear_weights, softmax_weights
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
-KERNEL_TYPES = (torch.float32, torch.float64)
+KERNEL_TYPES = {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32, torch.bfloat16)}
+Attend = Callable[[Tensor, Block, Weighting], tuple[Tensor, Tensor]]
 
 
 def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
@@ -26,9 +29,20 @@ def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor,
 
     Fused kernels where there are some for the device and the type, else `attend_plain`; tests hold them equal.
     """
-    if rows_SI.device.type == "cpu" and rows_SI.dtype in KERNEL_TYPES:
-        return attend_cpu(rows_SI, block, weighting)
-    return attend_plain(rows_SI, block, weighting)
+    return kernels(rows_SI.device.type, rows_SI.dtype)(rows_SI, block, weighting)
+
+
+def kernels(device: str, dtype: torch.dtype) -> Attend:
+    """Which function does it. The kernels of a GPU need Triton, which CUDA builds of torch bring."""
+    if dtype not in KERNEL_TYPES.get(device, ()):
+        return attend_plain
+    if device == "cpu":
+        return attend_cpu
+    if find_spec("triton") is None:
+        return attend_plain
+    from dist_gat.nn.attend_gpu import attend_gpu
+
+    return attend_gpu
 
 
 def attend_plain(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:

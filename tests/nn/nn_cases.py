@@ -1,4 +1,4 @@
-"""Random blocks and the list of attention variants that the tests of this folder share."""
+"""Random blocks, attention variants and inputs of `attend` that the tests of this folder share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dist_gat.config import AttentionConfig
+from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
 VARIANTS = [
@@ -34,3 +35,36 @@ def random_block(seed: int, num_dst: int = 7, num_src: int = 12, fan_out: int = 
     for u, count in enumerate(count_D.tolist()):
         neighbors_DF[u, :count] = torch.randperm(num_src, generator=generator)[:count]
     return Block(neighbors_DF, count_D, num_src, torch.randint(1, 9, (num_src,), generator=generator))
+
+
+def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:
+    """Neighbours may repeat, padding points anywhere, some destinations have no neighbours, some sources no edge."""
+    generator = torch.Generator().manual_seed(seed)
+    neighbors_DF = torch.randint(0, max(num_src, 1), (num_dst, fan_out), generator=generator)
+    return Block(neighbors_DF, torch.randint(0, fan_out + 1, (num_dst,), generator=generator), num_src)
+
+
+def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.float64):  # type: ignore[no-untyped-def]
+    """Leaves (rows, and what the weighting needs), and the function that makes the weighting of them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        # positive numbers keep the sums of linear weights away from their guard
+        numbers = torch.rand(shape, generator=generator, dtype=dtype)
+        return (numbers + 0.1 if rule == Rule.LINEAR else 2 * numbers - 1).requires_grad_()
+
+    rows = draw(block.num_src, size)
+    if rule == Rule.GIVEN:
+        alpha = draw(block.num_dst, block.neighbors_DF.shape[1], num_heads)
+        masked = lambda a: a * block.mask_DF().to(a.device)[:, :, None]  # noqa: E731
+        return [rows, alpha], lambda _, a: Weighting(rule, masked(a), mean=mean)
+    leaves = [rows, draw(1 if shared else block.num_dst, num_heads, size)] + [draw(num_heads, size)] * own
+    return leaves, lambda _, q, o=None: Weighting(rule, None, q, o, slope=0.2, mean=mean)
+
+
+def run(function, leaves, weighting_of, block):
+    """z, alpha, and the gradients of the leaves for a fixed upstream gradient."""
+    z_DGI, alpha_DFH = function(leaves[0], block, weighting_of(*leaves))
+    # exact in every type
+    upstream_DGI = ((torch.arange(z_DGI.numel(), device=z_DGI.device) % 7 - 3) / 4).to(z_DGI.dtype).view_as(z_DGI)
+    return [z_DGI, alpha_DFH, *torch.autograd.grad(z_DGI, leaves, upstream_DGI)]

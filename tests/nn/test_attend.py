@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_cases import VARIANTS, attention
+from nn_cases import VARIANTS, attention, case, ragged_block, run
 from torch.testing import assert_close
 
 from dist_gat.nn.attend import attend, attend_plain
@@ -29,38 +29,6 @@ def torch_threads(number: int):
     torch.set_num_threads(number)
     yield
     torch.set_num_threads(before)
-
-
-def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:
-    """Neighbours may repeat, padding points anywhere, some destinations have no neighbours, some sources no edge."""
-    generator = torch.Generator().manual_seed(seed)
-    neighbors_DF = torch.randint(0, max(num_src, 1), (num_dst, fan_out), generator=generator)
-    return Block(neighbors_DF, torch.randint(0, fan_out + 1, (num_dst,), generator=generator), num_src)
-
-
-def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.float64):  # type: ignore[no-untyped-def]
-    """Leaves (rows, and what the weighting needs), and the function that makes the weighting of them."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        # positive numbers keep the sums of linear weights away from their guard
-        numbers = torch.rand(shape, generator=generator, dtype=dtype)
-        return (numbers + 0.1 if rule == Rule.LINEAR else 2 * numbers - 1).requires_grad_()
-
-    rows = draw(block.num_src, size)
-    if rule == Rule.GIVEN:
-        alpha = draw(block.num_dst, block.neighbors_DF.shape[1], num_heads)
-        masked = lambda a: a * block.mask_DF()[:, :, None]  # noqa: E731
-        return [rows, alpha], lambda _, a: Weighting(rule, masked(a), mean=mean)
-    leaves = [rows, draw(1 if shared else block.num_dst, num_heads, size)] + [draw(num_heads, size)] * own
-    return leaves, lambda _, q, o=None: Weighting(rule, None, q, o, slope=0.2, mean=mean)
-
-
-def run(function, leaves, weighting_of, block):
-    """z, alpha, and the gradients of the leaves for a fixed upstream gradient."""
-    z_DGI, alpha_DFH = function(leaves[0], block, weighting_of(*leaves))
-    upstream_DGI = torch.linspace(-1, 1, z_DGI.numel(), dtype=z_DGI.dtype).view_as(z_DGI)
-    return [z_DGI, alpha_DFH, *torch.autograd.grad(z_DGI, leaves, upstream_DGI)]
 
 
 cases = st.tuples(
