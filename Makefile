@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/dist-gat data fetch movielens-100k
 	$(BIN)/dist-gat prepare $(CONFIG)
 	$(BIN)/dist-gat train $(CONFIG)
-	$(BIN)/dist-gat evaluate $(CONFIG)
+	$(BIN)/dist-gat compare $(CONFIG) launch.launcher=local
 	$(BIN)/dist-gat recommend runs/ml-100k --user 196 --k 10
 	@echo
 	@echo "Curves:   $(BIN)/tensorboard --logdir runs   (then open http://localhost:6006)"
@@ -40,7 +40,7 @@ $(BIN)/python:
 # Where only the CPU build of torch is wanted, install that into the environment beforehand: docs/install.md
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing dist_gat into $(VENV) (the first time takes some minutes)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[baselines]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python

@@ -103,7 +103,7 @@ def fidelity(
 
 
 def score_of(run: TrainedRun, rows_TR: Tensor) -> float:
-    """The score of the two targets as `recommend` gives it: the inner product of their ranking rows."""
+    """The score of the two targets, or the model's part of it: the product of their ranking rows."""
     rows_TR = run.model.decoder.ranking_rows(rows_TR)
     return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
 
