@@ -21,7 +21,7 @@ from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import cores
 from dist_gat.space import Space, configure, dump_space
 from dist_gat.storage import write_text
-from dist_gat.train.resume import FREE, changed_settings
+from dist_gat.train.resume import FREE, differing_settings
 
 TUNE_FOLDER = "tune"
 SEARCH_FILE, TRIAL_FILE, BEST_FILE = "search.json", "trial.json", "best.yaml"
@@ -90,7 +90,7 @@ def open_search(folder: Path, config: Config, space: Space, prepared: PreparedGr
         write_text(path, json.dumps(now))
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        changed = changed_settings(saved["config"], now["config"], SEARCH_FREE)
+        changed = differing_settings(saved["config"], now["config"], SEARCH_FREE)
         keys = sorted({*saved["space"], *space}) if saved["version"] == VERSION else None
     except (ValueError, KeyError, TypeError, RecursionError):
         keys = None

@@ -42,8 +42,7 @@ def check_resume(archive: Archive, config: Config, prepared: PreparedGraph) -> i
             if config.checkpoint.resume == "previous":
                 continue
             raise
-        free = FREE + (LENGTH if config.train.schedule == "constant" else ())
-        changed = changed_settings(manifest["config"], config.model_dump(mode="json"), free)
+        changed = changed_settings(manifest["config"], config.model_dump(mode="json"))
         if manifest["data_fingerprint"] != prepared.fingerprint:
             changed.append(f"the data set in {prepared.folder} is another one")
         if changed:
@@ -56,7 +55,12 @@ def check_resume(archive: Archive, config: Config, prepared: PreparedGraph) -> i
     return None
 
 
-def changed_settings(saved: dict[str, Any], now: dict[str, Any], free: Sequence[str]) -> list[str]:
+def changed_settings(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`key: saved VALUE, now VALUE` of every setting that would make another run of it."""
+    return differing_settings(saved, now, FREE + (LENGTH if now["train"]["schedule"] == "constant" else ()))
+
+
+def differing_settings(saved: dict[str, Any], now: dict[str, Any], free: Sequence[str]) -> list[str]:
     """`key: saved VALUE, now VALUE` of every setting that differs, but for those below a `free` key."""
     changed = []
     for key in all_keys():
