@@ -160,20 +160,21 @@ def compare(
     with open_output(as_json) as output:
         settings = load_config(config, overrides or [])
         result = api.compare(settings, chosen or None, quiet=False, progress=output.progress)
-        names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
+        # as many as 80 columns hold; --json has all
+        names = [f"{name}@{max(settings.evaluate.ks)}" for name in ("recall", "ndcg", "mrr")]
         rows = [
             [
                 name,
                 *[row["metrics"].get(metric, "") for metric in names],
                 round(row["seconds"]),
                 "" if row["peak_memory_bytes"] is None else round(row["peak_memory_bytes"] / 1e6),
-                row["note"],
             ]
             for name, row in result["models"].items()
         ]
         title = f"{result['split']}, full ranking over all items"
-        table = make_table(title, ["model", *names, "seconds", "peak MB", "note"], rows)
-        output.result(result, table, notes=f"took {result['seconds']:.0f} s")
+        table = make_table(title, ["model", *names, "seconds", "peak MB"], rows)
+        notes = [f"{name}: {row['note']}" for name, row in result["models"].items() if row["note"]]
+        output.result(result, table, notes="\n".join([*notes, f"took {result['seconds']:.0f} s"]))
         if result["stopped"]:
             raise typer.Exit(STOPPED)
 
