@@ -38,7 +38,7 @@ class Output:
 
     def progress(self, message: str) -> None:
         """One line of progress, on standard error."""
-        Console(stderr=True, highlight=False).print(Text(f"  {printable(message)}"))
+        Console(stderr=True, highlight=False).print(Text(f"  {printable(message)}"), soft_wrap=True)
 
 
 @contextmanager
