@@ -4,7 +4,7 @@ manifest.json, config.yaml     format, counts, SHA-256 of the files; the recipe
 dense.safetensors              weights of the layers
 parts/0000.safetensors         embedding, representation, weighted spectral rows of each node
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
-known/0000.trained.npy         bool: which of these are in the training graph
+known/0000.trained.npy         bool: which of these are in the training graph; where the linear filter counts
 ids/{user,item}.parquet        external IDs, node IDs, titles
 """
 
@@ -77,7 +77,8 @@ def save_model(
             known = known_items(users.start, len(users), [edges["train"], edges["valid"]])
             save_array(folder / "known" / f"{part:04d}.indptr.npy", known.indptr)
             save_array(folder / "known" / f"{part:04d}.items.npy", known.items)
-            save_array(folder / "known" / f"{part:04d}.trained.npy", known.among(users.start, edges["train"]))
+            if blend.linear_weight:
+                save_array(folder / "known" / f"{part:04d}.trained.npy", known.among(users.start, edges["train"]))
 
 
 @dataclass(frozen=True)

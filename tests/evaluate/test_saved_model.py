@@ -110,7 +110,7 @@ def test_ranks_save_the_bytes_of_one(
     metrics = ranks.run(world_size, save, tmp_path / "run", synthetic.folder)
     other = open_model(tmp_path / "run" / "model")
     files = {name: entry["sha256"] for name, entry in model.manifest["files"].items() if name != "config.yaml"}
-    assert len(files) == 1 + 4 * 4 + 2
+    assert len(files) == 1 + 4 * 3 + 2
     assert {name: other.manifest["files"][name]["sha256"] for name in files} == files
     assert all(one == metrics[0] for one in metrics)
     assert metrics[0]["test"]["num_users"] == len(np.unique(split_pairs(synthetic, "test")[:, 0]))

@@ -194,7 +194,7 @@ def two_runs(folder: Path) -> str:
     second = Command(config.model_copy(), "checkpoint.resume=restart")
     code, output = second.end()
     assert code == 1, output
-    assert "another run holds this folder (process" in output
+    assert "another run holds this folder (process" in output, output
     first.process.terminate()
     code, output = first.end()
     assert code == 143, output

@@ -137,7 +137,8 @@ class Command:
         path = config.run_folder.with_suffix(".yaml")
         path.write_text(dump_config(config))
         command = [sys.executable, "-m", "dist_gat.cli.main", "train", str(path), *overrides]
-        self.log = config.run_folder.with_suffix(".log")
+        # of this command alone: two on one folder would write over each other's lines
+        self.log = config.run_folder.with_suffix(f".{time.monotonic_ns()}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         # a row that fails on its way does not leave it running

@@ -105,5 +105,12 @@ def test_neither_overlap_nor_cache_changes_a_bit(folder: Path) -> None:
     last = {tag: curves["kept"][tag][-1][1] for tag in ("cache/hit_rate", "cache/best_hit_rate")}
     assert 0.2 < last["cache/hit_rate"] <= last["cache/best_hit_rate"] < 1.0
     assert not any("cache/hit_rate" in curves[name] for name in ("plain", "ahead", "read"))
-    sent = {name: curves[name]["speed/exchanged_bytes_per_step"][0][1] for name in runs}
+    # of the whole run: how far sampling is ahead at any one point is a matter of timing
+    sent = {name: total_bytes(curves[name]["speed/exchanged_bytes_per_step"]) for name in runs}
     assert sent["kept"] < sent["ahead"]
+
+
+def total_bytes(points: list[tuple[int, float]]) -> float:
+    """From bytes a step, each point the mean of the steps since the point before."""
+    steps = [0, *(step for step, _ in points)]
+    return sum(value * (step - before) for (step, value), before in zip(points, steps, strict=False))
