@@ -69,6 +69,13 @@ def set_value(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
     node[leaf] = value
 
 
+def place_run(tree: dict[str, Any], config: Config, folder: str | Path, below_url: str) -> None:
+    """Make `tree` the recipe of a run in a folder of `config`'s run folder, with checkpoints below its URL, if any."""
+    tree["run"] = str(config.run_folder / folder)
+    if config.checkpoint.url is not None:
+        tree["checkpoint"]["url"] = f"{config.checkpoint.url.rstrip('/')}/{below_url}"
+
+
 def _explain(error: Any) -> str:
     """One line of a pydantic error, in the words of the YAML file."""
     location = [str(part) for part in error["loc"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dist_gat.config import Config
-from dist_gat.config_file import parse_config
+from dist_gat.config_file import parse_config, place_run
 
 FINAL_FOLDER = "final"
 
@@ -16,12 +16,9 @@ def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
     chosen: the result of the training that validation looked at. The learning rate goes as it went there.
     """
     tree = config.model_dump(mode="json")
-    folder = config.run_folder / FINAL_FOLDER
-    tree["run"] = str(folder)
-    tree["data"]["prepared"] = str(folder / "prepared")
+    place_run(tree, config, FINAL_FOLDER, FINAL_FOLDER)
+    tree["data"]["prepared"] = str(config.run_folder / FINAL_FOLDER / "prepared")
     tree["data"]["split"]["merge_valid"] = True
     tree["train"] |= {"stop_epoch": chosen["best_epoch"], "patience": 0}
     tree["blend"] |= {f"{name}_weight": weight for name, weight in chosen["blend"].items()}
-    if config.checkpoint.url is not None:
-        tree["checkpoint"]["url"] = f"{config.checkpoint.url.rstrip('/')}/{FINAL_FOLDER}"
     return parse_config(tree, where=FINAL_FOLDER)

@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.config_file import load_config
 from dist_gat.launcher.preload import prepare_workers
-
-# as after SIGTERM
-STOPPED = 143
 
 
 def fit(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dist_gat.cli.fit import fit
-from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.cli.slices import slice_tables
 from dist_gat.cli.tune import tune
 from dist_gat.config import RANKING_METRICS
@@ -31,8 +31,6 @@ app.add_typer(data_app, name="data")
 ConfigPath = Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
 RunPath = Annotated[Path, typer.Argument(help="a run folder, or the recipe of a run")]
-# as after SIGTERM
-STOPPED = 143
 
 Verify = Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file that is read, first")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]

@@ -15,6 +15,9 @@ from rich.text import Text
 
 from dist_gat.errors import printable
 
+# exit code of a run that was asked to stop, as after SIGTERM
+STOPPED = 143
+
 
 class Output:
     """Where a verb's result goes. With `as_json`, standard output carries the JSON object alone: whatever

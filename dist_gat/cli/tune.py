@@ -7,12 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.config_file import load_config
 
 SHOWN = 10  # trials in the table
-# as after SIGTERM
-STOPPED = 143
 
 
 def tune(

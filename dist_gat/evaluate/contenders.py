@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dist_gat.config import Config
-from dist_gat.config_file import parse_config
+from dist_gat.config_file import parse_config, place_run
 from dist_gat.errors import ConfigError
 from dist_gat.evaluate.baselines.baseline import BASELINES, evaluate_baseline
 from dist_gat.exchange.worker import Worker
@@ -56,9 +56,7 @@ def model_recipe(name: str, config: Config) -> Config:
         for section, values in changes.items():
             tree[section] |= values
         tree["name"] = f"{config.name}-{name}"
-        tree["run"] = str(config.run_folder / "compare" / name)
-        if config.checkpoint.url is not None:
-            tree["checkpoint"]["url"] = f"{config.checkpoint.url.rstrip('/')}/compare/{name}"
+        place_run(tree, config, f"compare/{name}", f"compare/{name}")
     return parse_config(tree, where=name)
 
 

@@ -21,17 +21,14 @@ Profiles = Callable[[int], csr_array]
 def training_profiles(store: GraphStore) -> Profiles:
     """The training interactions of the users of any part. Collective: all ranks ask for the same parts in turn."""
     starts = store.prepared.edge_starts("train")
-
-    def read(part: int) -> csr_array:
-        users = store.ranges.nodes_of_type(part, USER)
-        pairs = store.edges("train", np.arange(starts[part], starts[part + 1]))
-        return known_items(users.start, len(users), [pairs]).matrix(store.ranges.num_nodes)
-
-    return read
+    return lambda part: _matrix(store, part, store.edges("train", np.arange(starts[part], starts[part + 1])))
 
 
 def own_profile(store: GraphStore, part: int) -> csr_array:
     """The same of one of this rank's parts, without asking anyone."""
+    return _matrix(store, part, store.prepared.parts[part].edges["train"])
+
+
+def _matrix(store: GraphStore, part: int, pairs: np.ndarray) -> csr_array:
     users = store.ranges.nodes_of_type(part, USER)
-    pairs = store.prepared.parts[part].edges["train"]
     return known_items(users.start, len(users), [pairs]).matrix(store.ranges.num_nodes)

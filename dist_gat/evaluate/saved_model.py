@@ -208,10 +208,12 @@ def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]
 
 
 def _profiles_of_users(model: SavedModel, nodes: np.ndarray) -> csr_array:
-    """float32 [n, N]: the training interactions of user nodes."""
+    """float32 [n, N]: the training interactions of user nodes. Each part is read once."""
+    part_of = model.ranges.part_of(nodes)
+    profiles = {part: model.profile(part) for part in np.unique(part_of).tolist()}
     rows: list[Any] = [
-        model.profile(part)[[node - model.ranges.nodes_of_type(part, USER).start], :]
-        for node, part in zip(nodes, model.ranges.part_of(nodes), strict=True)
+        profiles[part][[node - model.ranges.nodes_of_type(part, USER).start], :]
+        for node, part in zip(nodes.tolist(), part_of.tolist(), strict=True)
     ]
     nothing = csr_array((0, model.ranges.num_nodes), dtype=np.float32)
     return csr_array(vstack([nothing, *rows]))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from dist_gat.config import Config, Section
-from dist_gat.config_file import dump_config, parse_config
+from dist_gat.config_file import dump_config, parse_config, place_run
 from dist_gat.errors import ConfigError, StorageError
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import cores
@@ -127,8 +127,7 @@ def trial_tree(config: Config, trial: Trial) -> dict[str, Any]:
     """The tree of a trial's configuration: its values, and a run folder of its own; not checked, as it may be that no
     run has such a combination of values.
     """
-    folder = trial_folder(config.run_folder / TUNE_FOLDER, trial.number)
-    tree = _place(config, trial, f"{trial.number:04d}", folder, f"{TUNE_FOLDER}/{trial.number:04d}")
+    tree = _place(config, trial, f"{trial.number:04d}", trial_folder(Path(TUNE_FOLDER), trial.number))
     tree["train"]["profile"] = 0
     return tree
 
@@ -149,14 +148,13 @@ def describe(trial: Trial, num_trials: int, metric: str) -> str:
 def write_best(config: Config, trial: Trial) -> Path:
     """Write the recipe of a trial as the user's own launch section has it, with a run folder of its own."""
     folder = config.run_folder / TUNE_FOLDER
-    tree = _place(config, trial, "best", folder / "best", f"{TUNE_FOLDER}/best")
+    tree = _place(config, trial, "best", Path(TUNE_FOLDER, "best"))
     write_text(folder / BEST_FILE, dump_config(parse_config(tree)))
     return folder / BEST_FILE
 
 
-def _place(config: Config, trial: Trial, name: str, folder: Path, below_url: str) -> dict[str, Any]:
+def _place(config: Config, trial: Trial, name: str, folder: Path) -> dict[str, Any]:
     tree = configure(config, trial.values)
-    tree |= {"name": f"{config.name}-{name}", "run": str(folder)}
-    if config.checkpoint.url is not None:
-        tree["checkpoint"]["url"] = f"{config.checkpoint.url.rstrip('/')}/{below_url}"
+    tree["name"] = f"{config.name}-{name}"
+    place_run(tree, config, folder, f"{TUNE_FOLDER}/{name}")
     return tree

@@ -262,9 +262,7 @@ class Trainer:
         if best and best["step"] != self.cursor.step:
             load_best(self.archive, best["step"], self.model, self.store)
         result = self.result(stopped=False)
-        self.log.event(
-            "export", epoch=result["best_epoch"], blend=self.config.blend.spectral_rank > 0 or self.config.blend.linear
-        )
+        self.log.event("export", epoch=result["best_epoch"])
         rows_OR = ranking_rows(self.model, self.store, self.config)
         blend = build_blend(
             rows_OR, self.model.table, self.store, self.worker, self.config.blend, self.config.evaluate,
