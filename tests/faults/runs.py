@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import torch
+from processes import children_of, command_of, is_running
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -189,7 +190,7 @@ class RayCommand(Command):
     patience_s = 180.0
 
     def find_workers(self) -> list[int]:
-        return [pid for pid in psutil.pids() if b"ray::RayTrainWorker" in command_of(pid)]
+        return [pid for pid in psutil.pids() if "ray::RayTrainWorker" in command_of(pid)]
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
@@ -200,28 +201,5 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
 
 def local_workers(pid: int) -> list[int]:
     """The workers of a run in process `pid`, which are forked from a child of it."""
-    nurseries = [child for child in children_of(pid) if b"multiprocessing.forkserver" in command_of(child)]
+    nurseries = [child for child in children_of(pid) if "multiprocessing.forkserver" in command_of(child)]
     return [worker for nursery in nurseries for worker in children_of(nursery)]
-
-
-def children_of(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task")
-    try:
-        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
-def command_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
-
-
-def is_running(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -6,13 +6,13 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from processes import becomes_true, is_running
 
 from dist_gat.config import Config, LaunchConfig
 from dist_gat.config_file import parse_config
@@ -124,11 +124,6 @@ def note_pid_and_wait(config: Config, worker: Worker) -> dict[str, Any]:
     return {}
 
 
-def is_running(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent = multiprocessing.get_context("spawn").Process(
         target=run_job, args=(note_pid_and_wait, config_of(tmp_path), True)
@@ -140,10 +135,3 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent.join()
     pids = [int(note.read_text()) for note in notes]
     assert becomes_true(lambda: not any(is_running(pid) for pid in pids), 10)
-
-
-def becomes_true(condition: Callable[[], bool], timeout_s: float) -> bool:
-    end = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()

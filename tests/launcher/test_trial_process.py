@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_local import becomes_true, is_running
+from processes import becomes_true, is_running
 
 from dist_gat.api import train
 from dist_gat.config import Config, LaunchConfig

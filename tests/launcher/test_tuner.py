@@ -14,10 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
-from faults.runs import command_of
 from helpers import prepare_pairs, random_pairs
+from processes import becomes_true, command_of, is_running
 from small_run import recipe
-from test_local import becomes_true, is_running
 
 from dist_gat import api
 from dist_gat.config import Config
@@ -217,7 +216,7 @@ def test_a_search_is_killed_stopped_and_goes_on_to_a_recipe_that_trains(search: 
     # the third is the first, as an IPv6 socket writes it
     assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     # two agents of Ray's own look for their parent once in a while, and end minutes later
-    ours = [pid for pid in below if b"Agent" not in command_of(pid)]
+    ours = [pid for pid in below if "Agent" not in command_of(pid)]
     assert len(ours) > 4
     search.process.kill()
     search.process.communicate()
