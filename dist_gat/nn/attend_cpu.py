@@ -21,12 +21,14 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dist_gat.nn.prefetch import prefetch
 from dist_gat.nn.scoring import MAX_EXPONENT, MIN_SCORE_SUM
 from dist_gat.nn.threads import in_threads
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
 DESTINATIONS_PER_TASK = 512
+DESTINATIONS_AHEAD, BYTES_PER_LINE = 1, 64  # of a prefetch
 RANGES_PER_THREAD, SOURCES_PER_TASK = 2, 4096
 GIVEN, EXP, LINEAR = Rule.GIVEN.value, Rule.EXP.value, Rule.LINEAR.value
 # Sums may be reordered into vector lanes; NaN and infinity keep their meaning. Without inlining, every step
@@ -176,6 +178,7 @@ def _forward(rows, first_dst, neighbors, count, rule, slope, query, own, scores,
     scratch = np.zeros((3, num_heads), rows.dtype)
     offset, top, total = scratch[:1], scratch[1:2], scratch[2:]
     for u in range(neighbors.shape[0]):
+        _prefetch_rows(rows, neighbors, count, u + DESTINATIONS_AHEAD, 0)
         first, n = u * fan_out, count[u]
         if rule != GIVEN:
             q = min(u * num_heads, query.shape[0] - num_heads)
@@ -214,6 +217,7 @@ def _backward(  # type: ignore[no-untyped-def]
     grad_query[:] = 0
     grad_own[:] = 0
     for u in range(neighbors.shape[0]):
+        _prefetch_rows(rows, neighbors, count, u + DESTINATIONS_AHEAD, 0)
         first, n = u * fan_out, count[u]
         for h in range(num_heads):
             mean[0, h], total[0, h], grad_offset[u, h] = 0, 0, 0
@@ -248,6 +252,7 @@ def _scatter(neighbors, count, rule, query, own, weight, grad_z, grad_scores, gr
         for i in range(grad_rows.shape[1]):
             grad_rows[s, i] = 0
     for u in range(neighbors.shape[0]):
+        _prefetch_rows(grad_rows, neighbors, count, u + DESTINATIONS_AHEAD, first_source)
         q = min(u * num_heads, query.shape[0] - num_heads)
         if own.shape[0] and 0 <= u - first_source < grad_rows.shape[0]:
             _collect(grad_rows, u - first_source, own, 0, num_heads, grad_offset, u)
@@ -257,6 +262,17 @@ def _scatter(neighbors, count, rule, query, own, weight, grad_z, grad_scores, gr
                 _collect(grad_rows, s, grad_z, u * num_sums, num_sums, weight, u * fan_out + f)
                 if rule != GIVEN:
                     _collect(grad_rows, s, query, q, num_heads, grad_scores, u * fan_out + f)
+
+
+@njit(**STEP)
+def _prefetch_rows(rows, neighbors, count, u, first_row):  # type: ignore[no-untyped-def]
+    """Of the neighbours of destination u, if there is one, those that `rows` holds from number `first_row` on."""
+    if u < neighbors.shape[0]:
+        for f in range(count[u]):
+            row = neighbors[u, f] - first_row
+            if 0 <= row < rows.shape[0]:
+                for i in range(0, rows.shape[1], BYTES_PER_LINE // rows.itemsize):
+                    prefetch(rows, row, i)
 
 
 @njit(**STEP)
