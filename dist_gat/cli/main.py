@@ -17,6 +17,7 @@ from dist_gat.cli.tune import tune
 from dist_gat.config import RANKING_METRICS
 from dist_gat.config_file import load_config
 from dist_gat.errors import DistGatError
+from dist_gat.launcher.host import let_threads_sleep
 from dist_gat.launcher.preload import prepare_workers
 
 app = typer.Typer(
@@ -331,6 +332,7 @@ def data_synthetic(
 
 def main() -> None:
     """Entry point: errors that the user can act on become one message and exit code 1."""
+    let_threads_sleep()
     try:
         app()
     except DistGatError as err:

@@ -113,6 +113,7 @@ def test_threads_are_set_explicitly_and_the_environment_is_left_as_it_was(tmp_pa
     assert dict(os.environ) == before
     environment = worker_environment(LaunchConfig(num_workers=2, threads_per_worker=3))
     assert environment["OMP_NUM_THREADS"] == environment["NUMBA_NUM_THREADS"] == "3"
+    assert environment["OMP_WAIT_POLICY"] == "passive"
     assert environment["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in worker_environment(LaunchConfig(interface=None))
     assert threads_per_worker(LaunchConfig(num_workers=10_000)) == 1
