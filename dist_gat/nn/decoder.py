@@ -40,7 +40,7 @@ class Decoder(nn.Module):
 
     def cross_scores(self, user_BR: Tensor, item_NR: Tensor) -> Tensor:
         """Each user with every item. Shape [B, N]."""
-        return self.prepare(user_BR) @ self.prepare(item_NR).T / self.temperature
+        return (self.prepare(user_BR) / self.temperature) @ self.prepare(item_NR).T
 
     def per_user_scores(self, user_BR: Tensor, item_BKR: Tensor) -> Tensor:
         """Each user with K items of its own. Shape [B, K]."""

@@ -6,9 +6,14 @@ the user has interacted with it. The trainer divides by the number of seeds of a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+GROUP_NUMBERS = 1 << 16
 
 
 def bpr_loss(pos_B: Tensor, neg_BN: Tensor, valid_BN: Tensor) -> Tensor:
@@ -34,7 +39,44 @@ def sampled_softmax_loss(
     Returns:
         The loss of each seed [B]; 0 for one without valid negatives.
     """
-    if log_expected_count_BN is not None:
-        neg_BN = neg_BN - log_expected_count_BN
-    neg_BN = neg_BN.masked_fill(~valid_BN, -torch.inf)
-    return torch.cat([pos_B[:, None], neg_BN], dim=1).logsumexp(dim=1) - pos_B
+    return _SampledSoftmax.apply(pos_B, neg_BN, valid_BN, log_expected_count_BN)
+
+
+class _SampledSoftmax(torch.autograd.Function):
+    """The loss above in one pass over the negatives, and its gradient in another.
+
+    Written in tensor operations it is a dozen passes over [B, N], which is the largest thing of a training step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, pos_B: Tensor, neg_BN: Tensor, valid_BN: Tensor, log_expected_count_BN: Tensor | None
+    ) -> Tensor:
+        share_BN, loss_B, rest_B = torch.empty_like(neg_BN), torch.empty_like(pos_B), torch.empty_like(pos_B)
+        for rows in _groups_of_rows(neg_BN):
+            share_bN, pos_b = share_BN[rows], pos_B[rows]
+            if log_expected_count_BN is None:
+                share_bN.copy_(neg_BN[rows])
+            else:
+                torch.sub(neg_BN[rows], log_expected_count_BN.expand_as(neg_BN)[rows], out=share_bN)
+            share_bN.masked_fill_(~valid_BN[rows], -torch.inf)
+            top_b = torch.maximum(share_bN.amax(dim=1), pos_b) if neg_BN.shape[1] else pos_b
+            rest_b = share_bN.sub_(top_b[:, None]).exp_().sum(dim=1)
+            total_b = rest_b + (pos_b - top_b).exp()
+            share_bN.div_(total_b[:, None])
+            loss_B[rows], rest_B[rows] = total_b.log() + (top_b - pos_b), rest_b / total_b
+        ctx.save_for_backward(share_BN, rest_B)
+        return loss_B
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor | None, ...]:
+        share_BN, rest_B = ctx.saved_tensors
+        return -grad_B * rest_B, grad_B[:, None] * share_BN, None, None
+
+
+def _groups_of_rows(tensor_BN: Tensor) -> list[slice]:
+    """Of a size that stays in a core's second cache; on a GPU all rows at once."""
+    num_rows, row_size = tensor_BN.shape
+    step = max(GROUP_NUMBERS // max(row_size, 1), 1) if tensor_BN.device.type == "cpu" else max(num_rows, 1)
+    return [slice(first, first + step) for first in range(0, num_rows, step)]

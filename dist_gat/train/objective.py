@@ -36,21 +36,29 @@ def loss_terms(
         candidates = batch.candidates
         offered_MR = share_rows(rows_NR[candidates.offered_at_M], channel, candidates.offered_counts)
         scores.append(decoder.cross_scores(user_BR, offered_MR[candidates.row_C]))
-        items.append(candidates.item_C.expand(len(user_BR), -1))
-        log_counts.append(candidates.log_count_C.expand(len(user_BR), -1))
+        items.append(candidates.item_C[None])
+        log_counts.append(candidates.log_count_C[None])
     if negatives.num_per_seed:
         scores.append(decoder.per_user_scores(user_BR, rows_NR[batch.own_at_BK]))
         items.append(batch.own_BK)
         log_counts.append(batch.log_count_BK)
-    neg_BN, valid_BN = torch.cat(scores, 1), torch.cat(items, 1) != batch.item_B[:, None]
+    neg_BN, valid_BN = side_by_side(scores), side_by_side([item_BN != batch.item_B[:, None] for item_BN in items])
     pos_B = decoder.pair_scores(user_BR, item_BR)
     if loss.kind == "bpr":
         loss_B = bpr_loss(pos_B, neg_BN, valid_BN)
     else:
-        log_count_BN = torch.cat(log_counts, 1).to(neg_BN.dtype) if loss.log_q else None
+        log_count_BN = side_by_side(log_counts).to(neg_BN.dtype) if loss.log_q else None
         loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, log_count_BN)
     terms: dict[str, Tensor] = {loss.kind: loss_B.sum() / batch.num_global_seeds}
     if loss.l2:
         seeds = torch.cat([batch.user_at_B, batch.item_at_B, batch.shared_at_N, batch.own_at_BK.flatten()])
         terms["l2"] = loss.l2 * embedding_SE[seeds].square().sum() / (2 * batch.num_global_seeds)
     return terms
+
+
+def side_by_side(parts: list[Tensor]) -> Tensor:
+    """[1 or B, N]: the columns of all parts, where a part may have one row for all seeds."""
+    if len(parts) == 1:
+        return parts[0]
+    num_rows = max(len(part) for part in parts)
+    return torch.cat([part.expand(num_rows, -1) for part in parts], dim=1)
