@@ -92,22 +92,23 @@ def test_neither_overlap_nor_cache_changes_a_bit(folder: Path) -> None:
         "plain": {"access": "exchange", "prefetch": False, "cache_bytes": 0},
         "ahead": {"access": "exchange", "prefetch": True, "cache_bytes": 0},
         "kept": {"access": "exchange", "prefetch": True, "cache_bytes": 4 * 60},
+        "kept in step": {"access": "exchange", "prefetch": False, "cache_bytes": 4 * 60},
         "read": {"access": "auto", "prefetch": True},
     }.items():
         launch = {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 60}
         train_for = {**recipe(folder).train.model_dump(), "max_steps": 12}
         config = recipe(folder, launch=launch, sampling={"fanouts": [4, 3], **sampling}, train=train_for)
         runs[name] = train(config.model_copy(update={"run": str(folder / f"run-{name}")}))
-    for name in ("ahead", "kept", "read"):
+    for name in runs.keys() - {"plain"}:
         assert runs[name]["losses"] == runs["plain"]["losses"], name
         assert runs[name]["history"] == runs["plain"]["history"], name
     curves = {name: read_curves(folder / f"run-{name}") for name in runs}
     last = {tag: curves["kept"][tag][-1][1] for tag in ("cache/hit_rate", "cache/best_hit_rate")}
     assert 0.2 < last["cache/hit_rate"] <= last["cache/best_hit_rate"] < 1.0
     assert not any("cache/hit_rate" in curves[name] for name in ("plain", "ahead", "read"))
-    # of the whole run: how far sampling is ahead at any one point is a matter of timing
+    # of runs without prefetch: how far sampling is ahead at the end is a matter of timing
     sent = {name: total_bytes(curves[name]["speed/exchanged_bytes_per_step"]) for name in runs}
-    assert sent["kept"] < sent["ahead"]
+    assert sent["kept in step"] < sent["plain"]
 
 
 def total_bytes(points: list[tuple[int, float]]) -> float:
