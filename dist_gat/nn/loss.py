@@ -1,7 +1,6 @@
 """Losses of a positive score against sampled negatives, one value per seed.
 
-Shape legend: B seeds, N negatives. `valid_BN` is False where a negative must not count, for instance because
-the user has interacted with it. The trainer divides by the number of seeds of all workers, hence no mean here.
+Shape legend: B seeds, N negatives. The trainer divides by the number of seeds of all workers, hence no mean here.
 """
 
 from __future__ import annotations
@@ -16,30 +15,31 @@ from torch.nn import functional
 GROUP_NUMBERS = 1 << 16
 
 
-def bpr_loss(pos_B: Tensor, neg_BN: Tensor, valid_BN: Tensor) -> Tensor:
-    """Bayesian personalised ranking (Rendle et al. 2009): mean over valid negatives of -log sigmoid(pos - neg).
+def bpr_loss(pos_B: Tensor, neg_BN: Tensor, weight_BN: Tensor) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al. 2009): weighted mean over negatives of -log sigmoid(pos - neg).
 
-    0 for a seed without valid negatives. Shape [B].
+    weight_BN: how often the negative was drawn, 0 where it must not count. 0 for a seed without weight. Shape [B].
     """
-    loss_BN = functional.softplus(neg_BN - pos_B[:, None]).masked_fill(~valid_BN, 0.0)
-    return loss_BN.sum(dim=1) / valid_BN.sum(dim=1).clamp(min=1)
+    loss_BN = functional.softplus(neg_BN - pos_B[:, None]).masked_fill(weight_BN == 0, 0.0)
+    return (loss_BN * weight_BN).sum(dim=1) / weight_BN.sum(dim=1).clamp(min=1)
 
 
 def sampled_softmax_loss(
-    pos_B: Tensor, neg_BN: Tensor, valid_BN: Tensor, log_expected_count_BN: Tensor | None = None
+    pos_B: Tensor, neg_BN: Tensor, valid_BN: Tensor, log_weight_BN: Tensor | None = None
 ) -> Tensor:
-    """-log(e^pos / (e^pos + sum_j e^(neg_j - log c_j))) over valid negatives j.
+    """-log(e^pos / (e^pos + sum_j w_j e^neg_j)) over valid negatives j.
 
-    c_j is how often item j is expected among the N draws; dividing by it makes the sum an unbiased estimate of
-    the sum over all items (Bengio & Senecal 2008). Without it every negative counts once.
+    With w_j = how often item j was drawn / how often it was expected to be, the sum is an unbiased estimate of the
+    sum over all items (Bengio & Senecal 2008).
 
     Args:
-        log_expected_count_BN: log c_j, of any shape that broadcasts to [B, N], or None for c = 1.
+        valid_BN: False where a negative must not count.
+        log_weight_BN: log w_j, of any shape that broadcasts to [B, N], or None for w = 1.
 
     Returns:
         The loss of each seed [B]; 0 for one without valid negatives.
     """
-    return _SampledSoftmax.apply(pos_B, neg_BN, valid_BN, log_expected_count_BN)
+    return _SampledSoftmax.apply(pos_B, neg_BN, valid_BN, log_weight_BN)
 
 
 class _SampledSoftmax(torch.autograd.Function):
@@ -49,16 +49,14 @@ class _SampledSoftmax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, pos_B: Tensor, neg_BN: Tensor, valid_BN: Tensor, log_expected_count_BN: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, pos_B: Tensor, neg_BN: Tensor, valid_BN: Tensor, log_weight_BN: Tensor | None) -> Tensor:
         share_BN, loss_B, rest_B = torch.empty_like(neg_BN), torch.empty_like(pos_B), torch.empty_like(pos_B)
         for rows in _groups_of_rows(neg_BN):
             share_bN, pos_b = share_BN[rows], pos_B[rows]
-            if log_expected_count_BN is None:
+            if log_weight_BN is None:
                 share_bN.copy_(neg_BN[rows])
             else:
-                torch.sub(neg_BN[rows], log_expected_count_BN.expand_as(neg_BN)[rows], out=share_bN)
+                torch.add(neg_BN[rows], log_weight_BN.expand_as(neg_BN)[rows], out=share_bN)
             share_bN.masked_fill_(~valid_BN[rows], -torch.inf)
             top_b = torch.maximum(share_bN.amax(dim=1), pos_b) if neg_BN.shape[1] else pos_b
             rest_b = share_bN.sub_(top_b[:, None]).exp_().sum(dim=1)

@@ -16,19 +16,19 @@ from dist_gat.sampling.lookup import Lookup
 
 @dataclass(frozen=True)
 class Candidates:
-    """The C negatives that all seeds of all ranks share. Every rank offers the rows of its own, each row once.
+    """The C different items that all seeds of all ranks share as negatives. Each row is offered by one rank.
 
     offered_at_M:   int64 positions among this rank's seed nodes of the M rows that it offers.
-    offered_counts: how many rows each rank offers.
-    row_C:          int64, the row of each candidate among all that are offered, in rank order.
-    item_C:         int64 node IDs, to mask accidental hits.
+    offered_counts: how many rows each rank offers; C in all.
+    item_C:         int64 node IDs in the order of the offered rows, to mask accidental hits.
+    num_drawn_C:    float32, how often the step drew the item.
     log_count_C:    float32 log of how often a step is expected to draw the item as a negative.
     """
 
     offered_at_M: Tensor
     offered_counts: tuple[int, ...]
-    row_C: Tensor
     item_C: Tensor
+    num_drawn_C: Tensor
     log_count_C: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Candidates:

@@ -115,24 +115,29 @@ class SeedBlockSampler(BlockSampler):
     def candidates(
         self, items: np.ndarray, ranks: np.ndarray, relabeller: Relabeller, degree: np.ndarray, num_global_seeds: int
     ) -> Candidates:
-        """The candidates `items` int64 [C], each with the rank that encodes it; the same on every rank. Collective.
+        """The different ones of the drawn `items`; the same on every rank. Collective.
 
+        items, ranks: int64, with the ranks that could encode them.
         degree: of this rank's nodes, by number in the relabeller.
         """
-        channel, num_nodes = self.store.channel, self.store.ranges.num_nodes
-        offered, row_of_candidate = np.unique(ranks * num_nodes + items, return_inverse=True)
-        rank_of_row = offered // num_nodes
+        channel = self.store.channel
+        order = np.lexsort((ranks, items))
+        drawn, first, num_drawn = np.unique(items[order], return_index=True, return_counts=True)
+        # of an item that several ranks drew the first one's row serves all: they sample the same neighbours
+        rank_of_row = ranks[order][first]
+        by_rank = np.argsort(rank_of_row, kind="stable")
+        offered, rank_of_row, num_drawn = drawn[by_rank], rank_of_row[by_rank], num_drawn[by_rank]
         counts = np.bincount(rank_of_row, minlength=channel.world_size).tolist()
-        offered_at = relabeller.find(offered[rank_of_row == channel.rank] % num_nodes)
+        offered_at = relabeller.find(offered[rank_of_row == channel.rank])
         degree_of_row = np.zeros(len(offered), np.int64)
         if self.needs_degree:
             degree_of_row = share_rows(torch.from_numpy(degree[offered_at]), channel, counts).numpy()
-        log_count = self.negatives.log_expected_count(degree_of_row[row_of_candidate], num_global_seeds)
+        log_count = self.negatives.log_expected_count(degree_of_row, num_global_seeds)
         return Candidates(
             torch.from_numpy(offered_at),
             tuple(counts),
-            torch.from_numpy(row_of_candidate),
-            torch.from_numpy(items),
+            torch.from_numpy(offered),
+            torch.from_numpy(num_drawn.astype(np.float32)),
             torch.from_numpy(log_count),
         )
 

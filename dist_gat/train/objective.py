@@ -31,24 +31,29 @@ def loss_terms(
     rows_NR: representations of the batch's seed nodes; embedding_SE: the rows that the lookup returned.
     """
     user_BR, item_BR = rows_NR[batch.user_at_B], rows_NR[batch.item_at_B]
-    scores, items, log_counts = [], [], []
+    scores, items, num_drawn, log_counts = [], [], [], []
     if negatives.num_shared or negatives.in_batch:
         candidates = batch.candidates
-        offered_MR = share_rows(rows_NR[candidates.offered_at_M], channel, candidates.offered_counts)
-        scores.append(decoder.cross_scores(user_BR, offered_MR[candidates.row_C]))
+        offered_CR = share_rows(rows_NR[candidates.offered_at_M], channel, candidates.offered_counts)
+        scores.append(decoder.cross_scores(user_BR, offered_CR))
         items.append(candidates.item_C[None])
+        num_drawn.append(candidates.num_drawn_C[None])
         log_counts.append(candidates.log_count_C[None])
     if negatives.num_per_seed:
         scores.append(decoder.per_user_scores(user_BR, rows_NR[batch.own_at_BK]))
         items.append(batch.own_BK)
+        num_drawn.append(torch.ones_like(batch.log_count_BK[:1]))
         log_counts.append(batch.log_count_BK)
     neg_BN, valid_BN = side_by_side(scores), side_by_side([item_BN != batch.item_B[:, None] for item_BN in items])
+    num_drawn_BN = side_by_side(num_drawn).to(neg_BN.dtype)
     pos_B = decoder.pair_scores(user_BR, item_BR)
     if loss.kind == "bpr":
-        loss_B = bpr_loss(pos_B, neg_BN, valid_BN)
+        loss_B = bpr_loss(pos_B, neg_BN, valid_BN * num_drawn_BN)
     else:
-        log_count_BN = side_by_side(log_counts).to(neg_BN.dtype) if loss.log_q else None
-        loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, log_count_BN)
+        log_weight_BN = num_drawn_BN.log()
+        if loss.log_q:
+            log_weight_BN = log_weight_BN - side_by_side(log_counts).to(neg_BN.dtype)
+        loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, log_weight_BN)
     terms: dict[str, Tensor] = {loss.kind: loss_B.sum() / batch.num_global_seeds}
     if loss.l2:
         seeds = torch.cat([batch.user_at_B, batch.item_at_B, batch.shared_at_N, batch.own_at_BK.flatten()])

@@ -32,7 +32,7 @@ def test_the_partition_estimate_is_unbiased():
     for draw in product(range(3), repeat=2):
         picked = list(draw)
         valid_BN = torch.ones(1, 2, dtype=torch.bool)
-        loss_B = sampled_softmax_loss(pos_1, scores_N[picked][None], valid_BN, (2 * q_N[picked]).log())
+        loss_B = sampled_softmax_loss(pos_1, scores_N[picked][None], valid_BN, -(2 * q_N[picked]).log())
         mean += q_N[picked].prod() * ((loss_B + pos_1).exp() - pos_1.exp())
     assert_close(mean, scores_N.exp().sum()[None])
 
@@ -60,19 +60,19 @@ def test_no_seeds_or_no_valid_negatives(loss, num_seeds, num_negatives):
     assert (neg_BN.grad == 0).all()
 
 
-@pytest.mark.parametrize("log_count", ["none", "one row", "a row a seed"])
+@pytest.mark.parametrize("log_weight", ["none", "one row", "a row a seed"])
 @pytest.mark.parametrize("num_negatives", [1, 5, GROUP_NUMBERS // 3, 2 * GROUP_NUMBERS])
-def test_softmax_and_its_gradient_are_those_of_tensor_operations(log_count: str, num_negatives: int) -> None:
+def test_softmax_and_its_gradient_are_those_of_tensor_operations(log_weight: str, num_negatives: int) -> None:
     """In groups of several rows with a remainder, of one row, and of all."""
     generator = torch.Generator().manual_seed(num_negatives)
     pos_B = torch.randn(7, dtype=torch.float64, generator=generator).requires_grad_()
     neg_BN = (5 * torch.randn(7, num_negatives, dtype=torch.float64, generator=generator)).requires_grad_()
     valid_BN = torch.rand(7, num_negatives, generator=generator) < 0.8
-    log_count_BN = torch.randn(1 if log_count == "one row" else 7, num_negatives, generator=generator).double()
-    corrected_BN = neg_BN if log_count == "none" else neg_BN - log_count_BN
+    log_weight_BN = torch.randn(1 if log_weight == "one row" else 7, num_negatives, generator=generator).double()
+    corrected_BN = neg_BN if log_weight == "none" else neg_BN + log_weight_BN
     all_BN = torch.cat([pos_B[:, None], corrected_BN.masked_fill(~valid_BN, -torch.inf)], dim=1)
     expected_B = all_BN.logsumexp(dim=1) - pos_B
-    loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, None if log_count == "none" else log_count_BN)
+    loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, None if log_weight == "none" else log_weight_BN)
     assert_close(loss_B, expected_B)
     weight_B = torch.randn(7, dtype=torch.float64, generator=generator)
     gradients = [torch.autograd.grad((x * weight_B).sum(), [pos_B, neg_BN]) for x in (expected_B, loss_B)]

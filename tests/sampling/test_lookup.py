@@ -123,4 +123,5 @@ def test_every_offered_row_is_another_item(synthetic: PreparedGraph, ranks: Rank
         candidates = result["batch"].candidates
         offered = result["batch"].nodes_S[candidates.offered_at_M]
         assert len(offered) == len(offered.unique()) < 45, "popular items are drawn more than once"
-        assert len(candidates.item_C) == 40 + 50
+        assert len(candidates.item_C) == len(candidates.item_C.unique()) == sum(candidates.offered_counts) < 40 + 50
+        assert candidates.num_drawn_C.sum() == 40 + 50

@@ -127,10 +127,15 @@ def sampled_by_rank(folder: Path, access: str) -> list[dict[str, Any]]:
                 "own": own,
                 "own_counts": dict(zip(seeds(batch), batch.log_count_BK.tolist(), strict=True)),
                 "candidates": candidates.item_C.tolist(),
-                "counts": candidates.log_count_C.tolist(),
+                "counts": dict(
+                    zip(
+                        candidates.item_C.tolist(),
+                        zip(candidates.num_drawn_C.tolist(), candidates.log_count_C.tolist(), strict=True),
+                        strict=True,
+                    )
+                ),
                 "offered": batch.nodes_S[candidates.offered_at_M].tolist(),
                 "offered_counts": candidates.offered_counts,
-                "rows": candidates.row_C,
                 "shared": batch.nodes_S[batch.shared_at_N].tolist(),
                 "messages": messages(batch),
                 "num_global_seeds": batch.num_global_seeds,
@@ -151,13 +156,13 @@ def test_ranks_share_the_step_of_one(synthetic: PreparedGraph, ranks: Ranks, wor
         # a rank samples the neighbourhoods of its own seeds; what it samples for a node is what one rank would
         assert {message for share in shares for message in share["messages"]} == whole["messages"]
         assert {pair: c for share in shares for pair, c in share["own_counts"].items()} == whole["own_counts"]
-        # every rank knows all candidates, and where among the offered rows each of them is
+        # every rank knows all candidates in the order of the offered rows, each item once
         assert tuple(len(share["offered"]) for share in shares) == shares[0]["offered_counts"]
-        offered = np.array([item for share in shares for item in share["offered"]])
+        offered = [item for share in shares for item in share["offered"]]
+        assert len(set(offered)) == len(offered)
         for share in shares:
-            assert (share["candidates"], share["counts"]) == (whole["candidates"], whole["counts"])
-            assert offered[share["rows"]].tolist() == whole["candidates"]
-            assert len(set(share["offered"])) == len(share["offered"])
+            assert share["candidates"] == offered
+            assert share["counts"] == whole["counts"]
 
 
 @pytest.mark.parametrize("prefetch", [True, False])

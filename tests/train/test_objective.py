@@ -24,7 +24,7 @@ def batch_of(users: list[int], items: list[int], shared: list[int], own: list[li
     item_B, shared_N = torch.tensor(items), torch.tensor(shared, dtype=torch.int64)
     own_BK = torch.tensor(own, dtype=torch.int64).reshape(len(items), -1)
     item_C = torch.cat([shared_N, item_B]) if in_batch else shared_N
-    offered_M, row_C = item_C.unique(return_inverse=True)
+    drawn_C, num_drawn_C = item_C.unique(return_counts=True)
     return Batch(
         epoch=0,
         step=0,
@@ -39,7 +39,7 @@ def batch_of(users: list[int], items: list[int], shared: list[int], own: list[li
         item_B=item_B,
         own_BK=own_BK,
         log_count_BK=count_of(own_BK).log(),
-        candidates=Candidates(offered_M, (len(offered_M),), row_C, item_C, count_of(item_C).log()),
+        candidates=Candidates(drawn_C, (len(drawn_C),), drawn_C, num_drawn_C, count_of(drawn_C).log()),
     )
 
 
