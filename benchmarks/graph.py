@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from dist_gat.config import DataConfig, PartsConfig, SplitConfig
+from dist_gat.config import DataConfig, FeatureConfig, PartsConfig, SplitConfig
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 
@@ -38,9 +38,13 @@ def _draw(rng: np.random.Generator, size: int, exponent: float, count: int) -> n
 
 @contextmanager
 def prepared_graph(
-    num_nodes: int, num_interactions: int, num_parts: int = 1, method: Literal["range", "hash"] = "range"
+    num_nodes: int,
+    num_interactions: int,
+    num_parts: int = 1,
+    method: Literal["range", "hash"] = "range",
+    columns: int = 0,
 ) -> Iterator[PreparedGraph]:
-    """The standard graph as `prepare` writes it, with every interaction in training.
+    """The standard graph as `prepare` writes it, with every interaction in training, and so many columns of features.
 
     `range` puts the most popular users and items into the first part, `hash` spreads them.
     """
@@ -53,8 +57,21 @@ def prepared_graph(
             interactions="interactions.parquet",
             split=SplitConfig(method="random", valid_ratio=0.0, test_ratio=0.0),
             prepared=str(folder / "prepared"),
+            user_features=_features(folder, table, "user_id", columns) if columns else None,
+            item_features=_features(folder, table, "item_id", columns) if columns else None,
         )
         prepare_dataset("benchmark", data, PartsConfig(num_parts=num_parts, method=method), seed=0)
         yield open_prepared(folder / "prepared")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _features(folder: Path, table: pl.DataFrame, id_column: str, columns: int) -> FeatureConfig:
+    """Standard normal numbers for every node of a type, as a file."""
+    ids = table[id_column].unique(maintain_order=True)
+    values = np.random.default_rng(0).standard_normal((len(ids), columns), dtype=np.float32)
+    names = [f"x{i}" for i in range(columns)]
+    pl.DataFrame({id_column: ids}).hstack(pl.DataFrame(values, schema=names)).write_parquet(
+        folder / f"{id_column}.parquet"
+    )
+    return FeatureConfig(path=f"{id_column}.parquet", id_column=id_column, columns=names)

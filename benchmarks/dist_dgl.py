@@ -1,0 +1,194 @@
+"""Two ranks that sample and fetch features from two parts, against DistDGL: `python -m benchmarks.dist_dgl`.
+
+A graph of 200 k nodes and 2 M interactions, cut into the same two parts for both sides, 64 input features of every
+node. Each rank draws 1,024 of its own nodes a batch, fan-out 10,10, and fetches the features of all sources, half of
+which lie on the other rank. Ours are two local workers that exchange everything over their process group, one thread
+each, with the loader's prefetch as in training. DistDGL is two servers and two trainers on this machine, one server
+a part, without shared memory, as between hosts; its `DistNodeDataLoader` samples in the trainer's process.
+
+The sides take turns, each run in processes of its own. A rate is the batches of both ranks over the time of the
+slower one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import harness
+from benchmarks.graph import prepared_graph
+from benchmarks.harness import OURS
+from benchmarks.step import NodeBlocks
+from dist_gat.config import Config
+from dist_gat.config_file import parse_config
+from dist_gat.dgl import DataLoader, dgl
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.launcher.launch import run_job
+from dist_gat.quiet import silent
+from dist_gat.sampling.sampler import gather_features
+from dist_gat.sampling.store import GraphStore, open_store
+
+FANOUTS, SEEDS, COLUMNS, RANKS = [10, 10], 1024, 64, 2
+WARM_UP, BATCHES = 5, 40
+BAR = 5.0
+PEER = "DistDGL 1.1.3"
+WAIT_S = 300
+
+
+class NodeBlocksWithFeatures(NodeBlocks):
+    def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Any:
+        nodes, blocks = super().sample(g, seeds)
+        return gather_features(g, nodes.numpy()), blocks
+
+
+def our_rate(config: Config, worker: Worker) -> dict[str, Any]:
+    """Batches a second of both ranks."""
+    prepared = open_prepared(config.data.prepared)
+    store = open_store(prepared, worker.sampling, "exchange", worker.num_threads, 0)
+    assert store.exchanges
+    starts = prepared.ranges.starts
+    own = own_nodes(int(starts[worker.rank]), int(starts[worker.rank + 1]))
+    loader = DataLoader(
+        store, own, NodeBlocksWithFeatures(store), batch_size=SEEDS, use_prefetch_thread=True, pin_prefetcher=False,
+        use_alternate_streams=False,
+    )  # fmt: skip
+    loader.cpu_affinity_enabled = True
+    seconds = torch.zeros(RANKS, dtype=torch.float64)
+    seconds[worker.rank] = time_batches(iter(loader), worker.control.barrier)
+    return {"rate": RANKS * BATCHES / float(worker.control.sum(seconds).max())}
+
+
+def own_nodes(first: int, last: int) -> torch.Tensor:
+    """Seed nodes for all batches, of the nodes [first, last)."""
+    picked = np.random.default_rng(first).permutation(np.arange(first, last))[: (WARM_UP + BATCHES) * SEEDS]
+    assert len(picked) == (WARM_UP + BATCHES) * SEEDS, "too few nodes for all batches: give more --nodes"
+    return torch.from_numpy(picked)
+
+
+def time_batches(batches: Any, meet: Callable[[], Any]) -> float:
+    for _ in range(WARM_UP):
+        next(batches)
+    meet()
+    started = time.perf_counter()
+    for _ in range(BATCHES):
+        next(batches)
+    return time.perf_counter() - started
+
+
+def write_dgl_parts(prepared: PreparedGraph, folder: Path) -> None:
+    """The same graph, features and parts as DistDGL reads them."""
+    degree = np.concatenate([np.diff(part.indptr) for part in prepared.parts])
+    dst = np.repeat(np.arange(prepared.ranges.num_nodes), degree)
+    src = np.concatenate([np.asarray(part.indices, dtype=np.int64) for part in prepared.parts])
+    graph = dgl.graph((src, dst), num_nodes=prepared.ranges.num_nodes)
+    graph.ndata["features"] = torch.cat([torch.from_numpy(rows) for part in prepared.parts for rows in own_rows(part)])
+    part_of_node = torch.from_numpy(prepared.ranges.part_of(np.arange(prepared.ranges.num_nodes)))
+    # the one way to give it parts of our own
+    dgl.distributed.partition.random_choice = lambda num_parts, num_nodes: part_of_node.numpy()
+    with silent():
+        dgl.distributed.partition_graph(graph, "graph", RANKS, str(folder), part_method="random")
+    (folder / "hosts.txt").write_text("".join(f"127.0.0.1 {free_port()}\n" for _ in range(RANKS)))
+
+
+def own_rows(part: Any) -> list[np.ndarray]:
+    """Features in the order of the part's node IDs."""
+    return [np.array(part.features[kind]) for kind in ("user", "item")]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def serve(server: int, folder: Path) -> None:
+    os.environ.update({"DGL_ROLE": "server", "DGL_DIST_MODE": "distributed"})
+    torch.set_num_threads(1)
+    with silent():
+        dgl.distributed.DistGraphServer(
+            server, str(folder / "hosts.txt"), 1, RANKS, str(folder / "graph.json"), disable_shared_mem=True
+        ).start()
+
+
+def fetch(rank: int, folder: Path, meeting: Any, results: Any) -> None:
+    os.environ.update({"DGL_DIST_MODE": "distributed", "DGL_NUM_SERVER": "1", "DGL_NUM_SAMPLER": "0"})
+    torch.set_num_threads(1)
+    dgl.utils.set_num_threads(1)
+    # it knows its part by the host's address, which both trainers share
+    dgl.distributed.rpc_client.get_local_machine_id = lambda _: rank
+    with silent():
+        dgl.distributed.initialize(str(folder / "hosts.txt"))
+        book = dgl.distributed.load_partition_book(str(folder / "graph.json"), rank)[0]
+        graph = dgl.distributed.DistGraph("graph", gpb=book)
+        ids = book.partid2nids(rank)
+        loader = dgl.dataloading.DistNodeDataLoader(
+            graph, ids[own_nodes(0, len(ids))], dgl.dataloading.NeighborSampler(FANOUTS), batch_size=SEEDS
+        )
+        batches = (graph.ndata["features"][nodes] for nodes, _, _ in loader)
+        results.put(time_batches(batches, meeting.wait))
+        meeting.wait()
+        dgl.distributed.exit_client()
+
+
+def dgl_rate(folder: Path) -> float:
+    context = get_context("spawn")
+    meeting, results = context.Barrier(RANKS), context.Queue()
+    servers = [context.Process(target=serve, args=(server, folder), daemon=True) for server in range(RANKS)]
+    trainers = [
+        context.Process(target=fetch, args=(rank, folder, meeting, results), daemon=True) for rank in range(RANKS)
+    ]
+    try:
+        for process in (*servers, *trainers):
+            process.start()
+        return RANKS * BATCHES / max(results.get(timeout=WAIT_S) for _ in range(RANKS))
+    finally:
+        for process in (*trainers, *servers):
+            process.join(10)
+            process.kill()
+
+
+def recipe(prepared: PreparedGraph, run: str) -> Config:
+    return parse_config(
+        {
+            "name": "fetching",
+            "run": run,
+            "data": {"interactions": "none", "prepared": str(prepared.folder)},
+            "parts": {"num_parts": RANKS},
+            "launch": {"launcher": "local", "num_workers": RANKS, "threads_per_worker": 1},
+        }
+    )
+
+
+def main() -> None:
+    parser = harness.new_parser(__doc__, repeats=5, on_graph=False)
+    parser.add_argument("--nodes", type=int, default=200_000)
+    parser.add_argument("--interactions", type=int, default=2_000_000)
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder,
+        prepared_graph(arguments.nodes, arguments.interactions, RANKS, "hash", COLUMNS) as prepared,
+    ):
+        write_dgl_parts(prepared, Path(folder))
+        config = recipe(prepared, folder)
+        seconds: dict[str, list[float]] = {OURS: [], PEER: []}
+        for _ in range(arguments.repeats):
+            seconds[OURS].append(1 / float(run_job(our_rate, config, quiet=True)["rate"]))
+            seconds[PEER].append(1 / dgl_rate(Path(folder)))
+        print(json.dumps({name: f"{1 / statistics.median(values):.1f} batches/s" for name, values in seconds.items()}))
+    harness.report(harness.compare("sampling and features, 2 ranks", seconds, BAR, None), arguments.json)
+
+
+if __name__ == "__main__":
+    main()
