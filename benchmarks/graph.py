@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -36,8 +37,10 @@ def _draw(rng: np.random.Generator, size: int, exponent: float, count: int) -> n
 
 
 @contextmanager
-def prepared_graph(num_nodes: int, num_interactions: int, num_parts: int = 1) -> Iterator[PreparedGraph]:
-    """The standard graph as `prepare` writes it, by `range`, with every interaction in training."""
+def prepared_graph(
+    num_nodes: int, num_interactions: int, num_parts: int = 1, method: Literal["range", "hash"] = "range"
+) -> Iterator[PreparedGraph]:
+    """The standard graph as `prepare` writes it, every interaction in training."""
     folder = Path(tempfile.mkdtemp(prefix="dist-gat-benchmark-"))
     try:
         table = power_law_pairs(num_nodes // 2, num_nodes // 2, num_interactions)
@@ -48,7 +51,7 @@ def prepared_graph(num_nodes: int, num_interactions: int, num_parts: int = 1) ->
             split=SplitConfig(method="random", valid_ratio=0.0, test_ratio=0.0),
             prepared=str(folder / "prepared"),
         )
-        prepare_dataset("benchmark", data, PartsConfig(num_parts=num_parts, method="range"), seed=0)
+        prepare_dataset("benchmark", data, PartsConfig(num_parts=num_parts, method=method), seed=0)
         yield open_prepared(folder / "prepared")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.plan import plan
 from dist_gat.cli.slices import slice_tables
 from dist_gat.config import RANKING_METRICS, load_config
 from dist_gat.errors import DistGatError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets and a synthetic one.")
 app.add_typer(data_app, name="data")
+app.command(epilog="Example: dist-gat plan configs/ml-100k.yaml --nodes 2625 --edges 80000 --workers 2")(plan)
 
 ConfigPath = Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
