@@ -106,9 +106,14 @@ def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
     gc.collect()
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
+    before = resident_bytes()
     step()
     return _status("VmHWM") - before
+
+
+def resident_bytes() -> int:
+    """What this process holds now."""
+    return _status("VmRSS")
 
 
 def _status(key: str) -> int:

@@ -58,6 +58,9 @@ from dist_gat.launcher.trial import (
 from dist_gat.pages.explanation_page import explanation_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
+from dist_gat.plan.constants import DEFAULT, read_constants
+from dist_gat.plan.plan import make_plan
+from dist_gat.plan.workload import GraphShape
 from dist_gat.space import read_space
 from dist_gat.storage import refuse_links_out, write_text
 from dist_gat.train.archive import open_archive
@@ -76,6 +79,7 @@ __all__ = [
     "fit",
     "fetch",
     "load_config",
+    "plan",
     "prepare",
     "recommend",
     "report",
@@ -331,3 +335,19 @@ def report(
     path = locate_run(run, overrides)[1] / "report.html" if html is None else Path(html)
     save_page(path, page)
     return path
+
+
+def plan(
+    config: Config, nodes: int, edges: int, workers: int, bandwidth_gbps: float | None = None,
+    hosts: int | None = None, cores: int | None = None, constants: str | Path | None = None, **shape: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What training would need on a graph of so many nodes and training interactions: nothing is read or started.
+
+    bandwidth_gbps: gigabytes a second that each worker can send. constants: a file of `benchmarks.cost`; by default
+    those of the kind of device, with their `origin` in the result. shape: fields of `GraphShape`. Returns what
+    `Plan.summary` does, in bytes and seconds. Raises `ConfigError`.
+    """
+    file = Path(constants) if constants is not None else DEFAULT[config.launch.use_gpu]
+    bandwidth = None if bandwidth_gbps is None else 1e9 * bandwidth_gbps
+    graph = GraphShape(nodes, edges, **shape)
+    return make_plan(config, graph, workers, read_constants(file), hosts, cores, bandwidth).summary()

@@ -20,7 +20,7 @@ FLOORS = (
     ("data", "graph"),
     ("exchange",),
     ("sampling", "nn"),
-    ("train", "evaluate"),
+    ("train", "evaluate", "plan"),
     ("launcher", "pages", "api", "cli"),
 )
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dist_gat.cli.fit import fit
 from dist_gat.cli.output import STOPPED, make_table, open_output
+from dist_gat.cli.plan import plan
 from dist_gat.cli.slices import slice_tables
 from dist_gat.cli.tune import tune
 from dist_gat.config import RANKING_METRICS
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets and a synthetic one.")
 app.add_typer(data_app, name="data")
+app.command(epilog="Example: dist-gat plan configs/ml-100k.yaml --nodes 2625 --edges 80000 --workers 2")(plan)
 
 ConfigPath = Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]

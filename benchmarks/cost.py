@@ -1,0 +1,180 @@
+"""Fit the constants of `dist-gat plan` on this machine: `python -m benchmarks.cost --write FILE`.
+
+Each piece of a training step by itself, on one thread, in seconds of the processor, so that other work on the machine
+counts little; the exchange between two local workers, which is waiting as much as work, by the clock. Best of some.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import harness
+from benchmarks.__main__ import host_kind
+from benchmarks.graph import prepared_graph
+from benchmarks.scaling import recipe
+from dist_gat.config import Config
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.launcher.host import cores
+from dist_gat.launcher.launch import run_job
+from dist_gat.launcher.local import run_processes
+from dist_gat.nn.decoder import Decoder
+from dist_gat.nn.loss import sampled_softmax_loss
+from dist_gat.plan.constants import Constants
+from dist_gat.plan.step_time import layer_flops
+from dist_gat.plan.workload import Workload
+from dist_gat.recipe import dump_yaml
+from dist_gat.sampling.loader import StepRange
+from dist_gat.train.optimizer import gradient_squares
+from dist_gat.train.trainer import Trainer
+
+SMALL, SCORES = 256, (2048, 1024)
+EXCHANGED_ROWS = 100_000
+
+
+def best(step: Callable[[], object], clock: Callable[[], float], repeats: int) -> float:
+    """The least seconds of some calls, after one that is not counted."""
+    found = []
+    for _ in range(repeats + 1):
+        started = clock()
+        step()
+        found.append(clock() - started)
+    return min(found[1:])
+
+
+def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
+    """The constants of one rank alone, on one thread."""
+    held = harness.resident_bytes()
+    trainer = Trainer(config, worker)
+    clock = time.thread_time
+    steps = iter(range(10**6))
+
+    def sample() -> Any:
+        return trainer.sampler.sample(trainer.store, torch.tensor([0, next(steps)]))
+
+    batch = sample()
+    large_s, large_edges = best(sample, clock, repeats), batch.num_edges
+    trainer.sampler.batch_size = SMALL
+    small_s, small_edges = best(sample, clock, repeats), sample().num_edges
+    per_edge = (large_s - small_s) / (large_edges - small_edges)
+
+    table, layer = trainer.model.table, trainer.model.encoder.layers[0]
+    num_bytes = len(batch.nodes_S) * table.weight.shape[1] * table.weight.element_size()
+    gradient = torch.randn(len(batch.nodes_S), table.weight.shape[1])
+
+    def lookup() -> None:
+        table.weight.grad = None
+        table(batch.nodes_S).backward(gradient)
+
+    lookup_s = best(lookup, clock, repeats)
+
+    def update() -> None:
+        lookup()
+        gradient_squares(trainer.model)
+        trainer.optimizers.rows.step()
+
+    adam_s = best(update, clock, repeats) - lookup_s
+    rows_SE = torch.randn_like(gradient).requires_grad_()
+    block = batch.blocks[0]
+    attend_s = best(lambda: layer(rows_SE, block).rows_DO.sum().backward(), clock, repeats)
+    one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())])
+    attend_flops, product_flops = layer_flops(config, one)
+    product_s = 1 / product_rate(clock, repeats)
+
+    user_BR, item_NR = (torch.randn(n, table.weight.shape[1], requires_grad=True) for n in SCORES)
+    decoder, valid_BN, ids = (
+        Decoder(config.model.decoder),
+        torch.ones(SCORES, dtype=torch.bool),
+        torch.arange(SCORES[1]),
+    )
+
+    def score() -> None:
+        neg_BN = torch.cat([decoder.cross_scores(user_BR, item_NR)], 1)
+        other_BN = torch.cat([ids.expand(SCORES[0], -1)], 1) != ids[0]
+        counts_BN = torch.cat([torch.zeros(SCORES[1]).expand(SCORES[0], -1)], 1)
+        sampled_softmax_loss(neg_BN[:, 0], neg_BN, valid_BN & other_BN, counts_BN).sum().backward()
+
+    score_s = best(score, clock, repeats) - 6 * SCORES[0] * SCORES[1] * table.weight.shape[1] * product_s
+    # the sampler draws small batches now: a whole step less what its rows and scores take
+    batches = trainer.batches(StepRange(0, 0, repeats + 1))
+    whole_s = best(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
+    trainer.log.close()
+    scores_s = SMALL * config.negatives.num_shared / (SCORES[0] * SCORES[1]) * score_s
+    rows_s = small_edges / large_edges * (lookup_s + adam_s + attend_s)
+    return {
+        "process_bytes": held,
+        "sample_s": max(small_s - per_edge * small_edges, 1e-6),
+        "sample_s_per_edge": per_edge,
+        "lookup_s_per_byte": lookup_s / num_bytes,
+        "attend_s_per_flop": (attend_s - product_flops * product_s) / attend_flops,
+        "product_s_per_flop": product_s,
+        "score_s_per_entry": score_s / (SCORES[0] * SCORES[1]),
+        "adam_s_per_byte": adam_s / num_bytes,
+        "step_s": max(whole_s - rows_s - scores_s, 1e-3),
+    }
+
+
+def product_rate(clock: Callable[[], float], repeats: int, size: int = 512) -> float:
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / best(lambda: left @ right, clock, repeats)
+
+
+def exchanges(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
+    """Latency, and lookups of rows that are all the rank's own or all the other's, forward and backward."""
+    trainer = Trainer(config, worker)
+    table, trainer_log = trainer.model.table, trainer.log
+    first = [int(start) for start in table.node_starts]
+    seconds = {}
+    for name, owner in (("own", worker.rank), ("other", 1 - worker.rank)):
+        count = min(EXCHANGED_ROWS, *(last - start for start, last in zip(first, first[1:], strict=False)))
+        nodes = torch.arange(first[owner], first[owner] + count)
+
+        def lookup(nodes: torch.Tensor = nodes) -> None:
+            table.weight.grad = None
+            table(nodes).sum().backward()
+
+        seconds[name] = best(lookup, time.perf_counter, repeats)
+    latency = best(lambda: worker.rows.all_to_all_counts(torch.ones(2, dtype=torch.int64)), time.perf_counter, 50)
+    trainer_log.close()
+    row_bytes = count * table.weight.shape[1] * table.weight.element_size()
+    return {
+        "own_s_per_byte": seconds["own"] / (2 * row_bytes),
+        "exchange_s_per_byte": max(seconds["other"] - seconds["own"], 0) / (2 * row_bytes + 8 * count) or 1e-10,
+        "collective_s": latency,
+    }
+
+
+def fit(prepared: PreparedGraph, run: str, repeats: int) -> Constants:
+    one = recipe(prepared, run, 1)
+    found: dict[str, Any] = run_processes(partial(pieces, repeats), one)
+    exchanged = run_job(partial(exchanges, repeats), recipe(prepared, run, 2), quiet=True)
+    route = max(exchanged.pop("own_s_per_byte") - found["lookup_s_per_byte"] / 2, 1e-11)
+    return Constants(
+        origin=f"{host_kind()}, measured", device="cpu", cores_per_host=cores(), workers_per_host=None,
+        **found, **exchanged, route_s_per_byte=route, upload_s_per_byte=0.0,
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = harness.new_parser(__doc__, repeats=9)
+    parser.add_argument("--write", type=Path, help="the constants file to write")
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
+        prepared_graph(arguments.nodes, arguments.interactions, 4, "hash") as prepared,
+    ):
+        text = dump_yaml(fit(prepared, run, arguments.repeats).model_dump())
+    print(text)
+    if arguments.write:
+        arguments.write.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

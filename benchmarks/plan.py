@@ -1,0 +1,108 @@
+"""Predictions of `dist-gat plan` against runs of local workers: `python -m benchmarks.plan [--constants FILE]`.
+
+1, 2 and 4 ranks of one thread each, parts read in place and through the exchange, on the standard graph in hashed
+parts. Without a constants file they are fitted first, so that fit and runs meet the same machine. Seconds are the
+median of the steps, memory is that of the largest rank, and bytes are those that all ranks sent.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import harness
+from benchmarks.cost import fit
+from benchmarks.graph import prepared_graph
+from benchmarks.scaling import recipe
+from dist_gat.config import Config
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.launcher.launch import run_job
+from dist_gat.launcher.local import run_processes
+from dist_gat.memory import peak_memory, reset_peak_memory
+from dist_gat.plan.constants import Constants, read_constants
+from dist_gat.plan.plan import make_plan
+from dist_gat.plan.workload import GraphShape
+from dist_gat.sampling.loader import StepRange
+from dist_gat.train.trainer import Trainer
+
+WARM_UP, STEPS = 4, 20
+RUNS = [(workers, access) for workers in (1, 2, 4) for access in ("auto", "exchange")]
+
+
+def measure(config: Config, worker: Worker) -> dict[str, Any]:
+    """Of a step: seconds, processor seconds of all ranks, bytes sent by all ranks; the largest rank's peak memory,
+    with a checkpoint at the end of the steps."""
+    reset_peak_memory()
+    trainer = Trainer(config, worker)
+    seconds = []
+    for number, batch in enumerate(trainer.batches(StepRange(0, 0, WARM_UP + STEPS))):
+        if number == WARM_UP:
+            worker.control.barrier()
+            sent, busy, ended = sent_bytes(worker), time.process_time(), time.perf_counter()
+        trainer.train_step(batch, at_end=False)
+        if number >= WARM_UP:
+            seconds.append(time.perf_counter() - ended)
+            ended = time.perf_counter()
+    totals = torch.tensor([time.process_time() - busy, float(sent_bytes(worker) - sent)], dtype=torch.float64)
+    busy_s, num_bytes = (worker.control.sum(totals) / STEPS).tolist()
+    trainer.save()
+    trainer.writer.wait()
+    trainer.log.close()
+    peaks = torch.zeros(worker.world_size, dtype=torch.float64)
+    peaks[worker.rank] = peak_memory()
+    peak = float(worker.control.sum(peaks).max())
+    return {"seconds": statistics.median(seconds), "busy": busy_s, "sent": num_bytes, "memory": peak}
+
+
+def sent_bytes(worker: Worker) -> int:
+    return worker.rows.traffic.sent_bytes + worker.sampling.traffic.sent_bytes
+
+
+def predicted(config: Config, prepared: PreparedGraph, constants: Constants) -> dict[str, float]:
+    graph = GraphShape(prepared.ranges.num_nodes, prepared.num_edges("train"))
+    workers = config.launch.num_workers
+    plan = make_plan(config, graph, workers, constants)
+    return {
+        "seconds": plan.time.step,
+        "busy": plan.time.cores * plan.cores_per_host,
+        "sent": workers * plan.traffic.counted,
+        "memory": plan.memory.summary()["total"],
+    }
+
+
+def check(prepared: PreparedGraph, constants: Constants | None, run: str, repeats: int) -> None:
+    constants = fit(prepared, run, repeats=7) if constants is None else constants
+    print(f"{'ranks':>5} {'parts':10} {'what':8} {'predicted':>12} {'measured':>12} {'ratio':>6}")
+    for workers, access in RUNS:
+        config = recipe(prepared, run, workers)
+        config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"access": access})})
+        runs = []
+        for _ in range(repeats):
+            start = run_processes if workers == 1 else run_job
+            runs.append(start(measure, config.model_copy(update={"run": tempfile.mkdtemp(dir=run)})))
+        for what, expected in predicted(config, prepared, constants).items():
+            found = min(one[what] for one in runs)
+            ratio = f"{expected / found:6.2f}" if found else "     -"
+            print(f"{workers:5} {access:10} {what:8} {expected:12.4g} {found:12.4g} {ratio}", flush=True)
+
+
+def main() -> None:
+    parser = harness.new_parser(__doc__, repeats=3)
+    parser.add_argument("--constants", type=Path, help="default: fitted on this machine first")
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
+        prepared_graph(arguments.nodes, arguments.interactions, 4, "hash") as prepared,
+    ):
+        constants = read_constants(arguments.constants) if arguments.constants else None
+        check(prepared, constants, run, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Bytes that a rank sends to others in one step, as the channels count them, and in how many collectives.
+
+The formulas follow the calls of `exchange`: a lookup sends 8 bytes of ID for each distinct row that another rank
+owns, and each such row travels twice, as it is and as its gradient. A question of the store is an ID.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from dist_gat.config import Config
+from dist_gat.nn.recommender import loss_needs_degree, messages_need_degree
+from dist_gat.plan.workload import Workload
+
+ID_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes sent by one rank in one step. ids, rows, gradients: of the embedding lookup. negatives: shared rows, their
+    IDs and gradients. sampling: questions to the owners of graph parts, and answers. dense: the all-reduce of the
+    layers' weights, which the channels do not count. rounds_*: collectives of the model and of the sampler."""
+
+    ids: float
+    rows: float
+    gradients: float
+    negatives: float
+    sampling: float
+    dense: float
+    rounds_model: int
+    rounds_sampling: int
+
+    @property
+    def model(self) -> float:
+        return self.ids + self.rows + self.gradients + self.negatives
+
+    @property
+    def counted(self) -> float:
+        """What `speed/exchanged_bytes_per_step` in TensorBoard adds up over the ranks."""
+        return self.model + self.sampling
+
+    def summary(self) -> dict[str, float]:
+        return {**asdict(self), "total": self.counted}
+
+
+def expected_traffic(
+    config: Config, workload: Workload, num_workers: int, num_hosts: int, dense_bytes: float
+) -> Traffic:
+    if num_workers == 1:
+        return Traffic(0, 0, 0, 0, 0, 0, 0, 0)
+    width, rows = value_bytes(config), workload.foreign[-1]
+    row_bytes = rows * config.model.embedding_size * width
+    offered = workload.candidates * (num_workers - 1) / num_workers
+    asks = exchanges_parts(config, num_hosts)
+    return Traffic(
+        ids=rows * ID_BYTES,
+        rows=row_bytes,
+        gradients=row_bytes,
+        negatives=offered * (2 * representation_size(config) * width + ID_BYTES * needs_degree(config)),
+        sampling=_sampling_bytes(config, workload, num_workers, num_hosts) if asks else 0.0,
+        dense=2 * (num_workers - 1) / num_workers * dense_bytes,
+        # rows and their gradients of the lookup and of the negatives, the vote, the all-reduce of the weights
+        rounds_model=2 + 2 * bool(workload.candidates) + 1 + bool(dense_bytes),
+        # of the lookup, and where parts are asked for: the seed edges, the negatives, every hop and the degrees
+        rounds_sampling=2 + needs_degree(config) + asks * 2 * (1 + len(config.sampling.fanouts) + needs_degree(config)),
+    )
+
+
+def _sampling_bytes(config: Config, workload: Workload, num_workers: int, num_hosts: int) -> float:
+    """Questions and answers about parts that are read through the exchange and that another rank owns."""
+    away = (1 - 1 / num_workers) if config.sampling.access == "exchange" else (1 - 1 / num_hosts)
+    # of what other ranks own, the share that is not read in place
+    asked = away / (1 - 1 / num_workers)
+    batch, negatives = workload.seeds * num_workers, config.negatives
+    # told to every other rank, which knows that it will be: the step's seed edges and shared negatives
+    total = away * ID_BYTES * (2 * batch + negatives.num_shared)
+    total += away * 2 * ID_BYTES * workload.seeds * negatives.num_per_seed
+    for fan_out, rows in zip(config.sampling.fanouts, workload.foreign, strict=False):
+        total += asked * rows * ID_BYTES * (1 + fan_out)
+    if needs_degree(config):
+        total += asked * workload.foreign[-1] * 2 * ID_BYTES
+    return total
+
+
+def exchanges_parts(config: Config, num_hosts: int) -> bool:
+    """Whether the sampler asks owners at all: forced to, or because not all parts are on the rank's host."""
+    return config.sampling.access == "exchange" or num_hosts > 1
+
+
+def value_bytes(config: Config) -> int:
+    """Of a number in the embedding table."""
+    return 8 if config.train.precision == "float64" else 4
+
+
+def representation_size(config: Config) -> int:
+    """Numbers of a node's representation, as `Encoder` makes it."""
+    depths = len(config.sampling.fanouts) + 1 if config.model.combination == "concat" else 1
+    return depths * config.model.embedding_size
+
+
+def needs_degree(config: Config) -> bool:
+    return messages_need_degree(config.model) or loss_needs_degree(config.loss, config.negatives)

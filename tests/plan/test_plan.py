@@ -1,0 +1,138 @@
+"""Plans against real ranks: tables to the byte, traffic by the channels' own count; monotony; what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import Ranks
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_cases import graph_of, recipe
+
+from dist_gat import api
+from dist_gat.config import Config
+from dist_gat.errors import ConfigError
+from dist_gat.exchange.worker import join_workers
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.plan.constants import DEFAULT, Constants, read_constants
+from dist_gat.plan.memory import graph_bytes
+from dist_gat.plan.plan import Plan, make_plan
+from dist_gat.plan.workload import GraphShape
+from dist_gat.recipe import dump_yaml
+from dist_gat.sampling.loader import StepRange
+from dist_gat.train.trainer import Trainer
+
+CPU = read_constants(DEFAULT[False])
+
+
+def steps(config: Config, run: str, num_steps: int) -> dict[str, int]:
+    """Run some steps; bytes of this rank's tables, and those that it sent in a step."""
+    worker = join_workers(torch.device("cpu"), 1, 60)
+    trainer = Trainer(config.model_copy(update={"run": run}), worker)
+    before = sum(channel.traffic.sent_bytes for channel in (worker.rows, worker.sampling))
+    for batch in trainer.batches(StepRange(0, 0, num_steps)):
+        trainer.train_step(batch, at_end=False)
+    sent = sum(channel.traffic.sent_bytes for channel in (worker.rows, worker.sampling)) - before
+    moments = trainer.optimizers.row_moments(trainer.model).values()
+    trainer.log.close()
+    weight = trainer.model.table.weight
+    dense = sum(parameter.numel() * parameter.element_size() for parameter in trainer.model.dense.parameters())
+    return {
+        "nodes": len(weight), "embedding": weight.nbytes, "moments": sum(x.nbytes for x in moments),
+        "dense": dense, "sent": sent // num_steps,
+    }  # fmt: skip
+
+
+def plan(config: Config, graph: GraphShape, workers: int, **options: Any) -> Plan:
+    return make_plan(config, graph, workers, CPU, **options)
+
+
+@pytest.mark.parametrize("scoring", ["dot", "additive", "degree"])
+def test_tables_and_weights_are_those_of_a_run_to_the_byte(
+    skewed: PreparedGraph, ranks: Ranks, tmp_path: Path, scoring: str
+) -> None:
+    config = recipe(skewed, scoring=scoring, num_heads=2)
+    (held,) = ranks.run(1, steps, config, str(tmp_path), 1)
+    memory = plan(config, graph_of(skewed), 1).memory
+    assert (memory.embedding, memory.moments) == (held["embedding"], held["moments"])
+    assert memory.model == 4 * held["dense"]
+    files = ("indptr", "indices", "train", "popularity")
+    arrays = [np.load(part.folder / f"{name}.npy") for part in skewed.parts for name in files]
+    # each part has one row start more than nodes
+    assert graph_bytes(graph_of(skewed)) == sum(array.nbytes for array in arrays) - 8 * len(skewed.parts)
+
+
+@pytest.mark.parametrize(("access", "workers"), [("auto", 2), ("exchange", 2), ("exchange", 4)])
+@pytest.mark.parametrize("scoring", ["dot", "degree"])
+def test_bytes_exchanged_are_those_that_the_channels_count(
+    skewed: PreparedGraph, ranks: Ranks, tmp_path: Path, access: str, workers: int, scoring: str
+) -> None:
+    config = recipe(skewed, access=access, scoring=scoring)
+    held = ranks.run(workers, steps, config, str(tmp_path), 4)
+    expected = workers * plan(config, graph_of(skewed), workers).traffic.counted
+    assert expected == pytest.approx(sum(rank["sent"] for rank in held), rel=0.1)
+    assert sum(rank["nodes"] for rank in held) == skewed.ranges.num_nodes
+
+
+@given(st.integers(1, 63), st.integers(10, 10**8), st.sampled_from(["auto", "exchange"]))
+def test_more_workers_never_hold_more_each(workers: int, nodes: int, access: str) -> None:
+    config, graph = recipe(num_parts=64, access=access), GraphShape(nodes, max(1, min(20 * nodes, nodes * nodes // 5)))
+    few, many = (plan(config, graph, count).memory for count in (workers, workers + 1))
+    for name in ("embedding", "moments", "model", "graph", "batch", "process"):
+        assert getattr(many, name) <= getattr(few, name), name
+
+
+@given(st.integers(1, 64), st.floats(0.01, 100), st.floats(0.01, 100))
+def test_a_slower_network_never_makes_a_step_faster(workers: int, one: float, other: float) -> None:
+    slow, fast = sorted([one, other])
+    config, graph = recipe(num_parts=64), GraphShape(10**6, 10**7)
+    steps = [plan(config, graph, workers, bandwidth=1e9 * gigabytes).time.step for gigabytes in (slow, fast)]
+    assert steps[0] >= steps[1]
+
+
+def test_more_cores_never_make_a_step_slower_and_few_hold_it_back() -> None:
+    config, graph = recipe(batch_size=4096), GraphShape(10**6, 10**7)
+    step = [plan(config, graph, 4, cores=cores).time.step for cores in (1, 2, 4, 8, 64)]
+    assert step == sorted(step, reverse=True)
+    assert step[0] == pytest.approx(2 * step[1])
+
+
+def test_one_worker_exchanges_nothing_and_is_its_own_measure() -> None:
+    found = plan(recipe(access="exchange"), GraphShape(1000, 5000), 1)
+    assert found.efficiency == 1
+    assert found.traffic.counted == found.traffic.dense == found.remote_share == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "options", "word"),
+    [
+        (0, {}, "workers=0"),
+        (5, {}, "parts.num_parts=5"),
+        (2, {"num_hosts": 3}, "hosts=3"),
+        (2, {"cores": 0}, "cores=0"),
+        (2, {"bandwidth": 0.0}, "bandwidth"),
+        (2, {"bandwidth": float("nan")}, "bandwidth"),
+    ],
+)
+def test_impossible_machines_are_refused(workers: int, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        plan(recipe(), GraphShape(1000, 5000), workers, **options)
+
+
+@pytest.mark.parametrize("name", ["sample_s_per_edge", "step_s", "device"])
+def test_constants_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "constants.yaml"
+    file.write_text(dump_yaml({**CPU.model_dump(), name: -1.0}))
+    with pytest.raises(ConfigError, match=f"(?s)constants.yaml.*{name}.*benchmarks.cost"):
+        read_constants(file)
+
+
+def test_shipped_constants_say_whether_they_were_measured() -> None:
+    found: dict[bool, Constants] = {gpu: read_constants(file) for gpu, file in DEFAULT.items()}
+    assert all("assumed, not measured" in constants.origin for constants in found.values())
+    config = recipe().model_copy(update={"launch": recipe().launch.model_copy(update={"use_gpu": True})})
+    assert api.plan(config, 1000, 5000, 2)["constants"] == found[True].origin
