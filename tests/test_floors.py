@@ -15,7 +15,19 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 FLOORS = (
-    ("errors", "recipe", "config", "config_file", "final_recipe", "space", "random", "quiet", "memory", "dgl"),
+    (
+        "errors",
+        "recipe",
+        "config",
+        "config_file",
+        "final_recipe",
+        "space",
+        "random",
+        "quiet",
+        "memory",
+        "dgl",
+        "prefetch",
+    ),
     ("storage",),
     ("data", "graph"),
     ("exchange",),

@@ -21,14 +21,14 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dist_gat.nn.prefetch import prefetch
 from dist_gat.nn.scoring import MAX_EXPONENT, MIN_SCORE_SUM
 from dist_gat.nn.threads import in_threads
 from dist_gat.nn.weighting import Rule, Weighting
+from dist_gat.prefetch import prefetch_row
 from dist_gat.sampling.block import Block
 
 DESTINATIONS_PER_TASK = 512
-DESTINATIONS_AHEAD, BYTES_PER_LINE = 1, 64  # of a prefetch
+DESTINATIONS_AHEAD = 1  # whose rows are prefetched
 RANGES_PER_THREAD, SOURCES_PER_TASK = 2, 4096
 GIVEN, EXP, LINEAR = Rule.GIVEN.value, Rule.EXP.value, Rule.LINEAR.value
 # Sums may be reordered into vector lanes; NaN and infinity keep their meaning. Without inlining, every step
@@ -271,8 +271,7 @@ def _prefetch_rows(rows, neighbors, count, u, first_row):  # type: ignore[no-unt
         for f in range(count[u]):
             row = neighbors[u, f] - first_row
             if 0 <= row < rows.shape[0]:
-                for i in range(0, rows.shape[1], BYTES_PER_LINE // rows.itemsize):
-                    prefetch(rows, row, i)
+                prefetch_row(rows, row)
 
 
 @njit(**STEP)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from dist_gat.prefetch import prefetch
 from dist_gat.random import fold, to_unit
 
 ROWS_PER_TASK = 4096
 GROUP = 128
+NODES_AHEAD = 8  # whose slots are prefetched
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,7 @@ class Relabeller:
     def __init__(self, capacity: int) -> None:
         """`capacity` bounds the distinct nodes of the whole batch."""
         slots = 1 << max(4, int(2 * capacity).bit_length())
-        self._keys = np.full(slots, -1, dtype=np.int64)
-        self._values = np.empty(slots, dtype=np.int64)
+        self._table = np.full((slots, 2), -1, dtype=np.int64)  # node and number side by side, in one cache line
         self._nodes = np.empty(capacity, dtype=np.int64)
         self._count = 0
 
@@ -164,46 +165,51 @@ class Relabeller:
     def add(self, nodes: np.ndarray) -> np.ndarray:
         """The number of each node, of the shape of `nodes`; new nodes get the next ones, -1 gets 0."""
         numbers = np.empty(nodes.shape, dtype=np.int64)
-        self._count = _number(nodes.ravel(), self._keys, self._values, self._nodes, self._count, numbers.ravel())
+        self._count = _number(nodes.ravel(), self._table, self._nodes, self._count, numbers.ravel())
         return numbers
 
     def find(self, nodes: np.ndarray) -> np.ndarray:
         """int64 [n]: the number of each node, -1 where it has none."""
-        return _find(nodes, self._keys, self._values)
+        return _find(nodes, self._table)
 
 
 @njit(nogil=True, cache=True)
-def _find(nodes, keys, values):  # type: ignore[no-untyped-def]
-    mask = np.uint64(keys.shape[0] - 1)
+def _find(nodes, table):  # type: ignore[no-untyped-def]
     out = np.empty(nodes.shape[0], dtype=np.int64)
     for i in range(nodes.shape[0]):
-        slot = _slot(nodes[i], keys, mask)
-        out[i] = values[slot] if keys[slot] == nodes[i] else -1
+        # an empty slot has the number -1
+        out[i] = table[_slot(nodes[i], table), 1]
     return out
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _slot(node, keys, mask):  # type: ignore[no-untyped-def]
+def _home(node, table):  # type: ignore[no-untyped-def]
+    """The slot at which the search for a node begins."""
+    return (np.uint64(node) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & np.uint64(table.shape[0] - 1)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _slot(node, table):  # type: ignore[no-untyped-def]
     """The slot that has the node, or the empty one where it belongs."""
-    slot = (np.uint64(node) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & mask
-    while keys[slot] != node and keys[slot] != -1:
-        slot = (slot + np.uint64(1)) & mask
+    slot = _home(node, table)
+    while table[slot, 0] != node and table[slot, 0] != -1:
+        slot = (slot + np.uint64(1)) & np.uint64(table.shape[0] - 1)
     return slot
 
 
 @njit(nogil=True, cache=True)
-def _number(nodes, keys, values, order, count, out):  # type: ignore[no-untyped-def]
-    mask = np.uint64(keys.shape[0] - 1)
+def _number(nodes, table, order, count, out):  # type: ignore[no-untyped-def]
     for i in range(nodes.shape[0]):
+        if i + NODES_AHEAD < nodes.shape[0]:
+            prefetch(table, np.int64(_home(nodes[i + NODES_AHEAD], table)), 0)
         node = nodes[i]
         if node < 0:
             out[i] = 0
             continue
-        slot = _slot(node, keys, mask)
-        if keys[slot] == -1:
-            keys[slot] = node
-            values[slot] = count
+        slot = _slot(node, table)
+        if table[slot, 0] == -1:
+            table[slot, 0], table[slot, 1] = node, count
             order[np.uint64(count)] = node
             count += 1
-        out[np.uint64(i)] = values[slot]
+        out[np.uint64(i)] = table[slot, 1]
     return count

@@ -14,8 +14,9 @@ from numba import njit
 from torch import Tensor
 
 from dist_gat.nn.threads import in_threads
+from dist_gat.prefetch import prefetch_row
 
-ROWS_PER_TASK = 1024
+ROWS_PER_TASK, ROWS_AHEAD = 1024, 2
 FUSED = (torch.float32, torch.float64)
 
 
@@ -85,6 +86,9 @@ def merge_rows(gradient: Tensor) -> Tensor:
 @njit(nogil=True, cache=True, error_model="numpy")
 def _update_rows(weight, mean, square, rows, values, gain1, gain2, eps, size):  # type: ignore[no-untyped-def]
     for n in range(rows.shape[0]):
+        if n + ROWS_AHEAD < rows.shape[0]:
+            for table in (weight, mean, square):
+                prefetch_row(table, rows[n + ROWS_AHEAD])
         row = rows[n]
         for i in range(values.shape[1]):
             g = values[n, i]

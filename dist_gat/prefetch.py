@@ -1,6 +1,6 @@
 """`prefetch`: ask the processor for a cache line that a numba kernel will read soon.
 
-The rows of a destination's neighbours lie all over memory, and the next destination's are known long before they
+Rows of neighbours, of embeddings and of hash tables lie all over memory, and the next ones are known long before they
 are read; asked for in time, their misses overlap with arithmetic instead of being waited for one after another.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+BYTES_PER_LINE = 64
 READ, KEEP_IN_ALL_CACHES, DATA = 0, 3, 1  # the arguments of LLVM's llvm.prefetch
 
 
@@ -32,3 +33,10 @@ def prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp), generate
+
+
+@njit(forceinline=True, error_model="numpy")
+def prefetch_row(rows, row):  # type: ignore[no-untyped-def]
+    """All lines of one row of a two-dimensional array."""
+    for i in range(0, rows.shape[1], BYTES_PER_LINE // rows.itemsize):
+        prefetch(rows, row, i)

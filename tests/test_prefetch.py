@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dist_gat.nn.prefetch import prefetch
+from dist_gat.prefetch import prefetch
 
 
 @njit
