@@ -87,7 +87,7 @@ def main() -> None:
     results: list[Line] = []
     with (
         tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
-        prepared_graph(arguments.nodes, arguments.interactions, num_parts=4) as prepared,
+        prepared_graph(arguments.nodes, arguments.interactions, num_parts=4, method="hash") as prepared,
     ):
         seconds: dict[str, list[float]] = {"1 worker": [], OURS: []}
         for _ in range(arguments.repeats):
