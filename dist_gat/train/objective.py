@@ -42,17 +42,19 @@ def loss_terms(
     if negatives.num_per_seed:
         scores.append(decoder.per_user_scores(user_BR, rows_NR[batch.own_at_BK]))
         items.append(batch.own_BK)
-        num_drawn.append(torch.ones_like(batch.log_count_BK[:1]))
+        num_drawn.append(batch.log_count_BK.new_ones(1, batch.own_BK.shape[1]))
         log_counts.append(batch.log_count_BK)
-    neg_BN, valid_BN = side_by_side(scores), side_by_side([item_BN != batch.item_B[:, None] for item_BN in items])
-    num_drawn_BN = side_by_side(num_drawn).to(neg_BN.dtype)
+    num_seeds = len(user_BR)
+    neg_BN = side_by_side(scores, num_seeds)
+    valid_BN = side_by_side([item_BN != batch.item_B[:, None] for item_BN in items], num_seeds)
+    num_drawn_BN = side_by_side(num_drawn, num_seeds).to(neg_BN.dtype)
     pos_B = decoder.pair_scores(user_BR, item_BR)
     if loss.kind == "bpr":
         loss_B = bpr_loss(pos_B, neg_BN, valid_BN * num_drawn_BN)
     else:
         log_weight_BN = num_drawn_BN.log()
         if loss.log_q:
-            log_weight_BN = log_weight_BN - side_by_side(log_counts).to(neg_BN.dtype)
+            log_weight_BN = log_weight_BN - side_by_side(log_counts, num_seeds).to(neg_BN.dtype)
         loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, log_weight_BN)
     terms: dict[str, Tensor] = {loss.kind: loss_B.sum() / batch.num_global_seeds}
     if loss.l2:
@@ -61,9 +63,6 @@ def loss_terms(
     return terms
 
 
-def side_by_side(parts: list[Tensor]) -> Tensor:
-    """[1 or B, N]: the columns of all parts, where a part may have one row for all seeds."""
-    if len(parts) == 1:
-        return parts[0]
-    num_rows = max(len(part) for part in parts)
-    return torch.cat([part.expand(num_rows, -1) for part in parts], dim=1)
+def side_by_side(parts: list[Tensor], num_seeds: int) -> Tensor:
+    """[B, N]: the columns of all parts, where a part may have one row for all seeds; one part is returned as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat([part.expand(num_seeds, -1) for part in parts], dim=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +23,8 @@ def batch_of(users: list[int], items: list[int], shared: list[int], own: list[li
 
     Shared negatives and, where `in_batch`, positives are candidates; the row of each item is offered once.
     """
-    item_B, shared_N = torch.tensor(items), torch.tensor(shared, dtype=torch.int64)
-    own_BK = torch.tensor(own, dtype=torch.int64).reshape(len(items), -1)
+    item_B, shared_N = torch.tensor(items, dtype=torch.int64), torch.tensor(shared, dtype=torch.int64)
+    own_BK = torch.tensor(own, dtype=torch.int64).reshape(len(items), len(own[0]) if own else 2)
     item_C = torch.cat([shared_N, item_B]) if in_batch else shared_N
     drawn_C, num_drawn_C = item_C.unique(return_counts=True)
     return Batch(
@@ -32,7 +34,7 @@ def batch_of(users: list[int], items: list[int], shared: list[int], own: list[li
         num_edges=0,
         nodes_S=NOTHING,
         blocks=[],
-        user_at_B=torch.tensor(users),
+        user_at_B=torch.tensor(users, dtype=torch.int64),
         item_at_B=item_B,
         shared_at_N=shared_N,
         own_at_BK=own_BK,
@@ -85,3 +87,25 @@ def test_l2_is_half_the_mean_squared_norm_of_the_seeds_rows() -> None:
     nodes = [0, 1, 3, 4, 5, 3, 6, 4, 7, 5, 4]
     expected = 0.3 * sum(float(ROWS[node].square().sum()) for node in nodes) / 4
     assert terms["l2"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "bpr"])
+def test_a_rank_without_seeds_has_no_loss_but_takes_part(kind: Any) -> None:
+    negatives = NegativesConfig(num_shared=3, num_per_seed=2, in_batch=True)
+    rows = ROWS.clone().requires_grad_()
+    batch = dataclasses.replace(batch_of([], [], [5, 3, 6], [], True), num_global_seeds=4)
+    decoder, channel = Decoder(DecoderConfig(kind="dot")), Channel("test")
+    terms = loss_terms(rows, rows, batch, decoder, LossConfig(kind=kind), negatives, channel)
+    terms[kind].backward()
+    assert terms[kind] == 0
+    assert (rows.grad == 0).all()
+
+
+def test_bpr_counts_an_item_as_often_as_it_was_drawn() -> None:
+    expected = 0.0
+    for user, item in ((0, 3), (1, 4)):
+        negatives = [negative for negative in [5, 3, 6, 3, 4] if negative != item]
+        margins = [float(ROWS[user] @ (ROWS[item] - ROWS[negative])) for negative in negatives]
+        expected += sum(math.log1p(math.exp(-margin)) for margin in margins) / len(margins) / 2
+    found = loss_of(LossConfig(kind="bpr"), NegativesConfig(num_shared=3, in_batch=True))
+    assert found == pytest.approx({"bpr": expected})
