@@ -1,9 +1,8 @@
 """`LinearFilter`: scores of items by what users with common items have met, exactly and part by part.
 
-score(u, i) = Σ_j Σ_v 1 / sqrt(d_v d_u d_j d_i) over the items j of u and the users v that have met both j and i: the
-row of u in D_U^-½ R P̃ with P̃ = D_I^-½ Rᵀ D_U^-½ R D_I^-½. The linear filter of GF-CF (Shen et al., CIKM 2021) has
-D_U^-1 in the middle, which all but silences active users; docs/quality.md has the difference. It is local where
-embeddings are smooth, which is why the two together rank better than either.
+score(u, i) = Σ_j Σ_v 1 / (d_v sqrt(d_u d_j d_i)) over the items j of u and the users v that have met both j and i: the
+row of u in D_U^-½ R P̃ with P̃ = R̃ᵀR̃ and R̃ = D_U^-½ R D_I^-½, the linear filter of GF-CF (Shen et al., CIKM 2021). It
+is local where embeddings are smooth, which is why the two together rank better than either.
 
 Shape legend: U users of a part, n users that are asked about, m items of a block, N nodes.
 """
@@ -32,7 +31,7 @@ class LinearFilter:
         for part in range(self.num_parts):
             profile_UN = self.profiles(part)
             among_Um = profile_UN[:, first:last]
-            total += profile_UN.T @ (diags_array(user_scale(profile_UN)) @ among_Um)
+            total += profile_UN.T @ (diags_array(user_scale(profile_UN) ** 2) @ among_Um)
         return csr_array(diags_array(self.item_scale_N) @ total @ diags_array(self.item_scale_N[first:last]))
 
     def scores(self, profile_nN: csr_array, columns_Nm: csr_array) -> np.ndarray:
@@ -45,7 +44,7 @@ class LinearFilter:
         parts = []
         for part in range(self.num_parts):
             profile_UN = self.profiles(part)
-            parts.append(csr_array(left_nN @ profile_UN.T @ diags_array(user_scale(profile_UN))))
+            parts.append(csr_array(left_nN @ profile_UN.T @ diags_array(user_scale(profile_UN) ** 2)))
         return parts
 
     def scores_of_users(self, companions: list[csr_array], first: int, last: int) -> np.ndarray:

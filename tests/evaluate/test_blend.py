@@ -52,8 +52,8 @@ def interactions(prepared: PreparedGraph) -> np.ndarray:
 def dense_linear(prepared: PreparedGraph) -> np.ndarray:
     matrix = interactions(prepared)
     user, item = (np.maximum(matrix.sum(axis=axis), 1) ** -0.5 for axis in (1, 0))
-    normal = matrix * item
-    return user[:, None] * (normal @ (user[:, None] * matrix).T @ normal)
+    normal = user[:, None] * matrix * item
+    return user[:, None] * (matrix @ normal.T @ normal)
 
 
 def dense_spectral(prepared: PreparedGraph, rank: int) -> np.ndarray:
