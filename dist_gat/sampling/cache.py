@@ -20,6 +20,7 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges
+from dist_gat.sampling.copy_rows import copy_rows
 from dist_gat.sampling.neighbors import Relabeller
 
 MAX_COUNTED = 1 << 18
@@ -64,15 +65,16 @@ class FeatureCache:
     rows: dict[str, np.ndarray]
     requests: RequestCount
 
-    def complete(self, kind: str, nodes: np.ndarray, fetch: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """float32 [n, F]: features of distinct nodes of one type; `fetch` gets those that are not kept."""
+    def fill(self, kind: str, nodes: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Copy the kept features of distinct nodes of one type to their rows of `out`, float32 [n, F].
+
+        Returns the positions of the others, int64.
+        """
         self.requests.add(nodes)
         place = self.nodes[kind].find(nodes)
-        missing = place < 0
-        out = np.empty((len(nodes), self.rows[kind].shape[1]), dtype=np.float32)
-        out[~missing] = self.rows[kind][place[~missing]]
-        out[missing] = fetch(nodes[missing])
-        return out
+        kept = np.flatnonzero(place >= 0)
+        copy_rows(self.rows[kind], place[kept], out, kept)
+        return np.flatnonzero(place < 0)
 
 
 def fill_cache(

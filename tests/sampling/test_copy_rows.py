@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dist_gat.sampling.copy_rows import copy_rows
+
+
+@given(st.data(), st.sampled_from([(), (1,), (3,), (2, 20)]), st.sampled_from([np.int64, np.float32]))
+def test_it_is_the_numpy_expression(data: st.DataObject, row_shape: tuple[int, ...], dtype: type) -> None:
+    num_rows, num_places = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 30))
+    source = np.arange(num_rows * int(np.prod(row_shape))).reshape(num_rows, *row_shape).astype(dtype)
+    count = data.draw(st.integers(0, num_places if num_rows else 0))
+    rows = data.draw(arrays(np.int64, count, elements=st.integers(0, max(num_rows - 1, 0))))
+    places = np.array(data.draw(st.permutations(range(num_places)))[:count], dtype=np.int64)
+    target = np.full((num_places, *row_shape), -1, dtype)
+    expected = target.copy()
+    expected[places] = source[rows]
+    source.flags.writeable = False
+    copy_rows(source, rows, target, places)
+    np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize(("row", "place"), [(-1, 0), (3, 0), (0, -1), (0, 2)])
+def test_rows_outside_of_an_array_are_refused(row: int, place: int) -> None:
+    target = np.zeros((2, 4))
+    with pytest.raises(AssertionError, match="outside"):
+        copy_rows(np.ones((3, 4)), np.array([row]), target, np.array([place]))
+    assert not target.any()
