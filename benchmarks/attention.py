@@ -1,8 +1,8 @@
 """Our attention layer against DGL's and PyG's on one sampled block: `python -m benchmarks.attention`.
 
 The outermost of two hops of fan-out 10 for 1,024 seeds; 64 features, 4 heads; forward and backward. All sides
-run on the same block, with the same number of threads, and with glibc told to keep freed memory, as our workers
-do: the libraries' own default returns it to the kernel at every step, which slows all of them.
+run on the same block, with the same number of threads, in one process and with glibc told to keep freed memory, as
+our workers do. Each peer also runs as it comes, in a process without these settings (`benchmarks.peer`).
 
 The ceiling is the time in which the machine copies the bytes that must move: the rows of the sources once in the
 forward pass and once in the backward (nothing of their size is kept in between), the gradient of those rows where
@@ -26,6 +26,7 @@ from torch_geometric.nn import GATConv
 from benchmarks import harness
 from benchmarks.graph import prepared_graph
 from benchmarks.harness import OURS, Line, Step
+from benchmarks.peer import STOCK, StockPeer
 from dist_gat.config import AttentionConfig, NegativesConfig, SamplingConfig
 from dist_gat.dgl import dgl
 from dist_gat.exchange.channel import Channel
@@ -104,12 +105,36 @@ def least_bytes(block: Block, learnable: bool) -> int:
     return 4 * SIZE * rows + 2 * 8 * block.neighbors_DF.numel()
 
 
-def compare_memory(block: Block, threads: int) -> Line:
-    with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
-        file = Path(folder) / "block.pt"
-        torch.save((block.neighbors_DF, block.count_D, block.num_src), file)
-        alone = ("benchmarks.attention", "--threads", threads, "--peak-of")
-        peaks = {name: int(harness.run_alone(*alone, name, file)[-1]) for name in (OURS, DGL_GAT)}
+def stock_layer(name: str, file: str, line: str, threads: str) -> Step:
+    """The step of a peer on the block in a file, for a process of its own."""
+    torch.set_num_threads(int(threads))
+    dgl.utils.set_num_threads(int(threads))
+    return layer_step(name, Block(*torch.load(file)), *LINES[line][:2])
+
+
+def compare_line(line: str, block: Block, file: Path, threads: int, repeats: int) -> list[Line]:
+    scoring, learnable, peers, bar = LINES[line]
+    device = block.neighbors_DF.device.type
+    if device != "cpu":
+        peers = (PYG_GAT,)
+    steps = {name: layer_step(name, block, scoring, learnable) for name in (OURS, *peers)}
+    stock = {
+        f"{name}, {STOCK}": StockPeer("benchmarks.attention", "stock_layer", name, file, line, threads)
+        for name in peers
+        if device == "cpu"
+    }
+    seconds = harness.seconds_in_turn(steps | stock, repeats, device=device)
+    for peer in stock.values():
+        peer.close()
+    for name, values in seconds.items():
+        quartiles = ", ".join(f"{1e3 * x:.1f}" for x in np.percentile(values, [25, 50, 75]))
+        print(f"{line}: {name}: {quartiles} ms (quartiles)")
+    return harness.compare(line, seconds, bar, least_bytes(block, learnable) / harness.copy_bandwidth(device=device))
+
+
+def compare_memory(file: Path, threads: int) -> Line:
+    alone = ("benchmarks.attention", "--threads", threads, "--peak-of")
+    peaks = {name: int(harness.run_alone(*alone, name, file)[-1]) for name in (OURS, DGL_GAT)}
     return harness.compare_peaks("additive, peak extra memory", peaks, MEMORY_BAR)
 
 
@@ -131,20 +156,16 @@ def main() -> None:
         block = outer_block(prepared, arguments.seeds).to(arguments.device)
     edges = int(block.count_D.sum())
     print(f"{block.num_src:,} sources, {block.num_dst:,} destinations, {edges:,} edges; {arguments.threads} threads")
-    bandwidth = harness.copy_bandwidth(device=arguments.device)
-    print(f"ceiling: a large copy moves {bandwidth / 1e9:.1f} GB/s")
+    print(f"ceiling: a large copy moves {harness.copy_bandwidth(device=arguments.device) / 1e9:.1f} GB/s")
     results: list[Line] = []
-    for line, (scoring, learnable, peers, bar) in LINES.items():
-        if arguments.device == "cuda":
-            peers = tuple(name for name in peers if name == PYG_GAT)
-        steps = {name: layer_step(name, block, scoring, learnable) for name in (OURS, *peers)}
-        seconds = harness.seconds_in_turn(steps, arguments.repeats, device=arguments.device)
-        for name, values in seconds.items():
-            quartiles = ", ".join(f"{1e3 * x:.1f}" for x in np.percentile(values, [25, 50, 75]))
-            print(f"{line}: {name}: {quartiles} ms (quartiles)")
-        results += harness.compare(line, seconds, bar, least_bytes(block, learnable) / bandwidth)
-    if arguments.device == "cpu":
-        results.append(compare_memory(block, arguments.threads))
+    with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
+        file = Path(folder) / "block.pt"
+        torch.save((block.neighbors_DF, block.count_D, block.num_src), file)
+        for line in LINES:
+            if arguments.device == "cpu" or PYG_GAT in LINES[line][2]:
+                results += compare_line(line, block, file, arguments.threads, arguments.repeats)
+        if arguments.device == "cpu":
+            results.append(compare_memory(file, arguments.threads))
     harness.report(results, arguments.json)
 
 

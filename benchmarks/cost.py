@@ -6,7 +6,6 @@ counts little; the exchange between two local workers, which is waiting as much 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ import torch
 
 from benchmarks import harness
 from benchmarks.__main__ import host_kind
-from benchmarks.graph import prepared_graph
+from benchmarks.graph import hashed_graph
 from benchmarks.scaling import recipe
 from dist_gat.config import Config
 from dist_gat.exchange.worker import Worker
@@ -35,7 +34,7 @@ from dist_gat.sampling.loader import StepRange
 from dist_gat.train.optimizer import gradient_squares
 from dist_gat.train.trainer import Trainer
 
-SMALL, SCORES = 256, (2048, 1024)
+SMALL, SCORES, PRODUCT = 256, (2048, 1024), 512
 EXCHANGED_ROWS = 100_000
 
 
@@ -62,7 +61,8 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     batch = sample()
     large_s, large_edges = best(sample, clock, repeats), batch.num_edges
     trainer.sampler.batch_size = SMALL
-    small_s, small_edges = best(sample, clock, repeats), sample().num_edges
+    small_s, small = best(sample, clock, repeats), sample()
+    small_edges = small.num_edges
     per_edge = (large_s - small_s) / (large_edges - small_edges)
 
     table, layer = trainer.model.table, trainer.model.encoder.layers[0]
@@ -86,27 +86,27 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     attend_s = best(lambda: layer(rows_SE, block).rows_DO.sum().backward(), clock, repeats)
     one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())])
     attend_flops, product_flops = layer_flops(config, one)
-    product_s = 1 / product_rate(clock, repeats)
+    left, right = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT)
+    product_s = best(lambda: left @ right, clock, repeats) / (2 * PRODUCT**3)
 
     user_BR, item_NR = (torch.randn(n, table.weight.shape[1], requires_grad=True) for n in SCORES)
-    decoder, valid_BN, ids = (
+    decoder, item_1N, log_weight_1N = (
         Decoder(config.model.decoder),
-        torch.ones(SCORES, dtype=torch.bool),
-        torch.arange(SCORES[1]),
+        torch.arange(SCORES[1])[None],
+        torch.zeros(SCORES[1]),
     )
+    item_B1 = torch.randint(SCORES[1], (SCORES[0], 1))
 
     def score() -> None:
-        neg_BN = torch.cat([decoder.cross_scores(user_BR, item_NR)], 1)
-        other_BN = torch.cat([ids.expand(SCORES[0], -1)], 1) != ids[0]
-        counts_BN = torch.cat([torch.zeros(SCORES[1]).expand(SCORES[0], -1)], 1)
-        sampled_softmax_loss(neg_BN[:, 0], neg_BN, valid_BN & other_BN, counts_BN).sum().backward()
+        neg_BN = decoder.cross_scores(user_BR, item_NR)
+        sampled_softmax_loss(neg_BN[:, 0], neg_BN, item_1N != item_B1, log_weight_1N).sum().backward()
 
     score_s = best(score, clock, repeats) - 6 * SCORES[0] * SCORES[1] * table.weight.shape[1] * product_s
     # the sampler draws small batches now: a whole step less what its rows and scores take
     batches = trainer.batches(StepRange(0, 0, repeats + 1))
     whole_s = best(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
     trainer.log.close()
-    scores_s = SMALL * config.negatives.num_shared / (SCORES[0] * SCORES[1]) * score_s
+    scores_s = SMALL * len(small.candidates.item_C) / (SCORES[0] * SCORES[1]) * score_s
     rows_s = small_edges / large_edges * (lookup_s + adam_s + attend_s)
     return {
         "process_bytes": held,
@@ -119,11 +119,6 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         "adam_s_per_byte": adam_s / num_bytes,
         "step_s": max(whole_s - rows_s - scores_s, 1e-3),
     }
-
-
-def product_rate(clock: Callable[[], float], repeats: int, size: int = 512) -> float:
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / best(lambda: left @ right, clock, repeats)
 
 
 def exchanges(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
@@ -166,10 +161,7 @@ def main() -> None:
     parser = harness.new_parser(__doc__, repeats=9)
     parser.add_argument("--write", type=Path, help="the constants file to write")
     arguments = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
-        prepared_graph(arguments.nodes, arguments.interactions, 4, "hash") as prepared,
-    ):
+    with hashed_graph(arguments.nodes, arguments.interactions) as (prepared, run):
         text = dump_yaml(fit(prepared, run, arguments.repeats).model_dump())
     print(text)
     if arguments.write:

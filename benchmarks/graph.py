@@ -66,6 +66,16 @@ def prepared_graph(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def hashed_graph(num_nodes: int, num_interactions: int) -> Iterator[tuple[PreparedGraph, str]]:
+    """The standard graph in 4 hashed parts, alike for every rank, and a folder for runs on it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
+        prepared_graph(num_nodes, num_interactions, 4, "hash") as prepared,
+    ):
+        yield prepared, run
+
+
 def _features(folder: Path, table: pl.DataFrame, id_column: str, columns: int) -> FeatureConfig:
     """Standard normal numbers for every node of a type, as a file."""
     ids = table[id_column].unique(maintain_order=True)

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import harness
 from benchmarks.cost import fit
-from benchmarks.graph import prepared_graph
+from benchmarks.graph import hashed_graph
 from benchmarks.scaling import recipe
 from dist_gat.config import Config
 from dist_gat.exchange.worker import Worker
@@ -96,10 +96,7 @@ def main() -> None:
     parser = harness.new_parser(__doc__, repeats=3)
     parser.add_argument("--constants", type=Path, help="default: fitted on this machine first")
     arguments = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
-        prepared_graph(arguments.nodes, arguments.interactions, 4, "hash") as prepared,
-    ):
+    with hashed_graph(arguments.nodes, arguments.interactions) as (prepared, run):
         constants = read_constants(arguments.constants) if arguments.constants else None
         check(prepared, constants, run, arguments.repeats)
 

@@ -8,14 +8,13 @@ workers; and the seconds from the launcher's call to the first update, with the 
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from typing import Any
 
 import torch
 
 from benchmarks import harness
-from benchmarks.graph import prepared_graph
+from benchmarks.graph import hashed_graph
 from benchmarks.harness import OURS, Line
 from dist_gat.config import Config
 from dist_gat.config_file import parse_config
@@ -85,10 +84,7 @@ def value(job: Any, config: Config) -> float:
 def main() -> None:
     arguments = harness.new_parser(__doc__, repeats=3).parse_args()
     results: list[Line] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
-        prepared_graph(arguments.nodes, arguments.interactions, num_parts=4, method="hash") as prepared,
-    ):
+    with hashed_graph(arguments.nodes, arguments.interactions) as (prepared, run):
         seconds: dict[str, list[float]] = {"1 worker": [], OURS: []}
         for _ in range(arguments.repeats):
             seconds["1 worker"].append(1 / value(steps_per_second, recipe(prepared, run, 1)))

@@ -6,7 +6,8 @@ sparse Adam and the layers' weights with Adam. The stock script is DGL's `Neighb
 number of threads), `GATConv`, `nn.Embedding(sparse=True)` and `torch.optim.SparseAdam`. The loss is the mean square
 of the seeds' rows: its cost is the same on both sides and next to nothing.
 
-Both sides run with glibc told to keep freed memory, as our workers do. The ceiling of a step is the time in which
+Both sides run with glibc told to keep freed memory, as our workers do; the stock script also as it comes, in a process
+without these settings (`benchmarks.peer`). The ceiling of a step is the time in which
 the machine copies the bytes that must move: the sources' rows and their gradient, and embedding, two moments and
 gradient in the update, once read and once written; of a sample, the neighbour lists once read and once written.
 """
@@ -23,11 +24,12 @@ from torch import nn
 from benchmarks import harness
 from benchmarks.graph import prepared_graph
 from benchmarks.harness import OURS, Line, Step
+from benchmarks.peer import STOCK, StockPeer
 from benchmarks.sampler import FANOUTS, dgl_graph
 from dist_gat.config import ModelConfig, NegativesConfig, SamplingConfig, TrainConfig
 from dist_gat.dgl import BlockSampler, DataLoader, dgl
 from dist_gat.exchange.channel import Channel
-from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.random import Purpose, make_key
@@ -38,7 +40,7 @@ from dist_gat.train.optimizer import build_optimizers
 
 SIZE, HEADS, SEEDS = 64, 4, 1024
 SAMPLER_BAR, STEP_BAR = 2.0, 4.0
-STOCK = "stock DGL script"
+SCRIPT = "DGL script"
 LOADER = "DGL DataLoader"
 NOTHING = hide_pairs(np.zeros((0, 2), dtype=np.int64))
 
@@ -125,6 +127,17 @@ def stock_step(prepared: PreparedGraph) -> Step:
     return step
 
 
+def stock_alone(kind: str, folder: str, threads: str) -> Step:
+    """The stock script's step or its sampling, for a process of its own."""
+    torch.set_num_threads(2)
+    dgl.utils.set_num_threads(int(threads))
+    prepared = open_prepared(folder)
+    if kind == "step":
+        return stock_step(prepared)
+    batches = stock_batches(prepared)
+    return lambda: next(batches)
+
+
 def best_thread_count(prepared: PreparedGraph, repeats: int) -> int:
     """Of DGL's sampler: it does not always gain from a second thread."""
     medians = {}
@@ -149,15 +162,20 @@ def main() -> None:
             torch.set_num_threads(threads)
             dgl.utils.set_num_threads(dgl_threads)
             ours, stock = our_batches(prepared, threads), stock_batches(prepared)
-            steps: dict[str, Step] = {OURS: lambda b=ours: next(b), LOADER: lambda b=stock: next(b)}  # type: ignore[misc]
+            alone = StockPeer("benchmarks.step", "stock_alone", "batches", prepared.folder, dgl_threads)
+            steps: dict[str, Step] = {
+                OURS: lambda b=ours: next(b),  # type: ignore[misc]
+                LOADER: lambda b=stock: next(b),  # type: ignore[misc]
+                f"{LOADER}, {STOCK}": alone,
+            }
             seconds = harness.seconds_in_turn(steps, arguments.repeats)
-            results += harness.compare(
-                f"sampler, {threads} thread(s)", seconds, SAMPLER_BAR, list_bytes / bandwidth
-            )  # fmt: skip
+            alone.close()
+            results += harness.compare(f"sampler, {threads} thread(s)", seconds, SAMPLER_BAR, list_bytes / bandwidth)
         torch.set_num_threads(2)
-        seconds = harness.seconds_in_turn(
-            {OURS: our_step(prepared, 2), STOCK: stock_step(prepared)}, arguments.repeats
-        )  # fmt: skip
+        alone = StockPeer("benchmarks.step", "stock_alone", "step", prepared.folder, dgl_threads)
+        steps = {OURS: our_step(prepared, 2), SCRIPT: stock_step(prepared), f"{SCRIPT}, {STOCK}": alone}
+        seconds = harness.seconds_in_turn(steps, arguments.repeats)
+        alone.close()
         for name, values in seconds.items():
             print(f"{name}: {SEEDS / float(np.median(values)):,.0f} seeds/s")
         step_bytes = 4 * SIZE * len(nodes) * (2 + 7)
