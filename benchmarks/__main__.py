@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=SUITE, default=SUITE)
     arguments = parser.parse_args()
     lines: list[Line] = []
+    failed = []
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{host_kind()}.json"
     for name in arguments.only:
         if name in NEEDS_DATA and arguments.data is None:
             print(f"{name}: left out; it needs --data FOLDER")
@@ -44,13 +47,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "lines.json"
             data = ["--data", str(arguments.data)] if name in NEEDS_DATA else []
-            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", str(file), *data], check=True)
+            if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", str(file), *data]).returncode:
+                failed.append(name)
+                continue
             lines += [Line(**entry) for entry in json.loads(file.read_text())]
+        # after each, so that what was measured stays when a later one fails
+        save_lines(merged(path, lines), path)
     print_table(lines)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{host_kind()}.json"
-    save_lines(merged(path, lines), path)
     print(f"written to {path}")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; their lines in the file, if any, are those of an earlier run")
 
 
 def merged(path: Path, lines: list[Line]) -> list[Line]:
