@@ -46,6 +46,7 @@ WARM_UP, BATCHES = 5, 40
 BAR = 5.0
 PEER = "DistDGL 1.1.3"
 WAIT_S = 300
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class NodeBlocksWithFeatures(NodeBlocks):
@@ -159,6 +160,7 @@ def dgl_rate(folder: Path) -> float:
     ports = [free_port() for _ in range(RANKS)]
     (folder / "hosts.txt").write_text("".join(f"127.0.0.1 {port}\n" for port in ports))
     meeting, results = context.Barrier(RANKS), context.Queue()
+    shared_before = set(SHARED_MEMORY.iterdir())
     servers = [context.Process(target=serve, args=(server, folder), daemon=True) for server in range(RANKS)]
     trainers = [
         context.Process(target=fetch, args=(rank, folder, meeting, results), daemon=True) for rank in range(RANKS)
@@ -175,6 +177,10 @@ def dgl_rate(folder: Path) -> float:
         for process in (*trainers, *servers):
             process.join(2)
             process.kill()
+        # what it leaves behind would stop the next run
+        for leftover in set(SHARED_MEMORY.iterdir()) - shared_before:
+            if "kvdata" in leftover.name:
+                leftover.unlink()
 
 
 def recipe(prepared: PreparedGraph, run: str, cache_bytes: int) -> Config:
