@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from dist_gat.exchange.channel import Channel
@@ -104,16 +105,25 @@ def rows_block(
     indptr: np.ndarray, indices: np.ndarray, rows: np.ndarray, first_node: int, num_nodes: int
 ) -> tuple[np.ndarray, Block]:
     """Source nodes int64 [S] and the block, without degrees, of some rows of a CSC whose row 0 is `first_node`."""
-    start, count = indptr[rows], indptr[rows + 1] - indptr[rows]
-    width = int(count.max()) if len(count) else 0
-    column = np.arange(width)
-    real = column < count[:, None]
-    neighbors = np.full((len(rows), width), -1, dtype=np.int64)
-    neighbors[real] = indices[(start[:, None] + column)[real]]
-    relabeller = Relabeller(min(len(rows) * (1 + width), num_nodes))
+    count = indptr[rows + 1] - indptr[rows]
+    neighbors = np.empty((len(rows), int(count.max(initial=0))), dtype=np.int64)
+    _copy_neighbors(indptr, indices, rows, neighbors)
+    relabeller = Relabeller(min(len(rows) * (1 + neighbors.shape[1]), num_nodes))
     relabeller.add(rows + first_node)
     numbers = torch.from_numpy(relabeller.add(neighbors))
     return relabeller.nodes, Block(numbers, torch.from_numpy(count), len(relabeller.nodes))
+
+
+@njit(nogil=True, cache=True)
+def _copy_neighbors(indptr, indices, rows, neighbors):  # type: ignore[no-untyped-def]
+    """Each row's neighbours, and -1 behind them."""
+    for i in range(neighbors.shape[0]):
+        start = indptr[rows[i]]
+        count = indptr[rows[i] + 1] - start
+        for j in range(count):
+            neighbors[i, j] = indices[start + j]
+        for j in range(count, neighbors.shape[1]):
+            neighbors[i, j] = -1
 
 
 def fetch_rows(own_rows: Tensor, nodes_S: Tensor, table: EmbeddingShard) -> Tensor:

@@ -12,6 +12,10 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_array
 
+from dist_gat.nn.threads import in_threads
+
+STRIP, USERS_PER_TASK = 64, 128
+
 
 class RunningTopK:
     """items_UK: int64, -1 where fewer than K items are known; scores_UK: float32, descending, -inf there."""
@@ -22,15 +26,14 @@ class RunningTopK:
 
     def merge(self, first_user: int, scores_nM: np.ndarray, first_item: int, known: Known) -> None:
         """Take in the scores of users first_user… for item nodes first_item…, passing over `known` items."""
-        rows = slice(first_user, first_user + len(scores_nM))
-        _merge(
-            scores_nM,
-            first_item,
-            known.indptr[first_user : first_user + len(scores_nM) + 1],
-            known.items,
-            self.scores_UK[rows],
-            self.items_UK[rows],
-        )
+
+        def task(chunk: slice) -> None:
+            first, last = first_user + chunk.start, first_user + chunk.stop
+            indptr = known.indptr[first : last + 1]
+            best = self.scores_UK[first:last], self.items_UK[first:last]
+            _merge(scores_nM[chunk], first_item, indptr, known.items, *best)
+
+        in_threads(task, len(scores_nM), USERS_PER_TASK)
 
 
 class Known:
@@ -74,22 +77,32 @@ def _merge(scores_nM, first_item, indptr, known, best_scores, best_items):  # ty
         row_scores, row_items = best_scores[u], best_items[u]
         met = known[indptr[u] : indptr[u + 1]]
         cursor = np.searchsorted(met, first_item)
-        for j in range(num_items):
-            score, item = scores_nM[u, j], first_item + j
-            if cursor < met.shape[0] and met[cursor] == item:
+        for start in range(0, num_items, STRIP):
+            stop, worst = min(start + STRIP, num_items), row_scores[k - 1]
+            # most strips have nothing to take; that is found out with vectors
+            has_better = False
+            for j in range(start, stop):
+                has_better |= scores_nM[u, j] >= worst
+            if not has_better:
+                continue
+            while cursor < met.shape[0] and met[cursor] < first_item + start:
                 cursor += 1
-                continue
-            worst = row_scores[k - 1]
-            if score < worst or (score == worst and row_items[k - 1] >= 0 and item > row_items[k - 1]):
-                continue
-            if not score > -np.inf:
-                continue
-            place = k - 1
-            while place > 0 and (
-                row_items[place - 1] < 0
-                or row_scores[place - 1] < score
-                or (row_scores[place - 1] == score and row_items[place - 1] > item)
-            ):
-                row_scores[place], row_items[place] = row_scores[place - 1], row_items[place - 1]
-                place -= 1
-            row_scores[place], row_items[place] = score, item
+            for j in range(start, stop):
+                score, item = scores_nM[u, j], first_item + j
+                if cursor < met.shape[0] and met[cursor] == item:
+                    cursor += 1
+                    continue
+                worst = row_scores[k - 1]
+                if score < worst or (score == worst and row_items[k - 1] >= 0 and item > row_items[k - 1]):
+                    continue
+                if not score > -np.inf:
+                    continue
+                place = k - 1
+                while place > 0 and (
+                    row_items[place - 1] < 0
+                    or row_scores[place - 1] < score
+                    or (row_scores[place - 1] == score and row_items[place - 1] > item)
+                ):
+                    row_scores[place], row_items[place] = row_scores[place - 1], row_items[place - 1]
+                    place -= 1
+                row_scores[place], row_items[place] = score, item

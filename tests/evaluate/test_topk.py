@@ -6,10 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_gat.evaluate.topk import RunningTopK, known_items
+from dist_gat.evaluate.topk import STRIP, USERS_PER_TASK, RunningTopK, known_items
 
 
-@given(st.integers(1, 6), st.integers(0, 30), st.integers(1, 8), st.integers(0, 2**32 - 1))
+@given(
+    st.sampled_from([1, 3, 6, USERS_PER_TASK + 3]),
+    st.one_of(st.integers(0, 30), st.integers(STRIP, 3 * STRIP)),
+    st.integers(1, 8),
+    st.integers(0, 2**32 - 1),
+)
 def test_it_is_the_head_of_a_full_sort(num_users: int, num_items: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     # few distinct scores, so that ties are the rule
@@ -31,6 +36,18 @@ def test_it_is_the_head_of_a_full_sort(num_users: int, num_items: int, k: int, s
         expected = sorted(free, key=lambda item: (-scores[user, item], item))[:k]
         assert best.items_UK[user].tolist() == [first_item + i for i in expected] + [-1] * (k - len(expected))
         assert best.scores_UK[user, : len(expected)].tolist() == [scores[user, item] for item in expected]
+
+
+def test_known_items_are_passed_over_behind_strips_without_a_better_item() -> None:
+    """A user whose best items come first, in strips, then known ones in many strips, then one last good item."""
+    num_items, k = 6 * STRIP, 2
+    scores = np.full((1, num_items), -1.0, dtype=np.float32)
+    scores[0, :k] = 1.0
+    known = [2 * STRIP, 3 * STRIP + 1, 5 * STRIP + 5]
+    scores[0, known[-1]] = scores[0, known[-1] + 1] = 2.0
+    best = RunningTopK(1, k)
+    best.merge(0, scores, 0, known_items(0, 1, [np.array([(0, item) for item in known])]))
+    assert best.items_UK.tolist() == [[known[-1] + 1, 0]]
 
 
 def test_items_without_a_finite_score_are_never_ranked() -> None:
