@@ -129,6 +129,6 @@ def _copy_neighbors(indptr, indices, rows, neighbors):  # type: ignore[no-untype
 def fetch_rows(own_rows: Tensor, nodes_S: Tensor, table: EmbeddingShard) -> Tensor:
     """[S, E]: rows of any nodes from the ranks that own them; `own_rows` [O, E] are this rank's. Collective."""
     if table.channel.group is None:
-        return own_rows[nodes_S]
+        return own_rows.index_select(0, nodes_S)
     route = route_to(table.owner_of(nodes_S), table.channel)
-    return exchange_back(own_rows[exchange(nodes_S, route) - table.first_node], route)
+    return exchange_back(own_rows.index_select(0, exchange(nodes_S, route) - table.first_node), route)

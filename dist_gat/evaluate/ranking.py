@@ -29,7 +29,8 @@ from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.ranges import ITEM, USER
 from dist_gat.sampling.store import GraphStore
 
-ITEM_BLOCK = 16_384
+# the scores of a block and a chunk of users stay in the last cache
+ITEM_BLOCK = 2048
 # the columns of a linear filter are a matrix of all items by those of a block
 FILTER_BLOCK = 4096
 SEEN_BEFORE = {"train": [], "valid": ["train"], "test": ["train", "valid"]}

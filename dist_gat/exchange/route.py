@@ -45,12 +45,13 @@ def route_to(owner_N: Tensor, channel: Channel) -> Route:
 
 def exchange(rows_NR: Tensor, route: Route) -> Tensor:
     """Send each row to its owner; returns the M rows received, by asking rank, in that rank's order."""
-    return _AllToAll.apply(rows_NR[route.order], route.channel, route.send_counts, route.recv_counts)
+    return _AllToAll.apply(rows_NR.index_select(0, route.order), route.channel, route.send_counts, route.recv_counts)
 
 
 def exchange_back(rows_MR: Tensor, route: Route) -> Tensor:
     """Send the M answers back; returns N rows in the order of the request."""
-    return _AllToAll.apply(rows_MR, route.channel, route.recv_counts, route.send_counts)[route.inverse]
+    answers_NR = _AllToAll.apply(rows_MR, route.channel, route.recv_counts, route.send_counts)
+    return answers_NR.index_select(0, route.inverse)
 
 
 def ask_owners(requests_N: Tensor, owner_N: Tensor, answer: Callable[[Tensor], Tensor], channel: Channel) -> Tensor:

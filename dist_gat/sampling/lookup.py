@@ -78,21 +78,23 @@ class _LookupRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
         ctx.lookup, ctx.channel, ctx.shape = lookup, channel, table_OE.shape
-        answers = table_OE[lookup.used_U[lookup.asked_M]]
+        answers = table_OE.index_select(0, lookup.used_U.index_select(0, lookup.asked_M))
         wait = channel.start_all_to_all(answers, list(lookup.answer_counts), list(lookup.ask_counts))
-        num_own = len(lookup.own_at_A)
-        rows_SE = table_OE.new_empty((num_own + len(lookup.other_at_B), table_OE.shape[1]))
-        rows_SE[lookup.own_at_A] = table_OE[lookup.used_U[:num_own]]
-        rows_SE[lookup.other_at_B] = wait()
-        return rows_SE
+        own_AE = table_OE.index_select(0, lookup.used_U[: len(lookup.own_at_A)])
+        if not len(lookup.other_at_B):
+            wait()
+            return own_AE
+        rows_SE = table_OE.new_empty((len(own_AE) + len(lookup.other_at_B), table_OE.shape[1]))
+        rows_SE.index_copy_(0, lookup.own_at_A, own_AE)
+        return rows_SE.index_copy_(0, lookup.other_at_B, wait())
 
     @staticmethod
     def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None, None]:
         lookup, num_own = ctx.lookup, len(ctx.lookup.own_at_A)
-        sent = gradient_SE[lookup.other_at_B]
+        sent = gradient_SE.index_select(0, lookup.other_at_B)
         wait = ctx.channel.start_all_to_all(sent, list(lookup.ask_counts), list(lookup.answer_counts))
         gradient_UE = gradient_SE.new_empty((len(lookup.used_U), ctx.shape[1]))
-        gradient_UE[:num_own] = gradient_SE[lookup.own_at_A]
+        torch.index_select(gradient_SE, 0, lookup.own_at_A, out=gradient_UE[:num_own])
         gradient_UE[num_own:] = 0
         # one rank asks for a row once, so every sum has the order of the ranks, on any device
         counts = list(lookup.answer_counts)

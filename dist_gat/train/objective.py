@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from dist_gat.config import LossConfig, NegativesConfig
 from dist_gat.exchange.channel import Channel
@@ -30,17 +31,18 @@ def loss_terms(
 
     rows_NR: representations of the batch's seed nodes; embedding_SE: the rows that the lookup returned.
     """
-    user_BR, item_BR = rows_NR[batch.user_at_B], rows_NR[batch.item_at_B]
+    # as embeddings, which are several times as fast as subscripts, in both directions, and deterministic on a GPU
+    user_BR, item_BR = embedding(batch.user_at_B, rows_NR), embedding(batch.item_at_B, rows_NR)
     scores, items, num_drawn, log_counts = [], [], [], []
     if negatives.num_shared or negatives.in_batch:
         candidates = batch.candidates
-        offered_CR = share_rows(rows_NR[candidates.offered_at_M], channel, candidates.offered_counts)
+        offered_CR = share_rows(embedding(candidates.offered_at_M, rows_NR), channel, candidates.offered_counts)
         scores.append(decoder.cross_scores(user_BR, offered_CR))
         items.append(candidates.item_C[None])
         num_drawn.append(candidates.num_drawn_C[None])
         log_counts.append(candidates.log_count_C[None])
     if negatives.num_per_seed:
-        scores.append(decoder.per_user_scores(user_BR, rows_NR[batch.own_at_BK]))
+        scores.append(decoder.per_user_scores(user_BR, embedding(batch.own_at_BK, rows_NR)))
         items.append(batch.own_BK)
         num_drawn.append(batch.log_count_BK.new_ones(1, batch.own_BK.shape[1]))
         log_counts.append(batch.log_count_BK)
