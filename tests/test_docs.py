@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -93,6 +94,14 @@ def test_the_page_of_settings_is_the_configuration() -> None:
         sys.path.pop(0)
     written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert written == configuration_page(), "run `python docs/configuration.py`"
+
+
+def test_the_table_of_speed_is_the_committed_result_file() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    (file,) = (ROOT / "benchmarks" / "results").glob("*.json")
+    for line in json.loads(file.read_text(encoding="utf-8")):
+        row = f"| {line['line']} | {line['peer']} | {line['ratio']:.2f} | {line['bar']:g} |"
+        assert row in page, f"{file.name} has {row}"
 
 
 def test_links_between_documents_lead_somewhere() -> None:
