@@ -112,11 +112,11 @@ def stock_layer(name: str, file: str, line: str, threads: str) -> Step:
     return layer_step(name, Block(*torch.load(file)), *LINES[line][:2])
 
 
-def compare_line(line: str, block: Block, file: Path, threads: int, repeats: int) -> list[Line]:
+def compare_line(line: str, block: Block, file: Path, threads: int, repeats: int, bandwidth: float) -> list[Line]:
     scoring, learnable, peers, bar = LINES[line]
     device = block.neighbors_DF.device.type
-    if device != "cpu":
-        peers = (PYG_GAT,)
+    if device == "cuda":
+        peers = tuple(name for name in peers if name == PYG_GAT)
     steps = {name: layer_step(name, block, scoring, learnable) for name in (OURS, *peers)}
     stock = {
         f"{name}, {STOCK}": StockPeer("benchmarks.attention", "stock_layer", name, file, line, threads)
@@ -129,7 +129,7 @@ def compare_line(line: str, block: Block, file: Path, threads: int, repeats: int
     for name, values in seconds.items():
         quartiles = ", ".join(f"{1e3 * x:.1f}" for x in np.percentile(values, [25, 50, 75]))
         print(f"{line}: {name}: {quartiles} ms (quartiles)")
-    return harness.compare(line, seconds, bar, least_bytes(block, learnable) / harness.copy_bandwidth(device=device))
+    return harness.compare(line, seconds, bar, least_bytes(block, learnable) / bandwidth)
 
 
 def compare_memory(file: Path, threads: int) -> Line:
@@ -156,14 +156,14 @@ def main() -> None:
         block = outer_block(prepared, arguments.seeds).to(arguments.device)
     edges = int(block.count_D.sum())
     print(f"{block.num_src:,} sources, {block.num_dst:,} destinations, {edges:,} edges; {arguments.threads} threads")
-    print(f"ceiling: a large copy moves {harness.copy_bandwidth(device=arguments.device) / 1e9:.1f} GB/s")
+    bandwidth = harness.copy_bandwidth(device=arguments.device)
+    print(f"ceiling: a large copy moves {bandwidth / 1e9:.1f} GB/s")
     results: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
         file = Path(folder) / "block.pt"
         torch.save((block.neighbors_DF, block.count_D, block.num_src), file)
         for line in LINES:
-            if arguments.device == "cpu" or PYG_GAT in LINES[line][2]:
-                results += compare_line(line, block, file, arguments.threads, arguments.repeats)
+            results += compare_line(line, block, file, arguments.threads, arguments.repeats, bandwidth)
         if arguments.device == "cpu":
             results.append(compare_memory(file, arguments.threads))
     harness.report(results, arguments.json)

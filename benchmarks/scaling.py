@@ -2,9 +2,9 @@
 
 The whole training step on the standard graph with local workers of one thread each: seeds a second of 2 workers
 against 1, in turn, each worker with all its threads (also the one that samples ahead) on a core of its own, since
-otherwise the single one would use both cores;
-the embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many workers; and the seconds
-from the launcher's call to the first update, with the local launcher and with Ray.
+otherwise the single one would use both cores; the embedding rows, optimiser rows and graph bytes of a rank at 1, 2
+and 4 parts and as many workers; and the seconds from the launcher's call to the first update, with the local launcher
+and with Ray.
 """
 
 from __future__ import annotations

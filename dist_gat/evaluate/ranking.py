@@ -31,7 +31,7 @@ from dist_gat.sampling.store import GraphStore
 
 # the scores of a block and a chunk of users stay in the last cache
 ITEM_BLOCK = 2048
-# the columns of a linear filter are a matrix of all items by those of a block
+# the columns of a linear filter are a matrix of all items by those of a block, for which all profiles are read
 FILTER_BLOCK = 4096
 SEEN_BEFORE = {"train": [], "valid": ["train"], "test": ["train", "valid"]}
 

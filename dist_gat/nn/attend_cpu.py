@@ -79,12 +79,12 @@ class _Attend(torch.autograd.Function):
             rows_SI, block.neighbors_DF, block.count_D, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG, z_DGI
         )
         rule, slope = _rule(weighting, rows)
+        heads, sums = kernels.known(num_heads), kernels.known(weight.shape[2])
 
         def task(u: slice) -> None:
             kernels.forward(
                 rows, u.start, neighbors[u], count[u], rule, slope, _flat(query if len(query) == 1 else query[u]), own,
-                _flat(scores[u]), _flat(alpha[u]), _flat(weight[u]), _flat(z[u]), kernels.known(num_heads),
-                kernels.known(weight.shape[2]),
+                _flat(scores[u]), _flat(alpha[u]), _flat(weight[u]), _flat(z[u]), heads, sums,
             )  # fmt: skip
 
         in_threads(task, num_dst, DESTINATIONS_PER_TASK)

@@ -174,8 +174,7 @@ class GraphStore:
     ) -> np.ndarray:
         """Write to out[at] the answers to keys[at], which belong to `parts`; at: all of them by default."""
         for part in np.flatnonzero(np.bincount(parts)):
-            mine = np.flatnonzero(parts == part)
-            mine = mine if at is None else at[mine]
+            mine = np.flatnonzero(parts == part) if at is None else at[parts == part]
             answer(self.prepared.parts[part], keys[mine], out, mine)
         return out
 
