@@ -127,8 +127,14 @@ def _copy_neighbors(indptr, indices, rows, neighbors):  # type: ignore[no-untype
 
 
 def fetch_rows(own_rows: Tensor, nodes_S: Tensor, table: EmbeddingShard) -> Tensor:
-    """[S, E]: rows of any nodes from the ranks that own them; `own_rows` [O, E] are this rank's. Collective."""
+    """[S, E]: rows of any nodes from the ranks that own them; `own_rows` [O, E] are this rank's. Collective.
+
+    The rows are on the device of `own_rows`, which need not be the one that the ranks exchange rows on.
+    """
+    here, there = own_rows.device, table.channel.device
     if table.channel.group is None:
-        return own_rows.index_select(0, nodes_S)
+        return own_rows.index_select(0, nodes_S.to(here))
+    nodes_S = nodes_S.to(there)
     route = route_to(table.owner_of(nodes_S), table.channel)
-    return exchange_back(own_rows.index_select(0, exchange(nodes_S, route) - table.first_node), route)
+    asked = exchange(nodes_S, route) - table.first_node
+    return exchange_back(own_rows.index_select(0, asked.to(here)).to(there), route).to(here)

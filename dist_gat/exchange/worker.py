@@ -34,6 +34,9 @@ def join_workers(device: torch.device, num_threads: int, timeout_s: float, reque
     Without a process group this is the only rank.
     """
     torch.set_num_threads(num_threads)
+    if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
+        # said in so many words, because some releases of torch warn where it is only left at its default
+        torch.sparse.check_sparse_tensor_invariants.disable()
     cpu, requests = torch.device("cpu"), requests or Requests()
     if not dist.is_initialized():
         rows, sampling, control, saving = (

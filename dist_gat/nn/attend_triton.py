@@ -106,6 +106,7 @@ def backward(  # type: ignore[no-untyped-def]
             near = _gather(rows, neighbors, u, 0, n, num_rows, fan_out, SIZE, BR, BI)
         change = tl.zeros([BR, BH], tl.float32)
         mean = tl.zeros([BH], tl.float32)
+        weight = tl.zeros([BH], tl.float32)
         total = tl.zeros([BH], tl.float32)
         for first in range(0, n, BR):
             if WIDE:
@@ -115,10 +116,15 @@ def backward(  # type: ignore[no-untyped-def]
             if RULE == GIVEN:
                 tl.store(grad_scores + edges, change, mask=mask)
             else:
-                mean += tl.sum(tl.load(alpha + edges, mask=mask, other=0.0) * change, axis=0)
+                a = tl.load(alpha + edges, mask=mask, other=0.0)
+                mean += tl.sum(a * change, axis=0)
+                weight += tl.sum(a, axis=0)
                 if RULE == LINEAR:
                     total += tl.sum(tl.load(scores + edges, mask=mask, other=0.0), axis=0)
         if RULE != GIVEN:
+            # The weights add up to 1 but for their rounding, and that of s exp(s), with products and sums in one
+            # instruction, is 1e-5 and more: a mean that is off by it would leave a rest, times the slope of s exp(s).
+            mean /= tl.where(weight != 0, weight, 1.0)
             offset = tl.zeros([BH], tl.float32)
             for first in range(0, n, BR):
                 if WIDE:

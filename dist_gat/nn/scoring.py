@@ -155,8 +155,8 @@ class AdditiveScoring(Scoring):
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
-        source_HI = torch.einsum("hoi,ho->hi", value_HOI, self.source_HO)
-        own_HI = torch.einsum("hoi,ho->hi", value_HOI, self.query_HO)
+        both_2HO = torch.stack([self.source_HO, self.query_HO])
+        source_HI, own_HI = torch.einsum("hoi,kho->khi", value_HOI, both_2HO).unbind()
         return Weighting(Rule.SOFTMAX, query_QHI=source_HI[None], own_HI=own_HI, slope=self.negative_slope)
 
     def output(self, z_DGI: Tensor, block: Block) -> Tensor:
