@@ -111,6 +111,16 @@ def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
     return _status("VmHWM") - before
 
 
+def peak_extra_gpu_bytes(step: Step, warmup: int = 3) -> int:
+    """How far what torch has allocated on the GPU rises during one step."""
+    for _ in range(warmup):
+        step()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def resident_bytes() -> int:
     """What this process holds now."""
     return _status("VmRSS")

@@ -23,15 +23,16 @@ def project_heads(z_DHI: Tensor, weight_XI: Tensor) -> Tensor:
 class _ProjectHeads(torch.autograd.Function):
     """One matrix product a head, straight into its columns.
 
-    As an einsum over heads, operands and results are copied to head-major order and back, which costs more than the
-    arithmetic.
+    As a batched product or an einsum over heads, operands and results are copied to head-major order and back,
+    which costs more than the arithmetic.
     """
 
     @staticmethod
     def forward(ctx: Any, z_DHI: Tensor, weight_HOI: Tensor) -> Tensor:
         ctx.save_for_backward(z_DHI, weight_HOI)
         rows_DHO = z_DHI.new_empty(*z_DHI.shape[:2], weight_HOI.shape[1])
-        _multiply(z_DHI.transpose(0, 1), weight_HOI.transpose(1, 2), rows_DHO.transpose(0, 1))
+        for h, weight_OI in enumerate(weight_HOI):
+            torch.mm(z_DHI[:, h], weight_OI.T, out=rows_DHO[:, h])
         return rows_DHO
 
     @staticmethod
@@ -39,19 +40,7 @@ class _ProjectHeads(torch.autograd.Function):
     def backward(ctx: Any, grad_DHO: Tensor) -> tuple[Tensor, Tensor]:
         z_DHI, weight_HOI = ctx.saved_tensors
         grad_z_DHI, grad_weight_HOI = torch.empty_like(z_DHI), torch.empty_like(weight_HOI)
-        grad_HDO = grad_DHO.transpose(0, 1)
-        _multiply(grad_HDO, weight_HOI, grad_z_DHI.transpose(0, 1))
-        _multiply(grad_HDO.transpose(1, 2), z_DHI.transpose(0, 1), grad_weight_HOI)
+        for h, weight_OI in enumerate(weight_HOI):
+            torch.mm(grad_DHO[:, h], weight_OI, out=grad_z_DHI[:, h])
+            torch.mm(grad_DHO[:, h].T, z_DHI[:, h], out=grad_weight_HOI[h])
         return grad_z_DHI, grad_weight_HOI
-
-
-def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """out[h] = left[h] right[h], which may be views with any distance between rows.
-
-    On a GPU in one launch; a CPU's batched product would copy such views first.
-    """
-    if out.is_cuda:
-        torch.bmm(left, right, out=out)
-        return
-    for head_left, head_right, head_out in zip(left, right, out, strict=True):
-        torch.mm(head_left, head_right, out=head_out)
