@@ -19,7 +19,7 @@ demo: $(VENV)/.installed
 	@echo "          your own table: docs/data.md"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -X faulthandler -m pytest
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
