@@ -172,6 +172,7 @@ class BlendConfig(Section):
     spectral_rank: int = Field(0, ge=0, description="columns of the spectral filter; 0: without it")
     spectral_ridge: float = Field(0.06, gt=0.0, description="the larger, the fewer of the columns count")
     linear: bool = Field(False, description="score by users with common items too")
+    linear_deflation: int = Field(0, ge=0, description="leading directions that the linear filter leaves out")
     spectral_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     linear_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     num_users: PositiveInt = Field(5000, description="of validation, that the weights are chosen with")

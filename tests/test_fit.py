@@ -22,7 +22,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, 
     write_synthetic(folder / "raw", 150, 120, 4, 12, 0.1, seed=1)
     config = recipe(folder)
     train = config.train.model_copy(update={"num_epochs": 3, "schedule": "cosine"})
-    blend = config.blend.model_copy(update={"spectral_rank": 8, "linear": True})
+    blend = config.blend.model_copy(update={"spectral_rank": 8, "linear": True, "linear_deflation": 4})
     config = config.model_copy(update={"train": train, "blend": blend})
     return config, api.fit(config)
 

@@ -3,8 +3,8 @@
 score(u, i) = z_u · z_i + w_s spectral(u, i) + w_l linear(u, i), with the filters of `spectral_filter` and
 `linear_filter` on the training graph. The model sees features and attention, the filters every interaction at once.
 
-Shape legend: O own nodes, R representation size, k spectral rank, n sampled users of a part, m items of a block,
-N nodes, C choices of weights.
+Shape legend: O own nodes, R representation size, k spectral rank, j deflated directions, n sampled users of a part,
+m items of a block, N nodes, C choices of weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dist_gat.config import BlendConfig, EvaluateConfig
-from dist_gat.evaluate.linear_filter import LinearFilter
+from dist_gat.evaluate.linear_filter import LinearFilter, deflation_rows
 from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
 from dist_gat.evaluate.profiles import training_profiles
 from dist_gat.evaluate.ranking import FILTER_BLOCK, PartRanking, item_blocks, rank_representations, sum_of_parts
@@ -34,17 +34,18 @@ from dist_gat.sampling.store import GraphStore
 
 # weights that are tried, in units in which every score varies like the model's
 SPECTRAL_CHOICES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-LINEAR_CHOICES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+LINEAR_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """rows_Ok: the spectral rows of this rank's nodes, not weighted; k may be 0. linear: None without it.
+    """spectral_Ok, deflation_Oj: rows of this rank's nodes, not weighted; k and j may be 0. linear: None without it.
 
     The weights are those of the filters; at 0 the model is alone.
     """
 
-    rows_Ok: Tensor
+    spectral_Ok: Tensor
+    deflation_Oj: Tensor
     linear: LinearFilter | None
     spectral_weight: float = 0.0
     linear_weight: float = 0.0
@@ -55,14 +56,16 @@ class Blend:
 
     @property
     def weighted_rows(self) -> Tensor:
-        """[O, k]: rows whose inner products are w_s spectral(u, i)."""
-        return self.rows_Ok * self.spectral_weight**0.5
+        """[O, k + j] or fewer: rows whose inner products are w_s spectral(u, i) and what deflates w_l linear(u, i)."""
+        pairs = ((self.spectral_Ok, self.spectral_weight), (self.deflation_Oj, self.linear_weight))
+        kept = [rows * weight**0.5 for rows, weight in pairs if weight]
+        return torch.cat(kept, dim=1) if kept else self.spectral_Ok[:, :0]
 
     def rank(
         self, rows_OR: Tensor, store: GraphStore, worker: Worker, split: str, config: EvaluateConfig, first_node: int
     ) -> list[PartRanking]:
         """The best items of this rank's users. Collective."""
-        rows = torch.cat([rows_OR, self.weighted_rows.to(rows_OR)], dim=1) if self.rows_Ok.shape[1] else rows_OR
+        rows = torch.cat([rows_OR, self.weighted_rows.to(rows_OR)], dim=1)
         linear = self.linear if self.linear_weight else None
         return rank_representations(rows, store, worker.rows, split, config, first_node, linear, self.linear_weight)
 
@@ -75,30 +78,33 @@ def build_blend(
 
     rows_OR: the model's ranking rows. Without validation pairs and without configured weights the model stays alone.
     """
-    rows_Ok = torch.zeros(len(rows_OR), 0)
+    spectral_Ok = deflation_Oj = torch.zeros(len(rows_OR), 0)
     if config.spectral_rank:
-        rows_Ok = spectral_rows(
+        spectral_Ok = spectral_rows(
             store, table, worker.control, config.spectral_rank, config.spectral_ridge, evaluate.edge_chunk, seed
         )
     linear = None
     if config.linear:
         linear = LinearFilter(training_profiles(store), store.ranges.num_parts, store.ranges.num_nodes)
-    blend = Blend(rows_Ok, linear, config.spectral_weight or 0.0, config.linear_weight or 0.0)
+        if config.linear_deflation:
+            deflation_Oj = deflation_rows(
+                store, table, worker.control, config.linear_deflation, evaluate.edge_chunk, seed
+            )  # fmt: skip
+    blend = Blend(spectral_Ok, deflation_Oj, linear, config.spectral_weight or 0.0, config.linear_weight or 0.0)
     is_set = config.spectral_weight is not None and config.linear_weight is not None
     if is_set or not (config.spectral_rank or config.linear) or not store.prepared.num_edges("valid"):
         return blend
     tuner = _Tuner(blend, rows_OR, table, store, worker, evaluate, config.num_users, seed)
-    return Blend(rows_Ok, linear, *tuner.best(metric))
+    return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric))
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Some users of a part with validation interactions: nodes int64 [n], their rows, profiles, and what they know."""
+    """Users of a part with validation interactions: nodes int64 [n], rows of each kind, profiles, what they know."""
 
     part: int
     users: np.ndarray
-    model_nR: Tensor
-    spectral_nk: Tensor
+    rows_nX: list[Tensor]
     profile_nN: csr_array
     known: Known
 
@@ -111,7 +117,8 @@ class _Tuner:
         config: EvaluateConfig, num_users: int, seed: int,
     ) -> None:  # fmt: skip
         self.blend, self.store, self.worker, self.config = blend, store, worker, config
-        self.model_OR, self.spectral_Ok = rows_OR.float().cpu(), blend.rows_Ok
+        # of the model, the spectral filter, the linear one's deflation
+        self.rows_OX = [rows_OR.float().cpu(), blend.spectral_Ok, blend.deflation_Oj]
         self.first_node = table.first_node
         valid = [(part, store.prepared.parts[part].edges["valid"]) for part in store.own_parts]
         judged = [(part, np.unique(edges[:, 0])) for part, edges in valid]
@@ -124,24 +131,24 @@ class _Tuner:
         # before validation a user is known to have met the profile, no more
         known = known_items(own.start, len(own), [self.store.prepared.parts[part].edges["train"]]).of(users - own.start)
         at, profile_nN = torch.from_numpy(users - self.first_node), known.matrix(self.store.ranges.num_nodes)
-        return _Sample(part, users, self.model_OR[at], self.spectral_Ok[at], profile_nN, known)
+        return _Sample(part, users, [rows.index_select(0, at) for rows in self.rows_OX], profile_nN, known)
 
     def blocks(self) -> Iterator[tuple[int, Tensor, csr_array | None]]:
-        """(first item node, model's and spectral rows of the items, columns of the linear filter). Collective."""
-        both = torch.cat([self.model_OR, self.spectral_Ok], dim=1)
+        """(first item node, rows of the items side by side, columns of the linear filter). Collective."""
+        rows_OX = torch.cat(self.rows_OX, dim=1)
         for first, last in item_blocks(self.store.prepared, FILTER_BLOCK):
             start, stop = max(first - self.first_node, 0), max(last - self.first_node, 0)
             columns = None if self.blend.linear is None else self.blend.linear.columns(first, last)
-            yield first, share_rows(both[start:stop].to(self.worker.rows.device), self.worker.rows).cpu(), columns
+            yield first, share_rows(rows_OX[start:stop].to(self.worker.rows.device), self.worker.rows).cpu(), columns
 
     def scores(self, sample: _Sample, rows: Tensor, columns_Nm: csr_array | None) -> np.ndarray:
         """float32 [3, n, m]: of the model, the spectral and the linear filter."""
-        width = self.model_OR.shape[1]
-        model = (sample.model_nR @ rows[:, :width].T).numpy()
-        spectral = (sample.spectral_nk @ rows[:, width:].T).numpy()
-        linear = np.zeros_like(model)
+        of_items = rows.split([kind.shape[1] for kind in self.rows_OX], dim=1)
+        model, spectral, linear = (
+            (users @ items.T).numpy() for users, items in zip(sample.rows_nX, of_items, strict=True)
+        )
         if columns_Nm is not None and self.blend.linear is not None:
-            linear = self.blend.linear.scores(sample.profile_nN, columns_Nm)
+            linear += self.blend.linear.scores(sample.profile_nN, columns_Nm)
         return np.stack([model, spectral, linear])
 
     def deviations(self) -> np.ndarray:

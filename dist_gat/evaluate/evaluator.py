@@ -67,7 +67,7 @@ def load_blend(saved: SavedModel, model: Recommender, store: GraphStore) -> Blen
     if saved.linear_weight:
         linear = LinearFilter(training_profiles(store), ranges.num_parts, ranges.num_nodes)
     # the saved rows are weighted already
-    return Blend(rows_Ok, linear, 1.0, saved.linear_weight)
+    return Blend(rows_Ok, rows_Ok[:, :0], linear, 1.0, saved.linear_weight)
 
 
 def ranking_rows(model: Recommender, store: GraphStore, config: Config) -> torch.Tensor:

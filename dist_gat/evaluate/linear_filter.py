@@ -4,15 +4,25 @@ score(u, i) = Σ_j Σ_v 1 / (d_v sqrt(d_u d_j d_i)) over the items j of u and th
 row of u in D_U^-½ R P̃ with P̃ = R̃ᵀR̃ and R̃ = D_U^-½ R D_I^-½, the linear filter of GF-CF (Shen et al., CIKM 2021). It
 is local where embeddings are smooth, which is why the two together rank better than either.
 
-Shape legend: U users of a part, n users that are asked about, m items of a block, N nodes.
+Most of its score is along the leading directions q of P̃ = Σ_k σ_k² q_k q_kᵀ all the same, what many users share, and a
+smooth score beside it has these already. Deflation leaves them out: the row of u in D_U^-½ R (P̃ - Σ_k<j σ_k² q_k q_kᵀ).
+
+Shape legend: U users of a part, n users that are asked about, m items of a block, N nodes, O own nodes, j directions.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array, diags_array
+from torch import Tensor
 
+from dist_gat.evaluate.leading_directions import OwnGraph, leading_directions
 from dist_gat.evaluate.profiles import Profiles
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.ranges import ITEM, USER
+from dist_gat.nn.embedding import EmbeddingShard
+from dist_gat.sampling.store import GraphStore
 
 
 class LinearFilter:
@@ -53,6 +63,18 @@ class LinearFilter:
             weights_nU @ self.profiles(part)[:, first:last] for part, weights_nU in enumerate(companions)
         ]  # fmt: skip
         return np.asarray(sum(products[1:], products[0]).toarray()) * self.item_scale_N[first:last]
+
+
+def deflation_rows(
+    store: GraphStore, table: EmbeddingShard, channel: Channel, rank: int, edge_chunk: int, seed: int
+) -> Tensor:
+    """float32 [O, rank]: rows of this rank's nodes whose inner products, added, deflate the filter. Collective."""
+    graph = OwnGraph(store, table, channel, edge_chunk, 0.5)
+    basis_Ok, squares_k = leading_directions(graph, rank, seed)
+    basis_Ok *= torch.from_numpy(np.sqrt(squares_k).astype(np.float32))
+    # D_U^-½ R q has no scale of the items
+    user_rows = graph.sum_neighbors(basis_Ok / graph.scale_O1, USER)
+    return torch.where(graph.is_of_type(ITEM)[:, None], -basis_Ok, user_rows)
 
 
 def user_scale(profile_UN: csr_array) -> np.ndarray:

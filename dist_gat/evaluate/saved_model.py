@@ -54,13 +54,13 @@ def save_model(
     config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, channel: Channel
 ) -> None:
     """Write `run_folder/model`. Collective; ranks share the file system."""
-    ranges = store.ranges
+    ranges, weighted_Ok = store.ranges, blend.weighted_rows
     content = {
         "name": config.name,
         "node_types": list(ranges.node_types),
         "bounds": ranges.bounds.tolist(),
         "representation_size": int(rows_OR.shape[1]),
-        "spectral_rank": int(blend.rows_Ok.shape[1]),
+        "spectral_rank": int(weighted_Ok.shape[1]),
         "blend": blend.weights,
         "data_fingerprint": store.prepared.fingerprint,
     }
@@ -69,7 +69,7 @@ def save_model(
             save_dense(folder, model)
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             shutil.copytree(store.prepared.folder / "ids", folder / "ids")
-        extra = {"representation": rows_OR, "spectral": blend.weighted_rows}
+        extra = {"representation": rows_OR, "spectral": weighted_Ok}
         save_parts(folder, model, ranges, store.own_parts, extra)
         for part in store.own_parts:
             users = ranges.nodes_of_type(part, USER)

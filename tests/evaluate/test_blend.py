@@ -13,7 +13,7 @@ from helpers import Ranks, split_pairs
 
 from dist_gat.config import BlendConfig, EvaluateConfig
 from dist_gat.evaluate.blend import LINEAR_CHOICES, SPECTRAL_CHOICES, Blend, build_blend
-from dist_gat.evaluate.linear_filter import LinearFilter
+from dist_gat.evaluate.linear_filter import LinearFilter, deflation_rows
 from dist_gat.evaluate.profiles import own_profile, training_profiles
 from dist_gat.evaluate.ranking import ranking_metrics
 from dist_gat.evaluate.spectral_filter import spectral_rows
@@ -65,10 +65,26 @@ def dense_spectral(prepared: PreparedGraph, rank: int) -> np.ndarray:
     return user[:, None] ** 2 * ((matrix * item) @ smooth) / item
 
 
+def dense_deflated(prepared: PreparedGraph, rank: int) -> np.ndarray:
+    """The linear filter without the leading eigenvectors of P̃."""
+    matrix = interactions(prepared)
+    user, item = (np.maximum(matrix.sum(axis=axis), 1) ** -0.5 for axis in (1, 0))
+    normal = user[:, None] * matrix * item
+    squares, vectors = np.linalg.eigh(normal.T @ normal)
+    rest = vectors[:, : len(squares) - rank]
+    return user[:, None] * (matrix @ (rest * squares[: len(squares) - rank]) @ rest.T)
+
+
 def scores_of(folder: Path, rank: int, access: Any = "auto") -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """This rank's spectral rows, and for each of its users the linear scores of all item nodes."""
+    """This rank's spectral rows and those that deflate, and for each of its users the linear scores of all items."""
     worker, store, table = open_all(folder, access)
-    rows = spectral_rows(store, table, worker.control, rank, RIDGE, 40, seed=3)
+    rows = torch.cat(
+        [
+            spectral_rows(store, table, worker.control, rank, RIDGE, 40, seed=3),
+            deflation_rows(store, table, worker.control, rank, 40, seed=3),
+        ],
+        dim=1,
+    )
     ranges = store.ranges
     linear = LinearFilter(training_profiles(store), ranges.num_parts, ranges.num_nodes)
     found: dict[int, np.ndarray] = {}
@@ -105,11 +121,22 @@ def test_few_users_get_the_scores_of_all(synthetic: PreparedGraph) -> None:
 # 9 items and 12 users: rank 4 cuts the spectrum, and 20 has more columns than there are directions
 @pytest.mark.parametrize("rank", [4, 20])
 def test_the_spectral_filter_is_its_closed_form(holed: PreparedGraph, rank: int) -> None:
-    rows, _ = scores_of(holed.folder, rank)
+    rows = scores_of(holed.folder, rank)[0][:, :rank]
     users, items = nodes_of(holed, USER), nodes_of(holed, ITEM)
     np.testing.assert_allclose(
         rows[users] @ rows[items].T, dense_spectral(holed, rank)[np.ix_(users, items)], atol=2e-5
     )
+
+
+@pytest.mark.parametrize("rank", [4, 20])
+def test_deflation_takes_the_leading_directions_out_of_the_linear_filter(holed: PreparedGraph, rank: int) -> None:
+    rows, linear = scores_of(holed.folder, rank)
+    users, items = nodes_of(holed, USER), nodes_of(holed, ITEM)
+    found = np.stack([linear[user] for user in users])[:, items] + rows[users, rank:] @ rows[items, rank:].T
+    expected = dense_deflated(holed, rank)[np.ix_(users, items)]
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    # the first direction alone is as large as the score, and with all of them nothing is left
+    assert (abs(expected).max() > 0.02) == (rank == 4)
 
 
 def test_the_filters_have_the_bits_of_one_rank(synthetic: PreparedGraph, ranks: Ranks) -> None:
@@ -139,35 +166,37 @@ def metric_of(
                            "valid", EVALUATE.ks)[metric]  # fmt: skip
 
 
-def test_no_other_choice_is_better_on_validation(synthetic: PreparedGraph) -> None:
-    weights, best = choose(synthetic.folder, {})
+@pytest.mark.parametrize("deflation", [0, 3])
+def test_no_other_choice_is_better_on_validation(synthetic: PreparedGraph, deflation: int) -> None:
+    weights, best = choose(synthetic.folder, {"linear_deflation": deflation})
     worker, store, table = open_all(synthetic.folder)
     rows_OR = table.weight.detach()
     # the units, from the choice that is known
-    alone = metric_of(Blend(torch.zeros(len(rows_OR), 0), None), rows_OR, store, worker, table, "ndcg@10")
+    alone = metric_of(Blend(rows_OR[:, :0], rows_OR[:, :0], None), rows_OR, store, worker, table, "ndcg@10")
     assert best > alone
     unit = {
-        name: next(w for w in weights_of(synthetic, name) if w > 0) / smallest
+        name: next(w for w in weights_of(synthetic, name, deflation) if w > 0) / smallest
         for name, smallest in (("spectral", SPECTRAL_CHOICES[1]), ("linear", LINEAR_CHOICES[1]))
     }
     blend = build_blend(
-        rows_OR, table, store, worker, BlendConfig(spectral_rank=6, linear=True, spectral_weight=0, linear_weight=0),
+        rows_OR, table, store, worker,
+        BlendConfig(spectral_rank=6, linear=True, linear_deflation=deflation, spectral_weight=0, linear_weight=0),
         EVALUATE, "ndcg@10", seed=3,
     )  # fmt: skip
     tried = []
     for s, w in product(SPECTRAL_CHOICES, LINEAR_CHOICES):
-        other = Blend(blend.rows_Ok, blend.linear, s * unit["spectral"], w * unit["linear"])
+        other = Blend(blend.spectral_Ok, blend.deflation_Oj, blend.linear, s * unit["spectral"], w * unit["linear"])
         tried.append(metric_of(other, rows_OR, store, worker, table, "ndcg@10"))
     assert best == pytest.approx(max(tried), abs=1e-6)
     assert len(set(tried)) > 5
 
 
-def weights_of(prepared: PreparedGraph, name: str) -> list[float]:
+def weights_of(prepared: PreparedGraph, name: str, deflation: int) -> list[float]:
     """The smallest weight of a filter that is tried: from the deviations over the items of a user."""
     users, items = nodes_of(prepared, USER), nodes_of(prepared, ITEM)
     judged = np.unique(split_pairs(prepared, "valid")[:, 0])
     table = open_all(prepared.folder)[2].weight.detach().double().numpy()
-    dense = dense_spectral(prepared, 6) if name == "spectral" else dense_linear(prepared)
+    dense = dense_spectral(prepared, 6) if name == "spectral" else dense_deflated(prepared, deflation)
     assert set(judged) <= set(users)
     model, other = ((table @ table.T)[np.ix_(judged, items)], dense[np.ix_(judged, items)])
     first = (SPECTRAL_CHOICES if name == "spectral" else LINEAR_CHOICES)[1]

@@ -42,7 +42,7 @@ def save(run: Path, folder: Path) -> dict[str, dict[str, float]]:
     starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     model = build_recommender(config.model, 2, prepared.feature_sizes, starts, worker.rows, config.seed)
     rows_OR = ranking_rows(model, store, config)
-    save_model(config, model, rows_OR, Blend(torch.zeros(len(rows_OR), 0), None), store, worker.control)
+    save_model(config, model, rows_OR, Blend(rows_OR[:, :0], rows_OR[:, :0], None), store, worker.control)
     return evaluate_worker(config, worker)
 
 
