@@ -23,6 +23,7 @@ FLOORS = (
         "final_recipe",
         "space",
         "random",
+        "pairs",
         "quiet",
         "memory",
         "dgl",

@@ -16,6 +16,7 @@ from dist_gat.data.split import SPLITS, split_interactions
 from dist_gat.data.table import read_table
 from dist_gat.data.vocabulary import build_vocabulary, encode
 from dist_gat.errors import DataError
+from dist_gat.pairs import order_of_pairs, sort_pairs
 
 BAD_ROWS = "bad rows"  # the reason in Dataset.dropped for rows that skip_bad_rows left out
 
@@ -98,6 +99,9 @@ def _drop_cold_users(
     """The tables without valid and test rows of users that have no training row."""
     warm: dict[str, pl.DataFrame] = {}
     for split, table in tables.items():
+        if split == "train" or table.is_empty():
+            warm[split] = table
+            continue
         warm[split] = table.join(tables["train"], on="user_id", how="semi")
         num_cold = len(table) - len(warm[split])
         if num_cold and config.split.method == "files" and not config.skip_bad_rows:
@@ -114,7 +118,9 @@ def _drop_cold_users(
 
 def _encode_edges(table: pl.DataFrame, users: pl.Series, items: pl.Series) -> Edges:
     user, item = encode(table["user_id"], users), encode(table["item_id"], items)
-    order = np.argsort(user * len(items) + item)  # pairs are distinct, and their number fits 63 bits
+    if not {"weight", "datetime"} & set(table.columns):
+        return Edges(*sort_pairs(user, item), None, None)
+    order = order_of_pairs(user, item)  # pairs are distinct
     weight = table["weight"].cast(pl.Float32).to_numpy()[order] if "weight" in table.columns else None
     time = table["datetime"].to_numpy()[order] if "datetime" in table.columns else None
     return Edges(user[order], item[order], weight, time)

@@ -52,12 +52,24 @@ def _by_user(table: pl.DataFrame, split: SplitConfig, seed: int) -> np.ndarray:
 
 def _by_hash(table: pl.DataFrame, split: SplitConfig, seed: int) -> np.ndarray:
     first_valid, first_test = _bounds(len(table), split)
+    if first_valid == len(table):
+        return np.zeros(len(table), dtype=int)
     user, item = (_hash_ids(table[name], f"{seed}/{name}/") for name in ("user_id", "item_id"))
-    order = np.lexsort((item, user, _mix(user + _mix(item))))
-    part = np.zeros(len(table), dtype=int)
-    part[order[first_valid:]] = 1
-    part[order[first_test:]] = 2
-    return part
+    columns = (item, user, _mix(user + _mix(item)))
+    return from_rank(columns, first_valid).astype(int) + from_rank(columns, first_test)
+
+
+def from_rank(columns: tuple[np.ndarray, ...], first: int) -> np.ndarray:
+    """bool [E]: the rows that `np.lexsort(columns)` puts at `first` or behind, for less than a sort."""
+    last = columns[-1]
+    if first == len(last):
+        return np.zeros(len(last), dtype=bool)
+    bound = np.partition(last, first)[first]
+    tied = np.flatnonzero(last == bound)
+    order = tied[np.lexsort([column[tied] for column in columns])]
+    found = last > bound
+    found[order[first - np.count_nonzero(last < bound) :]] = True
+    return found
 
 
 def _bounds(num_rows: int, split: SplitConfig) -> tuple[int, int]:

@@ -10,7 +10,9 @@ from dist_gat.config import ColumnsConfig, DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows
 from dist_gat.data.source import ROW, Source, missing_column, open_source, read_columns, read_header, unclosed_quote
 from dist_gat.data.values import MAX_ID_BYTES, is_id_type, narrow_ids, parse_datetimes, parse_ids, parse_numbers
+from dist_gat.data.vocabulary import WHOLE, above
 from dist_gat.errors import DataError
+from dist_gat.pairs import fit_together, have_repeats
 
 ALIASES = {
     "user_id": ("user_id",),
@@ -127,10 +129,20 @@ def _find_columns(source: Source, header: dict[str, str], mapping: ColumnsConfig
     return columns
 
 
+def _has_repeated(frame: pl.DataFrame) -> bool:
+    """Whether a pair is there twice; of whole numbers that are not too far apart in less time."""
+    if len(frame) and all(frame[name].dtype in WHOLE for name in IDS):
+        numbers = [frame[name].to_numpy() for name in IDS]
+        firsts, lasts = [int(column.min()) for column in numbers], [int(column.max()) for column in numbers]
+        if fit_together(lasts[0] - firsts[0], lasts[1] - firsts[1]):
+            return have_repeats(above(numbers[0], firsts[0]), above(numbers[1], firsts[1]))
+    return frame.select(IDS).n_unique() < len(frame)
+
+
 def _split_repeated(frame: pl.DataFrame) -> tuple[pl.DataFrame, BadRows]:
     """The frame without repetitions of a (user_id, item_id), and the rows that repeat an earlier one."""
     repeated = frame.clear()
-    if frame.select(IDS).n_unique() < len(frame):
+    if _has_repeated(frame):
         order = ["datetime", ROW] if "datetime" in frame.columns else [ROW]
         ordered = frame.sort(order, maintain_order=True)
         is_first = ordered.select((pl.int_range(pl.len()).over(IDS) == 0).alias("first"))["first"]

@@ -12,6 +12,8 @@ from dist_gat.data.bad_rows import shown
 from dist_gat.errors import DataError
 
 MAX_CANDIDATES = 10_000  # IDs compared with a mistyped one
+WHOLE = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+MAX_SPARSITY = 8  # numbers from the first to the last ID for each ID, for a table of all of them
 
 
 def build_vocabulary(ids: Iterable[pl.Series]) -> pl.Series:
@@ -22,8 +24,37 @@ def build_vocabulary(ids: Iterable[pl.Series]) -> pl.Series:
 def encode(ids: pl.Series, vocabulary: pl.Series) -> np.ndarray:
     """Indices of IDs in a vocabulary of the same type: int64 [len(ids)], -1 where unknown."""
     assert ids.dtype == vocabulary.dtype, f"{ids.dtype} IDs, {vocabulary.dtype} vocabulary"
+    if is_dense(vocabulary) and not ids.null_count():
+        return _look_up(ids.to_numpy(), vocabulary.to_numpy())
     indices = pl.int_range(len(vocabulary), dtype=pl.Int64, eager=True)
     return ids.replace_strict(vocabulary, indices, default=-1, return_dtype=pl.Int64).to_numpy(writable=True)
+
+
+def is_dense(vocabulary: pl.Series) -> bool:
+    """Whether IDs are whole numbers so close to each other that a table of all numbers between them is small."""
+    if vocabulary.dtype not in WHOLE or vocabulary.is_empty():
+        return False
+    return int(vocabulary[-1]) - int(vocabulary[0]) < MAX_SPARSITY * len(vocabulary)
+
+
+def above(ids: np.ndarray, first: int) -> np.ndarray:
+    """int64: whole numbers of any type less the first of them."""
+    if ids.dtype.kind == "u":
+        return (ids - ids.dtype.type(first)).astype(np.int64)
+    return ids.astype(np.int64) - first
+
+
+def _look_up(ids: np.ndarray, vocabulary: np.ndarray) -> np.ndarray:
+    """`encode` by a table of all numbers from the first to the last ID."""
+    first, last = int(vocabulary[0]), int(vocabulary[-1])
+    table = np.full(last - first + 1, -1)
+    table[above(vocabulary, first)] = np.arange(len(vocabulary))
+    known = (ids >= first) & (ids <= last)
+    if known.all():
+        return table[above(ids, first)]
+    found = np.full(len(ids), -1)
+    found[known] = table[above(ids[known], first)]
+    return found
 
 
 def parse_id(text: str, vocabulary: pl.Series) -> object:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.sparse import coo_array
 
 from dist_gat.config import DataConfig, PartsConfig
 from dist_gat.data.dataset import Dataset, Edges, load_dataset
@@ -20,6 +19,7 @@ from dist_gat.errors import ConfigError
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import ITEM, NODE_TYPES, USER, NodeRanges
+from dist_gat.pairs import order_of_pairs, sort_pairs
 from dist_gat.storage import atomic_folder, refuse_foreign_folder, save_array, write_manifest
 
 POPULARITY_EXPONENT = 0.75
@@ -118,8 +118,7 @@ def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling) -> dict[s
     counts = {}
     for split in SPLITS:
         edges: Edges = getattr(dataset, split)
-        pairs = np.stack([labels.user[edges.user], labels.item[edges.item]], axis=1)
-        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        pairs = np.stack(sort_pairs(labels.user[edges.user], labels.item[edges.item]), axis=1)
         cuts = np.searchsorted(pairs[:, 0], labels.ranges.starts)
         for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
             save_array(part_folder(folder, part) / f"{split}.npy", pairs[start:stop])
@@ -134,30 +133,47 @@ def _write_messages(folder: Path, train: Edges, labels: Relabelling) -> list[flo
     """
     ranges = labels.ranges
     user, item = labels.user[train.user], labels.item[train.item]
-    num_edges, num_nodes = len(user), ranges.num_nodes
-    # the value is the interaction's number plus 1: scipy may drop zeros, and attributes follow it
-    number = np.tile(np.arange(1, num_edges + 1), 2)
-    in_edges = coo_array(
-        (number, (np.concatenate([user, item]), np.concatenate([item, user]))), shape=(num_nodes, num_nodes)
-    ).tocsr()
-    in_edges.sort_indices()
-    index_type = np.int32 if num_nodes <= np.iinfo(np.int32).max else np.int64
     attributes = {"edge_weight": train.weight, "edge_time": train.time}
-    mass = np.diff(in_edges.indptr).astype(np.float64) ** POPULARITY_EXPONENT
+    given = {name: values for name, values in attributes.items() if values is not None}
+    # the in-edges of users, and those of items
+    directions = [_in_edges(user, item, given), _in_edges(item, user, given)]
+    degree = sum(np.bincount(edges.dst, minlength=ranges.num_nodes) for edges in directions)
+    index_type = np.int32 if ranges.num_nodes <= np.iinfo(np.int32).max else np.int64
     popularity_mass = []
     for part in range(ranges.num_parts):
         target = part_folder(folder, part)
+        cuts = [
+            np.searchsorted(edges.dst, ranges.bounds[part, kind : kind + 2]) for kind, edges in enumerate(directions)
+        ]
+        slices = [slice(start, stop) for start, stop in cuts]
         first, last = int(ranges.starts[part]), int(ranges.starts[part + 1])
-        start, stop = int(in_edges.indptr[first]), int(in_edges.indptr[last])
-        save_array(target / "indptr.npy", in_edges.indptr[first : last + 1].astype(np.int64) - start)
-        save_array(target / "indices.npy", in_edges.indices[start:stop].astype(index_type))
-        for name, values in attributes.items():
-            if values is not None:
-                save_array(target / f"{name}.npy", values[in_edges.data[start:stop] - 1])
+        save_array(target / "indptr.npy", np.concatenate([[0], np.cumsum(degree[first:last])]))
+        for name in ("indices", *given):
+            values = [edges.values[name][own] for edges, own in zip(directions, slices, strict=True)]
+            joined = np.concatenate(values)
+            save_array(target / f"{name}.npy", joined.astype(index_type) if name == "indices" else joined)
         items = ranges.nodes_of_type(part, ITEM)
-        save_array(target / "popularity.npy", np.cumsum(mass[items.start : items.stop]))
-        popularity_mass.append(float(mass[items.start : items.stop].sum()))
+        mass = degree[items.start : items.stop].astype(np.float64) ** POPULARITY_EXPONENT
+        save_array(target / "popularity.npy", np.cumsum(mass))
+        popularity_mass.append(float(mass.sum()))
     return popularity_mass
+
+
+@dataclass(frozen=True)
+class _InEdges:
+    """Messages to one type of nodes, by destination, int64 [E]; of each its source, as `indices`, and attributes."""
+
+    dst: np.ndarray
+    values: dict[str, np.ndarray]
+
+
+def _in_edges(dst: np.ndarray, src: np.ndarray, attributes: dict[str, np.ndarray]) -> _InEdges:
+    if not attributes:
+        dst, src = sort_pairs(dst, src)
+        return _InEdges(dst, {"indices": src})
+    order = order_of_pairs(dst, src)
+    values = {name: of_edge[order] for name, of_edge in attributes.items()}
+    return _InEdges(dst[order], {"indices": src[order], **values})
 
 
 def _write_features(folder: Path, dataset: Dataset, labels: Relabelling) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_gat.config import SplitConfig
-from dist_gat.data.split import SPLITS, split_interactions
+from dist_gat.data.split import SPLITS, from_rank, split_interactions
 from dist_gat.errors import DataError
 
 METHODS = ("random", "temporal", "leave_last_out")
@@ -47,6 +48,13 @@ def test_random_has_exact_counts_and_depends_on_the_seed() -> None:
     assert len(per_user) == 40  # neither users nor items fall on one side as a whole
     assert max(per_user) < 15
     assert len(per_item) == 25
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, unique=True), st.data())
+def test_rows_from_a_rank_on_are_those_of_a_sort(rows: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    columns = tuple(np.array(column) for column in zip(*rows, strict=True))
+    first = data.draw(st.integers(0, len(rows)))
+    assert set(np.flatnonzero(from_rank(columns, first))) == set(np.lexsort(columns)[first:])
 
 
 def test_random_is_the_same_for_ever() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dist_gat.data.vocabulary import build_vocabulary, encode, parse_id
+from dist_gat.data.vocabulary import WHOLE, build_vocabulary, encode, is_dense, parse_id
 from dist_gat.errors import DataError
 
 IDS = st.one_of(
@@ -27,6 +27,20 @@ def test_encode_and_decode_are_inverse(ids: pl.Series) -> None:
     assert vocabulary.is_sorted()
     assert vocabulary.gather(index).to_list() == ids.to_list()
     assert encode(vocabulary, vocabulary).tolist() == list(range(len(vocabulary)))
+
+
+@settings(deadline=None)
+@given(data=st.data(), low=st.sampled_from(["lowest", "middle", "highest"]))
+@pytest.mark.parametrize("dtype", WHOLE, ids=str)
+def test_numbers_close_to_each_other_are_looked_up(dtype: Any, data: st.DataObject, low: str) -> None:
+    least, most = pl.select(dtype.min(), most=dtype.max()).row(0)
+    first = {"lowest": least, "middle": max((least + most) // 2 - 20, least), "highest": most - 40}[low]
+    numbers = st.lists(st.integers(first, first + 40), min_size=1)
+    vocabulary = build_vocabulary([pl.Series(data.draw(numbers), dtype=dtype)])
+    ids = pl.Series([*data.draw(numbers), least, most], dtype=dtype)
+    assume(is_dense(vocabulary))
+    places = {number: place for place, number in enumerate(vocabulary.to_list())}
+    assert encode(ids, vocabulary).tolist() == [places.get(number, -1) for number in ids.to_list()]
 
 
 def test_unknown_ids() -> None:
