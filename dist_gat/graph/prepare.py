@@ -137,7 +137,7 @@ def _write_messages(folder: Path, train: Edges, labels: Relabelling) -> list[flo
     given = {name: values for name, values in attributes.items() if values is not None}
     # the in-edges of users, and those of items
     directions = [_in_edges(user, item, given), _in_edges(item, user, given)]
-    degree = sum(np.bincount(edges.dst, minlength=ranges.num_nodes) for edges in directions)
+    degree = np.bincount(np.concatenate([user, item]), minlength=ranges.num_nodes)
     index_type = np.int32 if ranges.num_nodes <= np.iinfo(np.int32).max else np.int64
     popularity_mass = []
     for part in range(ranges.num_parts):
