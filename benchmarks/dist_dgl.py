@@ -206,8 +206,10 @@ def dgl_seconds(folder: Path) -> list[float]:
         return results_of(trainers, results)
     finally:
         for process in (*trainers, *servers):
-            process.join(2)
-            process.kill()
+            # none was started where no server listened
+            if process.pid is not None:
+                process.join(2)
+                process.kill()
         # what it leaves behind would stop the next run
         for leftover in set(SHARED_MEMORY.iterdir()) - shared_before:
             if "kvdata" in leftover.name:

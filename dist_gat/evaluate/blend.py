@@ -35,6 +35,8 @@ from dist_gat.sampling.store import GraphStore
 # weights that are tried, in units in which every score varies like the model's
 SPECTRAL_CHOICES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 LINEAR_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+# of what the linear filter varies: where deflation leaves less, it leaves rounding
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Blend:
         self, rows_OR: Tensor, store: GraphStore, worker: Worker, split: str, config: EvaluateConfig, first_node: int
     ) -> list[PartRanking]:
         """The best items of this rank's users. Collective."""
-        rows = torch.cat([rows_OR, self.weighted_rows.to(rows_OR)], dim=1)
+        weighted = self.weighted_rows
+        rows = torch.cat([rows_OR, weighted.to(rows_OR)], dim=1) if weighted.shape[1] else rows_OR
         linear = self.linear if self.linear_weight else None
         return rank_representations(rows, store, worker.rows, split, config, first_node, linear, self.linear_weight)
 
@@ -78,21 +81,25 @@ def build_blend(
 
     rows_OR: the model's ranking rows. Without validation pairs and without configured weights the model stays alone.
     """
+    is_set = config.spectral_weight is not None and config.linear_weight is not None
+    # what counts for nothing need not be there
+    has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
+    has_linear = config.linear and not (is_set and config.linear_weight == 0)
     spectral_Ok = deflation_Oj = torch.zeros(len(rows_OR), 0)
-    if config.spectral_rank:
+    if has_spectral:
         spectral_Ok = spectral_rows(
             store, table, worker.control, config.spectral_rank, config.spectral_ridge, evaluate.edge_chunk, seed
         )
     linear = None
-    if config.linear:
+    if has_linear:
         linear = LinearFilter(training_profiles(store), store.ranges.num_parts, store.ranges.num_nodes)
         if config.linear_deflation:
             deflation_Oj = deflation_rows(
                 store, table, worker.control, config.linear_deflation, evaluate.edge_chunk, seed
             )  # fmt: skip
-    blend = Blend(spectral_Ok, deflation_Oj, linear, config.spectral_weight or 0.0, config.linear_weight or 0.0)
-    is_set = config.spectral_weight is not None and config.linear_weight is not None
-    if is_set or not (config.spectral_rank or config.linear) or not store.prepared.num_edges("valid"):
+    weights = (config.spectral_weight or 0.0) * has_spectral, (config.linear_weight or 0.0) * has_linear
+    blend = Blend(spectral_Ok, deflation_Oj, linear, *weights)
+    if is_set or not (has_spectral or has_linear) or not store.prepared.num_edges("valid"):
         return blend
     tuner = _Tuner(blend, rows_OR, table, store, worker, evaluate, config.num_users, seed)
     return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric))
@@ -142,23 +149,28 @@ class _Tuner:
             yield first, share_rows(rows_OX[start:stop].to(self.worker.rows.device), self.worker.rows).cpu(), columns
 
     def scores(self, sample: _Sample, rows: Tensor, columns_Nm: csr_array | None) -> np.ndarray:
-        """float32 [3, n, m]: of the model, the spectral and the linear filter."""
+        """float32 [4, n, m]: of the model, the spectral filter, the linear one and its deflation."""
         of_items = rows.split([kind.shape[1] for kind in self.rows_OX], dim=1)
-        model, spectral, linear = (
+        model, spectral, deflation = (
             (users @ items.T).numpy() for users, items in zip(sample.rows_nX, of_items, strict=True)
         )
+        linear = np.zeros_like(model)
         if columns_Nm is not None and self.blend.linear is not None:
-            linear += self.blend.linear.scores(sample.profile_nN, columns_Nm)
-        return np.stack([model, spectral, linear])
+            linear = self.blend.linear.scores(sample.profile_nN, columns_Nm)
+        return np.stack([model, spectral, linear, deflation])
 
     def deviations(self) -> np.ndarray:
-        """float64 [3]: how much each score varies over the items of a user, as the root of the mean variance."""
-        sums = {sample.part: np.zeros((2, 3, len(sample.users))) for sample in self.samples}
+        """float64 [4]: how much each score varies over the items of a user, as the root of the mean variance.
+
+        Of the model, the spectral filter, the linear one alone, and with its deflation.
+        """
+        sums = {sample.part: np.zeros((2, 4, len(sample.users))) for sample in self.samples}
         for _, rows, columns in self.blocks():
             for sample in self.samples:
                 scores = self.scores(sample, rows, columns).astype(np.float64)
+                scores[3] += scores[2]
                 sums[sample.part] += np.stack([scores.sum(axis=2), (scores**2).sum(axis=2)])
-        variances = np.zeros((self.store.ranges.num_parts, 4))
+        variances = np.zeros((self.store.ranges.num_parts, 5))
         for part, (first, second) in sums.items():
             mean = first / max(self.store.ranges.count(ITEM), 1)
             variance = second / max(self.store.ranges.count(ITEM), 1) - mean**2
@@ -168,7 +180,9 @@ class _Tuner:
 
     def best(self, metric: str) -> tuple[float, float]:
         """The spectral and the linear weight with the best mean metric; of equal ones the smaller. Collective."""
-        model, spectral, linear = self.deviations().tolist()
+        model, spectral, whole, linear = self.deviations().tolist()
+        if linear < ROUNDING * whole:
+            linear = 0.0
         choices = [
             (s * model / spectral if s else 0.0, w * model / linear if w else 0.0)
             for s, w in product(SPECTRAL_CHOICES if spectral else (0.0,), LINEAR_CHOICES if linear else (0.0,))
@@ -177,7 +191,8 @@ class _Tuner:
         best = {s.part: [RunningTopK(len(s.users), k) for _ in choices] for s in self.samples}
         for first, rows, columns in self.blocks():
             for sample in self.samples:
-                model_nm, spectral_nm, linear_nm = self.scores(sample, rows, columns)
+                model_nm, spectral_nm, linear_nm, deflation_nm = self.scores(sample, rows, columns)
+                linear_nm += deflation_nm
                 for (w_s, w_l), ranked in zip(choices, best[sample.part], strict=True):
                     blended = model_nm + np.float32(w_s) * spectral_nm + np.float32(w_l) * linear_nm
                     ranked.merge(0, blended, first, sample.known)

@@ -2,7 +2,7 @@
 
 manifest.json, config.yaml     format, counts, SHA-256 of the files; the recipe
 dense.safetensors              weights of the layers
-parts/0000.safetensors         embedding, representation, weighted spectral rows of each node
+parts/0000.safetensors         embedding, representation, weighted rows of the filters (`spectral`) of each node
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
 known/0000.trained.npy         bool: which of these are in the training graph; where the linear filter counts
 ids/{user,item}.parquet        external IDs, node IDs, titles

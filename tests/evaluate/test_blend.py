@@ -180,7 +180,7 @@ def test_no_other_choice_is_better_on_validation(synthetic: PreparedGraph, defla
     }
     blend = build_blend(
         rows_OR, table, store, worker,
-        BlendConfig(spectral_rank=6, linear=True, linear_deflation=deflation, spectral_weight=0, linear_weight=0),
+        BlendConfig(spectral_rank=6, linear=True, linear_deflation=deflation, spectral_weight=1, linear_weight=1),
         EVALUATE, "ndcg@10", seed=3,
     )  # fmt: skip
     tried = []
@@ -207,6 +207,30 @@ def test_ranks_choose_as_one_does(synthetic: PreparedGraph, ranks: Ranks) -> Non
     alone = choose(synthetic.folder, {"num_users": 40})
     for world_size in (2, 4):
         assert ranks.run(world_size, choose, synthetic.folder, {"num_users": 40}) == [alone] * world_size
+
+
+@pytest.mark.parametrize("deflation", [60, 200])
+def test_a_filter_that_deflation_leaves_nothing_of_is_left_out(synthetic: PreparedGraph, deflation: int) -> None:
+    """60 items have 60 directions at most: what is left is rounding, which no two ways of adding agree on."""
+    settings = {"linear_deflation": deflation, "spectral_rank": 0}
+    assert choose(synthetic.folder, settings)[0] == {"spectral": 0, "linear": 0}
+    assert choose(synthetic.folder, settings | {"linear_deflation": 3})[0]["linear"] > 0
+
+
+def test_filters_without_a_weight_are_not_made(synthetic: PreparedGraph) -> None:
+    worker, store, table = open_all(synthetic.folder)
+    rows_OR = table.weight.detach()
+    for settings, kept in (
+        ({"spectral_weight": 0, "linear_weight": 2}, (0, 3, True)),
+        ({"spectral_weight": 2, "linear_weight": 0}, (6, 0, False)),
+        ({"spectral_weight": 2, "linear_weight": 2, "linear": False}, (6, 0, False)),
+        ({"spectral_weight": 2, "linear_weight": 2, "spectral_rank": 0}, (0, 3, True)),
+    ):
+        config = BlendConfig.model_validate({"spectral_rank": 6, "linear": True, "linear_deflation": 3, **settings})
+        blend = build_blend(rows_OR, table, store, worker, config, EVALUATE, "ndcg@10", seed=3)
+        assert (blend.spectral_Ok.shape[1], blend.deflation_Oj.shape[1], blend.linear is not None) == kept
+        assert blend.weights == {"spectral": 2.0 * (kept[0] > 0), "linear": 2.0 * kept[2]}
+        assert blend.weighted_rows.shape[1] == kept[0] + kept[1]
 
 
 def test_given_weights_are_kept_and_without_validation_the_model_is_alone(

@@ -41,7 +41,7 @@ def recipe(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
         },
         "loss": {"kind": "softmax", "l2": 1e-4},
         "train": {"num_epochs": 3, "max_steps": STEPS, "batch_size": 200, "learning_rate": 0.02, "clip_norm": 0.5},
-        "blend": {"spectral_rank": 8, "linear": True},
+        "blend": {"spectral_rank": 8, "linear": True, "linear_deflation": 4},
         "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 2, "use_gpu": True},
     }
     for name, changes in sections.items():
