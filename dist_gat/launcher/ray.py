@@ -222,20 +222,31 @@ def connect(address: str) -> None:
 
 
 def start_local(launch: LaunchConfig) -> None:
-    """Start a cluster on this host, which listens on `launch.host` alone where that is loopback."""
+    """Start a cluster on this host, which listens on `launch.host` alone where that is loopback.
+
+    Raises `ClusterError` where Ray does not start, or would listen elsewhere.
+    """
     import ray
 
     on_loopback = launch.host in LOOPBACK
-    with loopback_allowed() if on_loopback else nullcontext():
-        # "local", because without an address Ray would follow RAY_ADDRESS
-        ray.init(
-            address="local",
-            num_cpus=max(cores(), launch.num_workers),
-            include_dashboard=False,
-            _node_ip_address=launch.host,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    try:
+        with loopback_allowed() if on_loopback else nullcontext():
+            # "local", because without an address Ray would follow RAY_ADDRESS
+            ray.init(
+                address="local",
+                num_cpus=max(cores(), launch.num_workers),
+                include_dashboard=False,
+                _node_ip_address=launch.host,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    # a node that is too slow to start is a plain Exception of Ray's
+    except Exception as err:
+        reason = str(err).strip().partition("\n")[0].rstrip(".")
+        raise ClusterError(
+            f"Ray did not start on this host: {reason}; expected it to within a minute or so. Its own words are in "
+            "/tmp/ray/session_latest/logs; try again when the host is less busy, or set launch.launcher=local"
+        ) from err
     node = ray.util.get_node_ip_address()
     if on_loopback and node not in LOOPBACK:
         ray.shutdown()

@@ -14,9 +14,11 @@ import pytest
 from faults.hostile import rewrite_manifest
 
 from dist_gat.api import prepare, train
-from dist_gat.config import Config
+from dist_gat.config import Config, LaunchConfig
 from dist_gat.config_file import dump_config, parse_config
 from dist_gat.data.synthetic import write_synthetic
+from dist_gat.errors import ClusterError
+from dist_gat.launcher.ray import ray_cluster
 
 
 def on_ray(verb: str, config: Config, recipe: Path) -> subprocess.CompletedProcess[str]:
@@ -63,3 +65,15 @@ def test_ray_gives_the_losses_of_the_local_launcher_and_passes_errors_on(tmp_pat
     assert failed.returncode == 1
     assert "dense.safetensors: expected a safetensors file" in " ".join(failed.stderr.split())
     assert "Traceback" not in failed.stderr
+
+
+def test_a_ray_that_does_not_start_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(**settings: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because\nof much.")
+
+    monkeypatch.setattr("ray.init", too_slow)
+    with (
+        pytest.raises(ClusterError, match=r"Ray did not start on this host: The current node .* because; expected"),
+        ray_cluster(LaunchConfig(num_workers=1)),
+    ):
+        pass
