@@ -9,8 +9,7 @@ and two trainers on this machine, one server a part, without shared memory, as b
 samples in the trainer's process.
 
 The sides take turns, each run in processes of its own. A rate is the batches of both ranks over the time of the
-slower one. DistDGL's processes end without a word, or wait for each other, in some of their runs: such a run is said
-and made again.
+slower one. A run of DistDGL that comes to no end is said and made again.
 """
 
 from __future__ import annotations
@@ -128,7 +127,18 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def be_a_machine(number: int) -> None:
+    """Keep DistDGL's shared features apart from those of the other rank, which has them under the same name.
+
+    As on two machines; here, the second server would write over the features of the first one.
+    """
+    kvstore = dgl.distributed.kvstore
+    empty = kvstore.empty_shared_mem
+    kvstore.empty_shared_mem = lambda name, *arguments: empty(f"machine-{number}-{name}", *arguments)
+
+
 def serve(server: int, folder: Path) -> None:
+    be_a_machine(server)
     os.environ.update({"DGL_ROLE": "server", "DGL_DIST_MODE": "distributed"})
     torch.set_num_threads(1)
     with silent():
@@ -138,6 +148,7 @@ def serve(server: int, folder: Path) -> None:
 
 
 def fetch(rank: int, folder: Path, meeting: Any, results: Any) -> None:
+    be_a_machine(rank)
     os.environ.update({"DGL_DIST_MODE": "distributed", "DGL_NUM_SERVER": "1", "DGL_NUM_SAMPLER": "0"})
     torch.set_num_threads(1)
     dgl.utils.set_num_threads(1)

@@ -105,10 +105,9 @@ def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
         step()
     gc.collect()
     libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident_bytes()
+    before = start_peak()
     step()
-    return _status("VmHWM") - before
+    return peak_bytes() - before
 
 
 def peak_extra_gpu_bytes(step: Step, warmup: int = 3) -> int:
@@ -119,6 +118,20 @@ def peak_extra_gpu_bytes(step: Step, warmup: int = 3) -> int:
     before = torch.cuda.memory_allocated()
     step()
     return torch.cuda.max_memory_allocated() - before
+
+
+def start_peak() -> int:
+    """Forget the peak of this process; returns what it holds now.
+
+    The peak of `getrusage` can't be forgotten, and begins at that of the process which started this one.
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_bytes()
+
+
+def peak_bytes() -> int:
+    """The most that this process held since `start_peak`."""
+    return _status("VmHWM")
 
 
 def resident_bytes() -> int:

@@ -9,7 +9,6 @@ less what it had after its imports.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import tempfile
 import time
@@ -56,12 +55,12 @@ def measure(side: str, method: str, table: Path) -> tuple[float, int]:
 
 
 def run(side: str, method: str, table: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = harness.start_peak()
     with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as folder:
         started = time.perf_counter()
         (prepare if side == OURS else partition)(table, method, Path(folder) / "parts")
         seconds = time.perf_counter() - started
-    print(seconds, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    print(seconds, harness.peak_bytes() - before)
 
 
 def main() -> None:

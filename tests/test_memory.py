@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -23,3 +24,11 @@ def test_the_peak_is_what_was_held_since_the_reset() -> None:
     assert BYTES * 0.9 < peak_memory() - before < BYTES * 1.5
     reset_peak_memory()
     assert peak_memory() < before + BYTES / 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the peak is what the system tells")
+def test_a_program_does_not_inherit_the_peak_of_its_starter() -> None:
+    held = np.ones(BYTES // 8 * 5)
+    code = "from dist_gat.memory import peak_memory; print(peak_memory())"
+    peak = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert 0 < peak < held.nbytes / 2
