@@ -73,7 +73,7 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
 
     def lookup() -> None:
         table.weight.grad = None
-        table(batch.nodes_S).backward(gradient)
+        table(batch.nodes_S, batch.lookup).backward(gradient)
 
     lookup_s = best(lookup, clock, repeats)
 
