@@ -59,8 +59,9 @@ def prepare_dataset(
     progress("writing parts")
     with atomic_folder(Path(data.prepared)) as folder:
         _write_ids(folder, dataset, labels)
-        split_counts = _write_splits(folder, dataset, labels)
-        popularity_mass = _write_messages(folder, dataset.train, labels)
+        to_users, to_items = _in_edges(dataset.train, labels)
+        split_counts = _write_splits(folder, dataset, labels, to_users)
+        popularity_mass = _write_messages(folder, [to_users, to_items], labels.ranges)
         _write_features(folder, dataset, labels)
         report = {
             "name": name,
@@ -114,51 +115,6 @@ def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
         table.write_parquet(folder / "ids" / f"{kind}.parquet")
 
 
-def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling) -> dict[str, list[int]]:
-    counts = {}
-    for split in SPLITS:
-        edges: Edges = getattr(dataset, split)
-        pairs = np.stack(sort_pairs(labels.user[edges.user], labels.item[edges.item]), axis=1)
-        cuts = np.searchsorted(pairs[:, 0], labels.ranges.starts)
-        for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-            save_array(part_folder(folder, part) / f"{split}.npy", pairs[start:stop])
-        counts[split] = np.diff(cuts).tolist()
-    return counts
-
-
-def _write_messages(folder: Path, train: Edges, labels: Relabelling) -> list[float]:
-    """CSC of in-edges, both directions, with the edges' attributes in the same order.
-
-    Returns the sum of degree ** 0.75 over the items of each part.
-    """
-    ranges = labels.ranges
-    user, item = labels.user[train.user], labels.item[train.item]
-    attributes = {"edge_weight": train.weight, "edge_time": train.time}
-    given = {name: values for name, values in attributes.items() if values is not None}
-    # the in-edges of users, and those of items
-    directions = [_in_edges(user, item, given), _in_edges(item, user, given)]
-    degree = np.bincount(np.concatenate([user, item]), minlength=ranges.num_nodes)
-    index_type = np.int32 if ranges.num_nodes <= np.iinfo(np.int32).max else np.int64
-    popularity_mass = []
-    for part in range(ranges.num_parts):
-        target = part_folder(folder, part)
-        cuts = [
-            np.searchsorted(edges.dst, ranges.bounds[part, kind : kind + 2]) for kind, edges in enumerate(directions)
-        ]
-        slices = [slice(start, stop) for start, stop in cuts]
-        first, last = int(ranges.starts[part]), int(ranges.starts[part + 1])
-        save_array(target / "indptr.npy", np.concatenate([[0], np.cumsum(degree[first:last])]))
-        for name in ("indices", *given):
-            values = [edges.values[name][own] for edges, own in zip(directions, slices, strict=True)]
-            joined = np.concatenate(values)
-            save_array(target / f"{name}.npy", joined.astype(index_type) if name == "indices" else joined)
-        items = ranges.nodes_of_type(part, ITEM)
-        mass = degree[items.start : items.stop].astype(np.float64) ** POPULARITY_EXPONENT
-        save_array(target / "popularity.npy", np.cumsum(mass))
-        popularity_mass.append(float(mass.sum()))
-    return popularity_mass
-
-
 @dataclass(frozen=True)
 class _InEdges:
     """Messages to one type of nodes, by destination, int64 [E]; of each its source, as `indices`, and attributes."""
@@ -167,13 +123,65 @@ class _InEdges:
     values: dict[str, np.ndarray]
 
 
-def _in_edges(dst: np.ndarray, src: np.ndarray, attributes: dict[str, np.ndarray]) -> _InEdges:
-    if not attributes:
-        dst, src = sort_pairs(dst, src)
-        return _InEdges(dst, {"indices": src})
-    order = order_of_pairs(dst, src)
-    values = {name: of_edge[order] for name, of_edge in attributes.items()}
-    return _InEdges(dst[order], {"indices": src[order], **values})
+def _in_edges(train: Edges, labels: Relabelling) -> list[_InEdges]:
+    """The messages to users and those to items."""
+    user, item = labels.user[train.user], labels.item[train.item]
+    attributes = {"edge_weight": train.weight, "edge_time": train.time}
+    given = {name: values for name, values in attributes.items() if values is not None}
+    messages = []
+    for dst, src in ((user, item), (item, user)):
+        if given:
+            order = order_of_pairs(dst, src)
+            values = {name: of_edge[order] for name, of_edge in given.items()}
+            messages.append(_InEdges(dst[order], {"indices": src[order], **values}))
+        else:
+            dst, src = sort_pairs(dst, src)
+            messages.append(_InEdges(dst, {"indices": src}))
+    return messages
+
+
+def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges) -> dict[str, list[int]]:
+    """The pairs of each split by user and item; those of training are the messages to users."""
+    counts = {}
+    for split in SPLITS:
+        if split == "train":
+            user, item = to_users.dst, to_users.values["indices"]
+        else:
+            edges: Edges = getattr(dataset, split)
+            user, item = sort_pairs(labels.user[edges.user], labels.item[edges.item])
+        cuts = np.searchsorted(user, labels.ranges.starts)
+        for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+            save_array(
+                part_folder(folder, part) / f"{split}.npy", np.stack([user[start:stop], item[start:stop]], axis=1)
+            )
+        counts[split] = np.diff(cuts).tolist()
+    return counts
+
+
+def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges) -> list[float]:
+    """CSC of in-edges, both directions, with the edges' attributes in the same order.
+
+    Returns the sum of degree ** 0.75 over the items of each part.
+    """
+    index_type = np.int32 if ranges.num_nodes <= np.iinfo(np.int32).max else np.int64
+    popularity_mass = []
+    for part in range(ranges.num_parts):
+        target = part_folder(folder, part)
+        first, items = int(ranges.starts[part]), ranges.nodes_of_type(part, ITEM)
+        own = [
+            slice(*np.searchsorted(edges.dst, ranges.bounds[part, kind : kind + 2]))
+            for kind, edges in enumerate(messages)
+        ]
+        dst = np.concatenate([edges.dst[at] for edges, at in zip(messages, own, strict=True)])
+        degree = np.bincount(dst - first, minlength=int(ranges.starts[part + 1]) - first)
+        save_array(target / "indptr.npy", np.concatenate([[0], np.cumsum(degree)]))
+        for name in messages[0].values:
+            values = np.concatenate([edges.values[name][at] for edges, at in zip(messages, own, strict=True)])
+            save_array(target / f"{name}.npy", values.astype(index_type) if name == "indices" else values)
+        mass = degree[items.start - first : items.stop - first].astype(np.float64) ** POPULARITY_EXPONENT
+        save_array(target / "popularity.npy", np.cumsum(mass))
+        popularity_mass.append(float(mass.sum()))
+    return popularity_mass
 
 
 def _write_features(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
