@@ -60,8 +60,9 @@ def lose_ray_node(folder: Path) -> str:
 def drain_ray_node(folder: Path) -> str:
     with two_nodes() as (cluster, nodes):
         launch = {"launcher": "ray", "max_failures": 0, "address": cluster.address}
-        # no checkpoint comes by itself: an epoch is longer than the row
-        train = {"batch_size": 4, "max_steps": 600, "num_epochs": 3, "log_every": 1}
+        # No checkpoint comes by itself: an epoch is longer than the row. Ray takes some seconds to hand the notice on.
+        num_steps = 1300
+        train = {"batch_size": 2, "max_steps": num_steps, "num_epochs": 3, "log_every": 1}
         config = small_run(folder, train=train, launch=launch)
         command = RayCommand(config)
         command.wait_for_step(3)
@@ -73,8 +74,8 @@ def drain_ray_node(folder: Path) -> str:
     starts = [event["step"] for event in events_of(config, "start")]
     saves = [event["step"] for event in events_of(config, "save")]
     assert len(starts) == 2, f"started at {starts}"
-    assert 0 < starts[1] == saves[0] < 600, f"started at {starts}, saved at {saves}"
-    assert points_of(config) == list(range(1, 601))
+    assert 0 < starts[1] == saves[0] < num_steps, f"started at {starts}, saved at {saves}"
+    assert points_of(config) == list(range(1, num_steps + 1))
     return f"saved at step {saves[0]}, went on from there on the other node, and not as a failure"
 
 
