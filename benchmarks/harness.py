@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from dist_gat.launcher.host import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+from dist_gat.memory import peak_memory, reset_peak_memory
 
 OURS = "dist_gat"
 Step = Callable[[], object]
@@ -104,10 +105,9 @@ def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
     for _ in range(warmup):
         step()
     gc.collect()
-    libc.malloc_trim(0)
     before = start_peak()
     step()
-    return peak_bytes() - before
+    return peak_memory() - before
 
 
 def peak_extra_gpu_bytes(step: Step, warmup: int = 3) -> int:
@@ -121,26 +121,14 @@ def peak_extra_gpu_bytes(step: Step, warmup: int = 3) -> int:
 
 
 def start_peak() -> int:
-    """Forget the peak of this process; returns what it holds now.
-
-    The peak of `getrusage` can't be forgotten, and begins at that of the process which started this one.
-    """
-    Path("/proc/self/clear_refs").write_text("5")
+    """Let the peak of this process, `peak_memory`, begin anew; returns what it holds now."""
+    reset_peak_memory()
     return resident_bytes()
-
-
-def peak_bytes() -> int:
-    """The most that this process held since `start_peak`."""
-    return _status("VmHWM")
 
 
 def resident_bytes() -> int:
     """What this process holds now."""
-    return _status("VmRSS")
-
-
-def _status(key: str) -> int:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key + ":"))
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS:"))
     return 1024 * int(line.split()[1])
 
 

@@ -23,6 +23,7 @@ from benchmarks.harness import OURS, Line
 from dist_gat.config import DataConfig, PartsConfig, SplitConfig
 from dist_gat.dgl import dgl
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.memory import peak_memory
 
 NUM_PARTS = 4
 # our method, DGL's, the bars of speed and of memory
@@ -60,7 +61,7 @@ def run(side: str, method: str, table: Path) -> None:
         started = time.perf_counter()
         (prepare if side == OURS else partition)(table, method, Path(folder) / "parts")
         seconds = time.perf_counter() - started
-    print(seconds, harness.peak_bytes() - before)
+    print(seconds, peak_memory() - before)
 
 
 def main() -> None:

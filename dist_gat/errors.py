@@ -17,6 +17,11 @@ def printable(text: str, keep: str = "\n") -> str:
     return "".join(ch if _is_text(ch) or ch in keep else repr(ch)[1:-1] for ch in text)
 
 
+def first_line(err: BaseException) -> str:
+    """What another library's error says first; the rest is mostly for its authors."""
+    return str(err).strip().partition("\n")[0]
+
+
 def _is_text(ch: str) -> bool:
     return ch in JOINERS or unicodedata.category(ch) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 

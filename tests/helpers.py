@@ -21,13 +21,19 @@ import scipy.sparse
 import torch
 import torch.distributed as dist
 
-from dist_gat.config import DataConfig, PartsConfig
+from dist_gat.config import Config, DataConfig, PartsConfig
+from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 
 Pairs = Iterable[tuple[int, int]]
 NUM_FEATURES = {"user": 3, "item": 2}
+
+
+def parse_sections(tree: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Config:
+    """The configuration of a tree, with some settings of its sections changed or added."""
+    return parse_config(tree | {name: tree.get(name, {}) | changes for name, changes in sections.items()})
 
 
 def write_pairs(path: Path, pairs: Pairs) -> None:

@@ -89,7 +89,7 @@ def list_diversity(items_nK: np.ndarray, rows_OR: Tensor, table: EmbeddingShard)
     """
     present_nK = items_nK >= 0
     distinct, place = np.unique(items_nK[present_nK], return_inverse=True)
-    rows_SR = fetch_rows(rows_OR, torch.from_numpy(distinct).to(rows_OR.device), table).double().cpu().numpy()
+    rows_SR = fetch_rows(rows_OR, torch.from_numpy(distinct), table).double().cpu().numpy()
     # a row of zeros has the cosine 0 with any other
     unit_SR = rows_SR / np.maximum(np.sqrt((rows_SR**2).sum(axis=1, keepdims=True)), np.finfo(np.float64).tiny)
     unit_nKR = np.zeros((*items_nK.shape, rows_OR.shape[1]))

@@ -60,7 +60,7 @@ def infer_representations(
         nothing = (parts[0], np.zeros(0, dtype=np.int64))
         for part, rows in padded(chunks, nothing, table.channel):
             nodes, block = full_block(part, rows, store, needs_degree)
-            source_rows = fetch_rows(below, torch.from_numpy(nodes).to(device), table)
+            source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
             result = layer(source_rows, block.to(device)).rows_DO
             rows_OE[torch.from_numpy(rows).to(device) + (part.first_node - first)] = result.to(rows_OE.dtype)
         depths.append(rows_OE)

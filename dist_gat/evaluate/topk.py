@@ -13,6 +13,7 @@ from numba import njit
 from scipy.sparse import csr_array
 
 from dist_gat.nn.threads import in_threads
+from dist_gat.pairs import sort_pairs
 
 STRIP, USERS_PER_TASK = 64, 128
 
@@ -65,9 +66,9 @@ class Known:
 def known_items(first_user: int, num_users: int, edges: list[np.ndarray]) -> Known:
     """`Known` of users first_user…, from int64 [m, 2] (user, item) arrays of those users, in any order."""
     pairs = np.concatenate(edges) if edges else np.zeros((0, 2), np.int64)
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    indptr = np.searchsorted(pairs[:, 0], np.arange(first_user, first_user + num_users + 1))
-    return Known(indptr.astype(np.int64), np.ascontiguousarray(pairs[:, 1]))
+    users, items = sort_pairs(pairs[:, 0], pairs[:, 1])
+    indptr = np.searchsorted(users, np.arange(first_user, first_user + num_users + 1))
+    return Known(indptr.astype(np.int64), items)
 
 
 @njit(nogil=True, cache=True)

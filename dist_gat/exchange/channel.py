@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_gat.errors import ClusterError
+from dist_gat.errors import ClusterError, first_line
 
 ROLL_CALL_S = 5
 
@@ -110,7 +110,7 @@ class _Watch:
             raise ClusterError(
                 f"rank {channel.rank} of {channel.world_size}: {self.operation} on channel '{channel.name}' failed: "
                 f"{missing}. Look at its log and host first; launch.timeout_s is how long the others wait. "
-                f"({str(error).splitlines()[0]})"
+                f"({first_line(error)})"
             ) from error
 
 

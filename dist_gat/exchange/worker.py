@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
-from dist_gat.errors import ClusterError
+from dist_gat.errors import ClusterError, first_line
 from dist_gat.exchange.channel import Channel, open_channel, who_is_missing
 from dist_gat.exchange.requests import Requests
 
@@ -53,6 +53,6 @@ def join_workers(device: torch.device, num_threads: int, timeout_s: float, reque
         missing = who_is_missing(rank, world_size, store)
         raise ClusterError(
             f"rank {rank} of {world_size}: the workers did not meet: {missing}. Look at its log and host first; "
-            f"launch.timeout_s is how long the others wait. ({str(err).splitlines()[0]})"
+            f"launch.timeout_s is how long the others wait. ({first_line(err)})"
         ) from err
     return Worker(rank, world_size, device, num_threads, rows, sampling, control, saving, requests)

@@ -59,9 +59,9 @@ def prepare_dataset(
     progress("writing parts")
     with atomic_folder(Path(data.prepared)) as folder:
         _write_ids(folder, dataset, labels)
-        to_users, to_items = _in_edges(dataset.train, labels)
-        split_counts = _write_splits(folder, dataset, labels, to_users)
-        popularity_mass = _write_messages(folder, [to_users, to_items], labels.ranges)
+        messages = _in_edges(dataset.train, labels)
+        split_counts = _write_splits(folder, dataset, labels, messages[USER])
+        popularity_mass = _write_messages(folder, messages, labels.ranges)
         _write_features(folder, dataset, labels)
         report = {
             "name": name,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from dist_gat.config import Config, LaunchConfig
 from dist_gat.config_file import parse_config
+from dist_gat.errors import first_line
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import cores, worker_environment
 from dist_gat.quiet import silent
@@ -51,8 +52,7 @@ def examine(checks: Sequence[Check] | None = None) -> list[Finding]:
             with silent():
                 findings.extend(check.run())
         except Exception as err:
-            message = str(err).strip().partition("\n")[0]
-            findings.append(Finding(check.name, "bad", f"{type(err).__name__}: {message}", check.advice))
+            findings.append(Finding(check.name, "bad", f"{type(err).__name__}: {first_line(err)}", check.advice))
     return findings
 
 

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from dist_gat.config import Config, LaunchConfig
 from dist_gat.config_file import parse_config
-from dist_gat.errors import ClusterError, DistGatError, TrainingError
+from dist_gat.errors import ClusterError, DistGatError, TrainingError, first_line
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
@@ -214,7 +214,7 @@ def connect(address: str) -> None:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as err:
         # Ray does not tell a wrong token from a wrong address
-        reason = str(err).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(err).rstrip(".")
         raise ClusterError(
             f"launch.address={address}: can't connect to a Ray cluster: {reason}; expected a cluster started as "
             "launch/README.md says, and its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with it"
@@ -242,7 +242,7 @@ def start_local(launch: LaunchConfig) -> None:
             )
     # a node that is too slow to start is a plain Exception of Ray's
     except Exception as err:
-        reason = str(err).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(err).rstrip(".")
         raise ClusterError(
             f"Ray did not start on this host: {reason}; expected it to within a minute or so. Its own words are in "
             "/tmp/ray/session_latest/logs; try again when the host is less busy, or set launch.launcher=local"

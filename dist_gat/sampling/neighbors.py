@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from dist_gat.pairs import sort_pairs
 from dist_gat.prefetch import prefetch
 from dist_gat.random import fold, to_unit
 
@@ -38,14 +39,15 @@ class HiddenEdges:
 def hide_pairs(pairs: np.ndarray) -> HiddenEdges:
     """Hide int64 [m, 2] node pairs in both directions."""
     both = np.concatenate([pairs, pairs[:, ::-1]])
-    both = both[np.lexsort((both[:, 1], both[:, 0]))]
+    dst, src = sort_pairs(both[:, 0], both[:, 1])
     # an edge counts once, however often it is given
-    both = both[np.append(True, (both[1:] != both[:-1]).any(axis=1))[: len(both)]]
-    distinct, first = np.unique(both[:, 0], return_index=True)
+    is_new = np.append(True, (dst[1:] != dst[:-1]) | (src[1:] != src[:-1]))[: len(dst)]
+    dst, src = dst[is_new], src[is_new]
+    distinct, first = np.unique(dst, return_index=True)
     may_hide = np.zeros(1 << int(8 * len(distinct)).bit_length(), dtype=np.bool_)
     may_hide[distinct & (len(may_hide) - 1)] = True
-    ptr = np.append(first, len(both)).astype(np.int64)
-    return HiddenEdges(distinct, ptr, np.ascontiguousarray(both[:, 1]), may_hide)
+    ptr = np.append(first, len(dst)).astype(np.int64)
+    return HiddenEdges(distinct, ptr, src, may_hide)
 
 
 def sample_rows(

@@ -15,6 +15,7 @@ import torch
 from dist_gat.config import NegativesConfig, SamplingConfig
 from dist_gat.dgl import BlockSampler
 from dist_gat.exchange.route import share_rows
+from dist_gat.pairs import sort_pairs
 from dist_gat.random import Purpose, make_key, permute
 from dist_gat.sampling.batch import Batch, Candidates
 from dist_gat.sampling.block import Block
@@ -121,10 +122,10 @@ class SeedBlockSampler(BlockSampler):
         degree: of this rank's nodes, by number in the relabeller.
         """
         channel = self.store.channel
-        order = np.lexsort((ranks, items))
-        drawn, first, num_drawn = np.unique(items[order], return_index=True, return_counts=True)
+        items, ranks = sort_pairs(items, ranks)
+        drawn, first, num_drawn = np.unique(items, return_index=True, return_counts=True)
         # of an item that several ranks drew the first one's row serves all: they sample the same neighbours
-        rank_of_row = ranks[order][first]
+        rank_of_row = ranks[first]
         by_rank = np.argsort(rank_of_row, kind="stable")
         offered, rank_of_row, num_drawn = drawn[by_rank], rank_of_row[by_rank], num_drawn[by_rank]
         counts = np.bincount(rank_of_row, minlength=channel.world_size).tolist()

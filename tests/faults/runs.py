@@ -20,13 +20,14 @@ from typing import Any
 
 import psutil
 import torch
+from helpers import parse_sections
 from processes import children_of, command_of, is_running
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat import api
 from dist_gat.config import Config
-from dist_gat.config_file import dump_config, parse_config
+from dist_gat.config_file import dump_config
 from dist_gat.train.archive import FolderArchive
 from dist_gat.train.metrics import PROGRESS_FILE
 
@@ -49,9 +50,7 @@ def small_run(folder: Path, name: str = "run", **sections: dict[str, Any]) -> Co
         "evaluate": {"ks": [20]},
         "launch": {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 20},
     }
-    for section, changes in sections.items():
-        tree[section] = {**tree.get(section, {}), **changes}
-    config = parse_config(tree)
+    config = parse_sections(tree, sections)
     if not (data / "prepared").exists():
         api.write_synthetic(data / "raw", 200, 120, 4, 17, 0.1, 1)
         api.prepare(config)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import parse_sections
 
 from dist_gat.api import evaluate, prepare, recommend, train
 from dist_gat.config import Config
-from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.launcher.local import run_processes
 from dist_gat.train.trainer import train_worker
@@ -44,9 +44,7 @@ def recipe(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
         "blend": {"spectral_rank": 8, "linear": True, "linear_deflation": 4},
         "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 2, "use_gpu": True},
     }
-    for name, changes in sections.items():
-        tree[name] = {**tree.get(name, {}), **changes}
-    return parse_config(tree)
+    return parse_sections(tree, sections)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from helpers import parse_sections
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat.api import evaluate, prepare, recommend, train
 from dist_gat.config import Config
-from dist_gat.config_file import load_config, parse_config
+from dist_gat.config_file import load_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import StorageError
 from dist_gat.train.archive import FolderArchive
@@ -38,9 +39,7 @@ def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
         "evaluate": {"ks": [5, 20], "baselines": ["popularity", "itemknn"]},
         "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
     }
-    for name, changes in sections.items():
-        tree[name] = {**tree.get(name, {}), **changes}
-    return parse_config(tree)
+    return parse_sections(tree, sections)
 
 
 @pytest.fixture(scope="module")

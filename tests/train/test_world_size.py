@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import parse_sections
 
 from dist_gat.api import prepare, train
 from dist_gat.config import Config
-from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.train.metrics import read_curves
 
@@ -45,9 +45,7 @@ def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
         },
         "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1, "timeout_s": 60},
     }
-    for name, changes in sections.items():
-        tree[name] = {**tree.get(name, {}), **changes}
-    return parse_config(tree)
+    return parse_sections(tree, sections)
 
 
 @pytest.fixture(scope="module")
