@@ -155,6 +155,7 @@ class DecoderConfig(Section):
 
     kind: Literal["dot", "cosine"] = "dot"
     temperature: float = Field(1.0, gt=0.0, description="cosine: the score is cos / temperature")
+    popularity: bool = Field(False, description="add β log(1 + degree of the item) to the score, with a learned β")
 
 
 class ModelConfig(AttentionConfig):

@@ -33,8 +33,8 @@ from dist_gat.random import Purpose, make_key, uniform
 from dist_gat.sampling.store import GraphStore
 
 # weights that are tried, in units in which every score varies like the model's
-SPECTRAL_CHOICES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-LINEAR_CHOICES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+SPECTRAL_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+LINEAR_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 # of what the linear filter varies: where deflation leaves less, it leaves rounding
 ROUNDING = 1e-3
 

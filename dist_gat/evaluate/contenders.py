@@ -1,6 +1,6 @@
 """`CONTENDERS`: what `compare` puts side by side, the baselines and the recipe's relatives.
 
-Without the blend, for the relatives stand for the models of the literature:
+Without the blend and popularity, for the relatives stand for the models of the literature:
 mf        the recipe without layers: matrix factorisation
 lightgcn  its layers as in LightGCN: neighbours by degree, no residual, the mean of all depths (He et al., SIGIR 2020)
 gat       its layers as in GAT: additive attention (Veličković et al., ICLR 2018)
@@ -55,6 +55,7 @@ def model_recipe(name: str, config: Config) -> Config:
     if changes := MODELS[name]:
         for section, values in changes.items():
             tree[section] |= values
+        tree["model"]["decoder"]["popularity"] = False
         tree["name"] = f"{config.name}-{name}"
         place_run(tree, config, f"compare/{name}", f"compare/{name}")
     return parse_config(tree, where=name)

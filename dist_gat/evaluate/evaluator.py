@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from dist_gat.config import Config
@@ -41,6 +42,7 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     )  # fmt: skip
     load_weights(folder, model, prepared.ranges, store.own_parts)
     rows_OR = ranking_rows(model, store, config)
+    representation_OR = rows_OR[:, : model.encoder.representation_size]
     blend = load_blend(saved, model, store)
     result: dict[str, Any] = {"slices": {}}
     for split in ("valid", "test"):
@@ -51,7 +53,7 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
             result["slices"][split] = {
                 **slice_metrics(judged, store, worker.control, split, config.evaluate.ks),
                 "beyond_accuracy": beyond_accuracy(
-                    judged, rows_OR, model.table, store, worker.control, config.evaluate.ks
+                    judged, representation_OR, model.table, store, worker.control, config.evaluate.ks
                 ),
             }
     return result
@@ -75,7 +77,7 @@ def ranking_rows(model: Recommender, store: GraphStore, config: Config) -> torch
     rows_OR = infer_representations(
         model.encoder, model.table, store, config.evaluate.edge_chunk, messages_need_degree(config.model)
     )
-    return model.decoder.ranking_rows(rows_OR)
+    return model.ranking_rows(rows_OR, np.arange(len(rows_OR)) + model.table.first_node, store)
 
 
 def split_metrics(

@@ -50,7 +50,7 @@ def explain_item(
     assert near.in_degree[USER_AT], "every user of a prepared data set has a training interaction"
     input_SE = run.input_rows(near.nodes)
     encoded = run.encode(near, input_SE)
-    score, saved_TR = score_of(run, encoded.rows_NR), run.representations(targets)
+    score, saved_TR = score_of(run, near, encoded.rows_NR), run.representations(targets)
     names = Names(run.saved, near)
     interactions = heaviest_edges(encoded.alphas, near, USER_AT, top)
     return {
@@ -85,7 +85,7 @@ def fidelity(
 
     def drop(edges: np.ndarray) -> float:
         rest = near.without(USER_AT, sources[edges])
-        return score - score_of(run, run.encode(rest, input_SE).rows_NR)
+        return score - score_of(run, near, run.encode(rest, input_SE).rows_NR)
 
     keys = [
         make_key(run.config.seed, Purpose.EXPLANATION, int(near.nodes[USER_AT]), draw) for draw in range(RANDOM_DRAWS)
@@ -102,9 +102,12 @@ def fidelity(
     }
 
 
-def score_of(run: TrainedRun, rows_TR: Tensor) -> float:
-    """The score of the two targets, or the model's part of it: the product of their ranking rows."""
-    rows_TR = run.model.decoder.ranking_rows(rows_TR)
+def score_of(run: TrainedRun, near: Neighborhood, rows_TR: Tensor) -> float:
+    """The score of the two targets, or the model's part of it: the product of their ranking rows.
+
+    Their popularity is that of the whole graph, whatever edges are deleted.
+    """
+    rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store)
     return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
 
 

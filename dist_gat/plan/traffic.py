@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from dist_gat.config import Config
-from dist_gat.nn.recommender import loss_needs_degree, messages_need_degree
+from dist_gat.nn.recommender import training_needs_degree
 from dist_gat.plan.workload import Workload
 
 ID_BYTES = 8
@@ -93,10 +93,10 @@ def value_bytes(config: Config) -> int:
 
 
 def representation_size(config: Config) -> int:
-    """Numbers of a node's representation, as `Encoder` makes it."""
+    """Numbers of a node's representation, as `DenseModel` makes it."""
     depths = len(config.sampling.fanouts) + 1 if config.model.combination == "concat" else 1
-    return depths * config.model.embedding_size
+    return depths * config.model.embedding_size + config.model.decoder.popularity
 
 
 def needs_degree(config: Config) -> bool:
-    return messages_need_degree(config.model) or loss_needs_degree(config.loss, config.negatives)
+    return training_needs_degree(config.model, config.loss, config.negatives)

@@ -46,6 +46,7 @@ class Batch:
     item_B, own_BK:   int64 node IDs of positives and of the seeds' own negatives, to mask accidental hits.
     log_count_BK:     float32 log of how often a step is expected to draw the item as a negative.
     candidates:       the negatives that the seeds of all ranks share.
+    degree_N:         int64 in-degrees of the seed nodes, or None where nothing asks for degrees.
     lookup:           the way of the rows of nodes_S from their owners, None where there is one rank.
     features:         node type → (positions among S, float32 rows) of the nodes that have input features.
     num_edges:        messages that the layers pass for this batch.
@@ -66,6 +67,7 @@ class Batch:
     own_BK: Tensor
     log_count_BK: Tensor
     candidates: Candidates
+    degree_N: Tensor | None = None
     lookup: Lookup | None = None
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -75,6 +75,7 @@ class SeedBlockSampler(BlockSampler):
         own_shared = shared[rank_of_shared == rank]
         relabeller = self.relabeller(len(users) + len(items) + len(own_shared) + own.size)
         at = [torch.from_numpy(relabeller.add(nodes)) for nodes in (users, items, own_shared, own)]
+        num_seed_nodes = len(relabeller.nodes)
         key = make_key(self.seed, Purpose.NEIGHBORS, epoch, step)
         nodes, in_degree, blocks = self.sample_blocks(g, relabeller, (int(key), hidden))
         # without in-degrees the draws are uniform, and their expected count is the same for every item
@@ -108,6 +109,7 @@ class SeedBlockSampler(BlockSampler):
             own_BK=torch.from_numpy(own),
             log_count_BK=torch.from_numpy(log_count_BK),
             candidates=candidates,
+            degree_N=None if in_degree is None else torch.from_numpy(in_degree[:num_seed_nodes]),
             lookup=lookup,
             features=features,
             seconds={"sample": time.perf_counter() - started - exchange_s, "exchange": exchange_s},

@@ -25,7 +25,7 @@ from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import parts_of_ranks
 from dist_gat.memory import peak_memory, reset_peak_memory
 from dist_gat.nn.attention import attention_entropy
-from dist_gat.nn.recommender import Recommender, build_recommender, loss_needs_degree, messages_need_degree
+from dist_gat.nn.recommender import Recommender, build_recommender, training_needs_degree
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.loader import StepRange, open_loader
@@ -82,7 +82,7 @@ class Trainer:
             config.negatives,
             config.train.batch_size,
             config.seed,
-            messages_need_degree(config.model) or loss_needs_degree(config.loss, config.negatives),
+            training_needs_degree(config.model, config.loss, config.negatives),
         )
         whole = config.train.num_epochs * self.sampler.steps_per_epoch
         scheduled = min(whole, config.train.max_steps or whole)
@@ -176,7 +176,7 @@ class Trainer:
         exchanged = rows.traffic.seconds
         with clock.phase("compute"):
             with autocast(config.train.precision, self.worker.device):
-                encoded = self.dense(embedding_SE, batch.features, batch.blocks)
+                encoded = self.dense(embedding_SE, batch.features, batch.blocks, batch.degree_N)
             terms = loss_terms(
                 encoded.rows_NR.to(embedding_SE.dtype), embedding_SE, batch, self.model.decoder, config.loss,
                 config.negatives, rows,
@@ -227,6 +227,8 @@ class Trainer:
         point |= {"train/learning_rate": learning_rate, "train/gradient_norm": norm}
         for layer, (alpha, block) in enumerate(zip(alphas, blocks, strict=True), start=1):
             point[f"attention/entropy_layer_{layer}"] = float(attention_entropy(alpha, block))
+        if self.model.dense.popularity is not None:
+            point["model/popularity"] = float(self.model.dense.popularity.slope.detach())
         self.log.scalars(self.cursor.step, point)
         self.log.event("step", step=self.cursor.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"])
         self.window = Window(self.worker, self.store.cache)

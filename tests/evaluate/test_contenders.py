@@ -39,12 +39,18 @@ def differing(name: str, config: Config) -> dict[str, Any]:
 
 
 def test_a_model_differs_from_the_recipe_in_what_makes_it_and_in_its_folder() -> None:
+    config = recipe(model={"decoder": {"popularity": True}})
     own = {"evaluate.baselines": []}
-    assert differing("recipe", recipe()) == own
+    assert differing("recipe", config) == own
     place = {name: own | {"name": f"mine-{name}", "run": f"runs/mine/compare/{name}"} for name in MODELS}
-    assert differing("mf", recipe()) == place["mf"] | {"sampling.fanouts": []}
-    assert differing("gat", recipe()) == place["gat"] | {"model.scoring": "additive", "model.normalization": "softmax"}
-    assert differing("lightgcn", recipe()) == place["lightgcn"] | {
+    assert differing("mf", config) == place["mf"] | {"model.decoder.popularity": False, "sampling.fanouts": []}
+    assert differing("gat", config) == place["gat"] | {
+        "model.scoring": "additive",
+        "model.normalization": "softmax",
+        "model.decoder.popularity": False,
+    }
+    assert differing("lightgcn", config) == place["lightgcn"] | {
+        "model.decoder.popularity": False,
         "model.scoring": "degree",
         "model.num_heads": 1,
         "model.normalization": "softmax",

@@ -35,11 +35,18 @@ def test_the_best_new_item_is_explained_with_the_score_that_recommend_gives(
 
 
 @pytest.mark.parametrize(
-    ("scoring", "precision"), [("additive_v2", "float32"), ("degree", "float32"), ("dot", "float64")]
+    ("scoring", "precision", "decoder"),
+    [
+        ("additive_v2", "float32", {"kind": "dot"}),
+        ("degree", "float32", {"kind": "cosine", "temperature": 0.2, "popularity": True}),
+        ("dot", "float64", {"kind": "dot"}),
+    ],
 )
-def test_any_item_has_its_saved_score(small_run: Path, tmp_path: Path, scoring: str, precision: str) -> None:
+def test_any_item_has_its_saved_score(
+    small_run: Path, tmp_path: Path, scoring: str, precision: str, decoder: dict[str, Any]
+) -> None:
     """A run that another configuration trained, moved elsewhere since, on the same data set."""
-    config = recipe(small_run, scoring=scoring, combination="concat", decoder={"kind": "dot"})
+    config = recipe(small_run, scoring=scoring, combination="concat", decoder=decoder)
     settings = config.train.model_copy(update={"precision": precision})
     train(config.model_copy(update={"run": str(tmp_path / "first"), "train": settings}))
     moved = shutil.move(tmp_path / "first", tmp_path / "second")
@@ -102,7 +109,7 @@ def test_deleting_what_decides_the_score_is_told_from_chance(small_run: Path, tm
     encoded = run.encode(near, input_SE)
     weight_LdH = edge_weights(encoded.alphas, near, 0)
     assert heaviest_first(weight_LdH)[0] == 4
-    score = score_of(run, encoded.rows_NR)
+    score = score_of(run, near, encoded.rows_NR)
     found = fidelity(run, near, input_SE, weight_LdH, score)
     assert found["top_drop"] == pytest.approx(score, rel=0.01), "nothing is left"
     # a random draw finds the one edge as often as its share of the edges says

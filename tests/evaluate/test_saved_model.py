@@ -28,7 +28,12 @@ def config_of(run: Path, prepared: Path) -> Config:
         "name": "saved",
         "run": str(run),
         "data": {"interactions": "a.csv", "prepared": str(prepared)},
-        "model": {"embedding_size": 6, "scoring": "dot", "num_heads": 2, "decoder": {"kind": "cosine"}},
+        "model": {
+            "embedding_size": 6,
+            "scoring": "dot",
+            "num_heads": 2,
+            "decoder": {"kind": "cosine", "popularity": True},
+        },
         "evaluate": {"ks": [5, 20]},
     }
     return parse_config(sections)
@@ -41,6 +46,8 @@ def save(run: Path, folder: Path) -> dict[str, dict[str, float]]:
     store = open_store(prepared, worker.sampling, "auto")
     starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     model = build_recommender(config.model, 2, prepared.feature_sizes, starts, worker.rows, config.seed)
+    assert model.dense.popularity is not None
+    torch.nn.init.constant_(model.dense.popularity.slope, 0.3)
     rows_OR = ranking_rows(model, store, config)
     save_model(config, model, rows_OR, Blend(rows_OR[:, :0], rows_OR[:, :0], None), store, worker.control)
     return evaluate_worker(config, worker)

@@ -103,6 +103,8 @@ def test_blocks_nest_and_carry_degrees_and_features(synthetic: PreparedGraph) ->
     degree = np.asarray(adjacency(synthetic).sum(axis=1)).ravel()[batch.nodes_S.numpy()]
     assert outer.degree_S is not None
     assert outer.degree_S.tolist() == degree.tolist()
+    assert batch.degree_N is not None
+    assert batch.degree_N.tolist() == degree[: inner.num_dst].tolist()
     for kind, (at, rows) in batch.features.items():
         nodes = batch.nodes_S[at].numpy()
         assert (synthetic.ranges.type_of(nodes) == synthetic.ranges.node_types.index(kind)).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,10 @@ from dist_gat.config import Config
 from dist_gat.config_file import parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.evaluate.saved_model import open_model
+from dist_gat.graph.part import open_prepared
+from dist_gat.graph.ranges import ITEM
 from dist_gat.nn.weights import load_tensors, part_file
+from dist_gat.train.metrics import read_curves
 
 
 def recipe(folder: Path, run: str, num_workers: int = 1, **sections: Any) -> Config:
@@ -51,6 +55,22 @@ def test_a_representation_is_the_embedding(folder: Path, combination: str) -> No
     for part in range(2):
         rows = load_tensors(part_file(model.folder, part))
         assert torch.equal(rows["embedding"], rows["representation"])
+    assert api.evaluate(config)["valid"] == pytest.approx(result["valid"])
+
+
+def test_popularity_stands_beside_it(folder: Path) -> None:
+    config = recipe(folder, "popular", model={"embedding_size": 8, "decoder": {"popularity": True}})
+    result = api.train(config)
+    model = open_model(config.run_folder / "model")
+    slope = load_tensors(model.folder / "dense.safetensors")["popularity.slope"]
+    assert slope > 0
+    assert read_curves(config.run_folder)["model/popularity"][-1][1] > 0
+    for part, graph in enumerate(open_prepared(config.data.prepared).parts):
+        rows, items = load_tensors(part_file(model.folder, part)), model.ranges.nodes_of_type(part, ITEM)
+        assert torch.equal(rows["embedding"], rows["representation"][:, :-1])
+        is_item = np.isin(np.arange(len(rows["embedding"])) + graph.first_node, items)
+        expected = np.where(is_item, float(slope) * np.log1p(np.diff(graph.indptr)), 1.0)
+        np.testing.assert_allclose(rows["representation"][:, -1].numpy(), expected)
     assert api.evaluate(config)["valid"] == pytest.approx(result["valid"])
 
 

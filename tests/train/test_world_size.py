@@ -17,7 +17,7 @@ STEPS = 54
 
 
 def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
-    """Every kind of negative, the log-Q correction, features, dense weights under DDP, clipping, a schedule."""
+    """Every kind of negative, log-Q correction, popularity, features, dense weights under DDP, clipping, a schedule."""
     tree: dict[str, Any] = {
         "name": "equal",
         "data": {
@@ -29,7 +29,13 @@ def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
         "parts": {"num_parts": 4, "method": "metis"},
         "sampling": {"fanouts": [4, 3]},
         "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},
-        "model": {"embedding_size": 12, "scoring": "dot", "num_heads": 2, "transform": "mlp"},
+        "model": {
+            "embedding_size": 12,
+            "scoring": "dot",
+            "num_heads": 2,
+            "transform": "mlp",
+            "decoder": {"popularity": True},
+        },
         "loss": {"kind": "softmax", "l2": 1e-4},
         "train": {
             "num_epochs": 4,
