@@ -307,31 +307,33 @@ def recommend(
 
 def explain(
     run: RunSource, user: Any, item: Any = None, top: int = 10, html: str | Path | None = None,
-    overrides: Sequence[str] = (), progress: Progress = _be_silent,
+    overrides: Sequence[str] = (), verify: bool = False, progress: Progress = _be_silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Which of a user's interactions, and which users behind them, the attention weighs for an item.
 
     `run` is a configuration, a recipe or a run folder; the data set that the model was trained on is read too.
-    `dist_gat.evaluate.explanation` says what is in the result; `html` is a file for a page of it. Raises `DataError`
+    `dist_gat.evaluate.explanation` says what is in the result; `html` is a file for a page of it. With `verify` the
+    SHA-256 of model and data set is checked first. Raises `DataError`
     for an unknown user or item, `StorageError` where there is no saved model of this data set.
     """
     item = None if item is None else str(item)
-    explanation = explain_item(open_trained_run(run, overrides), str(user), item, top, progress)
+    opened = open_trained_run(run, overrides, verify, progress)
+    explanation = explain_item(opened, str(user), item, top, progress)
     if html is not None:
         save_page(Path(html), explanation_page(explanation))
     return explanation
 
 
 def report(
-    run: RunSource, html: str | Path | None = None, overrides: Sequence[str] = (),
+    run: RunSource, html: str | Path | None = None, overrides: Sequence[str] = (), verify: bool = False,
     progress: Progress = _be_silent,
 ) -> Path:  # fmt: skip
     """Write the page of a run, `report.html` in its folder by default: curves, results, attention, configuration.
 
-    `run` is as in `explain`; a run that was stopped has a page too. Returns the file. Raises `StorageError` where the
-    folder is not that of a run.
+    `run` and `verify` are as in `explain`; a run that was stopped has a page too. Returns the file. Raises
+    `StorageError` where the folder is not that of a run.
     """
-    page = report_page(run, overrides, progress)
+    page = report_page(run, overrides, verify, progress)
     path = locate_run(run, overrides)[1] / "report.html" if html is None else Path(html)
     save_page(path, page)
     return path

@@ -42,8 +42,11 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": api.train,
     "evaluate": api.evaluate,
     "recommend": lambda config, **options: api.recommend(config.run_folder, ["u1"], **options),
+    "explain": lambda config, **options: api.explain(config, "u1", **options),
+    "report": api.report,
 }
-READS = {"train": ["prepared"], "evaluate": ["model", "prepared"], "recommend": ["model"]}
+BOTH = ["model", "prepared"]
+READS = {"train": ["prepared"], "evaluate": BOTH, "recommend": ["model"], "explain": BOTH, "report": BOTH}
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -209,13 +209,14 @@ def explain(
     item: Annotated[str | None, typer.Option(help="an item's ID; by default the user's best new item")] = None,
     top: Annotated[int, typer.Option(min=1, help="interactions to show")] = 10,
     html: Annotated[Path | None, typer.Option(help="write a page with a picture to this file")] = None,
+    verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which interactions the attention weighs for an item, and whether the score depends on them."""
     from dist_gat import api
 
     with open_output(as_json) as output:
-        result = api.explain(run, user, item, top, html, overrides or [], output.progress)
+        result = api.explain(run, user, item, top, html, overrides or [], verify, output.progress)
         rows = [
             [
                 entry["item_id"], entry.get("title", ""), entry["weight"],
@@ -248,13 +249,14 @@ def report(
     run: RunPath,
     overrides: Overrides = None,
     html: Annotated[Path | None, typer.Option(help="the file to write; default: report.html in the run folder")] = None,
+    verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page of a run: curves, results, attention by degree, configuration."""
     from dist_gat import api
 
     with open_output(as_json) as output:
-        path = api.report(run, html, overrides or [], output.progress)
+        path = api.report(run, html, overrides or [], verify, output.progress)
         output.result({"report": str(path)}, notes=f"written to {path}; open it in a browser")
 
 

@@ -7,7 +7,7 @@ Shape legend: n nodes asked for, E embedding size, R representation size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,16 +97,19 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
     return config, folder
 
 
-def open_trained_run(source: RunSource, overrides: Sequence[str] = ()) -> TrainedRun:
-    """Open the saved model of a run and its data set.
+def open_trained_run(
+    source: RunSource, overrides: Sequence[str] = (), verify: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> TrainedRun:  # fmt: skip
+    """Open the saved model of a run and its data set; with `verify` the SHA-256 of their files is checked first.
 
     Raises `StorageError` where one is missing or of the other's, `ConfigError` for a model without attention.
     """
     config, folder = locate_run(source, overrides)
     if not config.sampling.fanouts:
         raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")
-    saved = open_model(folder / "model")
-    prepared = open_prepared(config.data.prepared)
+    saved = open_model(folder / "model", verify, progress)
+    prepared = open_prepared(config.data.prepared, verify, progress)
     require_same_data(saved, prepared)
     store = open_store(prepared, Channel("sampling"), "auto")
     no_rows = np.zeros(2, dtype=np.int64)

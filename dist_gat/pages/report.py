@@ -27,6 +27,7 @@ CHARTS = {
     "loss": "train/loss",
     "learning rate": "train/learning_rate",
     "gradient norm": "train/gradient_norm",
+    "slope of popularity": "model/popularity",
     **{f"validation {metric.replace('_', ' ')}": f"valid/{metric}@" for metric in RANKING_METRICS},
     "share of the step": "share/",
     "seeds per second": "speed/seeds_per_s",
@@ -35,17 +36,17 @@ CHARTS = {
 
 
 def report_page(
-    source: RunSource, overrides: Sequence[str] = (), progress: Callable[[str], None] = lambda message: None
-) -> str:
+    source: RunSource, overrides: Sequence[str] = (), verify: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> str:  # fmt: skip
     """HTML of a run. Only its configuration and event files must be there; what else is missing is said on the page.
 
-    Raises `StorageError`, `ConfigError`.
+    With `verify` what can't be verified is an error. Raises `StorageError`, `ConfigError`.
     """
     config, folder = locate_run(source, overrides)
     curves = read_curves(folder)
     evaluation = read_json(folder / EVALUATION_FILE, "dist-gat evaluate")
-    progress("attention by degree")
-    attention, missing = attention_chart(source, overrides)
+    attention, missing = attention_chart(source, overrides, verify, progress)
     return fill_template(
         "report.html",
         name=config.name,
@@ -66,11 +67,17 @@ def select(curves: dict[str, list[tuple[int, float]]], prefix: str) -> dict[str,
     return {tag[cut:]: curve for tag, curve in curves.items() if tag.startswith(prefix)}
 
 
-def attention_chart(source: RunSource, overrides: Sequence[str]) -> tuple[Any, str]:
+def attention_chart(
+    source: RunSource, overrides: Sequence[str], verify: bool, progress: Callable[[str], None]
+) -> tuple[Any, str]:
     """The chart of attention by degree, or None and why there is none."""
     try:
-        rows = attention_by_degree(open_trained_run(source, overrides))
+        run = open_trained_run(source, overrides, verify, progress)
+        progress("attention by degree")
+        rows = attention_by_degree(run)
     except (ConfigError, StorageError) as err:
+        if verify:
+            raise
         return None, str(err)
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
