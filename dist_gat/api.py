@@ -330,8 +330,8 @@ def report(
 ) -> Path:  # fmt: skip
     """Write the page of a run, `report.html` in its folder by default: curves, results, attention, configuration.
 
-    `run` and `verify` are as in `explain`; a run that was stopped has a page too. Returns the file. Raises
-    `StorageError` where the folder is not that of a run.
+    `run` and `verify` are as in `explain`; a run that was stopped has a page too, but nothing to verify. Returns the
+    file. Raises `StorageError` where the folder is not that of a run.
     """
     page = report_page(run, overrides, verify, progress)
     path = locate_run(run, overrides)[1] / "report.html" if html is None else Path(html)

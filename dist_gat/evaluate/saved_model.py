@@ -1,8 +1,9 @@
 """The saved model: all that `recommend` needs, without the prepared data set.
 
 manifest.json, config.yaml     format, counts, SHA-256 of the files; the recipe
-dense.safetensors              weights of the layers
-parts/0000.safetensors         embedding, representation, weighted rows of the filters (`spectral`) of each node
+dense.safetensors              weights of the layers, the slope of popularity
+parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
+                               the filters (`spectral`)
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
 known/0000.trained.npy         bool: which of these are in the training graph; where the linear filter counts
 ids/{user,item}.parquet        external IDs, node IDs, titles

@@ -106,11 +106,11 @@ def open_trained_run(
     Raises `StorageError` where one is missing or of the other's, `ConfigError` for a model without attention.
     """
     config, folder = locate_run(source, overrides)
-    if not config.sampling.fanouts:
-        raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")
     saved = open_model(folder / "model", verify, progress)
     prepared = open_prepared(config.data.prepared, verify, progress)
     require_same_data(saved, prepared)
+    if not config.sampling.fanouts:
+        raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")
     store = open_store(prepared, Channel("sampling"), "auto")
     no_rows = np.zeros(2, dtype=np.int64)
     model = build_recommender(

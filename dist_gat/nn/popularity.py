@@ -2,7 +2,8 @@
 
 b_i = β log(1 + d_i) with the training degree d of the item and one learned β. In a softmax over items β = 1 is the base
 rate of training interactions, from which user and item then depart; a bias of every item (Koren, Bell and Volinsky,
-IEEE Computer 2009) is the same with a parameter per item. A cosine, whose scores are bounded, can express neither.
+IEEE Computer 2009) is the same with a parameter per item. Without either the representations must
+say it, at the expense of the rest.
 
 Shape legend: N nodes.
 """
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Popularity(nn.Module):
-    """b_n of nodes, float32 [N], from their degrees in the training graph, int64 [N]. β starts at 0."""
+    """b of nodes [N], from their degrees in the training graph, int64 [N]. β starts at 0."""
 
     def __init__(self) -> None:
         super().__init__()

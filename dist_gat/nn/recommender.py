@@ -45,7 +45,7 @@ class DenseModel(nn.Module):
         if self.popularity is None:
             return rows_NR
         assert degree_N is not None, "popularity needs the degrees of the nodes"
-        return torch.cat([rows_NR, self.popularity(degree_N)[:, None].to(rows_NR.dtype)], dim=1)
+        return torch.cat([rows_NR, self.popularity(degree_N)[:, None]], dim=1)
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,18 @@ class Recommender:
         return self.dense.encoder
 
     @torch.no_grad()
-    def ranking_rows(self, rows_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
-        """Rows of int64 [N] nodes, of any type, whose inner products order a user's items. Collective.
+    def ranking_rows(self, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
+        """Rows of int64 [N] nodes, of any type, whose plain inner product orders the items of a user. Collective.
 
-        rows_NR: their representations, as the encoder gives them.
+        With popularity a column more than the representations: that of items, times the temperature, and 1.
         """
+        rows_NR = self.decoder.ranking_rows(representation_NR)
         if self.dense.popularity is None:
-            return self.decoder.ranking_rows(rows_NR)
+            return rows_NR
         degree_N = torch.from_numpy(store.in_degree(nodes)).to(rows_NR.device)
         is_item_N = torch.from_numpy(store.ranges.type_of(nodes) == ITEM).to(rows_NR.device)
-        return self.decoder.ranking_rows(self.dense.with_popularity(rows_NR, degree_N), is_item_N)
+        last_N = torch.where(is_item_N, self.dense.popularity(degree_N) * self.decoder.temperature, 1.0)
+        return torch.cat([rows_NR, last_N[:, None]], dim=1)
 
 
 def build_recommender(

@@ -27,7 +27,7 @@ CHARTS = {
     "loss": "train/loss",
     "learning rate": "train/learning_rate",
     "gradient norm": "train/gradient_norm",
-    "slope of popularity": "model/popularity",
+    "slope of popularity": "model/popularity_slope",
     **{f"validation {metric.replace('_', ' ')}": f"valid/{metric}@" for metric in RANKING_METRICS},
     "share of the step": "share/",
     "seeds per second": "speed/seeds_per_s",
@@ -41,7 +41,7 @@ def report_page(
 ) -> str:  # fmt: skip
     """HTML of a run. Only its configuration and event files must be there; what else is missing is said on the page.
 
-    With `verify` what can't be verified is an error. Raises `StorageError`, `ConfigError`.
+    With `verify` the saved model must be there and whole. Raises `StorageError`, `ConfigError`.
     """
     config, folder = locate_run(source, overrides)
     curves = read_curves(folder)
@@ -76,7 +76,7 @@ def attention_chart(
         progress("attention by degree")
         rows = attention_by_degree(run)
     except (ConfigError, StorageError) as err:
-        if verify:
+        if verify and isinstance(err, StorageError):
             raise
         return None, str(err)
     curves: dict[str, list[tuple[float, float]]] = {}

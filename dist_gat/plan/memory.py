@@ -14,7 +14,7 @@ from dist_gat.config import Config
 from dist_gat.graph.ranges import parts_of_ranks
 from dist_gat.nn.encoder import Encoder
 from dist_gat.plan.constants import Constants
-from dist_gat.plan.traffic import exchanges_parts, needs_degree, representation_size, value_bytes
+from dist_gat.plan.traffic import exchanges_parts, needs_degree, row_size, value_bytes
 from dist_gat.plan.workload import GraphShape, Workload
 from dist_gat.sampling.loader import IN_FLIGHT
 
@@ -85,10 +85,11 @@ def expected_memory(
 
 
 def dense_bytes(config: Config) -> int:
-    """Of the layers' weights; input features would add their projections."""
+    """Of the layers' weights and the slope of popularity; input features would add their projections."""
     with torch.device("meta"):
         encoder = Encoder(config.model, len(config.sampling.fanouts), {})
-    return value_bytes(config) * sum(parameter.numel() for parameter in encoder.parameters())
+    weights = sum(parameter.numel() for parameter in encoder.parameters())
+    return value_bytes(config) * (weights + config.model.decoder.popularity)
 
 
 def graph_bytes(graph: GraphShape) -> int:
@@ -118,5 +119,5 @@ def _activation_bytes(config: Config, workload: Workload, num_workers: int, devi
         # scores, weights and their gradients; a GPU also gathers the neighbours' rows, and their gradient
         total += width * rows * (3 * fan_out * heads + DESTINATION_COPIES * size * heads)
         total += (device == "cuda") * 2 * width * rows * fan_out * size
-    total += 2 * width * workload.candidates * representation_size(config)
+    total += 2 * width * workload.candidates * row_size(config)
     return total + LOSS_BYTES * workload.seeds * (workload.candidates + config.negatives.num_per_seed)

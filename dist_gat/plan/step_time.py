@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from dist_gat.config import Config
 from dist_gat.plan.constants import Constants
-from dist_gat.plan.traffic import Traffic, representation_size, value_bytes
+from dist_gat.plan.traffic import Traffic, row_size, value_bytes
 from dist_gat.plan.workload import Workload
 
 FORWARD_AND_BACKWARD = 3  # matrix products: one forward, two backward
@@ -48,7 +48,7 @@ def expected_step(
     per_byte = max(c.exchange_s_per_byte, 0 if bandwidth is None else 1 / bandwidth)
     attend, products = layer_flops(config, workload)
     scores = workload.seeds * (workload.candidates + config.negatives.num_per_seed)
-    products += 2 * FORWARD_AND_BACKWARD * scores * representation_size(config)
+    products += 2 * FORWARD_AND_BACKWARD * scores * row_size(config)
     compute = attend * c.attend_s_per_flop + products * c.product_s_per_flop + scores * c.score_s_per_entry
 
     sampling = c.sample_s + sum(workload.edges) * c.sample_s_per_edge

@@ -56,7 +56,7 @@ def expected_traffic(
         ids=rows * ID_BYTES,
         rows=row_bytes,
         gradients=row_bytes,
-        negatives=offered * (2 * representation_size(config) * width + ID_BYTES * needs_degree(config)),
+        negatives=offered * (2 * row_size(config) * width + ID_BYTES * needs_degree(config)),
         sampling=_sampling_bytes(config, workload, num_workers, num_hosts) if asks else 0.0,
         dense=2 * (num_workers - 1) / num_workers * dense_bytes,
         # rows and their gradients of the lookup and of the negatives, the vote, the all-reduce of the weights
@@ -92,8 +92,8 @@ def value_bytes(config: Config) -> int:
     return 8 if config.train.precision == "float64" else 4
 
 
-def representation_size(config: Config) -> int:
-    """Numbers of a node's representation, as `DenseModel` makes it."""
+def row_size(config: Config) -> int:
+    """Numbers of a row that `DenseModel` makes of a node: its representation, and its popularity where asked for."""
     depths = len(config.sampling.fanouts) + 1 if config.model.combination == "concat" else 1
     return depths * config.model.embedding_size + config.model.decoder.popularity
 

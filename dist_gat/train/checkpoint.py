@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a run at a step, in safetensors and JSON.
 
 manifest.json                  format, cursor, configuration, fingerprint of the data set, SHA-256 of every file
-dense.safetensors              weights of the layers
+dense.safetensors              weights of the layers, the slope of popularity
 dense_optimizer.safetensors    Adam's state, `parameter number.name`; where there are dense weights
 losses.safetensors             float64 [step]: the loss of every step so far
 parts/0000.safetensors         embedding, exp_avg, exp_avg_sq of each node
@@ -161,8 +161,9 @@ def load_dense_state(path: Path, optimizer: torch.optim.Adam) -> None:
     parameters = optimizer.param_groups[0]["params"]
     for key, value in load_tensors(path).items():
         number, _, name = key.partition(".")
-        if int(number) >= len(parameters) or (value.dim() and value.shape != parameters[int(number)].shape):
+        is_count = name == "step"
+        if int(number) >= len(parameters) or not (is_count or value.shape == parameters[int(number)].shape):
             raise StorageError(f"{path}: {key} belongs to no parameter of this model; {REMEDY}")
         parameter = parameters[int(number)]
-        # Adam keeps its step count, of no dimensions, on the CPU
-        optimizer.state[parameter][name] = value.to(parameter.device) if value.dim() else value
+        # Adam keeps its count of steps on the CPU
+        optimizer.state[parameter][name] = value if is_count else value.to(parameter.device)

@@ -228,7 +228,7 @@ class Trainer:
         for layer, (alpha, block) in enumerate(zip(alphas, blocks, strict=True), start=1):
             point[f"attention/entropy_layer_{layer}"] = float(attention_entropy(alpha, block))
         if self.model.dense.popularity is not None:
-            point["model/popularity"] = float(self.model.dense.popularity.slope.detach())
+            point["model/popularity_slope"] = float(self.model.dense.popularity.slope.detach())
         self.log.scalars(self.cursor.step, point)
         self.log.event("step", step=self.cursor.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"])
         self.window = Window(self.worker, self.store.cache)

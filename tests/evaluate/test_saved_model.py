@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import ITEM, parts_of_ranks
 from dist_gat.nn.recommender import build_recommender
+from dist_gat.nn.weights import load_tensors, part_file
 from dist_gat.sampling.store import open_store
 
 
@@ -39,7 +41,7 @@ def config_of(run: Path, prepared: Path) -> Config:
     return parse_config(sections)
 
 
-def save(run: Path, folder: Path) -> dict[str, dict[str, float]]:
+def save(run: Path, folder: Path) -> dict[str, Any]:
     """Save an untrained model, and evaluate what was saved."""
     worker = join_workers(torch.device("cpu"), 1, 30)
     config, prepared = config_of(run, folder), open_prepared(folder)
@@ -83,6 +85,22 @@ def test_recommendations_are_a_full_sort_of_what_a_user_has_not_met(
             assert found["score"] == pytest.approx(score[node], abs=1e-5)
             at += 1
     assert at == len(table)
+
+
+def test_diversity_is_of_representations_whatever_the_popularity(synthetic: PreparedGraph, tmp_path: Path) -> None:
+    measured = save(tmp_path, synthetic.folder)["slices"]["test"]["beyond_accuracy"]["diversity@20"]
+    model = open_model(tmp_path / "model")
+    rows = torch.cat([load_tensors(part_file(model.folder, part))["representation"] for part in range(4)])
+    assert rows.shape[1] == 7, "the representation, and popularity"
+    item_of = dict(synthetic.ids("item").select("external_id", "node_id").rows())
+    name_of = dict(synthetic.ids("user").select("node_id", "external_id").rows())
+    unlike = []
+    for user in np.unique(split_pairs(synthetic, "test")[:, 0]).tolist():
+        items = [item_of[item] for item in recommend_items(model, [name_of[user]], 20)["item_id"]]
+        unit = torch.nn.functional.normalize(rows[items, :-1].double(), dim=1)
+        cosines = (unit @ unit.T)[~torch.eye(len(items), dtype=torch.bool)]
+        unlike.append(1 - float(cosines.mean()))
+    assert measured == pytest.approx(np.mean(unlike), rel=1e-5)
 
 
 def test_more_items_than_there_are_gives_all_that_a_user_has_not_met(

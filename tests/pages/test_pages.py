@@ -171,6 +171,16 @@ def test_a_report_of_a_run_that_has_little_says_what_is_missing(
         api.report(run)
 
 
+def test_a_run_without_layers_is_verified_too(hostile: Config, tmp_path: Path) -> None:
+    sampling = hostile.sampling.model_copy(update={"fanouts": []})
+    config = hostile.model_copy(update={"run": str(tmp_path / "run"), "sampling": sampling})
+    api.train(config)
+    said: list[str] = []
+    html = api.report(config, verify=True, progress=said.append).read_text()
+    assert sum(message.startswith("checking the SHA-256") for message in said) == 2
+    assert "has no attention layer" in html
+
+
 def test_a_page_that_cannot_be_written_is_an_error(hostile: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="choose another file"):

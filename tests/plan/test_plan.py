@@ -51,11 +51,11 @@ def plan(config: Config, graph: GraphShape, workers: int, **options: Any) -> Pla
     return make_plan(config, graph, workers, CPU, **options)
 
 
-@pytest.mark.parametrize("scoring", ["dot", "additive", "degree"])
+@pytest.mark.parametrize(("scoring", "popularity"), [("dot", True), ("additive", False), ("degree", True)])
 def test_tables_and_weights_are_those_of_a_run_to_the_byte(
-    skewed: PreparedGraph, ranks: Ranks, tmp_path: Path, scoring: str
+    skewed: PreparedGraph, ranks: Ranks, tmp_path: Path, scoring: str, popularity: bool
 ) -> None:
-    config = recipe(skewed, scoring=scoring, num_heads=2)
+    config = recipe(skewed, scoring=scoring, num_heads=2, decoder={"popularity": popularity})
     (held,) = ranks.run(1, steps, config, str(tmp_path), 1)
     memory = plan(config, graph_of(skewed), 1).memory
     assert (memory.embedding, memory.moments) == (held["embedding"], held["moments"])

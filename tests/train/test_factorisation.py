@@ -64,7 +64,7 @@ def test_popularity_stands_beside_it(folder: Path) -> None:
     model = open_model(config.run_folder / "model")
     slope = load_tensors(model.folder / "dense.safetensors")["popularity.slope"]
     assert slope > 0
-    assert read_curves(config.run_folder)["model/popularity"][-1][1] > 0
+    assert read_curves(config.run_folder)["model/popularity_slope"][-1][1] > 0
     for part, graph in enumerate(open_prepared(config.data.prepared).parts):
         rows, items = load_tensors(part_file(model.folder, part)), model.ranges.nodes_of_type(part, ITEM)
         assert torch.equal(rows["embedding"], rows["representation"][:, :-1])
@@ -74,7 +74,10 @@ def test_popularity_stands_beside_it(folder: Path) -> None:
     assert api.evaluate(config)["valid"] == pytest.approx(result["valid"])
 
 
-def test_the_losses_do_not_depend_on_the_workers(folder: Path) -> None:
-    alone, parted = (api.train(recipe(folder, f"workers-{n}", n)) for n in (1, 2))
+@pytest.mark.parametrize("popularity", [False, True])
+def test_the_losses_do_not_depend_on_the_workers(folder: Path, popularity: bool) -> None:
+    """Without dense weights, and with the slope of popularity as the only one."""
+    model = {"embedding_size": 8, "decoder": {"popularity": popularity}}
+    alone, parted = (api.train(recipe(folder, f"workers-{n}-{popularity}", n, model=model)) for n in (1, 2))
     assert parted["losses"] == pytest.approx(alone["losses"], rel=1e-9)
     assert parted["valid"] == pytest.approx(alone["valid"], rel=1e-9)

@@ -37,7 +37,7 @@ def recipe(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
             "embedding_size": 16,
             "scoring": "dot",
             "num_heads": 2,
-            "decoder": {"kind": "cosine", "temperature": 0.2},
+            "decoder": {"kind": "cosine", "temperature": 0.2, "popularity": True},
         },
         "loss": {"kind": "softmax", "l2": 1e-4},
         "train": {"num_epochs": 3, "max_steps": STEPS, "batch_size": 200, "learning_rate": 0.02, "clip_norm": 0.5},

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from faults.runs import NUM_STEPS, archive_of, events_of, small_run, state_of
 
 from dist_gat import api
 from dist_gat.config import Config
 from dist_gat.errors import StorageError
+from dist_gat.nn.weights import save_tensors
+from dist_gat.train.checkpoint import dense_state, load_dense_state
 from dist_gat.train.cursor import Cursor
 from dist_gat.train.metrics import open_lines
 from dist_gat.train.resume import changed_settings
@@ -63,6 +66,23 @@ def test_one_process_resumes_bit_for_bit_in_mid_epoch_and_at_a_url(tmp_path: Pat
 
 def events_losses(config: Config) -> list[float]:
     return [event["loss"] for event in events_of(config, "step")]
+
+
+def test_only_the_count_of_steps_stays_on_the_cpu(tmp_path: Path) -> None:
+    """A weight without dimensions, as the slope of popularity is, has moments without dimensions."""
+    weight = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    save_tensors(tmp_path / "state.safetensors", dense_state(optimizer))
+    elsewhere = torch.nn.Parameter(torch.zeros((), device="meta"))
+    restored = torch.optim.Adam([elsewhere])
+    load_dense_state(tmp_path / "state.safetensors", restored)
+    assert {name: value.device.type for name, value in restored.state[elsewhere].items()} == {
+        "step": "cpu",
+        "exp_avg": "meta",
+        "exp_avg_sq": "meta",
+    }
 
 
 def test_a_finished_run_has_nothing_to_do_and_restart_deletes_it(tmp_path: Path) -> None:
