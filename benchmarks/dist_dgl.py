@@ -3,10 +3,10 @@
 A graph of 200 k nodes and 2 M interactions, cut into the same two parts for both sides, 64 input features of every
 node. Each rank draws 1,024 of its own nodes a batch, fan-out 10,10, and fetches the features of all sources, half of
 which lie on the other rank. Ours are two local workers that exchange everything over their process group, one thread
-each, with the loader's prefetch as in training: without a cache, with one that holds a fifth of the other rank's
-features by degree, and with the default one, which holds all of them on a graph of this size. DistDGL is two servers
-and two trainers on this machine, one server a part, without shared memory, as between hosts; its `DistNodeDataLoader`
-samples in the trainer's process.
+each, with the loaders' prefetch as in training: without a cache, with one that holds a fifth of the other rank's
+features by degree, and with the default one, which holds all of them on a graph of this size; with four streams, and
+once with one. DistDGL is two servers and two trainers on this machine, one server a part, without shared memory, as
+between hosts; its `DistNodeDataLoader` samples in the trainer's process.
 
 The sides take turns, each run in processes of its own. A rate is the batches of both ranks over the time of the
 slower one. A run of DistDGL that comes to no end is said and made again.
@@ -19,7 +19,8 @@ import queue
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -40,11 +41,13 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.launch import run_job
 from dist_gat.quiet import silent
+from dist_gat.sampling.loader import open_streams
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
 
 FANOUTS, SEEDS, COLUMNS, RANKS = [10, 10], 1024, 64, 2
 WARM_UP, BATCHES = 5, 40
+STREAMS = 4
 BAR = 5.0
 PEER = "DistDGL 1.1.3"
 WAIT_S, ATTEMPTS = 90, 6
@@ -65,14 +68,25 @@ def our_rate(config: Config, worker: Worker) -> dict[str, Any]:
     assert store.exchanges
     starts = prepared.ranges.starts
     own = own_nodes(int(starts[worker.rank]), int(starts[worker.rank + 1]))
-    loader = DataLoader(
-        store, own, NodeBlocksWithFeatures(store), batch_size=SEEDS, use_prefetch_thread=True, pin_prefetcher=False,
-        use_alternate_streams=False,
-    )  # fmt: skip
-    loader.cpu_affinity_enabled = True
+    streams = open_streams(store, config.sampling.num_streams, config.launch.timeout_s)
     seconds = torch.zeros(RANKS, dtype=torch.float64)
-    seconds[worker.rank] = time_batches(iter(loader), worker.control.barrier)
+    seconds[worker.rank] = time_batches(in_turn(streams, own), worker.control.barrier)
     return {"rate": RANKS * BATCHES / float(worker.control.sum(seconds).max())}
+
+
+def in_turn(streams: Sequence[GraphStore], own: torch.Tensor) -> Iterator[Any]:
+    """Batches of the streams, each with every n-th batch of the seeds, as `load_batches` has them for seed edges."""
+    loaders = []
+    for number, store in enumerate(streams):
+        seeds = own.view(-1, SEEDS)[number :: len(streams)].flatten()
+        loader = DataLoader(
+            store, seeds, NodeBlocksWithFeatures(store), batch_size=SEEDS, use_prefetch_thread=True,
+            pin_prefetcher=False, use_alternate_streams=False,
+        )  # fmt: skip
+        loader.cpu_affinity_enabled = True
+        loaders.append(iter(loader))
+    for loader in cycle(loaders):
+        yield next(loader)
 
 
 def own_nodes(first: int, last: int) -> torch.Tensor:
@@ -227,14 +241,14 @@ def dgl_seconds(folder: Path) -> list[float]:
                 leftover.unlink()
 
 
-def recipe(prepared: PreparedGraph, run: str, cache_bytes: int) -> Config:
+def recipe(prepared: PreparedGraph, run: str, cache_bytes: int, num_streams: int) -> Config:
     return parse_config(
         {
             "name": "fetching",
             "run": run,
             "data": {"interactions": "none", "prepared": str(prepared.folder)},
             "parts": {"num_parts": RANKS},
-            "sampling": {"access": "exchange", "cache_bytes": cache_bytes},
+            "sampling": {"access": "exchange", "cache_bytes": cache_bytes, "num_streams": num_streams},
             "launch": {"launcher": "local", "num_workers": RANKS, "threads_per_worker": 1},
         }
     )
@@ -251,17 +265,23 @@ def main() -> None:
     ):
         write_dgl_parts(prepared, Path(folder))
         of_other_rank = 4 * COLUMNS * prepared.ranges.num_nodes // RANKS
-        caches = {"no cache": 0, "a fifth cached": of_other_rank // 5, "default cache": SamplingConfig().cache_bytes}
-        seconds: dict[str, list[float]] = {name: [] for name in (*caches, PEER)}
+        everything = SamplingConfig().cache_bytes
+        ways = {
+            "no cache": (0, STREAMS),
+            "a fifth cached": (of_other_rank // 5, STREAMS),
+            "default cache": (everything, STREAMS),
+            "default cache, one stream": (everything, 1),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in (*ways, PEER)}
         for _ in range(arguments.repeats):
-            for name, cache_bytes in caches.items():
-                config = recipe(prepared, folder, cache_bytes)
+            for name, (cache_bytes, num_streams) in ways.items():
+                config = recipe(prepared, folder, cache_bytes, num_streams)
                 seconds[name].append(1 / float(run_job(our_rate, config, quiet=True)["rate"]))
             seconds[PEER].append(1 / dgl_rate(Path(folder)))
             print({name: f"{1 / values[-1]:.1f} batches/s" for name, values in seconds.items()}, flush=True)
     lines = [
         line
-        for name in caches
+        for name in ways
         for line in harness.compare(
             f"sampling and features, {name}", {OURS: seconds[name], PEER: seconds[PEER]}, BAR, None
         )

@@ -44,12 +44,12 @@ def measure(config: Config, worker: Worker) -> dict[str, Any]:
     for number, batch in enumerate(trainer.batches(StepRange(0, 0, WARM_UP + STEPS))):
         if number == WARM_UP:
             worker.control.barrier()
-            sent, busy, ended = sent_bytes(worker), time.process_time(), time.perf_counter()
+            sent, busy, ended = sent_bytes(trainer), time.process_time(), time.perf_counter()
         trainer.train_step(batch, at_end=False)
         if number >= WARM_UP:
             seconds.append(time.perf_counter() - ended)
             ended = time.perf_counter()
-    totals = torch.tensor([time.process_time() - busy, float(sent_bytes(worker) - sent)], dtype=torch.float64)
+    totals = torch.tensor([time.process_time() - busy, float(sent_bytes(trainer) - sent)], dtype=torch.float64)
     busy_s, num_bytes = (worker.control.sum(totals) / STEPS).tolist()
     trainer.save()
     trainer.writer.wait()
@@ -60,8 +60,8 @@ def measure(config: Config, worker: Worker) -> dict[str, Any]:
     return {"seconds": statistics.median(seconds), "busy": busy_s, "sent": num_bytes, "memory": peak}
 
 
-def sent_bytes(worker: Worker) -> int:
-    return worker.rows.traffic.sent_bytes + worker.sampling.traffic.sent_bytes
+def sent_bytes(trainer: Trainer) -> int:
+    return sum(channel.traffic.sent_bytes for channel in trainer.channels)
 
 
 def predicted(config: Config, prepared: PreparedGraph, constants: Constants) -> dict[str, float]:

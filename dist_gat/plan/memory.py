@@ -107,8 +107,10 @@ def _batch_bytes(config: Config, graph: GraphShape, workload: Workload) -> float
         drawn *= 1 + fan_out
     capacity = min(drawn, graph.num_nodes)
     relabeller = INT * (2 * 2 ** int(2 * capacity).bit_length() + capacity)
+    streams = config.sampling.num_streams if config.sampling.prefetch else 1
+    ahead = IN_FLIGHT * streams * config.sampling.prefetch
     # the sample of a hop is there by ID and by number
-    return (1 + config.sampling.prefetch * IN_FLIGHT) * one + relabeller + INT * max(slots, default=0)
+    return (1 + ahead) * one + streams * relabeller + INT * max(slots, default=0)
 
 
 def _activation_bytes(config: Config, workload: Workload, num_workers: int, device: str) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -38,11 +39,14 @@ class RequestCount:
         self.ranges, self.is_remote = ranges, is_remote
         self.stride = -(-ranges.num_nodes // MAX_COUNTED)
         self.counts = np.zeros(MAX_COUNTED, dtype=np.int64)
+        self.lock = Lock()
         self.kept = self._counted(kept)
 
     def add(self, nodes: np.ndarray) -> None:
-        """Take in one request of distinct nodes, int64 [n]."""
-        self.counts[self._counted(nodes)] += 1
+        """Take in one request of distinct nodes, int64 [n]; of several streams."""
+        counted = self._counted(nodes)
+        with self.lock:
+            self.counts[counted] += 1
 
     def read(self) -> tuple[int, int, int]:
         """Requests of the counted nodes; those that the cache answered; those that the best cache would have.

@@ -1,49 +1,94 @@
-"""DGL's `DataLoader` over the steps of an epoch, sampling the next batches in the background."""
+"""DGL's `DataLoader` over the steps of an epoch, sampling the next batches in the background.
+
+A stream is a sampler with a thread and a channel of its own; with n of them each samples every n-th step. While one
+waits for other ranks another works, and several use several cores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
 
 import torch
 from torch.utils.data import IterableDataset
 
 from dist_gat.dgl import DataLoader
+from dist_gat.exchange.channel import open_channel
+from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.sampler import SeedBlockSampler
+from dist_gat.sampling.store import GraphStore
 
 # DGL's prefetch thread holds one batch in its queue and the next in its hand
 IN_FLIGHT = 2
 
 
-class StepRange(IterableDataset):
-    """The steps [first_step, last_step) of an epoch, as (epoch, step) tensors.
+class StepRange:
+    """The steps [first_step, last_step) of an epoch.
 
     A run that stops early asks for fewer steps, so that no rank samples a step that the others do not.
     """
 
-    device = torch.device("cpu")
-
     def __init__(self, epoch: int, first_step: int, last_step: int) -> None:
         self.epoch, self.first_step, self.last_step = epoch, first_step, last_step
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        step = self.first_step
-        while step < self.last_step:
-            yield torch.tensor([self.epoch, step])
-            step += 1
-
-    def end_at(self, step: int) -> None:
+    def end_at(self, step: int, num_streams: int) -> None:
         """Sample no further than what any rank may have in flight when the model has reached `step`.
 
         Where all ranks say so at the same step, none of them waits for a sample that another does not draw.
         """
-        self.last_step = min(self.last_step, step + IN_FLIGHT)
+        self.last_step = min(self.last_step, step + IN_FLIGHT * num_streams)
 
     def __len__(self) -> int:
         return self.last_step - self.first_step
 
 
-def open_loader(sampler: SeedBlockSampler, steps: StepRange, device: torch.device) -> DataLoader:
-    """Batches of `steps` on `device`, in order. The queue between the sampler and the model holds one batch."""
+class StreamSteps(IterableDataset):
+    """Every n-th step of a range, from its `number`-th on, as (epoch, step) tensors."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, steps: StepRange, number: int, num_streams: int) -> None:
+        self.steps, self.number, self.num_streams = steps, number, num_streams
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        step = self.steps.first_step + self.number
+        while step < self.steps.last_step:
+            yield torch.tensor([self.steps.epoch, step])
+            step += self.num_streams
+
+    def __len__(self) -> int:
+        return len(range(self.number, len(self.steps), self.num_streams))
+
+
+def open_streams(store: GraphStore, num_streams: int, timeout_s: float) -> list[GraphStore]:
+    """The store as each stream sees it: with a channel of its own, and everything else shared. Collective."""
+    channel = store.channel
+    others = [
+        open_channel(f"{channel.name} {number}", channel.device, timeout_s, channel.store)
+        for number in range(2, num_streams + 1)
+    ]
+    return [store, *(replace(store, channel=other) for other in others)]
+
+
+def load_batches(samplers: Sequence[SeedBlockSampler], steps: StepRange, device: torch.device) -> Iterator[Batch]:
+    """Batches of `steps` on `device`, in order; the samplers, one a stream, take turns.
+
+    The queue between each sampler and the model holds one batch.
+    """
+    loaders = [
+        iter(open_loader(sampler, StreamSteps(steps, number, len(samplers)), device))
+        for number, sampler in enumerate(samplers)
+    ]
+    for loader in cycle(loaders):
+        batch = next(loader, None)
+        # the steps of the other streams would come later still
+        if batch is None:
+            return
+        yield batch
+
+
+def open_loader(sampler: SeedBlockSampler, steps: StreamSteps, device: torch.device) -> DataLoader:
     loader = DataLoader(
         sampler.store,
         steps,

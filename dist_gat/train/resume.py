@@ -21,9 +21,9 @@ from dist_gat.train.optimizer import Optimizers
 
 # Settings that don't change the numbers of the steps to come. The data set is compared by its fingerprint.
 FREE = (
-    "name", "run", "data", "parts", "launch", "checkpoint", "evaluate", "blend", "sampling.prefetch", "sampling.access",
-    "sampling.cache_bytes", "train.stop_epoch", "train.patience", "train.validate_every", "train.log_every",
-    "train.profile",
+    "name", "run", "data", "parts", "launch", "checkpoint", "evaluate", "blend", "sampling.prefetch",
+    "sampling.num_streams", "sampling.access", "sampling.cache_bytes", "train.stop_epoch", "train.patience",
+    "train.validate_every", "train.log_every", "train.profile",
 )  # fmt: skip
 # These move the end of the run, and with it every decaying learning rate
 LENGTH = ("train.num_epochs", "train.max_steps")

@@ -28,7 +28,7 @@ from dist_gat.nn.attention import attention_entropy
 from dist_gat.nn.recommender import Recommender, build_recommender, training_needs_degree
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.loader import StepRange, open_loader
+from dist_gat.sampling.loader import StepRange, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import open_store
 from dist_gat.storage import write_text
@@ -76,14 +76,15 @@ class Trainer:
             config.seed,
             DTYPES[config.train.precision],
         )
-        self.sampler = SeedBlockSampler(
-            self.store,
-            config.sampling,
-            config.negatives,
-            config.train.batch_size,
-            config.seed,
-            training_needs_degree(config.model, config.loss, config.negatives),
-        )
+        needs_degree = training_needs_degree(config.model, config.loss, config.negatives)
+        self.samplers = [
+            SeedBlockSampler(stream, sampling, config.negatives, config.train.batch_size, config.seed, needs_degree)
+            for stream in open_streams(
+                self.store, sampling.num_streams if sampling.prefetch else 1, config.launch.timeout_s
+            )
+        ]
+        self.sampler = self.samplers[0]
+        self.channels = [worker.rows, *(sampler.store.channel for sampler in self.samplers)]
         whole = config.train.num_epochs * self.sampler.steps_per_epoch
         scheduled = min(whole, config.train.max_steps or whole)
         self.optimizers = build_optimizers(self.model, config.train, scheduled)
@@ -95,7 +96,7 @@ class Trainer:
         self.cursor = resume(self.archive, config.checkpoint, self.model, self.optimizers, self.store, worker.control)
         self.dense = data_parallel(self.model, worker)
         self.log = RunLog(config.run_folder, worker.rank, self.cursor.step)
-        self.window = Window(worker, self.store.cache)
+        self.window = self.new_window()
         self.profile = Profile(config.run_folder / "profile", worker.rank, config.train.profile)
         self.saved_at = time.monotonic()
 
@@ -133,7 +134,7 @@ class Trainer:
             request = self.train_step(batch, at_end=self.cursor.step + 1 == end)
             stopped = request == Request.STOP
             if stopped:
-                steps.end_at(self.cursor.step - epoch * self.sampler.steps_per_epoch)
+                steps.end_at(self.cursor.step - epoch * self.sampler.steps_per_epoch, len(self.samplers))
             if self.cursor.step == end:
                 self.end_epoch(epoch + 1)
             elif stopped or request == Request.SAVE or self.save_is_due():
@@ -152,7 +153,7 @@ class Trainer:
 
     def batches(self, steps: StepRange) -> Iterator[Batch]:
         """The epoch's batches; what the loop waits for them is booked as a stall."""
-        batches = iter(open_loader(self.sampler, steps, self.worker.device))
+        batches = load_batches(self.samplers, steps, self.worker.device)
         while True:
             with self.window.clock.phase("stall"):
                 batch = next(batches, None)
@@ -231,7 +232,10 @@ class Trainer:
             point["model/popularity_slope"] = float(self.model.dense.popularity.slope.detach())
         self.log.scalars(self.cursor.step, point)
         self.log.event("step", step=self.cursor.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"])
-        self.window = Window(self.worker, self.store.cache)
+        self.window = self.new_window()
+
+    def new_window(self) -> Window:
+        return Window(self.worker, self.channels, self.store.cache)
 
     def validate(self, epoch: int) -> None:
         """Rank the validation split. Collective."""

@@ -5,9 +5,12 @@ Shape legend: T steps of the window, L loss terms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.cache import FeatureCache
@@ -17,8 +20,9 @@ from dist_gat.train.stopwatch import Stopwatch
 class Window:
     """Collects without waiting for the device or for other ranks; `summarise` does both."""
 
-    def __init__(self, worker: Worker, cache: FeatureCache | None = None) -> None:
-        self.worker, self.cache = worker, cache
+    def __init__(self, worker: Worker, channels: Sequence[Channel], cache: FeatureCache | None = None) -> None:
+        """channels: those whose traffic is of training."""
+        self.worker, self.channels, self.cache = worker, channels, cache
         self.clock = Stopwatch()
         self.terms: list[dict[str, Tensor]] = []
         self.num_seeds = 0
@@ -57,4 +61,4 @@ class Window:
         return losses_TL.sum(dim=1).tolist(), point
 
     def _sent_bytes(self) -> int:
-        return sum(channel.traffic.sent_bytes for channel in (self.worker.rows, self.worker.sampling))
+        return sum(channel.traffic.sent_bytes for channel in self.channels)

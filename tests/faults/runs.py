@@ -43,7 +43,7 @@ def small_run(folder: Path, name: str = "run", **sections: dict[str, Any]) -> Co
         "run": str(folder / name),
         "data": {"path": str(data / "raw"), "interactions": "interactions.csv", "prepared": str(data / "prepared")},
         "parts": {"num_parts": 4, "method": "hash"},
-        "sampling": {"fanouts": [4, 4]},
+        "sampling": {"fanouts": [4, 4], "num_streams": 2},
         "negatives": {"num_shared": 32},
         "model": {"embedding_size": 16, "scoring": "dot", "decoder": {"kind": "cosine", "temperature": 0.2}},
         "train": {"num_epochs": 3, "batch_size": 256, "learning_rate": 0.02, "patience": 0, "log_every": 1},

@@ -33,10 +33,10 @@ def steps(config: Config, run: str, num_steps: int) -> dict[str, int]:
     """Run some steps; bytes of this rank's tables, and those that it sent in a step."""
     worker = join_workers(torch.device("cpu"), 1, 60)
     trainer = Trainer(config.model_copy(update={"run": run}), worker)
-    before = sum(channel.traffic.sent_bytes for channel in (worker.rows, worker.sampling))
+    before = sum(channel.traffic.sent_bytes for channel in trainer.channels)
     for batch in trainer.batches(StepRange(0, 0, num_steps)):
         trainer.train_step(batch, at_end=False)
-    sent = sum(channel.traffic.sent_bytes for channel in (worker.rows, worker.sampling)) - before
+    sent = sum(channel.traffic.sent_bytes for channel in trainer.channels) - before
     moments = trainer.optimizers.row_moments(trainer.model).values()
     trainer.log.close()
     weight = trainer.model.table.weight

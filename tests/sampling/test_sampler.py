@@ -17,7 +17,7 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import ITEM
 from dist_gat.random import Purpose, make_key
 from dist_gat.sampling.batch import Batch
-from dist_gat.sampling.loader import StepRange, open_loader
+from dist_gat.sampling.loader import StepRange, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import open_store
 
@@ -167,15 +167,31 @@ def test_ranks_share_the_step_of_one(synthetic: PreparedGraph, ranks: Ranks, wor
             assert share["counts"] == whole["counts"]
 
 
-@pytest.mark.parametrize("prefetch", [True, False])
-def test_dgls_loader_gives_the_sampler_s_batches_in_order(synthetic: PreparedGraph, prefetch: bool) -> None:
+@pytest.mark.parametrize(("prefetch", "num_streams"), [(True, 1), (False, 1), (True, 3), (False, 2)])
+def test_dgls_loaders_give_the_sampler_s_batches_in_order(
+    synthetic: PreparedGraph, prefetch: bool, num_streams: int
+) -> None:
     sampler = sampler_of(synthetic, prefetch=prefetch)
-    batches = list(open_loader(sampler, StepRange(1, 2, 6), torch.device("cpu")))
+    streams = [sampler_of(synthetic, prefetch=prefetch) for _ in open_streams(sampler.store, num_streams, 30)]
+    batches = list(load_batches(streams, StepRange(1, 2, 6), torch.device("cpu")))
     assert [(batch.epoch, batch.step) for batch in batches] == [(1, step) for step in range(2, 6)]
     for batch in batches:
         again = sample(sampler, 1, batch.step)
         assert torch.equal(batch.nodes_S, again.nodes_S)
         assert messages(batch) == messages(again)
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+def test_a_range_that_ends_early_ends_at_the_same_step_on_every_rank(
+    synthetic: PreparedGraph, num_streams: int
+) -> None:
+    """What a rank may have sampled by then is sampled by all: two batches a stream, whatever the threads have done."""
+    steps, seen = StepRange(0, 0, 1000), []
+    for batch in load_batches([sampler_of(synthetic) for _ in range(num_streams)], steps, torch.device("cpu")):
+        seen.append(batch.step)
+        if batch.step == 4:
+            steps.end_at(5, num_streams)
+    assert seen == list(range(5 + 2 * num_streams))
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])

@@ -90,13 +90,15 @@ def test_the_loss_curve_and_the_metrics_do_not_depend_on_the_workers(
 
 
 def test_neither_overlap_nor_cache_changes_a_bit(folder: Path) -> None:
-    """On the same two workers: batches one by one or ahead, parts read or asked for, features fetched or kept."""
+    """On the same two workers: one batch at a time or several, parts read or asked for, features fetched or kept."""
     runs = {}
     for name, sampling in {
         "plain": {"access": "exchange", "prefetch": False, "cache_bytes": 0},
         "ahead": {"access": "exchange", "prefetch": True, "cache_bytes": 0},
         "kept": {"access": "exchange", "prefetch": True, "cache_bytes": 4 * 60},
         "kept in step": {"access": "exchange", "prefetch": False, "cache_bytes": 4 * 60},
+        "two streams": {"access": "exchange", "num_streams": 2, "cache_bytes": 0},
+        "three streams": {"access": "exchange", "num_streams": 3, "cache_bytes": 4 * 60},
         "read": {"access": "auto", "prefetch": True},
     }.items():
         launch = {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 60}
