@@ -48,6 +48,7 @@ def test_a_model_differs_from_the_recipe_in_what_makes_it_and_in_its_folder() ->
         "model.scoring": "additive",
         "model.normalization": "softmax",
         "model.decoder.popularity": False,
+        "train.dense_learning_rate": 0.002,
     }
     assert differing("lightgcn", config) == place["lightgcn"] | {
         "model.decoder.popularity": False,
