@@ -228,6 +228,7 @@ def explain(
         summary = [
             ["item", " ".join(str(value) for value in chosen.values())],
             ["score", f"{result['score']:.4f}"],
+            ["of it the item's popularity", f"{result['popularity']:.4f}"],
             [f"drop without the {fidelity['deleted']} heaviest", f"{fidelity['top_drop']:.4f}"],
             [
                 "drop without as many random",

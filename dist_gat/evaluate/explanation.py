@@ -35,10 +35,11 @@ def explain_item(
 ) -> dict[str, Any]:
     """The explanation of one recommendation, in plain values and external IDs.
 
-    `user` and `item` (the score, recomputed and as saved), `neighborhood` (its size), `interactions` and
-    `item_users` (the `top` heaviest edges of both, of `num_interactions` and `num_item_users`: `weight`, `layers`
-    [L][H], and `behind`, the heaviest edges of an interaction's item), `fidelity`. Without `item` the user's best new
-    item is explained. Raises `DataError` for an unknown ID, and for a user who has met every item.
+    `user`, `item`, `score` (recomputed) and `saved_score`, `popularity` (what of the score is the item's own),
+    `neighborhood` (its size), `interactions` and `item_users` (the `top` heaviest edges of both, of `num_interactions`
+    and `num_item_users`: `weight`, `layers` [L][H], and `behind`, the heaviest edges of an interaction's item),
+    `fidelity`. Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a
+    user who has met every item.
     """
     if top < 1:
         raise ConfigError(f"top={top}: expected a positive number of interactions to show")
@@ -57,6 +58,7 @@ def explain_item(
         "user": {"user_id": user_id},
         "item": names.item(ITEM_AT),
         "score": score,
+        "popularity": popularity_of(run, near),
         "saved_score": float(saved_TR[USER_AT] @ saved_TR[ITEM_AT]),
         "neighborhood": {"nodes": len(near.nodes), "edges": near.num_edges},
         "num_interactions": int(near.in_degree[USER_AT]),
@@ -109,6 +111,16 @@ def score_of(run: TrainedRun, near: Neighborhood, rows_TR: Tensor) -> float:
     """
     rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store)
     return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
+
+
+@torch.no_grad()
+def popularity_of(run: TrainedRun, near: Neighborhood) -> float:
+    """What the popularity of the item adds to the score; 0 for a model without it."""
+    popularity = run.model.dense.popularity
+    if popularity is None:
+        return 0.0
+    degree = torch.from_numpy(run.store.in_degree(near.nodes[[ITEM_AT]]))
+    return float(popularity(degree)) * run.model.decoder.temperature
 
 
 def edge_weights(alphas: list[Tensor], near: Neighborhood, place: int) -> Tensor:

@@ -54,6 +54,13 @@ def test_any_item_has_its_saved_score(
         found = explain(moved, user, item)
         assert found["item"]["item_id"] == item
         assert found["score"] == pytest.approx(found["saved_score"], rel=1e-5, abs=1e-6)
+        run = open_trained_run(moved)
+        nodes = {kind: dict(run.saved.ids(kind).select("external_id", "node_id").rows()) for kind in ("user", "item")}
+        rows_TR = run.representations(np.array([nodes["user"][user], nodes["item"][item]]))
+        size = run.model.encoder.representation_size
+        own = float(rows_TR[0, :size] @ rows_TR[1, :size])
+        assert found["popularity"] == pytest.approx(found["saved_score"] - own, abs=1e-6)
+        assert (found["popularity"] > 0) == decoder.get("popularity", False)
 
 
 def test_interactions_are_those_of_training_by_weight(small_run: Path, explanation: dict[str, Any]) -> None:
