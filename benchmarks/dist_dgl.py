@@ -20,7 +20,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -36,12 +35,12 @@ from benchmarks.harness import OURS
 from benchmarks.step import NodeBlocks
 from dist_gat.config import Config, SamplingConfig
 from dist_gat.config_file import parse_config
-from dist_gat.dgl import DataLoader, dgl
+from dist_gat.dgl import dgl
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.launch import run_job
 from dist_gat.quiet import silent
-from dist_gat.sampling.loader import open_streams
+from dist_gat.sampling.loader import open_loader, open_streams, take_turns
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
 
@@ -79,14 +78,8 @@ def in_turn(streams: Sequence[GraphStore], own: torch.Tensor) -> Iterator[Any]:
     loaders = []
     for number, store in enumerate(streams):
         seeds = own.view(-1, SEEDS)[number :: len(streams)].flatten()
-        loader = DataLoader(
-            store, seeds, NodeBlocksWithFeatures(store), batch_size=SEEDS, use_prefetch_thread=True,
-            pin_prefetcher=False, use_alternate_streams=False,
-        )  # fmt: skip
-        loader.cpu_affinity_enabled = True
-        loaders.append(iter(loader))
-    for loader in cycle(loaders):
-        yield next(loader)
+        loaders.append(open_loader(store, seeds, NodeBlocksWithFeatures(store), prefetch=True, batch_size=SEEDS))
+    return take_turns(loaders)
 
 
 def own_nodes(first: int, last: int) -> torch.Tensor:

@@ -58,7 +58,8 @@ def explain_item(
         "user": {"user_id": user_id},
         "item": names.item(ITEM_AT),
         "score": score,
-        "popularity": popularity_of(run, near),
+        # beyond the representation a row has nothing else
+        "popularity": float(saved_TR[ITEM_AT, run.model.encoder.representation_size :].sum()),
         "saved_score": float(saved_TR[USER_AT] @ saved_TR[ITEM_AT]),
         "neighborhood": {"nodes": len(near.nodes), "edges": near.num_edges},
         "num_interactions": int(near.in_degree[USER_AT]),
@@ -111,16 +112,6 @@ def score_of(run: TrainedRun, near: Neighborhood, rows_TR: Tensor) -> float:
     """
     rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store)
     return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
-
-
-@torch.no_grad()
-def popularity_of(run: TrainedRun, near: Neighborhood) -> float:
-    """What the popularity of the item adds to the score; 0 for a model without it."""
-    popularity = run.model.dense.popularity
-    if popularity is None:
-        return 0.0
-    degree = torch.from_numpy(run.store.in_degree(near.nodes[[ITEM_AT]]))
-    return float(popularity(degree)) * run.model.decoder.temperature
 
 
 def edge_weights(alphas: list[Tensor], near: Neighborhood, place: int) -> Tensor:

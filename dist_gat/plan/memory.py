@@ -16,7 +16,7 @@ from dist_gat.nn.encoder import Encoder
 from dist_gat.plan.constants import Constants
 from dist_gat.plan.traffic import exchanges_parts, needs_degree, row_size, value_bytes
 from dist_gat.plan.workload import GraphShape, Workload
-from dist_gat.sampling.loader import IN_FLIGHT
+from dist_gat.sampling.loader import IN_FLIGHT, count_streams
 
 INT = 8
 # a score, its share of the softmax, the masks, and the gradient
@@ -107,7 +107,7 @@ def _batch_bytes(config: Config, graph: GraphShape, workload: Workload) -> float
         drawn *= 1 + fan_out
     capacity = min(drawn, graph.num_nodes)
     relabeller = INT * (2 * 2 ** int(2 * capacity).bit_length() + capacity)
-    streams = config.sampling.num_streams if config.sampling.prefetch else 1
+    streams = count_streams(config.sampling)
     ahead = IN_FLIGHT * streams * config.sampling.prefetch
     # the sample of a hop is there by ID and by number
     return (1 + ahead) * one + streams * relabeller + INT * max(slots, default=0)

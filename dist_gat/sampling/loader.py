@@ -6,14 +6,16 @@ waits for other ranks another works, and several use several cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
+from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset
 
-from dist_gat.dgl import DataLoader
+from dist_gat.config import SamplingConfig
+from dist_gat.dgl import BlockSampler, DataLoader
 from dist_gat.exchange.channel import open_channel
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.sampler import SeedBlockSampler
@@ -57,8 +59,10 @@ class StreamSteps(IterableDataset):
             yield torch.tensor([self.steps.epoch, step])
             step += self.num_streams
 
-    def __len__(self) -> int:
-        return len(range(self.number, len(self.steps), self.num_streams))
+
+def count_streams(sampling: SamplingConfig) -> int:
+    """Without prefetching nothing is sampled at the same time."""
+    return sampling.num_streams if sampling.prefetch else 1
 
 
 def open_streams(store: GraphStore, num_streams: int, timeout_s: float) -> list[GraphStore]:
@@ -76,27 +80,33 @@ def load_batches(samplers: Sequence[SeedBlockSampler], steps: StepRange, device:
 
     The queue between each sampler and the model holds one batch.
     """
-    loaders = [
-        iter(open_loader(sampler, StreamSteps(steps, number, len(samplers)), device))
-        for number, sampler in enumerate(samplers)
-    ]
-    for loader in cycle(loaders):
-        batch = next(loader, None)
-        # the steps of the other streams would come later still
+    loaders = []
+    for number, sampler in enumerate(samplers):
+        mine = StreamSteps(steps, number, len(samplers))
+        loaders.append(open_loader(sampler.store, mine, sampler, sampler.sampling.prefetch, device=device))
+    return take_turns(loaders)
+
+
+def take_turns(loaders: Sequence[Iterable[Any]]) -> Iterator[Any]:
+    """One batch of each loader after the other, until the one whose turn it is has none."""
+    for batches in cycle([iter(loader) for loader in loaders]):
+        batch = next(batches, None)
+        # what the others have would come later still
         if batch is None:
             return
         yield batch
 
 
-def open_loader(sampler: SeedBlockSampler, steps: StreamSteps, device: torch.device) -> DataLoader:
+def open_loader(store: GraphStore, seeds: Any, sampler: BlockSampler, prefetch: bool, **options: Any) -> DataLoader:
+    """DGL's loader with what suits our samplers; `options` are its own."""
     loader = DataLoader(
-        sampler.store,
-        steps,
+        store,
+        seeds,
         sampler,
-        device=device,
-        use_prefetch_thread=sampler.sampling.prefetch,
+        use_prefetch_thread=prefetch,
         pin_prefetcher=False,
         use_alternate_streams=False,
+        **options,
     )
     # the launcher sets threads and affinity; without this DGL advises on it at every epoch
     loader.cpu_affinity_enabled = True

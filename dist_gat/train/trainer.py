@@ -28,7 +28,7 @@ from dist_gat.nn.attention import attention_entropy
 from dist_gat.nn.recommender import Recommender, build_recommender, training_needs_degree
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.loader import StepRange, load_batches, open_streams
+from dist_gat.sampling.loader import StepRange, count_streams, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import open_store
 from dist_gat.storage import write_text
@@ -79,9 +79,7 @@ class Trainer:
         needs_degree = training_needs_degree(config.model, config.loss, config.negatives)
         self.samplers = [
             SeedBlockSampler(stream, sampling, config.negatives, config.train.batch_size, config.seed, needs_degree)
-            for stream in open_streams(
-                self.store, sampling.num_streams if sampling.prefetch else 1, config.launch.timeout_s
-            )
+            for stream in open_streams(self.store, count_streams(sampling), config.launch.timeout_s)
         ]
         self.sampler = self.samplers[0]
         self.channels = [worker.rows, *(sampler.store.channel for sampler in self.samplers)]
