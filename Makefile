@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG := configs/ml-100k.yaml
 
-.PHONY: demo test faults bench lint clean
+.PHONY: demo test faults guards bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dist-gat data fetch movielens-100k
@@ -23,6 +23,10 @@ test: $(VENV)/.installed-dev
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
+
+# takes out, in a copy of the source, what each row of `make faults` guards, and expects the row to fall short
+guards: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults.guards
 
 # BENCH="--data FOLDER" adds the lines on Gowalla; `python -m benchmarks.NAME` runs one benchmark
 bench: $(VENV)/.installed-dev

@@ -1,8 +1,10 @@
 """Layer-wise inference: the representation of every node, over all its neighbours, layer by layer.
 
 Each rank computes its own nodes in chunks and asks the owners for the rows of the layer below, so memory
-is bounded by the rank's own rows and one chunk. Chunks are cut inside parts, never across them, so every
-row is computed by the same operations on the same shapes for any number of ranks.
+is bounded by the rank's own rows and one chunk. Where one rank has all rows, on a CPU, they are read where they lie,
+unless the layers project what they read.
+Chunks are cut inside parts, never across them, so every row is computed by the same operations on the same shapes
+for any number of ranks.
 
 Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E embedding size.
 """
@@ -10,7 +12,6 @@ Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -28,6 +29,8 @@ from dist_gat.sampling.neighbors import Relabeller
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore
 
+# What a destination takes beside its edges, in edges: its sums of all heads.
+MIN_WIDTH = 32
 Chunk = TypeVar("Chunk")
 
 
@@ -42,8 +45,7 @@ def infer_representations(
 ) -> Tensor:
     """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
 
-    edge_chunk bounds destinations × widest row of a chunk; a single node with more neighbours than that is
-    a chunk of its own.
+    edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`.
     """
     parts = [store.prepared.parts[p] for p in store.own_parts]
     first = table.first_node
@@ -52,6 +54,9 @@ def infer_representations(
     features = {
         kind: (at.to(device), rows.to(device)) for kind, (at, rows) in gather_features(store, own_nodes).items()
     }
+    all_here = table.channel.group is None and device.type == "cpu"
+    in_place = all_here and not encoder.projects_sources
+    degree_S = torch.from_numpy(store.in_degree(own_nodes)) if in_place and needs_degree else None
     below = encoder.input_rows(table.weight, features)
     depths = [below]
     for number, layer in enumerate(encoder.layers, start=1):
@@ -59,8 +64,12 @@ def infer_representations(
         chunks = [(part, rows) for part in parts for rows in degree_chunks(part.indptr, edge_chunk)]
         nothing = (parts[0], np.zeros(0, dtype=np.int64))
         for part, rows in padded(chunks, nothing, table.channel):
-            nodes, block = full_block(part, rows, store, needs_degree)
-            source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
+            if in_place:
+                source_rows = below
+                block = block_in_place(part.indptr, part.indices, rows, part.first_node, len(below), degree_S)
+            else:
+                nodes, block = full_block(part, rows, store, needs_degree)
+                source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
             result = layer(source_rows, block.to(device)).rows_DO
             rows_OE[torch.from_numpy(rows).to(device) + (part.first_node - first)] = result.to(rows_OE.dtype)
         depths.append(rows_OE)
@@ -72,13 +81,16 @@ def infer_representations(
 
 
 def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
-    """Rows of a part in order of degree, cut so that rows × widest row stays below `edge_chunk`."""
+    """Rows of a part in order of degree, cut so that rows × widest row, or × MIN_WIDTH, stays below `edge_chunk`.
+
+    A row for which that is too few is a chunk of its own.
+    """
     degree = np.diff(indptr)
     order = np.argsort(degree, kind="stable")
     start = 0
     while start < len(order):
         # degrees ascend, so the last row of a run is its widest
-        widths = np.maximum(degree[order[start : start + edge_chunk]], 1)
+        widths = np.maximum(degree[order[start : start + edge_chunk]], MIN_WIDTH)
         fits = widths * np.arange(1, len(widths) + 1) <= edge_chunk
         stop = start + max(int(np.count_nonzero(fits)), 1)
         yield order[start:stop]
@@ -97,33 +109,46 @@ def padded(chunks: list[Chunk], nothing: Chunk, channel: Channel) -> Iterator[Ch
 
 def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:
     """Source nodes int64 [S] and the block of all neighbours of a part's `rows`."""
-    nodes, block = rows_block(part.indptr, part.indices, rows, part.first_node, store.ranges.num_nodes)
-    return nodes, replace(block, degree_S=torch.from_numpy(store.in_degree(nodes))) if needs_degree else block
+    neighbors, count = neighbors_of(part.indptr, part.indices, rows, padding=-1)
+    relabeller = Relabeller(min(len(rows) * (1 + neighbors.shape[1]), store.ranges.num_nodes))
+    relabeller.add(rows + part.first_node)
+    numbers = torch.from_numpy(relabeller.add(neighbors))
+    nodes = relabeller.nodes
+    degree_S = torch.from_numpy(store.in_degree(nodes)) if needs_degree else None
+    return nodes, Block(numbers, torch.from_numpy(count), len(nodes), degree_S)
 
 
-def rows_block(
-    indptr: np.ndarray, indices: np.ndarray, rows: np.ndarray, first_node: int, num_nodes: int
-) -> tuple[np.ndarray, Block]:
-    """Source nodes int64 [S] and the block, without degrees, of some rows of a CSC whose row 0 is `first_node`."""
+def block_in_place(
+    indptr: np.ndarray, indices: np.ndarray, rows: np.ndarray, first_node: int, num_src: int, degree_S: Tensor | None
+) -> Block:
+    """The block of all neighbours of some rows of a CSC, where the sources are all nodes, in their order.
+
+    first_node: the node of the CSC's row 0. `indices` are nodes.
+    """
+    neighbors, count = neighbors_of(indptr, indices, rows, padding=0)
+    dst_at_D = torch.from_numpy(rows + first_node)
+    return Block(torch.from_numpy(neighbors), torch.from_numpy(count), num_src, degree_S, dst_at_D)
+
+
+def neighbors_of(
+    indptr: np.ndarray, indices: np.ndarray, rows: np.ndarray, padding: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [D, F]: the neighbours of some rows of a CSC, and `padding` behind them; and int64 [D], how many."""
     count = indptr[rows + 1] - indptr[rows]
     neighbors = np.empty((len(rows), int(count.max(initial=0))), dtype=np.int64)
-    _copy_neighbors(indptr, indices, rows, neighbors)
-    relabeller = Relabeller(min(len(rows) * (1 + neighbors.shape[1]), num_nodes))
-    relabeller.add(rows + first_node)
-    numbers = torch.from_numpy(relabeller.add(neighbors))
-    return relabeller.nodes, Block(numbers, torch.from_numpy(count), len(relabeller.nodes))
+    _copy_neighbors(indptr, indices, rows, padding, neighbors)
+    return neighbors, count
 
 
 @njit(nogil=True, cache=True)
-def _copy_neighbors(indptr, indices, rows, neighbors):  # type: ignore[no-untyped-def]
-    """Each row's neighbours, and -1 behind them."""
+def _copy_neighbors(indptr, indices, rows, padding, neighbors):  # type: ignore[no-untyped-def]
     for i in range(neighbors.shape[0]):
         start = indptr[rows[i]]
         count = indptr[rows[i] + 1] - start
         for j in range(count):
             neighbors[i, j] = indices[start + j]
         for j in range(count, neighbors.shape[1]):
-            neighbors[i, j] = -1
+            neighbors[i, j] = padding
 
 
 def fetch_rows(own_rows: Tensor, nodes_S: Tensor, table: EmbeddingShard) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_gat.evaluate.inference import degree_chunks, rows_block
+from dist_gat.evaluate.inference import block_in_place, degree_chunks
 from dist_gat.nn.encoder import Encoded, Encoder
 from dist_gat.sampling.store import GraphStore
 
@@ -104,6 +104,7 @@ def encode_targets(
 
     Layer l weighs the edges into the nodes within L - l hops: the first A entries of `neighborhood.indices`.
     """
+    degree_S = torch.from_numpy(neighborhood.in_degree) if needs_degree else None
     depths, alphas = [input_SE], []
     for hop, layer in zip(reversed(range(len(encoder.layers))), encoder.layers, strict=True):
         below = depths[-1]
@@ -112,10 +113,8 @@ def encode_targets(
         rows_DE = torch.empty(num_rows, below.shape[1], dtype=below.dtype)
         places, weights = [], []
         for rows in degree_chunks(indptr, edge_chunk):
-            nodes, block = rows_block(indptr, neighborhood.indices, rows, 0, len(neighborhood.nodes))
-            if needs_degree:
-                block = replace(block, degree_S=torch.from_numpy(neighborhood.in_degree[nodes]))
-            attended = layer(below[torch.from_numpy(nodes)], block)
+            block = block_in_place(indptr, neighborhood.indices, rows, 0, len(below), degree_S)
+            attended = layer(below, block)
             rows_DE[torch.from_numpy(rows)] = attended.rows_DO.to(below.dtype)
             places.append(positions(indptr[rows], indptr[rows + 1] - indptr[rows]))
             weights.append(attended.alpha_DFH[block.mask_DF()])

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_array
 
-from dist_gat.nn.threads import in_threads
+from dist_gat.nn.threads import cut, in_threads
 from dist_gat.pairs import sort_pairs
 
 STRIP, USERS_PER_TASK = 64, 128
@@ -34,7 +34,7 @@ class RunningTopK:
             best = self.scores_UK[first:last], self.items_UK[first:last]
             _merge(scores_nM[chunk], first_item, indptr, known.items, *best)
 
-        in_threads(task, len(scores_nM), USERS_PER_TASK)
+        in_threads(task, cut(len(scores_nM), USERS_PER_TASK))
 
 
 class Known:

@@ -1,6 +1,6 @@
 """`attend`: weigh the neighbours of each destination and sum their rows.
 
-Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I row size,
+Shape legend: S sources, D destinations, F fan-out, H heads, I row size,
 G heads of the aggregate (H, or 1 for their mean).
 """
 
@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from dist_gat.nn.attend_cpu import attend_cpu
+from dist_gat.nn.project import projected
 from dist_gat.nn.scoring import exp_logits, linear_weights, softmax_weights
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
@@ -26,6 +27,8 @@ Attend = Callable[[Tensor, Block, Weighting], tuple[Tensor, Tensor]]
 
 def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """z_u = sum_{i in N(u)} alpha_ui l_i, [D, G, I], and alpha_DFH, which is for looking at: it has no gradient.
+
+    Where the weighting has a value, W z_u instead, [D, X].
 
     Fused kernels where there are some for the device and the type, else `attend_plain`; tests hold them equal.
     """
@@ -51,7 +54,8 @@ def attend_plain(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[T
     near_DFI = functional.embedding(block.neighbors_DF, rows_SI)
     alpha_DFH = weights(rows_SI, near_DFI, block, weighting)
     weight_DFG = alpha_DFH.mean(dim=2, keepdim=True) if weighting.mean else alpha_DFH
-    return torch.bmm(weight_DFG.transpose(1, 2).to(near_DFI.dtype), near_DFI), alpha_DFH.detach()
+    z_DGI = torch.bmm(weight_DFG.transpose(1, 2).to(near_DFI.dtype), near_DFI)
+    return projected(z_DGI, weighting.value_XI), alpha_DFH.detach()
 
 
 def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weighting) -> Tensor:
@@ -61,12 +65,19 @@ def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weightin
     assert weighting.query_QHI is not None, "scores need a query"
     scores_DFH = near_DFI @ weighting.query_QHI.transpose(1, 2)
     if weighting.own_HI is not None:
-        scores_DFH = scores_DFH + (rows_SI[: block.num_dst] @ weighting.own_HI.T)[:, None]
+        scores_DFH = scores_DFH + (block.own_rows(rows_SI) @ weighting.own_HI.T)[:, None]
     if weighting.rule == Rule.LINEAR:
         return linear_weights(scores_DFH, block)
     if weighting.rule == Rule.EXP:
         return softmax_weights(exp_logits(scores_DFH), block)
     return softmax_weights(functional.leaky_relu(scores_DFH, weighting.slope), block)
+
+
+def own_and_all_rows(rows_SI: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    """The destinations' rows [D, I], and all rows, whose gradients come together without a copy of all rows."""
+    if block.dst_at_D is None:
+        return OwnRows.apply(rows_SI, block.num_dst)
+    return block.own_rows(rows_SI), rows_SI
 
 
 class OwnRows(torch.autograd.Function):
@@ -78,10 +89,16 @@ class OwnRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows_SI: Tensor, num_dst: int) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.num_dst, ctx.shape = num_dst, rows_SI.shape
         return rows_SI[:num_dst], rows_SI.view_as(rows_SI)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_DI: Tensor, grad_SI: Tensor) -> tuple[Tensor, None]:
-        grad_SI[: len(grad_DI)] += grad_DI
+    def backward(ctx: Any, grad_DI: Tensor | None, grad_SI: Tensor | None) -> tuple[Tensor | None, None]:
+        if grad_DI is None:
+            return grad_SI, None
+        if grad_SI is None:
+            grad_SI = grad_DI.new_zeros(ctx.shape)
+        grad_SI[: ctx.num_dst] += grad_DI
         return grad_SI, None

@@ -1,12 +1,13 @@
 """`attend` on the CPU: nogil numba kernels, and their own backward.
 
-One pass over a destination's neighbours scores their rows, turns scores into weights and sums the rows while they
-are in the first cache; nothing of the size [D, F, I] exists. The backward gathers again, by destination for the
-gradients of weights, scores, query and bias; then each thread scatters to a range of sources of its own. Every
+One pass over a destination's neighbours scores their rows, turns scores into weights, sums the rows and projects the
+sums while they are in the first cache; nothing of the size [D, F, I] exists. The backward gathers again, by destination
+for the gradients of weights, scores, query, bias and value; then each thread scatters to a range of sources of its own.
+With a value that goes in batches of destinations, so that no aggregate of all destinations exists either. Every
 number is summed in an order that the block alone fixes, so the bits are the same for any number of threads.
 
-Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I row size, Q queries (D or 1),
-G heads of the aggregate (H or 1), C chunks of destinations.
+Shape legend: S sources, D destinations, F fan-out, H heads, I row size, Q queries (D or 1), G heads of the aggregate
+(H or 1), C chunks of destinations, X output size of all heads, B destinations of a batch.
 """
 
 from __future__ import annotations
@@ -19,29 +20,36 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dist_gat.nn import attend_kernels as kernels
-from dist_gat.nn.threads import in_threads
+from dist_gat.nn.threads import cut, in_threads
 from dist_gat.nn.weighting import Weighting
 from dist_gat.sampling.block import Block
 
-DESTINATIONS_PER_TASK = 512
-RANGES_PER_THREAD, SOURCES_PER_TASK = 2, 4096
+DESTINATIONS_PER_TASK = 256
+# of a batch, whose aggregates' gradients exist at the same time
+TASKS_PER_THREAD = 2
+RANGES_PER_THREAD, SOURCES_PER_TASK = 2, 2048
 
 
 def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """See `dist_gat.nn.attend.attend`. rows_SI is float32 or float64; whatever else comes in is turned into that."""
     assert _inside(block, len(rows_SI)), "the block's neighbours or counts point outside of its rows"
-    query_QHI, own_HI, alpha_DFH = (
+    assert weighting.value_XI is None or not weighting.mean, "each head's aggregate is projected, not their mean"
+    query_QHI, own_HI, alpha_DFH, value_XI = (
         None if x is None else x.to(rows_SI.dtype).contiguous()
-        for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH)
+        for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH, weighting.value_XI)
     )
-    z_DGI, computed_DFH = _Attend.apply(rows_SI.contiguous(), query_QHI, own_HI, alpha_DFH, block, weighting)
-    return z_DGI, computed_DFH if alpha_DFH is None else alpha_DFH.detach()
+    # of destinations that are not the first rows, what the bias is added for comes as an input of its own
+    own_DI = None if own_HI is None or block.dst_at_D is None else block.own_rows(rows_SI)
+    sums, computed_DFH = _Attend.apply(
+        rows_SI.contiguous(), own_DI, query_QHI, own_HI, alpha_DFH, value_XI, block, weighting
+    )
+    return sums, computed_DFH if alpha_DFH is None else alpha_DFH.detach()
 
 
 def _inside(block: Block, num_rows: int) -> bool:
     """Whether the kernels, which do not look, stay inside the arrays. Takes microseconds."""
     num_dst, fan_out = block.neighbors_DF.shape
-    if num_dst > num_rows or len(block.count_D) != num_dst:
+    if len(block.count_D) != num_dst or (block.dst_at_D is None and num_dst > num_rows):
         return False
     if num_dst * fan_out == 0:
         return not block.count_D.any()
@@ -54,9 +62,11 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any,
         rows_SI: Tensor,
+        own_DI: Tensor | None,
         query_QHI: Tensor | None,
         own_HI: Tensor | None,
         alpha_DFH: Tensor | None,
+        value_XI: Tensor | None,
         block: Block,
         weighting: Weighting,
     ) -> tuple[Tensor, Tensor]:
@@ -68,84 +78,120 @@ class _Attend(torch.autograd.Function):
             ctx.mark_non_differentiable(alpha_DFH)
         else:
             scores_DFH = alpha_DFH
-        num_heads = alpha_DFH.shape[2]
+        num_heads, size = alpha_DFH.shape[2], rows_SI.shape[1]
         if query_QHI is None:
             query_QHI = rows_SI.new_empty(1, num_heads, 0)
         if own_HI is None:
-            own_HI = rows_SI.new_empty(0, rows_SI.shape[1])
+            own_HI = rows_SI.new_empty(0, size)
         weight_DFG = rows_SI.new_empty(num_dst, fan_out, 1) if weighting.mean and num_heads > 1 else alpha_DFH
-        z_DGI = rows_SI.new_empty(num_dst, weight_DFG.shape[2], rows_SI.shape[1])
-        rows, neighbors, count, query, own, scores, alpha, weight, z = _arrays(
-            rows_SI, block.neighbors_DF, block.count_D, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG, z_DGI
-        )
+        if value_XI is None:
+            value_XI = rows_SI.new_empty(0, size)
+            sums_DGI = rows_SI.new_empty(num_dst, weight_DFG.shape[2], size)
+            z, out = _arrays(sums_DGI, rows_SI.new_empty(num_dst, 1, 0))
+        else:
+            sums_DGI = rows_SI.new_empty(num_dst, num_heads, len(value_XI) // num_heads)
+            z, out = _arrays(rows_SI.new_empty(num_dst, 1, 0), sums_DGI)
+        rows, own_rows, neighbors, count, query, own, value, scores, alpha, weight = _arrays(
+            rows_SI, rows_SI[:num_dst] if own_DI is None else own_DI, block.neighbors_DF, block.count_D, query_QHI,
+            own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG,
+        )  # fmt: skip
         rule, slope = _rule(weighting, rows)
         heads, sums = kernels.known(num_heads), kernels.known(weight.shape[2])
 
         def task(u: slice) -> None:
             kernels.forward(
-                rows, u.start, neighbors[u], count[u], rule, slope, _flat(query if len(query) == 1 else query[u]), own,
-                _flat(scores[u]), _flat(alpha[u]), _flat(weight[u]), _flat(z[u]), heads, sums,
+                rows, own_rows[u], neighbors[u], count[u], rule, slope,
+                _flat(query if len(query) == 1 else query[u]), own, value, _flat(scores[u]), _flat(alpha[u]),
+                _flat(weight[u]), _flat(z[u]), _flat(out[u]), heads, sums,
             )  # fmt: skip
 
-        in_threads(task, num_dst, DESTINATIONS_PER_TASK)
-        ctx.save_for_backward(rows_SI, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG)
+        in_threads(task, cut(num_dst, DESTINATIONS_PER_TASK))
+        ctx.save_for_backward(rows_SI, own_DI, query_QHI, own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG)
         ctx.block, ctx.weighting = block, weighting
         ctx.set_materialize_grads(False)
-        return z_DGI, alpha_DFH
+        return sums_DGI if weighting.value_XI is None else sums_DGI.flatten(1), alpha_DFH
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_z_DGI: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        if grad_z_DGI is None:
-            return (None,) * 6
-        rows_SI, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG = ctx.saved_tensors
+    def backward(ctx: Any, grad_sums: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad_sums is None:
+            return (None,) * 8
+        rows_SI, own_DI, query_QHI, own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG = ctx.saved_tensors
         block = ctx.block
-        needs_rows, needs_query, needs_own, needs_alpha = ctx.needs_input_grad[:4]
-        grad_scores_DFH = torch.empty_like(scores_DFH)
-        grad_offset_DH = scores_DFH.new_empty(len(scores_DFH), scores_DFH.shape[2])
-        num_chunks = -(-len(scores_DFH) // DESTINATIONS_PER_TASK)
+        needs_rows, needs_own_rows, needs_query, needs_own, needs_alpha, needs_value = ctx.needs_input_grad[:6]
+        projected = len(value_XI) > 0
+        num_dst, num_heads, size = len(scores_DFH), scores_DFH.shape[2], rows_SI.shape[1]
+        batch = max(num_dst, 1)
+        if projected and not needs_alpha:
+            batch = min(batch, DESTINATIONS_PER_TASK * TASKS_PER_THREAD * torch.get_num_threads())
+        grad_sums = grad_sums.contiguous()
+        if projected:
+            grad_out_DGO = grad_sums.unflatten(1, (num_heads, -1))
+            grad_z_BGI = rows_SI.new_empty(batch, num_heads, size)
+        else:
+            grad_out_DGO, grad_z_BGI = grad_sums.new_empty(num_dst, 1, 0), grad_sums
         # What all destinations share gets a sum a chunk, and the chunks are summed after.
+        num_chunks = -(-num_dst // DESTINATIONS_PER_TASK)
         shared = len(query_QHI) == 1
-        grad_query_CHI = query_QHI.new_empty(num_chunks if shared else len(query_QHI), *query_QHI.shape[1:])
+        grad_query_CHI = query_QHI.new_empty(num_chunks if shared else num_dst, *query_QHI.shape[1:])
         grad_own_CHI = own_HI.new_empty(num_chunks, *own_HI.shape)
-        (
-            rows, neighbors, count, query, own, scores, alpha, weight, grad_z, grad_scores, grad_offset, grad_query,
-            grad_own,
-        ) = _arrays(
-            rows_SI, block.neighbors_DF, block.count_D, query_QHI, own_HI, scores_DFH, alpha_DFH, weight_DFG,
-            grad_z_DGI.contiguous(), grad_scores_DFH, grad_offset_DH, grad_query_CHI, grad_own_CHI,
+        grad_value_CXI = value_XI.new_empty(num_chunks, *value_XI.shape)
+        grad_scores_BFH = torch.empty_like(scores_DFH[:batch])
+        grad_offset_DH = scores_DFH.new_empty(num_dst, num_heads)
+        grad_rows_SI = torch.empty_like(rows_SI) if needs_rows else rows_SI.new_empty(0, size)
+        rows, own_rows, neighbors, count, query, own, value, scores, alpha, weight = _arrays(
+            rows_SI, rows_SI[:num_dst] if own_DI is None else own_DI, block.neighbors_DF, block.count_D, query_QHI,
+            own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG,
+        )  # fmt: skip
+        grad_out, grad_z, grad_scores, grad_offset, grad_query, grad_own, grad_value, grad_rows = _arrays(
+            grad_out_DGO, grad_z_BGI, grad_scores_BFH, grad_offset_DH, grad_query_CHI, grad_own_CHI, grad_value_CXI,
+            grad_rows_SI,
         )  # fmt: skip
         rule, slope = _rule(ctx.weighting, rows)
-        heads, sums = kernels.known(scores.shape[2]), kernels.known(weight.shape[2])
+        heads, sums = kernels.known(num_heads), kernels.known(weight.shape[2])
+        # rows that came as an input of their own have a gradient of their own
+        added = own if own_DI is None else own[:0]
 
         def by_destination(u: slice) -> None:
-            chunk = u.start // DESTINATIONS_PER_TASK
+            chunk, first = u.start // DESTINATIONS_PER_TASK, u.start // batch * batch
+            at = slice(u.start - first, u.stop - first)
             kernels.backward(
-                rows, u.start, neighbors[u], count[u], rule, slope, _flat(scores[u]), _flat(alpha[u]),
-                _flat(grad_z[u]), _flat(grad_scores[u]), grad_offset[u],
-                grad_query[chunk] if shared else _flat(grad_query[u]), grad_own[chunk], heads, sums,
+                rows, own_rows[u], neighbors[u], count[u], rule, slope, value, _flat(scores[u]), _flat(alpha[u]),
+                _flat(grad_out[u]), _flat(grad_z[at]), _flat(grad_scores[at]), grad_offset[u],
+                grad_query[chunk] if shared else _flat(grad_query[u]), grad_own[chunk], grad_value[chunk], heads,
+                sums, kernels.known(grad_out.shape[2]),
             )  # fmt: skip
 
-        def by_source(s: slice) -> None:
-            kernels.scatter(
-                neighbors, count, rule, _flat(query), own, _flat(weight), _flat(grad_z), _flat(grad_scores),
-                grad_offset, s.start, grad_rows[s], heads, sums,
-            )  # fmt: skip
+        num_open = 0  # sources that an earlier batch has reached: they are the first ones
+        for first in range(0, num_dst, batch):
+            b = slice(first, min(first + batch, num_dst))
+            if rule != kernels.GIVEN or needs_alpha or projected:
+                in_threads(by_destination, cut(b.stop, DESTINATIONS_PER_TASK, b.start))
+            if not needs_rows:
+                continue
+            is_last = b.stop == num_dst
+            reached = len(rows) if is_last else max(num_open, b.stop, int(neighbors[b].max(initial=-1)) + 1)
 
-        if rule != kernels.GIVEN or needs_alpha:
-            in_threads(by_destination, len(scores), DESTINATIONS_PER_TASK)
-        grad_rows_SI = None
-        if needs_rows:
-            grad_rows_SI = torch.empty_like(rows_SI)
-            grad_rows = grad_rows_SI.numpy()
-            # every task reads all neighbours, so there are few
-            range_size = -(-len(rows) // (RANGES_PER_THREAD * torch.get_num_threads()))
-            in_threads(by_source, len(rows), max(range_size, SOURCES_PER_TASK))
+            def by_source(s: slice, b: slice = b, num_open: int = num_open) -> None:
+                kernels.scatter(
+                    neighbors[b], count[b], rule, _flat(query if len(query) == 1 else query[b]), added,
+                    _flat(weight[b]), _flat(grad_z), _flat(grad_scores), grad_offset[b], b.start, s.start,
+                    max(num_open - s.start, 0), grad_rows[s], heads, sums,
+                )  # fmt: skip
+
+            # every task reads all neighbours of the batch, so there are few
+            step = max(-(-(reached - num_open) // (RANGES_PER_THREAD * torch.get_num_threads())), SOURCES_PER_TASK)
+            in_threads(by_source, [*cut(num_open, max(num_open, 1)), *cut(reached, step, num_open)])
+            num_open = reached
+        if needs_rows and not num_dst:
+            grad_rows[:] = 0
         return (
-            grad_rows_SI,
+            grad_rows_SI if needs_rows else None,
+            grad_offset_DH @ own_HI if needs_own_rows else None,
             (grad_query_CHI.sum(dim=0, keepdim=True) if shared else grad_query_CHI) if needs_query else None,
             grad_own_CHI.sum(dim=0) if needs_own else None,
-            grad_scores_DFH if needs_alpha else None,
+            grad_scores_BFH if needs_alpha else None,
+            grad_value_CXI.sum(dim=0) if needs_value else None,
             None,
             None,
         )

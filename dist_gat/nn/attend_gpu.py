@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dist_gat.nn.attend_triton import WINDOW, backward, forward, sum_sources, sum_windows
+from dist_gat.nn.project import projected
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
@@ -39,6 +40,7 @@ def attend_gpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
     A neighbour outside of the rows makes its destination NaN, at which training stops: looking at the block
     beforehand, as on the CPU, would make the host wait for the GPU.
     """
+    assert block.dst_at_D is None, "here the destinations are the first rows"
     assert len(block.count_D) == block.num_dst <= len(rows_SI), "the destinations are the first rows"
     # the kernels know no strides
     block = Block(block.neighbors_DF.contiguous(), block.count_D.contiguous(), block.num_src)
@@ -46,7 +48,7 @@ def attend_gpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
         None if x is None else x.contiguous() for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH)
     )
     z_DGI, computed_DFH = _Attend.apply(rows_SI.contiguous(), query_QHI, own_HI, alpha_DFH, block, weighting)
-    return z_DGI, computed_DFH if alpha_DFH is None else alpha_DFH.detach()
+    return projected(z_DGI, weighting.value_XI), computed_DFH if alpha_DFH is None else alpha_DFH.detach()
 
 
 class _Attend(torch.autograd.Function):

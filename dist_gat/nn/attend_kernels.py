@@ -4,7 +4,11 @@ They run without the GIL and do not look whether a number points outside of an a
 below their destination, in two dimensions: [D*F, H] weights with row u*F + f, [D*G, I] rows with row u*G + g. The
 last two arguments are `known(H)` and `known(G)`.
 
-Shape legend: D destinations of a chunk, F fan-out, H heads, I row size, G heads of the aggregate (H or 1).
+Where each head's aggregate is projected by its O rows of a matrix, `value` has them with row g*O + o, and the
+aggregates of a few destinations exist instead of all.
+
+Shape legend: D destinations of a chunk, F fan-out, H heads, I row size, G heads of the aggregate (H or 1), O output
+size of a head.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from dist_gat.nn.weighting import Rule
 from dist_gat.prefetch import prefetch_row
 
 DESTINATIONS_AHEAD = 1  # whose rows are prefetched
+PRODUCTS_AT_ONCE = 4  # destinations whose products are added to the gradient of a matrix together
 GIVEN, EXP, LINEAR = Rule.GIVEN.value, Rule.EXP.value, Rule.LINEAR.value
 # Sums may be reordered into vector lanes; NaN and infinity keep their meaning. Without inlining, every step
 # would pass whole array descriptors, which costs more than its arithmetic.
@@ -33,9 +38,13 @@ def known(number: int) -> tuple[int, ...]:
 
 @njit(**KERNEL)
 def forward(  # type: ignore[no-untyped-def]
-    rows, first_dst, neighbors, count, rule, slope, query, own, scores, alpha, weight, z, heads, sums
+    rows, own_rows, neighbors, count, rule, slope, query, own, value, scores, alpha, weight, z, out, heads, sums
 ):  # fmt: skip
+    """Weights, and the aggregates `z`, or where there is a `value` their projections `out`."""
     fan_out, num_heads, num_sums = neighbors.shape[1], len(heads), len(sums)
+    projected = value.shape[0] > 0
+    if projected:
+        z = np.empty((num_sums, rows.shape[1]), rows.dtype)
     scratch = np.zeros((3, num_heads), rows.dtype)
     offset, top, total = scratch[:1], scratch[1:2], scratch[2:]
     for u in range(neighbors.shape[0]):
@@ -45,40 +54,54 @@ def forward(  # type: ignore[no-untyped-def]
             q = min(u * num_heads, query.shape[0] - num_heads)
             offset[0] = 0
             if own.shape[0]:
-                _dots(own, 0, num_heads, rows, first_dst + u, offset, 0)
+                _dots(own, 0, num_heads, own_rows, u, offset, 0)
             for f in range(n):
                 _dots(query, q, num_heads, rows, neighbors[u, f], scores, first + f)
             _weigh(rule, slope, offset, scores, alpha, first, n, top, total)
             for f in range(n, fan_out):
                 for h in range(num_heads):
                     alpha[first + f, h] = 0
-        for g in range(u * num_sums, (u + 1) * num_sums):
-            for i in range(z.shape[1]):
-                z[g, i] = 0
+        first_sum = 0 if projected else u * num_sums
+        _clear(z, first_sum, num_sums)
         if num_sums < num_heads:
             for f in range(n):
                 mean = rows.dtype.type(0)
                 for h in range(num_heads):
                     mean += alpha[first + f, h]
                 weight[first + f, 0] = mean / num_heads
-        _spread(z, u * num_sums, num_sums, rows, neighbors, u, n, weight, first)
+        _spread(z, first_sum, num_sums, rows, neighbors, u, n, weight, first)
+        if projected:
+            for g in range(num_sums):
+                _dots(value, g * out.shape[1], out.shape[1], z, g, out, u * num_sums + g)
 
 
 @njit(**KERNEL)
 def backward(  # type: ignore[no-untyped-def]
-    rows, first_dst, neighbors, count, rule, slope, scores, alpha, grad_z, grad_scores, grad_offset, grad_query,
-    grad_own, heads, sums,
+    rows, own_rows, neighbors, count, rule, slope, value, scores, alpha, grad_out, grad_z, grad_scores, grad_offset,
+    grad_query, grad_own, grad_value, heads, sums, outputs,
 ):  # fmt: skip
-    """Gradients of the scores (of the weights, if those are given), and with them of the queries."""
+    """Gradients of the scores (of the weights, if those are given), and with them of the queries.
+
+    Where there is a `value`, also its gradient, and those of the aggregates, which are made again.
+    """
     fan_out, num_heads, num_sums = neighbors.shape[1], len(heads), len(sums)
     scratch = np.zeros((2, num_heads), rows.dtype)
     mean, total = scratch[:1], scratch[1:]
     own_row = np.zeros((1, 1), neighbors.dtype)
     grad_query[:] = 0
     grad_own[:] = 0
+    grad_value[:] = 0
+    z = np.zeros((PRODUCTS_AT_ONCE * num_sums, rows.shape[1]), rows.dtype)
     for u in range(neighbors.shape[0]):
         _prefetch_rows(rows, neighbors, count, u + DESTINATIONS_AHEAD, 0)
         first, n = u * fan_out, count[u]
+        if value.shape[0]:
+            _project_backward(value, grad_out, grad_z, u, num_sums, len(outputs))
+            at = u % PRODUCTS_AT_ONCE
+            _clear(z, at * num_sums, num_sums)
+            _spread(z, at * num_sums, num_sums, rows, neighbors, u, n, alpha, first)
+            if at == PRODUCTS_AT_ONCE - 1 or u == neighbors.shape[0] - 1:
+                _add_products(grad_value, grad_out, u - at, at + 1, z, num_sums)
         for h in range(num_heads):
             mean[0, h], total[0, h], grad_offset[u, h] = 0, 0, 0
         for e in range(first, first + n):
@@ -100,23 +123,28 @@ def backward(  # type: ignore[no-untyped-def]
             _weigh_backward(rule, slope, scores, alpha, mean, total, grad_scores, grad_offset, e, u)
         _spread(grad_query, q, num_heads, rows, neighbors, u, n, grad_scores, first)
         if grad_own.shape[0]:
-            own_row[0, 0] = first_dst + u
-            _spread(grad_own, 0, num_heads, rows, own_row, 0, 1, grad_offset, u)
+            own_row[0, 0] = u
+            _spread(grad_own, 0, num_heads, own_rows, own_row, 0, 1, grad_offset, u)
 
 
 @njit(**KERNEL)
 def scatter(  # type: ignore[no-untyped-def]
-    neighbors, count, rule, query, own, weight, grad_z, grad_scores, grad_offset, first_source, grad_rows, heads, sums
+    neighbors, count, rule, query, own, weight, grad_z, grad_scores, grad_offset, first_dst, first_source, num_open,
+    grad_rows, heads, sums,
 ):  # fmt: skip
-    """Gradients of the rows of a range of sources, which starts at `first_source`."""
+    """Adds to the gradients of the rows of a range of sources, which starts at `first_source`.
+
+    Of the range, the first `num_open` rows have numbers already; the others are set. `first_dst` is the source that
+    is the first destination.
+    """
     fan_out, num_heads, num_sums = neighbors.shape[1], len(heads), len(sums)
-    num_open = 0
     for u in range(neighbors.shape[0]):
         _prefetch_rows(grad_rows, neighbors, count, u + DESTINATIONS_AHEAD, first_source)
         q = min(u * num_heads, query.shape[0] - num_heads)
-        if own.shape[0] and 0 <= u - first_source < grad_rows.shape[0]:
-            num_open = _open_rows(grad_rows, num_open, u - first_source + 1)
-            _collect(grad_rows, u - first_source, own, 0, num_heads, grad_offset, u)
+        d = first_dst + u - first_source
+        if own.shape[0] and 0 <= d < grad_rows.shape[0]:
+            num_open = _open_rows(grad_rows, num_open, d + 1)
+            _collect(grad_rows, d, own, 0, num_heads, grad_offset, u)
         for f in range(count[u]):
             s = neighbors[u, f] - first_source
             if 0 <= s < grad_rows.shape[0]:
@@ -125,6 +153,56 @@ def scatter(  # type: ignore[no-untyped-def]
                 if rule != GIVEN:
                     _collect(grad_rows, s, query, q, num_heads, grad_scores, u * fan_out + f)
     _open_rows(grad_rows, num_open, grad_rows.shape[0])
+
+
+@njit(**STEP)
+def _clear(rows, first, number):  # type: ignore[no-untyped-def]
+    for row in range(first, first + number):
+        for i in range(rows.shape[1]):
+            rows[row, i] = 0
+
+
+@njit(**STEP)
+def _project_backward(value, grad_out, grad_z, u, num_sums, size):  # type: ignore[no-untyped-def]
+    """grad_z[u*G + g] = sum_o grad_out[u*G + g, o] value[g*O + o]"""
+    for g in range(num_sums):
+        row = u * num_sums + g
+        for i in range(grad_z.shape[1]):
+            total = grad_z.dtype.type(0)
+            for o in range(size):
+                total += grad_out[row, o] * value[g * size + o, i]
+            grad_z[row, i] = total
+
+
+@njit(**STEP)
+def _add_products(grad_value, grad_out, first, number, z, num_sums):  # type: ignore[no-untyped-def]
+    """grad_value[g*O + o] += sum_k grad_out[(first + k)*G + g, o] z[k*G + g] over up to four destinations k.
+
+    Of those that are fewer, the last stands for the others, times 0.
+    """
+    size, kind = grad_out.shape[1], z.dtype.type
+    m1, m2, m3 = kind(number > 1), kind(number > 2), kind(number > 3)
+    k1, k2, k3 = min(1, number - 1), min(2, number - 1), min(3, number - 1)
+    for g in range(num_sums):
+        r0, r1, r2, r3 = g, k1 * num_sums + g, k2 * num_sums + g, k3 * num_sums + g
+        e = first * num_sums
+        o = 0
+        while o + 2 <= size:
+            a, a_ = grad_out[e + r0, o], grad_out[e + r0, o + 1]
+            b, b_ = grad_out[e + r1, o] * m1, grad_out[e + r1, o + 1] * m1
+            c, c_ = grad_out[e + r2, o] * m2, grad_out[e + r2, o + 1] * m2
+            d, d_ = grad_out[e + r3, o] * m3, grad_out[e + r3, o + 1] * m3
+            p = g * size + o
+            for i in range(z.shape[1]):
+                v, w, x, y = z[r0, i], z[r1, i], z[r2, i], z[r3, i]
+                grad_value[p, i] += a * v + b * w + c * x + d * y
+                grad_value[p + 1, i] += a_ * v + b_ * w + c_ * x + d_ * y
+            o += 2
+        if o < size:
+            a = grad_out[e + r0, o]
+            b, c, d = grad_out[e + r1, o] * m1, grad_out[e + r2, o] * m2, grad_out[e + r3, o] * m3
+            for i in range(z.shape[1]):
+                grad_value[g * size + o, i] += a * z[r0, i] + b * z[r1, i] + c * z[r2, i] + d * z[r3, i]
 
 
 @njit(**STEP)

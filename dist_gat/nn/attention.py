@@ -1,6 +1,6 @@
 """One layer of message passing with attention over sampled neighbours.
 
-Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I input size,
+Shape legend: S sources, D destinations, F fan-out, H heads, I input size,
 O output size (of all heads together).
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_gat.config import AttentionConfig
-from dist_gat.nn.attend import OwnRows, attend
+from dist_gat.nn.attend import attend, own_and_all_rows
 from dist_gat.nn.scoring import build_scoring
 from dist_gat.sampling.block import Block
 
@@ -56,7 +56,7 @@ class AttentionLayer(nn.Module):
         self.scoring = build_scoring(config, in_size, out_size)
 
     def forward(self, rows_SI: Tensor, block: Block) -> Attended:
-        own_DI, rows_SI = OwnRows.apply(rows_SI, block.num_dst)
+        own_DI, rows_SI = own_and_all_rows(rows_SI, block)
         z_DGI, alpha_DFH = attend(rows_SI, block, self.scoring.weighting(rows_SI, own_DI, block))
         rows_DO = self.scoring.output(z_DGI, block)
         if self.residual:

@@ -43,6 +43,11 @@ class Encoder(nn.Module):
         self.projections = nn.ModuleDict({name: nn.Linear(n, size, bias=False) for name, n in feature_sizes.items()})
         self.layers = nn.ModuleList(AttentionLayer(model, size, size) for _ in range(num_layers))
 
+    @property
+    def projects_sources(self) -> bool:
+        """Whether some layer projects every row that it reads."""
+        return any(isinstance(layer, AttentionLayer) and layer.scoring.projects_sources for layer in self.layers)
+
     def input_rows(self, embedding_SE: Tensor, features: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         """x_s = e_s + W_type f_s: ID embeddings plus projected features, where a node has some.
 

@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def projected(z_DGI: Tensor, value_XI: Tensor | None) -> Tensor:
+    """Aggregates as they are, or projected where there is a matrix for it."""
+    return z_DGI if value_XI is None else project_heads(z_DGI, value_XI)
+
+
 def project_heads(z_DHI: Tensor, weight_XI: Tensor) -> Tensor:
     """rows_DX: W_h z_uh side by side, where W_h are the rows h O to (h + 1) O - 1 of the weight."""
     dtype = torch.promote_types(z_DHI.dtype, weight_XI.dtype)

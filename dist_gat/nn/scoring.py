@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_gat.config import AttentionConfig
-from dist_gat.nn.project import project_heads
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
@@ -68,15 +67,20 @@ def exp_logits(scores_DFH: Tensor) -> Tensor:
 
 
 class Scoring(nn.Module):
-    """Common interface: how to weigh neighbours before the aggregation, output transform after it."""
+    """Common interface: how to weigh neighbours before the aggregation, output transform after it.
+
+    projects_sources: whether every row is projected, not only those of the block's edges.
+    """
+
+    projects_sources = False
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
-        """Of all rows and the destinations' own, which are the first D of them."""
+        """Of all rows and the destinations' own among them."""
         raise NotImplementedError
 
-    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
-        """rows_DO of the aggregates z_u = sum_i alpha_ui l_i; here of the only one."""
-        return z_DGI.squeeze(1)
+    def output(self, sums: Tensor, block: Block) -> Tensor:
+        """rows_DO of what `attend` returned: the projected aggregates, or here the only aggregate there is."""
+        return sums.squeeze(1)
 
 
 class UniformScoring(Scoring):
@@ -95,8 +99,9 @@ class DegreeScoring(Scoring):
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         assert block.degree_S is not None, "scoring=degree needs blocks with degree_S"
-        root_S = block.degree_S.clamp(min=1).to(rows_SI.dtype).sqrt()
-        ratio_DF = root_S[: block.num_dst, None] / root_S[block.neighbors_DF]
+        degree_D, degree_DF = block.own_rows(block.degree_S), block.degree_S[block.neighbors_DF]
+        root_D, root_DF = (degree.clamp(min=1).to(rows_SI.dtype).sqrt() for degree in (degree_D, degree_DF))
+        ratio_DF = root_D[:, None] / root_DF
         return Weighting(Rule.GIVEN, ratio_DF[:, :, None] * uniform_weights(block, rows_SI.dtype))
 
 
@@ -129,8 +134,8 @@ class DotScoring(Scoring):
         # The heads share the rows that they sum, so the mean of the weights is enough for the mean of the sums.
         return Weighting(self.rule, query_QHI=query_DHI, mean=True)
 
-    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
-        z_DI = z_DGI.squeeze(1)
+    def output(self, sums: Tensor, block: Block) -> Tensor:
+        z_DI = sums.squeeze(1)
         return z_DI if self.transform is None else self.transform(z_DI)
 
 
@@ -157,10 +162,16 @@ class AdditiveScoring(Scoring):
         value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
         both_2HO = torch.stack([self.source_HO, self.query_HO])
         source_HI, own_HI = torch.einsum("hoi,kho->khi", value_HOI, both_2HO).unbind()
-        return Weighting(Rule.SOFTMAX, query_QHI=source_HI[None], own_HI=own_HI, slope=self.negative_slope)
+        return Weighting(
+            Rule.SOFTMAX,
+            query_QHI=source_HI[None],
+            own_HI=own_HI,
+            slope=self.negative_slope,
+            value_XI=self.value.weight,
+        )
 
-    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
-        return project_heads(z_DGI, self.value.weight) + self.bias
+    def output(self, sums: Tensor, block: Block) -> Tensor:
+        return sums + self.bias
 
 
 class AdditiveV2Scoring(Scoring):
@@ -170,6 +181,8 @@ class AdditiveV2Scoring(Scoring):
     sum_i alpha_ui (W_s l_i + b_s), the heads' outputs side by side. W_s and W_d [H*O, I], a [H, O]. The
     non-linearity stands between the source and the softmax, so here every source is projected.
     """
+
+    projects_sources = True
 
     def __init__(self, config: AttentionConfig, in_size: int, out_size: int) -> None:
         super().__init__()
@@ -184,16 +197,21 @@ class AdditiveV2Scoring(Scoring):
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         query_DX = self.query(own_DI)  # X = H*O
-        sum_DFX = functional.embedding(block.neighbors_DF, self.value(rows_SI)) + query_DX[:, None]
+        if block.dst_at_D is None:
+            near_DFX = functional.embedding(block.neighbors_DF, self.value(rows_SI))
+        else:
+            # such a block has edges from few of its many sources
+            near_DFX = self.value(functional.embedding(block.neighbors_DF, rows_SI))
+        sum_DFX = near_DFX + query_DX[:, None]
         # One matrix product over all heads is faster than a product and a sum for each.
         attention_HX = torch.block_diag(*self.attention_HO)
         logits_DFH = functional.leaky_relu(sum_DFX, self.negative_slope) @ attention_HX.T
-        return Weighting(Rule.GIVEN, softmax_weights(logits_DFH, block))
+        return Weighting(Rule.GIVEN, softmax_weights(logits_DFH, block), value_XI=self.value.weight)
 
-    def output(self, z_DGI: Tensor, block: Block) -> Tensor:
+    def output(self, sums: Tensor, block: Block) -> Tensor:
         # The bias is part of every message: a destination without neighbours receives none.
         bias_DX = (block.count_D > 0)[:, None] * self.value.bias
-        return project_heads(z_DGI, self.value.weight) + bias_DX
+        return sums + bias_DX
 
 
 def build_scoring(config: AttentionConfig, in_size: int, out_size: int) -> Scoring:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
 
 
-def in_threads(task: Callable[[slice], None], size: int, step: int) -> None:
-    """Call `task` with slices of `step` that cover `size`. The caller works too, helpers take what is left.
+def cut(stop: int, step: int, start: int = 0) -> list[slice]:
+    """Slices of `step` that cover `start` to `stop`."""
+    return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
+
+
+def in_threads(task: Callable[[slice], None], work: Sequence[slice]) -> None:
+    """Call `task` with each slice of `work`. The caller works too, helpers take what is left.
 
     Threads of our own, because numba's default threading layer aborts when two threads enter it, and the
     sampler's prefetch thread runs numba as well.
     """
-    num_slices = -(-size // step)
     # helpers draw from one iterator: a thread that the system holds up does not hold up the others' slices
-    slices = iter([slice(i * step, min((i + 1) * step, size)) for i in range(num_slices)])
+    slices = iter(work)
 
-    def work() -> None:
+    def do_some() -> None:
         for part in slices:
             task(part)
 
-    num_helpers = min(torch.get_num_threads(), num_slices) - 1
-    helpers = [_helpers(os.getpid()).submit(work) for _ in range(num_helpers)]
-    work()
+    num_helpers = min(torch.get_num_threads(), len(work)) - 1
+    helpers = [_helpers(os.getpid()).submit(do_some) for _ in range(num_helpers)]
+    do_some()
     for helper in helpers:
         helper.result()
 

@@ -1,6 +1,7 @@
 """`Weighting`: how a layer weighs the neighbours of its destinations, as data for whichever code computes it.
 
-Shape legend: D destinations, F fan-out, H heads, I row size, Q queries (D, or 1 that all destinations share).
+Shape legend: D destinations, F fan-out, H heads, I row size, Q queries (D, or 1 that all destinations share),
+X output size of all heads together.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Weighting:
     """alpha_DFH as it is, or the scores s_ui = query_u^T l_i + own^T h_u and the rule that turns them into weights.
 
     mean: the aggregate takes the mean of the heads' weights, instead of one aggregate for each head.
+    value_XI: each head's aggregate is projected by its X / H rows of this matrix, side by side; not with `mean`.
     """
 
     rule: Rule
@@ -38,3 +40,4 @@ class Weighting:
     own_HI: Tensor | None = None
     slope: float = 1.0
     mean: bool = False
+    value_XI: Tensor | None = None

@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from dist_gat.nn.threads import in_threads
+from dist_gat.nn.threads import cut, in_threads
 from dist_gat.prefetch import prefetch_row
 
 ROWS_PER_TASK, ROWS_AHEAD = 1024, 2
@@ -54,7 +54,7 @@ class RowAdam(torch.optim.SparseAdam):
         def task(part: slice) -> None:
             _update_rows(*tables, rows[part], values[part], *numbers)
 
-        in_threads(task, len(rows), ROWS_PER_TASK)
+        in_threads(task, cut(len(rows), ROWS_PER_TASK))
 
 
 def zeros_of(table: Tensor) -> Tensor:

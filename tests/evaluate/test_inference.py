@@ -11,7 +11,7 @@ import torch
 from helpers import Ranks, adjacency, split_pairs
 
 from dist_gat.config import EvaluateConfig, ModelConfig
-from dist_gat.evaluate.inference import degree_chunks, infer_representations
+from dist_gat.evaluate.inference import MIN_WIDTH, degree_chunks, infer_representations
 from dist_gat.evaluate.ranking import rank_representations, ranking_metrics
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
@@ -45,7 +45,15 @@ def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True
     return {"rows": rows.numpy(), "ranked": ranked.numpy(), "items": found, "metrics": metrics}
 
 
-@pytest.mark.parametrize("settings", [{"scoring": "dot", "num_heads": 2}, {"scoring": "degree", "residual": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scoring": "dot", "num_heads": 2},
+        {"scoring": "degree", "residual": False},
+        {"scoring": "additive", "num_heads": 3},
+        {"scoring": "additive_v2", "num_heads": 2},
+    ],
+)
 def test_the_ranks_have_the_bits_of_one(synthetic: PreparedGraph, ranks: Ranks, settings: dict[str, Any]) -> None:
     alone = infer_and_rank(synthetic.folder, settings)
     for world_size in (2, 4):
@@ -107,8 +115,9 @@ def test_ranking_is_a_brute_force_sort_without_known_items(synthetic: PreparedGr
 
 
 def test_chunks_cover_a_part_within_their_bound() -> None:
-    degree = np.array([3, 0, 50, 1, 7, 7, 2, 0])
-    chunks = list(degree_chunks(np.concatenate([[0], np.cumsum(degree)]), 12))
+    degree = np.array([60, 0, 1000, 20, 140, 140, 40, 0])
+    chunks = list(degree_chunks(np.concatenate([[0], np.cumsum(degree)]), 240))
     assert sorted(np.concatenate(chunks).tolist()) == list(range(8))
+    assert max(map(len, chunks)) > 1
     for rows in chunks:
-        assert len(rows) == 1 or len(rows) * max(degree[rows].max(), 1) <= 12
+        assert len(rows) == 1 or len(rows) * max(degree[rows].max(), MIN_WIDTH) <= 240

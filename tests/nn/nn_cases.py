@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -44,8 +46,11 @@ def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:
     return Block(neighbors_DF, torch.randint(0, fan_out + 1, (num_dst,), generator=generator), num_src)
 
 
-def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.float64):  # type: ignore[no-untyped-def]
-    """Leaves (rows, and what the weighting needs), and the function that makes the weighting of them."""
+def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.float64, head_size=0):  # type: ignore[no-untyped-def]
+    """Leaves (rows, and what the weighting needs), and the function that makes the weighting of them.
+
+    With a `head_size` the last leaf is a matrix that projects each head's aggregate; then there is no mean.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -53,6 +58,10 @@ def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.floa
         numbers = torch.rand(shape, generator=generator, dtype=dtype)
         return (numbers + 0.1 if rule == Rule.LINEAR else 2 * numbers - 1).requires_grad_()
 
+    if head_size:
+        value = draw(num_heads * head_size, size)
+        leaves, weighting_of = case(seed, block, rule, num_heads, size, shared, False, own, dtype)
+        return [*leaves, value], lambda *x: replace(weighting_of(*x[:-1]), value_XI=x[-1])
     rows = draw(block.num_src, size)
     if rule == Rule.GIVEN:
         alpha = draw(block.num_dst, block.neighbors_DF.shape[1], num_heads)

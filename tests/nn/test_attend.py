@@ -13,10 +13,10 @@ from nn_cases import VARIANTS, attention, case, ragged_block, run
 from torch.testing import assert_close
 
 from dist_gat.nn.attend import attend, attend_plain
-from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, SOURCES_PER_TASK
+from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, SOURCES_PER_TASK, TASKS_PER_THREAD
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.project import project_heads
-from dist_gat.nn.threads import in_threads
+from dist_gat.nn.threads import cut, in_threads
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
@@ -38,6 +38,8 @@ cases = st.tuples(
     st.booleans(),
     st.booleans(),
     st.booleans(),
+    st.just(torch.float64),
+    st.sampled_from([0, 1, 3, 4, 6]),
 )
 blocks = st.builds(
     lambda seed, num_dst, more, fan_out: ragged_block(seed, num_dst, num_dst + more, fan_out),
@@ -57,10 +59,31 @@ def test_kernels_equal_the_plain_version(seed, block, settings_):
 
 @pytest.mark.parametrize("rule", list(Rule))
 @pytest.mark.parametrize(("shared", "mean", "own"), [(True, False, True), (False, True, False), (False, False, True)])
-def test_gradients(rule, shared, mean, own):
+@pytest.mark.parametrize("head_size", [0, 2])
+def test_gradients(rule, shared, mean, own, head_size):
     block = ragged_block(1, 6, 9, 4)
-    leaves, weighting_of = case(1, block, rule, 5, 3, shared, mean, own)
+    leaves, weighting_of = case(1, block, rule, 5, 3, shared, mean, own, head_size=head_size)
     assert torch.autograd.gradcheck(lambda *x: attend(x[0], block, weighting_of(*x))[0], leaves)
+
+
+@pytest.mark.parametrize("rule", list(Rule))
+@pytest.mark.parametrize("own", [True, False])
+def test_destinations_that_are_not_the_first_sources(rule, own):
+    """The same sources in another order, with a destination that stands there twice."""
+    block = ragged_block(1, 6, 9, 4)
+    leaves, weighting_of = case(1, block, rule, 5, 3, True, False, own)
+    order = torch.tensor([4, 8, 0, 2, 7, 1, 5, 3, 6])
+    place = order.argsort()
+    moved = Block(place[block.neighbors_DF], block.count_D, block.num_src, dst_at_D=place[: block.num_dst])
+    there = [leaves[0].detach()[order].requires_grad_(), *leaves[1:]]
+    expected = run(attend, leaves, weighting_of, block)
+    for function in (attend, attend_plain):
+        found = run(function, there, weighting_of, moved)
+        found[2] = found[2][place]
+        for a, b in zip(found, expected, strict=True):
+            assert_close(a, b)
+    twice = Block(block.neighbors_DF, block.count_D, 9, dst_at_D=torch.tensor([8, 3, 3, 0, 5, 1]))
+    assert torch.autograd.gradcheck(lambda *x: attend(x[0], twice, weighting_of(*x))[0], leaves)
 
 
 @pytest.mark.parametrize("rule", SCORED)
@@ -97,24 +120,36 @@ def test_float32_is_within_rounding_of_float64(variant):
     assert_close(layer.float()(rows.float(), block).rows_DO.double(), exact, rtol=1e-5, atol=1e-6)
 
 
-def large_case(rule, shared):
-    """Several tasks by destination, and several by source."""
-    block = ragged_block(4, 3 * DESTINATIONS_PER_TASK + 7, 3 * SOURCES_PER_TASK + 5, 6)
-    return block, *case(4, block, rule, 4, 12, shared, not shared, shared, dtype=torch.float32)
+def large_case(rule, shared, head_size=0):
+    """Several batches and tasks by destination, and several tasks by source."""
+    num_dst = DESTINATIONS_PER_TASK * (3 * TASKS_PER_THREAD + 2) + 7
+    block = ragged_block(4, num_dst, num_dst + 3 * SOURCES_PER_TASK + 5, 6)
+    return block, *case(4, block, rule, 4, 12, shared, not shared, shared, torch.float32, head_size)
+
+
+def in_order_of_appearance(block):
+    """The same edges with sources numbered as a sampler does: destinations first, then whoever comes."""
+    order = torch.cat([torch.arange(block.num_dst), block.neighbors_DF[block.mask_DF()], torch.arange(block.num_src)])
+    nodes = list(dict.fromkeys(order.tolist()))
+    return Block(torch.tensor(nodes).argsort()[block.neighbors_DF], block.count_D, block.num_src)
 
 
 @pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("head_size", "renumber"), [(0, False), (3, False), (3, True)])
 @pytest.mark.parametrize("rule", list(Rule))
-def test_the_same_bits_for_any_number_of_threads(rule, shared):
-    block, leaves, weighting_of = large_case(rule, shared)
+def test_the_same_bits_for_any_number_of_threads(rule, shared, head_size, renumber):
+    block, leaves, weighting_of = large_case(rule, shared, head_size)
+    block = in_order_of_appearance(block) if renumber else block
     results = []
     for threads in (1, 2, 3, 2):
         with torch_threads(threads):
             results.append(run(attend, leaves, weighting_of, block))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-    for fused, plain in zip(results[0], run(attend_plain, leaves, weighting_of, block), strict=True):
-        assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    fused, plain = (run(function, exact, weighting_of, block) for function in (attend, attend_plain))
+    for a, b in zip(fused, plain, strict=True):
+        assert_close(a, b)
 
 
 def test_two_threads_may_enter_at_once():
@@ -183,7 +218,7 @@ def test_project_heads(num_dst, num_heads, in_size, head_size):
 def test_tasks_cover_everything_once(size):
     seen: list[int] = []
     with torch_threads(3):
-        in_threads(lambda part: seen.extend(range(part.start, part.stop)), size, 2)
+        in_threads(lambda part: seen.extend(range(part.start, part.stop)), cut(size, 2))
     assert sorted(seen) == list(range(size))
 
 
@@ -198,18 +233,18 @@ def test_an_error_of_a_helper_is_raised():
         helper_came.wait(10)
 
     with torch_threads(2), pytest.raises(ValueError, match="helper"):
-        in_threads(task, 4, 1)
+        in_threads(task, cut(4, 1))
 
 
 def test_a_forked_child_has_helpers_of_its_own():
     waited = threading.Event()
     with torch_threads(2):
-        in_threads(lambda part: None, 2, 1)
+        in_threads(lambda part: None, cut(2, 1))
         child = os.fork()
         if child == 0:
             signal.alarm(20)
             caller = threading.get_ident()
             # ends well only if a helper runs in the child, too
-            in_threads(lambda part: waited.wait(10) if threading.get_ident() == caller else waited.set(), 2, 1)
+            in_threads(lambda part: waited.wait(10) if threading.get_ident() == caller else waited.set(), cut(2, 1))
             os._exit(0 if waited.is_set() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
