@@ -59,10 +59,10 @@ def infer_representations(
     degree_S = torch.from_numpy(store.in_degree(own_nodes)) if in_place and needs_degree else None
     below = encoder.input_rows(table.weight, features)
     depths = [below]
+    chunks = [(part, rows) for part in parts for rows in degree_chunks(part.indptr, edge_chunk)]
+    nothing = (parts[0], np.zeros(0, dtype=np.int64))
     for number, layer in enumerate(encoder.layers, start=1):
         rows_OE = torch.empty_like(below)
-        chunks = [(part, rows) for part in parts for rows in degree_chunks(part.indptr, edge_chunk)]
-        nothing = (parts[0], np.zeros(0, dtype=np.int64))
         for part, rows in padded(chunks, nothing, table.channel):
             if in_place:
                 source_rows = below
@@ -71,7 +71,8 @@ def infer_representations(
                 nodes, block = full_block(part, rows, store, needs_degree)
                 source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
             result = layer(source_rows, block.to(device)).rows_DO
-            rows_OE[torch.from_numpy(rows).to(device) + (part.first_node - first)] = result.to(rows_OE.dtype)
+            at_D = torch.from_numpy(rows + (part.first_node - first)).to(device)
+            rows_OE.index_copy_(0, at_D, result.to(rows_OE.dtype))
         depths.append(rows_OE)
         below = rows_OE
         progress(f"inference: layer {number} of {len(encoder.layers)}")

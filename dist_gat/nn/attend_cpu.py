@@ -24,7 +24,8 @@ from dist_gat.nn.threads import cut, in_threads
 from dist_gat.nn.weighting import Weighting
 from dist_gat.sampling.block import Block
 
-DESTINATIONS_PER_TASK = 256
+# wide neighbourhoods, those of inference, are shared out too
+DESTINATIONS_PER_TASK, EDGES_PER_TASK = 256, 4096
 # of a batch, whose aggregates' gradients exist at the same time
 TASKS_PER_THREAD = 2
 RANGES_PER_THREAD, SOURCES_PER_TASK = 2, 2048
@@ -105,7 +106,7 @@ class _Attend(torch.autograd.Function):
                 _flat(weight[u]), _flat(z[u]), _flat(out[u]), heads, sums,
             )  # fmt: skip
 
-        in_threads(task, cut(num_dst, DESTINATIONS_PER_TASK))
+        in_threads(task, cut(num_dst, _per_task(fan_out)))
         ctx.save_for_backward(rows_SI, own_DI, query_QHI, own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG)
         ctx.block, ctx.weighting = block, weighting
         ctx.set_materialize_grads(False)
@@ -121,9 +122,9 @@ class _Attend(torch.autograd.Function):
         needs_rows, needs_own_rows, needs_query, needs_own, needs_alpha, needs_value = ctx.needs_input_grad[:6]
         projected = len(value_XI) > 0
         num_dst, num_heads, size = len(scores_DFH), scores_DFH.shape[2], rows_SI.shape[1]
-        batch = max(num_dst, 1)
+        per_task, batch = _per_task(scores_DFH.shape[1]), max(num_dst, 1)
         if projected and not needs_alpha:
-            batch = min(batch, DESTINATIONS_PER_TASK * TASKS_PER_THREAD * torch.get_num_threads())
+            batch = min(batch, per_task * TASKS_PER_THREAD * torch.get_num_threads())
         grad_sums = grad_sums.contiguous()
         if projected:
             grad_out_DGO = grad_sums.unflatten(1, (num_heads, -1))
@@ -131,7 +132,7 @@ class _Attend(torch.autograd.Function):
         else:
             grad_out_DGO, grad_z_BGI = grad_sums.new_empty(num_dst, 1, 0), grad_sums
         # What all destinations share gets a sum a chunk, and the chunks are summed after.
-        num_chunks = -(-num_dst // DESTINATIONS_PER_TASK)
+        num_chunks = -(-num_dst // per_task)
         shared = len(query_QHI) == 1
         grad_query_CHI = query_QHI.new_empty(num_chunks if shared else num_dst, *query_QHI.shape[1:])
         grad_own_CHI = own_HI.new_empty(num_chunks, *own_HI.shape)
@@ -153,7 +154,7 @@ class _Attend(torch.autograd.Function):
         added = own if own_DI is None else own[:0]
 
         def by_destination(u: slice) -> None:
-            chunk, first = u.start // DESTINATIONS_PER_TASK, u.start // batch * batch
+            chunk, first = u.start // per_task, u.start // batch * batch
             at = slice(u.start - first, u.stop - first)
             kernels.backward(
                 rows, own_rows[u], neighbors[u], count[u], rule, slope, value, _flat(scores[u]), _flat(alpha[u]),
@@ -166,7 +167,7 @@ class _Attend(torch.autograd.Function):
         for first in range(0, num_dst, batch):
             b = slice(first, min(first + batch, num_dst))
             if rule != kernels.GIVEN or needs_alpha or projected:
-                in_threads(by_destination, cut(b.stop, DESTINATIONS_PER_TASK, b.start))
+                in_threads(by_destination, cut(b.stop, per_task, b.start))
             if not needs_rows:
                 continue
             is_last = b.stop == num_dst
@@ -195,6 +196,11 @@ class _Attend(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _per_task(fan_out: int) -> int:
+    """Destinations of a task."""
+    return max(min(DESTINATIONS_PER_TASK, EDGES_PER_TASK // max(fan_out, 1)), 1)
 
 
 def _rule(weighting: Weighting, rows: np.ndarray) -> tuple[int, np.floating]:

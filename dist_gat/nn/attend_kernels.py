@@ -56,6 +56,8 @@ def forward(  # type: ignore[no-untyped-def]
             if own.shape[0]:
                 _dots(own, 0, num_heads, own_rows, u, offset, 0)
             for f in range(n):
+                if f + 16 < n:
+                    prefetch_row(rows, neighbors[u, f + 16])
                 _dots(query, q, num_heads, rows, neighbors[u, f], scores, first + f)
             _weigh(rule, slope, offset, scores, alpha, first, n, top, total)
             for f in range(n, fan_out):
