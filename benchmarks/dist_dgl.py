@@ -63,7 +63,7 @@ def our_rate(config: Config, worker: Worker) -> dict[str, Any]:
     """Batches a second of both ranks."""
     prepared = open_prepared(config.data.prepared)
     cache_bytes = config.sampling.cache_bytes
-    store = open_store(prepared, worker.sampling, "exchange", worker.num_threads, cache_bytes)
+    store = open_store(prepared, worker.sampling, "exchange", cache_bytes)
     assert store.exchanges
     starts = prepared.ranges.starts
     own = own_nodes(int(starts[worker.rank]), int(starts[worker.rank + 1]))

@@ -35,11 +35,11 @@ DGL = "DGL GATConv"
 SPEED_BAR, MEMORY_BAR = 3.0, 2.0
 
 
-def our_inference(prepared: PreparedGraph, threads: int) -> Step:
+def our_inference(prepared: PreparedGraph, _: int) -> Step:
     bounds = np.array([0, prepared.ranges.num_nodes])
     config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
     model = build_recommender(config, LAYERS, {}, bounds, Channel("rows"), 0)
-    store = open_store(prepared, Channel("sampling"), "auto", threads)
+    store = open_store(prepared, Channel("sampling"), "auto")
     edge_chunk = EvaluateConfig().edge_chunk
     return lambda: infer_representations(model.encoder, model.table, store, edge_chunk, needs_degree=False)
 

@@ -6,6 +6,9 @@ sparse Adam and the layers' weights with Adam. The stock script is DGL's `Neighb
 number of threads), `GATConv`, `nn.Embedding(sparse=True)` and `torch.optim.SparseAdam`. The loss is the mean square
 of the seeds' rows: its cost is the same on both sides and next to nothing.
 
+Sampling is timed over some batches in a row, from opening the loader to the last batch: on one thread without
+prefetching, on two with two streams, each a prefetch thread.
+
 Both sides run with glibc told to keep freed memory, as our workers do; the stock script also as it comes, in a process
 without these settings (`benchmarks.peer`). The ceiling of a step is the time in which
 the machine copies the bytes that must move: the sources' rows and their gradient, and embedding, two moments and
@@ -33,12 +36,14 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.random import Purpose, make_key
+from dist_gat.sampling.loader import open_loader, take_turns
 from dist_gat.sampling.neighbors import hide_pairs
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import GraphStore, open_store
 from dist_gat.train.optimizer import build_optimizers
 
 SIZE, HEADS, SEEDS = 64, 4, 1024
+BATCHES = 20  # that sampling is timed over
 SAMPLER_BAR, STEP_BAR = 2.0, 4.0
 SCRIPT = "DGL script"
 LOADER = "DGL DataLoader"
@@ -46,12 +51,12 @@ NOTHING = hide_pairs(np.zeros((0, 2), dtype=np.int64))
 
 
 class NodeBlocks(BlockSampler):
-    """Our sampler for seed nodes instead of seed edges."""
+    """Our sampler for seed nodes instead of seed edges; each of several begins at a step of its own."""
 
-    def __init__(self, store: GraphStore) -> None:
+    def __init__(self, store: GraphStore, first_step: int = 0) -> None:
         super().__init__()
         self.edges = SeedBlockSampler(store, SamplingConfig(fanouts=FANOUTS), NegativesConfig(), SEEDS, 0, False)
-        self.step = 0
+        self.step = first_step
 
     def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Any:
         self.step += 1
@@ -62,9 +67,41 @@ class NodeBlocks(BlockSampler):
         return torch.from_numpy(nodes), blocks
 
 
-def our_batches(prepared: PreparedGraph, threads: int) -> Iterator[Any]:
-    store = open_store(prepared, Channel("benchmark"), "auto", threads)
+def our_batches(prepared: PreparedGraph) -> Iterator[Any]:
+    store = open_store(prepared, Channel("benchmark"), "auto")
     return endless(store, NodeBlocks(store), prepared.ranges.num_nodes)
+
+
+def our_sampling(prepared: PreparedGraph, num_streams: int) -> Step:
+    """BATCHES batches; several streams take turns, and each has every n-th batch."""
+    store = open_store(prepared, Channel("benchmark"), "auto")
+    samplers = [NodeBlocks(store, number << 32) for number in range(num_streams)]
+    seeds = some_seeds(prepared).view(BATCHES, SEEDS)
+
+    def step() -> None:
+        loaders = [
+            open_loader(store, seeds[number::num_streams].flatten(), sampler, num_streams > 1, batch_size=SEEDS)
+            for number, sampler in enumerate(samplers)
+        ]
+        assert sum(1 for _ in take_turns(loaders)) == BATCHES
+
+    return step
+
+
+def stock_sampling(prepared: PreparedGraph) -> Step:
+    graph, sampler = dgl_graph(prepared), dgl.dataloading.NeighborSampler(FANOUTS)
+    seeds = some_seeds(prepared)
+
+    def step() -> None:
+        loader = DataLoader(graph, seeds, sampler, batch_size=SEEDS)
+        loader.cpu_affinity_enabled = True
+        assert sum(1 for _ in loader) == BATCHES
+
+    return step
+
+
+def some_seeds(prepared: PreparedGraph) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(1).permutation(prepared.ranges.num_nodes)[: BATCHES * SEEDS])
 
 
 def stock_batches(prepared: PreparedGraph) -> Iterator[Any]:
@@ -80,12 +117,12 @@ def endless(graph: Any, sampler: BlockSampler, num_nodes: int) -> Iterator[Any]:
         yield from loader
 
 
-def our_step(prepared: PreparedGraph, threads: int) -> Step:
+def our_step(prepared: PreparedGraph) -> Step:
     bounds = np.array([0, prepared.ranges.num_nodes])
     config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
     model = build_recommender(config, len(FANOUTS), {}, bounds, Channel("rows"), 0)
     optimizers = build_optimizers(model, TrainConfig(learning_rate=0.01), 1)
-    batches = our_batches(prepared, threads)
+    batches = our_batches(prepared)
 
     def step() -> None:
         nodes, blocks = next(batches)
@@ -134,8 +171,7 @@ def stock_alone(kind: str, folder: str, threads: str) -> Step:
     prepared = open_prepared(folder)
     if kind == "step":
         return stock_step(prepared)
-    batches = stock_batches(prepared)
-    return lambda: next(batches)
+    return stock_sampling(prepared)
 
 
 def best_thread_count(prepared: PreparedGraph, repeats: int) -> int:
@@ -143,8 +179,9 @@ def best_thread_count(prepared: PreparedGraph, repeats: int) -> int:
     medians = {}
     for threads in (1, 2):
         dgl.utils.set_num_threads(threads)
-        batches = stock_batches(prepared)
-        medians[threads] = float(np.median(harness.seconds_in_turn({"dgl": lambda b=batches: next(b)}, repeats)["dgl"]))
+        medians[threads] = float(
+            np.median(harness.seconds_in_turn({LOADER: stock_sampling(prepared)}, repeats)[LOADER])
+        )
     return min(medians, key=lambda threads: medians[threads])
 
 
@@ -156,16 +193,15 @@ def main() -> None:
         bandwidth = harness.copy_bandwidth()
         dgl_threads = best_thread_count(prepared, arguments.repeats // 2)
         print(f"ceiling: {bandwidth / 1e9:.1f} GB/s; DGL samples best with {dgl_threads} thread(s)")
-        nodes, blocks = next(our_batches(prepared, 1))
-        list_bytes = 2 * 4 * sum(block.neighbors_DF.numel() for block in blocks)
+        nodes, blocks = next(our_batches(prepared))
+        list_bytes = BATCHES * 2 * 4 * sum(block.neighbors_DF.numel() for block in blocks)
         for threads in (1, 2):
             torch.set_num_threads(threads)
             dgl.utils.set_num_threads(dgl_threads)
-            ours, stock = our_batches(prepared, threads), stock_batches(prepared)
-            alone = StockPeer("benchmarks.step", "stock_alone", "batches", prepared.folder, dgl_threads)
+            alone = StockPeer("benchmarks.step", "stock_alone", "sampling", prepared.folder, dgl_threads)
             steps: dict[str, Step] = {
-                OURS: lambda b=ours: next(b),  # type: ignore[misc]
-                LOADER: lambda b=stock: next(b),  # type: ignore[misc]
+                OURS: our_sampling(prepared, threads),
+                LOADER: stock_sampling(prepared),
                 f"{LOADER}, {STOCK}": alone,
             }
             seconds = harness.seconds_in_turn(steps, arguments.repeats)
@@ -173,7 +209,7 @@ def main() -> None:
             results += harness.compare(f"sampler, {threads} thread(s)", seconds, SAMPLER_BAR, list_bytes / bandwidth)
         torch.set_num_threads(2)
         alone = StockPeer("benchmarks.step", "stock_alone", "step", prepared.folder, dgl_threads)
-        steps = {OURS: our_step(prepared, 2), SCRIPT: stock_step(prepared), f"{SCRIPT}, {STOCK}": alone}
+        steps = {OURS: our_step(prepared), SCRIPT: stock_step(prepared), f"{SCRIPT}, {STOCK}": alone}
         seconds = harness.seconds_in_turn(steps, arguments.repeats)
         alone.close()
         for name, values in seconds.items():

@@ -34,7 +34,7 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     saved = open_model(folder)
     prepared = open_prepared(config.data.prepared)
     require_same_data(saved, prepared)
-    store = open_store(prepared, worker.sampling, config.sampling.access, worker.num_threads)
+    store = open_store(prepared, worker.sampling, config.sampling.access)
     node_starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     num_layers = len(config.sampling.fanouts)
     model = build_recommender(

@@ -7,7 +7,6 @@ draw's number. Hidden edges are taken out of the row first, so the sample stays 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,6 @@ from dist_gat.pairs import sort_pairs
 from dist_gat.prefetch import prefetch
 from dist_gat.random import fold, to_unit
 
-ROWS_PER_TASK = 4096
 GROUP = 128
 NODES_AHEAD = 8  # whose slots are prefetched
 
@@ -58,20 +56,15 @@ def sample_rows(
     fan_out: int,
     key: np.uint64,
     hidden: HiddenEdges,
-    pool: ThreadPoolExecutor | None = None,
 ) -> np.ndarray:
     """Sample up to `fan_out` in-neighbours of each of `nodes`, all of which belong to one part.
 
     Returns int64 [n, fan_out] source node IDs, -1 behind the last one of a row.
     """
     out = np.empty((len(nodes), fan_out), dtype=np.int64)
-    slices = [slice(i, i + ROWS_PER_TASK) for i in range(0, len(nodes), ROWS_PER_TASK)]
-
-    def task(rows: slice) -> None:
-        hides = (hidden.dst, hidden.ptr, hidden.src, hidden.may_hide)
-        _sample(indptr, indices, first_node, nodes[rows], key, *hides, out[rows])
-
-    list(map(task, slices) if pool is None else pool.map(task, slices))
+    _sample(
+        indptr, indices, first_node, nodes, key, hidden.dst, hidden.ptr, hidden.src, hidden.may_hide, out
+    )  # fmt: skip
     return out
 
 
@@ -144,6 +137,19 @@ def _hidden_positions(node, row_indices, hidden_dst, hidden_ptr, hidden_src):  #
             positions[count] = positions[j]
             count += 1
     return positions[:count]
+
+
+@njit(nogil=True, cache=True)
+def count_neighbors(neighbors):  # type: ignore[no-untyped-def]
+    """int64 [n]: how many entries of each row of int64 [n, F] come before the first -1."""
+    count = np.empty(neighbors.shape[0], dtype=np.int64)
+    for i in range(neighbors.shape[0]):
+        # most rows are full
+        stop = neighbors.shape[1]
+        while stop > 0 and neighbors[i, stop - 1] < 0:
+            stop -= 1
+        count[i] = stop
+    return count
 
 
 class Relabeller:

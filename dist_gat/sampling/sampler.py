@@ -21,7 +21,7 @@ from dist_gat.sampling.batch import Batch, Candidates
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.lookup import plan_lookup
 from dist_gat.sampling.negatives import NegativeSampler
-from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, hide_pairs
+from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, count_neighbors, hide_pairs
 from dist_gat.sampling.store import GraphStore
 
 NOTHING = np.zeros((0, 2), dtype=np.int64)
@@ -157,7 +157,7 @@ class SeedBlockSampler(BlockSampler):
         for hop, fan_out in enumerate(self.sampling.fanouts):
             dst = seed_nodes.nodes
             neighbors = g.sample(dst, fan_out, make_key(key, Purpose.NEIGHBORS, hop), hidden)
-            hops.append((seed_nodes.add(neighbors), (neighbors >= 0).sum(axis=1), len(seed_nodes.nodes)))
+            hops.append((seed_nodes.add(neighbors), count_neighbors(neighbors), len(seed_nodes.nodes)))
         nodes = seed_nodes.nodes.copy()
         in_degree = g.in_degree(nodes) if self.needs_degree else None
         blocks = [

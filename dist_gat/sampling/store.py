@@ -8,7 +8,6 @@ give the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +42,6 @@ class GraphStore:
     in_place: np.ndarray
     exchanges: bool
     rank_starts: np.ndarray
-    pool: ThreadPoolExecutor | None = None
     cache: FeatureCache | None = None
     device: torch.device = torch.device("cpu")
 
@@ -65,8 +63,12 @@ class GraphStore:
         """int64 [n, fan_out]: up to `fan_out` in-neighbours of each node, -1 behind the last of a row."""
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            out[places] = sample_rows(part.indptr, part.indices, part.first_node, keys, fan_out, key, hidden, self.pool)
+            out[places] = sample_rows(part.indptr, part.indices, part.first_node, keys, fan_out, key, hidden)
 
+        if len(self.prepared.parts) == 1:
+            # nothing to sort by parts, and no rows to bring back in order
+            part = self.prepared.parts[0]
+            return sample_rows(part.indptr, part.indices, part.first_node, nodes, fan_out, key, hidden)
         return self._ask(nodes, self.ranges.part_of, answer, np.empty((len(nodes), fan_out), np.int64))
 
     def in_degree(self, nodes: np.ndarray) -> np.ndarray:
@@ -183,7 +185,6 @@ def open_store(
     prepared: PreparedGraph,
     channel: Channel,
     access: Literal["auto", "exchange"],
-    num_threads: int = 1,
     cache_bytes: int = 0,
 ) -> GraphStore:
     """See which parts are on this host, agree with the other ranks on whether to exchange, fill the cache. Collective.
@@ -194,8 +195,7 @@ def open_store(
     rank_starts = parts_of_ranks(num_parts, channel.world_size)
     in_place = np.array([access == "auto" and part.folder.is_dir() for part in prepared.parts])
     missing = channel.sum(torch.tensor([float((~in_place).sum())])).item()
-    pool = ThreadPoolExecutor(num_threads, "sampler") if num_threads > 1 else None
-    store = GraphStore(prepared, channel, in_place, missing > 0, rank_starts, pool)
+    store = GraphStore(prepared, channel, in_place, missing > 0, rank_starts)
     if store.exchanges and prepared.feature_sizes and cache_bytes:
         store.cache = fill_cache(
             prepared, channel, store.own_parts, store.is_remote(), cache_bytes, store.features

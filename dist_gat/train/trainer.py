@@ -66,7 +66,7 @@ class Trainer:
         self.config, self.worker = config, worker
         prepared = open_prepared(config.data.prepared)
         sampling = config.sampling
-        self.store = open_store(prepared, worker.sampling, sampling.access, worker.num_threads, sampling.cache_bytes)
+        self.store = open_store(prepared, worker.sampling, sampling.access, sampling.cache_bytes)
         self.model = build_recommender(
             config.model,
             len(config.sampling.fanouts),

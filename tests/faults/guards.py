@@ -86,9 +86,9 @@ GUARDS = (
     ),
     Guard(
         5,
-        "what a checkpoint counts as done is in the log",
-        (("dist_gat/train/trainer.py", "            self.log.flush()\n", ""),),
-        "TensorBoard has the steps",
+        "the dense optimiser's state is loaded",
+        (("dist_gat/train/checkpoint.py", "load_dense_state(folder / DENSE_OPTIMIZER, optimizers.dense)", "pass"),),
+        "not the bits of the undisturbed run",
     ),
     Guard(
         6,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, chisquare
 
 from dist_gat.random import Purpose, make_key
-from dist_gat.sampling import neighbors as neighbors_module
 from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, hide_pairs, sample_rows
 
 FIRST_NODE = 100
@@ -104,17 +101,6 @@ def test_a_sample_is_a_function_of_key_and_node(data: st.DataObject) -> None:
         assert len(taken) == len(set(taken)) == min(fan_out, len(free))
 
 
-def test_threads_do_not_change_the_sample() -> None:
-    rng = np.random.default_rng(0)
-    degrees = rng.integers(0, 50, 20_000).tolist()
-    indptr, indices = rows_of(degrees)
-    nodes = FIRST_NODE + rng.permutation(20_000)
-    alone = sample_rows(indptr, indices, FIRST_NODE, nodes, 8, key_of(1), NOTHING)
-    with ThreadPoolExecutor(3) as pool:
-        together = sample_rows(indptr, indices, FIRST_NODE, nodes, 8, key_of(1), NOTHING, pool)
-    assert np.array_equal(alone, together)
-
-
 @given(st.lists(st.lists(st.integers(-1, 300), max_size=50), max_size=5))
 def test_the_relabeller_numbers_like_a_dictionary(groups: list[list[int]]) -> None:
     relabeller, expected = Relabeller(301), {}
@@ -164,17 +150,16 @@ def test_an_edge_that_is_hidden_twice_is_hidden_once() -> None:
         assert one.tolist() == other.tolist()
 
 
-@pytest.mark.parametrize("rows_per_task", [1, 7, 299])
-def test_the_split_of_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch, rows_per_task: int) -> None:
+@pytest.mark.parametrize("size", [1, 7, 299])
+def test_the_split_of_rows_changes_nothing(size: int) -> None:
+    """Ranks and streams sample some of the rows each."""
     rng = np.random.default_rng(0)
     indptr, indices = rows_of(rng.integers(0, 30, 300).tolist())
     nodes = FIRST_NODE + rng.permutation(300)
     hidden = hide_pairs(np.array([(node, 2) for node in nodes[::3]]))
-    whole = sample_rows(indptr, indices, FIRST_NODE, nodes, 6, key_of(9), hidden)
-    monkeypatch.setattr(neighbors_module, "ROWS_PER_TASK", rows_per_task)
-    with ThreadPoolExecutor(3) as pool:
-        for workers in (None, pool):
-            assert np.array_equal(sample_rows(indptr, indices, FIRST_NODE, nodes, 6, key_of(9), hidden, workers), whole)
+    pieces = [nodes[start : start + size] for start in range(0, 300, size)]
+    whole, *parted = (sample_rows(indptr, indices, FIRST_NODE, x, 6, key_of(9), hidden) for x in (nodes, *pieces))
+    assert np.array_equal(np.concatenate(parted), whole)
 
 
 def test_samples_are_the_same_for_ever() -> None:
