@@ -29,7 +29,7 @@ from dist_gat.sampling.neighbors import Relabeller
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore
 
-# What a destination takes beside its edges, in edges: its sums of all heads.
+# What a destination takes beside its edges, in edges: its rows, and the sums of its heads where they are kept.
 MIN_WIDTH = 32
 Chunk = TypeVar("Chunk")
 

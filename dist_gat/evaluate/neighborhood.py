@@ -104,11 +104,11 @@ def encode_targets(
 
     Layer l weighs the edges into the nodes within L - l hops: the first A entries of `neighborhood.indices`.
     """
-    degree_S = torch.from_numpy(neighborhood.in_degree) if needs_degree else None
+    in_degree = torch.from_numpy(neighborhood.in_degree) if needs_degree else None
     depths, alphas = [input_SE], []
     for hop, layer in zip(reversed(range(len(encoder.layers))), encoder.layers, strict=True):
         below = depths[-1]
-        num_rows = neighborhood.hop_ends[hop]
+        num_rows, degree_S = neighborhood.hop_ends[hop], None if in_degree is None else in_degree[: len(below)]
         indptr = neighborhood.indptr[: num_rows + 1]
         rows_DE = torch.empty(num_rows, below.shape[1], dtype=below.dtype)
         places, weights = [], []

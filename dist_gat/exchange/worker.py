@@ -20,7 +20,6 @@ class Worker:
     rank: int
     world_size: int
     device: torch.device
-    num_threads: int
     rows: Channel
     sampling: Channel
     control: Channel
@@ -42,7 +41,7 @@ def join_workers(device: torch.device, num_threads: int, timeout_s: float, reque
         rows, sampling, control, saving = (
             Channel("rows", device=device), Channel("sampling"), Channel("control"), Channel("saving")
         )  # fmt: skip
-        return Worker(0, 1, device, num_threads, rows, sampling, control, saving, requests)
+        return Worker(0, 1, device, rows, sampling, control, saving, requests)
     rank, world_size, store = dist.get_rank(), dist.get_world_size(), dist.distributed_c10d._get_default_store()
     try:
         rows = open_channel("rows", device, timeout_s, store)
@@ -55,4 +54,4 @@ def join_workers(device: torch.device, num_threads: int, timeout_s: float, reque
             f"rank {rank} of {world_size}: the workers did not meet: {missing}. Look at its log and host first; "
             f"launch.timeout_s is how long the others wait. ({first_line(err)})"
         ) from err
-    return Worker(rank, world_size, device, num_threads, rows, sampling, control, saving, requests)
+    return Worker(rank, world_size, device, rows, sampling, control, saving, requests)

@@ -34,7 +34,7 @@ RANGES_PER_THREAD, SOURCES_PER_TASK = 2, 2048
 def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """See `dist_gat.nn.attend.attend`. rows_SI is float32 or float64; whatever else comes in is turned into that."""
     assert _inside(block, len(rows_SI)), "the block's neighbours or counts point outside of its rows"
-    assert weighting.value_XI is None or not weighting.mean, "each head's aggregate is projected, not their mean"
+    _check(rows_SI.shape[1], block, weighting)
     query_QHI, own_HI, alpha_DFH, value_XI = (
         None if x is None else x.to(rows_SI.dtype).contiguous()
         for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH, weighting.value_XI)
@@ -45,6 +45,22 @@ def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
         rows_SI.contiguous(), own_DI, query_QHI, own_HI, alpha_DFH, value_XI, block, weighting
     )
     return sums, computed_DFH if alpha_DFH is None else alpha_DFH.detach()
+
+
+def _check(size: int, block: Block, weighting: Weighting) -> None:
+    """Whether what the kernels read beside the rows has its shape; they do not look."""
+    query, own, alpha, value = weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH, weighting.value_XI
+    scored = query if alpha is None else alpha
+    assert scored is not None, "scores need a query"
+    num_heads = scored.shape[-2] if alpha is None else scored.shape[-1]
+    assert query is None or query.shape[1:] == (num_heads, size), "a query has the size of a row"
+    assert query is None or len(query) in (1, block.num_dst), "there is one query, or one a destination"
+    assert own is None or (alpha is None and own.shape == (num_heads, size)), "a bias has the size of a row"
+    assert alpha is None or alpha.shape[:2] == block.neighbors_DF.shape, "there is a weight an edge"
+    assert block.dst_at_D is None or len(block.dst_at_D) == block.num_dst, "there is a position a destination"
+    if value is not None:
+        assert not weighting.mean, "each head's aggregate is projected, not their mean"
+        assert (value.shape[1], len(value) % num_heads) == (size, 0), "a value has as many rows for each head"
 
 
 def _inside(block: Block, num_rows: int) -> bool:
@@ -123,7 +139,7 @@ class _Attend(torch.autograd.Function):
         projected = len(value_XI) > 0
         num_dst, num_heads, size = len(scores_DFH), scores_DFH.shape[2], rows_SI.shape[1]
         per_task, batch = _per_task(scores_DFH.shape[1]), max(num_dst, 1)
-        if projected and not needs_alpha:
+        if projected:
             batch = min(batch, per_task * TASKS_PER_THREAD * torch.get_num_threads())
         grad_sums = grad_sums.contiguous()
         if projected:
@@ -136,8 +152,11 @@ class _Attend(torch.autograd.Function):
         shared = len(query_QHI) == 1
         grad_query_CHI = query_QHI.new_empty(num_chunks if shared else num_dst, *query_QHI.shape[1:])
         grad_own_CHI = own_HI.new_empty(num_chunks, *own_HI.shape)
-        grad_value_CXI = value_XI.new_empty(num_chunks, *value_XI.shape)
-        grad_scores_BFH = torch.empty_like(scores_DFH[:batch])
+        # those of the value are wide, so there are a batch's, which are added one by one
+        grad_value_CXI = value_XI.new_empty(-(-batch // per_task), *value_XI.shape)
+        grad_value_XI = torch.zeros_like(value_XI)
+        # and so are those of the scores, unless they are asked for
+        grad_scores_BFH = torch.empty_like(scores_DFH if needs_alpha else scores_DFH[:batch])
         grad_offset_DH = scores_DFH.new_empty(num_dst, num_heads)
         grad_rows_SI = torch.empty_like(rows_SI) if needs_rows else rows_SI.new_empty(0, size)
         rows, own_rows, neighbors, count, query, own, value, scores, alpha, weight = _arrays(
@@ -156,33 +175,40 @@ class _Attend(torch.autograd.Function):
         def by_destination(u: slice) -> None:
             chunk, first = u.start // per_task, u.start // batch * batch
             at = slice(u.start - first, u.stop - first)
+            kept = u if needs_alpha else at
             kernels.backward(
                 rows, own_rows[u], neighbors[u], count[u], rule, slope, value, _flat(scores[u]), _flat(alpha[u]),
-                _flat(grad_out[u]), _flat(grad_z[at]), _flat(grad_scores[at]), grad_offset[u],
-                grad_query[chunk] if shared else _flat(grad_query[u]), grad_own[chunk], grad_value[chunk], heads,
-                sums, kernels.known(grad_out.shape[2]),
+                _flat(grad_out[u]), _flat(grad_z[at]), _flat(grad_scores[kept]), grad_offset[u],
+                grad_query[chunk] if shared else _flat(grad_query[u]), grad_own[chunk],
+                grad_value[at.start // per_task], heads, sums,
             )  # fmt: skip
 
         num_open = 0  # sources that an earlier batch has reached: they are the first ones
         for first in range(0, num_dst, batch):
             b = slice(first, min(first + batch, num_dst))
             if rule != kernels.GIVEN or needs_alpha or projected:
-                in_threads(by_destination, cut(b.stop, per_task, b.start))
+                chunks = cut(b.stop, per_task, b.start)
+                in_threads(by_destination, chunks)
+                for number in range(len(chunks) if projected else 0):
+                    grad_value_XI += grad_value_CXI[number]
             if not needs_rows:
                 continue
             is_last = b.stop == num_dst
             reached = len(rows) if is_last else max(num_open, b.stop, int(neighbors[b].max(initial=-1)) + 1)
 
-            def by_source(s: slice, b: slice = b, num_open: int = num_open) -> None:
+            kept = b if needs_alpha else slice(0, b.stop - b.start)
+
+            def by_source(s: slice, b: slice = b, num_open: int = num_open, kept: slice = kept) -> None:
                 kernels.scatter(
                     neighbors[b], count[b], rule, _flat(query if len(query) == 1 else query[b]), added,
-                    _flat(weight[b]), _flat(grad_z), _flat(grad_scores), grad_offset[b], b.start, s.start,
+                    _flat(weight[b]), _flat(grad_z), _flat(grad_scores[kept]), grad_offset[b], b.start, s.start,
                     max(num_open - s.start, 0), grad_rows[s], heads, sums,
                 )  # fmt: skip
 
             # every task reads all neighbours of the batch, so there are few
-            step = max(-(-(reached - num_open) // (RANGES_PER_THREAD * torch.get_num_threads())), SOURCES_PER_TASK)
-            in_threads(by_source, [*cut(num_open, max(num_open, 1)), *cut(reached, step, num_open)])
+            num_ranges = RANGES_PER_THREAD * torch.get_num_threads()
+            steps = [max(-(-size // num_ranges), SOURCES_PER_TASK) for size in (num_open, reached - num_open)]
+            in_threads(by_source, [*cut(num_open, steps[0]), *cut(reached, steps[1], num_open)])
             num_open = reached
         if needs_rows and not num_dst:
             grad_rows[:] = 0
@@ -192,7 +218,7 @@ class _Attend(torch.autograd.Function):
             (grad_query_CHI.sum(dim=0, keepdim=True) if shared else grad_query_CHI) if needs_query else None,
             grad_own_CHI.sum(dim=0) if needs_own else None,
             grad_scores_BFH if needs_alpha else None,
-            grad_value_CXI.sum(dim=0) if needs_value else None,
+            grad_value_XI if needs_value else None,
             None,
             None,
         )

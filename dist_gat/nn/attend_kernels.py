@@ -80,7 +80,7 @@ def forward(  # type: ignore[no-untyped-def]
 @njit(**KERNEL)
 def backward(  # type: ignore[no-untyped-def]
     rows, own_rows, neighbors, count, rule, slope, value, scores, alpha, grad_out, grad_z, grad_scores, grad_offset,
-    grad_query, grad_own, grad_value, heads, sums, outputs,
+    grad_query, grad_own, grad_value, heads, sums,
 ):  # fmt: skip
     """Gradients of the scores (of the weights, if those are given), and with them of the queries.
 
@@ -98,7 +98,7 @@ def backward(  # type: ignore[no-untyped-def]
         _prefetch_rows(rows, neighbors, count, u + DESTINATIONS_AHEAD, 0)
         first, n = u * fan_out, count[u]
         if value.shape[0]:
-            _project_backward(value, grad_out, grad_z, u, num_sums, len(outputs))
+            _project_backward(value, grad_out, grad_z, u, num_sums)
             at = u % PRODUCTS_AT_ONCE
             _clear(z, at * num_sums, num_sums)
             _spread(z, at * num_sums, num_sums, rows, neighbors, u, n, alpha, first)
@@ -165,15 +165,12 @@ def _clear(rows, first, number):  # type: ignore[no-untyped-def]
 
 
 @njit(**STEP)
-def _project_backward(value, grad_out, grad_z, u, num_sums, size):  # type: ignore[no-untyped-def]
+def _project_backward(value, grad_out, grad_z, u, num_sums):  # type: ignore[no-untyped-def]
     """grad_z[u*G + g] = sum_o grad_out[u*G + g, o] value[g*O + o]"""
+    size = grad_out.shape[1]
+    _clear(grad_z, u * num_sums, num_sums)
     for g in range(num_sums):
-        row = u * num_sums + g
-        for i in range(grad_z.shape[1]):
-            total = grad_z.dtype.type(0)
-            for o in range(size):
-                total += grad_out[row, o] * value[g * size + o, i]
-            grad_z[row, i] = total
+        _collect(grad_z, u * num_sums + g, value, g * size, size, grad_out, u * num_sums + g)
 
 
 @njit(**STEP)

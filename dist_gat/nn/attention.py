@@ -57,8 +57,8 @@ class AttentionLayer(nn.Module):
 
     def forward(self, rows_SI: Tensor, block: Block) -> Attended:
         own_DI, rows_SI = own_and_all_rows(rows_SI, block)
-        z_DGI, alpha_DFH = attend(rows_SI, block, self.scoring.weighting(rows_SI, own_DI, block))
-        rows_DO = self.scoring.output(z_DGI, block)
+        sums, alpha_DFH = attend(rows_SI, block, self.scoring.weighting(rows_SI, own_DI, block))
+        rows_DO = self.scoring.output(sums, block)
         if self.residual:
             rows_DO = rows_DO + own_DI
         return Attended(rows_DO, alpha_DFH)

@@ -1,8 +1,7 @@
 """How much a destination attends to each of its sampled neighbours.
 
-Shape legend: S sources, D destinations (the first D sources), F fan-out, H heads, I input size,
-O output size per head, G heads of the aggregate. Rows of a destination u are h_u, rows of its neighbour i are l_i,
-N(u) are the sampled neighbours of u.
+Shape legend: S sources, D destinations, F fan-out, H heads, I input size, O output size per head. Rows of a destination
+u are h_u, rows of its neighbour i are l_i, N(u) are the sampled neighbours of u.
 
 Attention costs what the destinations cost: whatever is linear in a neighbour's row is applied to the query
 before the softmax, or to the aggregate z_u after it, so that (but for `additive_v2`) no source is projected.

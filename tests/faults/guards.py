@@ -6,17 +6,24 @@ guard counts as not shown, so a row that can't fail is found.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from faults.board import NotExercised  # noqa: E402
 
 SOURCE = Path(__file__).parents[2]
 COPIED = ("dist_gat", "tests", "launch")
@@ -239,34 +246,52 @@ GUARDS = (
 )  # fmt: skip
 
 
-def copy_without(guard: Guard, folder: Path) -> None:
-    """A copy of the source without the guard. Raises `AssertionError` where its text is not there, once."""
-    for name in COPIED:
-        shutil.copytree(SOURCE / name, folder / name)
+def take_out(guard: Guard) -> dict[str, str]:
+    """The files that the guard is in, without it. Raises `AssertionError` where its text is not there, once."""
+    files: dict[str, str] = {}
     for name, text, instead in guard.edits:
-        content = (folder / name).read_text(encoding="utf-8")
+        content = files.get(name) or (SOURCE / name).read_text(encoding="utf-8")
         assert content.count(text) == 1, f"{name}: {content.count(text)} times there: {text}"
-        (folder / name).write_text(content.replace(text, instead), encoding="utf-8")
+        files[name] = content.replace(text, instead)
+    return files
 
 
 def run_without(guard: Guard) -> str:
     """Run the row on a copy without its guard; returns its last words. Raises `AssertionError` where it passes."""
-    with tempfile.TemporaryDirectory(prefix="dist-gat-guard-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        copy_without(guard, folder)
+    with tempfile.TemporaryDirectory(prefix="dist-gat-guard-", ignore_cleanup_errors=True) as place:
+        folder = Path(place)
+        for name in COPIED:
+            # with the compiled kernels
+            shutil.copytree(SOURCE / name, folder / name)
+        for name, content in take_out(guard).items():
+            (folder / name).write_text(content, encoding="utf-8")
         # the folder that is worked in comes first among those that are imported from, in workers too
         command = [sys.executable, "-m", "tests.faults", str(guard.row)]
-        environment = {"PYTHONPATH": str(folder), "COLUMNS": "1000"}
+        environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "1000"}
         with (folder / "log").open("w") as log:
-            done = subprocess.run(
-                ["env", *(f"{key}={value}" for key, value in environment.items()), *command],
-                cwd=folder, stdout=log, stderr=log, timeout=PATIENCE_S, check=False,
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )  # fmt: skip
+            try:
+                code = process.wait(PATIENCE_S)
+            finally:
+                end_family(process)
         output = (folder / "log").read_text(encoding="utf-8", errors="replace")
-    happened = output.rpartition("  fail (")[2].partition("faults\n")[0].strip()
-    assert done.returncode == 1, f"row {guard.row} passed: {output[-2000:]}"
+    happened = output.rpartition("  fail (")[2].partition("\nfaults")[0].strip()
+    if "  not exercised (" in output:
+        raise NotExercised(output.rpartition("  not exercised (")[2].partition("\nfaults")[0])
+    assert code == 1, f"row {guard.row} passed: {output[-2000:]}"
     assert guard.told in happened, f"row {guard.row} failed for another reason: {happened[:2000]}"
     return happened
+
+
+def end_family(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it started and left; workers have groups of their own."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.wait()
 
 
 def main(wanted: list[int]) -> int:
@@ -280,6 +305,8 @@ def main(wanted: list[int]) -> int:
         started = time.perf_counter()
         try:
             shown, said = "[green]falls short[/]", run_without(guard)
+        except NotExercised as err:
+            shown, said = "[yellow]not exercised[/]", str(err)
         except (AssertionError, subprocess.TimeoutExpired) as err:
             shown, said = "[red]not shown[/]", str(err)
             num_missed += 1

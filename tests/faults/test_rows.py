@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from faults.__main__ import import_rows
 from faults.board import ROWS, NotExercised, Row, exercise
+from faults.guards import GUARDS, take_out
 
 import_rows()
 
@@ -17,6 +18,12 @@ def test_quick_row(number: int, tmp_path: Path) -> None:
     if outcome.status == "not exercised":
         pytest.skip(outcome.happened)
     assert outcome.status == "pass", outcome.happened
+
+
+def test_every_row_has_a_guard_that_can_be_taken_out() -> None:
+    """`make guards` runs the rows without them."""
+    assert {guard.row for guard in GUARDS} == set(ROWS)
+    assert all(take_out(guard) for guard in GUARDS)
 
 
 def test_a_row_that_falls_short_fails_and_one_that_cannot_run_does_not_pass(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -169,6 +170,30 @@ def test_two_threads_may_enter_at_once():
         for thread in threads:
             thread.join()
     assert found == [True] * 20
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"value_XI": torch.ones(4, 7)}, "as many rows"),
+        ({"value_XI": torch.ones(5, 8)}, "as many rows"),
+        ({"value_XI": torch.ones(4, 8), "mean": True}, "not their mean"),
+        ({"query_QHI": torch.ones(1, 2, 7)}, "size of a row"),
+        ({"query_QHI": torch.ones(3, 2, 8)}, "one a destination"),
+        ({"own_HI": torch.ones(1, 8)}, "bias"),
+        ({"alpha_DFH": torch.ones(6, 3, 2), "query_QHI": None, "own_HI": None}, "weight an edge"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed, message):
+    """The kernels do not look, and would read past the end."""
+    block, rows = ragged_block(1, 6, 9, 4), torch.ones(9, 8)
+    good = Weighting(Rule.SOFTMAX, None, torch.ones(1, 2, 8), torch.ones(2, 8), value_XI=torch.ones(4, 8))
+    assert attend(rows, block, good)[0].shape == (6, 4)
+    with pytest.raises(AssertionError, match=message):
+        attend(rows, block, replace(good, **changed))
+    few = replace(block, dst_at_D=torch.tensor([0, 1]))
+    with pytest.raises(AssertionError, match="position a destination"):
+        attend(rows, few, good)
 
 
 def test_frozen_rows_get_no_gradient():
