@@ -12,7 +12,9 @@ class Request(IntEnum):
 
     NOTHING = 0
     SAVE = 1
-    STOP = 2
+    PREEMPT = 2
+    """A node is about to go: save, once."""
+    STOP = 3
 
 
 class Requests:
@@ -26,3 +28,6 @@ class Requests:
     def poll(self) -> Request:
         """What is asked now; cheap enough for every step."""
         return Request.NOTHING
+
+    def heed(self, request: Request) -> None:
+        """All ranks now do what any of them was asked, whether or not this rank has heard of it yet."""

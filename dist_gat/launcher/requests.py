@@ -57,7 +57,7 @@ class SignalRequests(Requests):
 
 
 class FileRequests(Requests):
-    """A file named `stop` in the run folder asks to stop; a pre-emption notice asks, once, to save."""
+    """A file named `stop` in the run folder asks to stop; a pre-emption notice asks to save until it is heeded."""
 
     def __init__(self, folder: Path, is_preempted: Callable[[], bool]) -> None:
         self.path, self.is_preempted = folder / STOP_FILE, is_preempted
@@ -71,6 +71,8 @@ class FileRequests(Requests):
         if self.path.exists():
             return Request.STOP
         if not self.has_saved and self.is_preempted():
-            self.has_saved = True
-            return Request.SAVE
+            return Request.PREEMPT
         return Request.NOTHING
+
+    def heed(self, request: Request) -> None:
+        self.has_saved = self.has_saved or request == Request.PREEMPT

@@ -135,7 +135,7 @@ class Trainer:
                 steps.end_at(self.cursor.step - epoch * self.sampler.steps_per_epoch, len(self.samplers))
             if self.cursor.step == end:
                 self.end_epoch(epoch + 1)
-            elif stopped or request == Request.SAVE or self.save_is_due():
+            elif request or self.save_is_due():
                 self.save()
         if stopped:
             self.log.event("stop", step=self.cursor.step)
@@ -183,6 +183,7 @@ class Trainer:
             torch.stack(list(terms.values())).sum().backward()
             ballot = vote(rows, terms, *gradient_squares(self.model), self.request(), self.writer.failed)
             self.heed(ballot)
+            self.worker.requests.heed(ballot.request)
             if config.train.clip_norm is not None:
                 clip_gradients(self.model, ballot.gradient_norm, config.train.clip_norm)
             self.optimizers.step()

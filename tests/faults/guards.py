@@ -82,7 +82,7 @@ GUARDS = (
     Guard(
         4,
         "a request to stop saves a checkpoint",
-        (("dist_gat/train/trainer.py", "elif stopped or request == Request.SAVE", "elif request == Request.SAVE"),),
+        (("dist_gat/train/trainer.py", "elif request or self", "elif request and not stopped or self"),),
         "list index out of range",
     ),
     Guard(
@@ -240,7 +240,13 @@ GUARDS = (
     Guard(
         22,
         "a pre-emption notice asks for a checkpoint",
-        (("dist_gat/launcher/requests.py", "return Request.SAVE\n", "return Request.NOTHING\n"),),
+        (("dist_gat/launcher/requests.py", "return Request.PREEMPT\n", "return Request.NOTHING\n"),),
+        "started at",
+    ),
+    Guard(
+        22,
+        "a pre-emption notice is heeded once",
+        (("dist_gat/launcher/requests.py", "self.has_saved or request == Request.PREEMPT", "self.has_saved"),),
         "started at",
     ),
 )  # fmt: skip

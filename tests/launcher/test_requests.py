@@ -24,13 +24,31 @@ def test_a_signal_asks_to_stop_while_the_job_listens(number: signal.Signals) -> 
     assert signal.getsignal(number) == before
 
 
-def test_a_file_asks_to_stop_and_a_notice_asks_once_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_asks_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "LOOK_EVERY_S", 0.0)
-    notices = [False, True, True, True]
-    asked = FileRequests(tmp_path, lambda: notices.pop(0))
-    assert [asked.poll() for _ in range(3)] == [Request.NOTHING, Request.SAVE, Request.NOTHING]
+    asked = FileRequests(tmp_path, lambda: True)
     (tmp_path / "stop").touch()
     assert asked.poll() == Request.STOP
+
+
+def test_a_notice_asks_to_save_until_it_is_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "LOOK_EVERY_S", 0.0)
+    notices = [False, True, True]
+    asked = FileRequests(tmp_path, lambda: notices.pop(0))
+    assert [asked.poll(), asked.poll()] == [Request.NOTHING, Request.PREEMPT]
+    asked.heed(Request.SAVE)  # of the clock, and so before the notice
+    assert asked.poll() == Request.PREEMPT
+    asked.heed(Request.PREEMPT)
+    assert asked.poll() == Request.NOTHING
+
+
+def test_a_notice_that_another_rank_heard_first_is_not_heeded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "LOOK_EVERY_S", 0.0)
+    asked = FileRequests(tmp_path, lambda: True)
+    asked.heed(Request.PREEMPT)
+    assert asked.poll() == Request.NOTHING
 
 
 def test_the_file_is_looked_for_once_a_second_at_most(tmp_path: Path) -> None:
