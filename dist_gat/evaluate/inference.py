@@ -1,29 +1,31 @@
 """Layer-wise inference: the representation of every node, over all its neighbours, layer by layer.
 
 Each rank computes its own nodes in chunks and asks the owners for the rows of the layer below, so memory
-is bounded by the rank's own rows and one chunk. Where one rank has all rows, on a CPU, they are read where they lie,
-unless the layers project what they read.
-Chunks are cut inside parts, never across them, so every row is computed by the same operations on the same shapes
-for any number of ranks.
+is bounded by the rank's own rows and one chunk. Users read rows of items and items those of users, beside their own,
+so a layer is written over the one below: one type's new rows wait until the other type has read the old ones.
+Where one rank has all rows, on a CPU, they are read where they lie, unless the layers project what they read.
+Chunks are cut inside parts and types, never across them, so every row is computed by the same operations on the same
+shapes for any number of ranks.
 
 Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E embedding size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numba import njit
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, exchange_back, route_to
 from dist_gat.graph.part import Part
+from dist_gat.graph.ranges import ITEM, USER, NodeRanges
 from dist_gat.nn.embedding import EmbeddingShard
-from dist_gat.nn.encoder import Encoder
+from dist_gat.nn.encoder import Encoder, RunningCombination
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.neighbors import Relabeller
 from dist_gat.sampling.sampler import gather_features
@@ -58,27 +60,53 @@ def infer_representations(
     in_place = all_here and not encoder.projects_sources
     degree_S = torch.from_numpy(store.in_degree(own_nodes)) if in_place and needs_degree else None
     below = encoder.input_rows(table.weight, features)
-    depths = [below]
-    chunks = [(part, rows) for part in parts for rows in degree_chunks(part.indptr, edge_chunk)]
+
+    def attended(layer: nn.Module, part: Part, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Positions among O of some rows of a part [D], and what the layer makes of them [D, E]. Collective."""
+        if in_place:
+            source_rows = below
+            block = block_in_place(part.indptr, part.indices, rows, part.first_node, len(below), degree_S)
+        else:
+            nodes, block = full_block(part, rows, store, needs_degree)
+            source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
+        at_D = torch.from_numpy(rows + (part.first_node - first)).to(device)
+        return at_D, layer(source_rows, block.to(device)).rows_DO.to(below.dtype)
+
+    combination = RunningCombination(encoder)
+    combination.add(below)
     nothing = (parts[0], np.zeros(0, dtype=np.int64))
+    # the type with fewer nodes is the one that waits
+    kinds = sorted((USER, ITEM), key=store.ranges.count)
+    chunks = {kind: list(typed_chunks(parts, store.ranges, kind, edge_chunk)) for kind in kinds}
     for number, layer in enumerate(encoder.layers, start=1):
-        rows_OE = torch.empty_like(below)
-        for part, rows in padded(chunks, nothing, table.channel):
-            if in_place:
-                source_rows = below
-                block = block_in_place(part.indptr, part.indices, rows, part.first_node, len(below), degree_S)
-            else:
-                nodes, block = full_block(part, rows, store, needs_degree)
-                source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
-            result = layer(source_rows, block.to(device)).rows_DO
-            at_D = torch.from_numpy(rows + (part.first_node - first)).to(device)
-            rows_OE.index_copy_(0, at_D, result.to(rows_OE.dtype))
-        depths.append(rows_OE)
-        below = rows_OE
+        # training goes on to read the table
+        above = torch.empty_like(below) if below is table.weight else below
+        waiting = []
+        for kind in kinds:
+            for part, rows in padded(chunks[kind], nothing, table.channel):
+                at_D, rows_DE = attended(layer, part, rows)
+                if above is below and kind == kinds[0]:
+                    waiting.append((at_D, rows_DE))
+                else:
+                    above.index_copy_(0, at_D, rows_DE)
+        for at_D, rows_DE in waiting:
+            above.index_copy_(0, at_D, rows_DE)
+        combination.add(above)
+        below = above
         progress(f"inference: layer {number} of {len(encoder.layers)}")
-    rows_OR = encoder.combine(depths)
-    # without layers and features the last depth is the table itself, which training goes on to change
-    return rows_OR.clone() if rows_OR is table.weight else rows_OR
+    assert combination.rows is not None, "there is an input"
+    return combination.rows.clone() if combination.rows is table.weight else combination.rows
+
+
+def typed_chunks(
+    parts: Sequence[Part], ranges: NodeRanges, kind: int, edge_chunk: int
+) -> Iterator[tuple[Part, np.ndarray]]:
+    """The `degree_chunks` of each part's nodes of one type, as rows of the part."""
+    for part in parts:
+        nodes = ranges.nodes_of_type(part.number, kind)
+        start, stop = nodes.start - part.first_node, nodes.stop - part.first_node
+        for rows in degree_chunks(part.indptr[start : stop + 1], edge_chunk):
+            yield part, start + rows
 
 
 def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:

@@ -84,3 +84,31 @@ class Encoder(nn.Module):
         if self.combination == "concat":
             return torch.cat(list(depths), dim=1)
         return torch.stack(list(depths)).mean(dim=0)
+
+
+class RunningCombination:
+    """`Encoder.combine` of depths that come one after the other in one tensor, which is written over in between.
+
+    Without gradients. `rows` is the combination once all depths were added.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.combination, self.num_depths, self.num_added = encoder.combination, len(encoder.layers) + 1, 0
+        self.rows: Tensor | None = None
+
+    def add(self, rows_NE: Tensor) -> None:
+        """The next depth, from 0 (input) to L."""
+        size = rows_NE.shape[1]
+        if self.combination == "last":
+            self.rows = rows_NE
+        elif self.combination == "concat":
+            if self.rows is None:
+                self.rows = rows_NE.new_empty(len(rows_NE), size * self.num_depths)
+            self.rows[:, size * self.num_added : size * (self.num_added + 1)] = rows_NE
+        elif self.rows is None:
+            self.rows = rows_NE.clone()
+        else:
+            self.rows += rows_NE
+        self.num_added += 1
+        if self.combination == "mean" and self.num_added == self.num_depths:
+            self.rows /= self.num_depths

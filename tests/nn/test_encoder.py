@@ -5,7 +5,7 @@ from nn_cases import random_block
 from torch.testing import assert_close
 
 from dist_gat.config import ModelConfig
-from dist_gat.nn.encoder import Encoder
+from dist_gat.nn.encoder import Encoder, RunningCombination
 from dist_gat.sampling.block import Block
 
 
@@ -55,6 +55,17 @@ def test_combination_over_shrinking_blocks(combination):
     assert encoded.rows_NR.shape == (3, encoder.representation_size)
     assert [alpha.shape for alpha in encoded.alphas] == [(7, 4, 1), (3, 2, 1)]
     assert not any(alpha.requires_grad for alpha in encoded.alphas)
+
+
+@pytest.mark.parametrize("combination", ["last", "mean", "concat"])
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_depths_that_are_written_over_combine_the_same(combination, num_layers):
+    encoder = encoder_of(num_layers, combination=combination)
+    depths = torch.randn(num_layers + 1, 5, 6, dtype=torch.float64)
+    combined, rows = RunningCombination(encoder), torch.empty(5, 6, dtype=torch.float64)
+    for depth in depths:
+        combined.add(rows.copy_(depth))
+    assert_close(combined.rows, encoder.combine(depths))
 
 
 def test_input_rows_add_projected_features():
