@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import gc
 import json
+import random
 import statistics
 import subprocess
 import sys
@@ -57,10 +58,16 @@ def seconds_of(step: Step, device: str) -> float:
 def seconds_in_turn(
     steps: Mapping[str, Step], repeats: int, warmup: int = 3, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Seconds of every step, all of them once a round, so that whatever else the machine does hits all alike."""
+    """Seconds of every step, all of them once a round, so that whatever else the machine does hits all alike.
+
+    In an order of its own every round: who comes after a peer in another process finds cold caches and a core asleep.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    shuffle = random.Random(0).shuffle
     for round_number in range(warmup + repeats):
-        for name, step in steps.items():
+        order = list(steps.items())
+        shuffle(order)
+        for name, step in order:
             taken = seconds_of(step, device)
             if round_number >= warmup:
                 seconds[name].append(taken)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dist_gat.lanes import known
 from dist_gat.nn import attend_kernels as kernels
 from dist_gat.nn.threads import cut, in_threads
 from dist_gat.nn.weighting import Weighting
@@ -27,8 +28,8 @@ from dist_gat.sampling.block import Block
 # wide neighbourhoods, those of inference, are shared out too
 DESTINATIONS_PER_TASK, EDGES_PER_TASK = 256, 4096
 # of a batch, whose aggregates' gradients exist at the same time
-TASKS_PER_THREAD = 2
-RANGES_PER_THREAD, SOURCES_PER_TASK = 2, 2048
+TASKS_PER_THREAD = 3
+RANGES_PER_THREAD, SOURCES_PER_TASK = 1, 2048
 
 
 def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
@@ -113,13 +114,18 @@ class _Attend(torch.autograd.Function):
             own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG,
         )  # fmt: skip
         rule, slope = _rule(weighting, rows)
-        heads, sums = kernels.known(num_heads), kernels.known(weight.shape[2])
+        heads, sums = known(num_heads), known(weight.shape[2])
+        width, out_width = (known(kernels.width_of(x.shape[-1], x.itemsize)) for x in (rows, out))
+        # one row of this is one number of all of a head's outputs
+        value = np.ascontiguousarray(value.reshape(num_heads, out.shape[-1], size).transpose(0, 2, 1))
+        value = value.reshape(num_heads * size, out.shape[-1])
 
         def task(u: slice) -> None:
             kernels.forward(
                 rows, own_rows[u], neighbors[u], count[u], rule, slope,
                 _flat(query if len(query) == 1 else query[u]), own, value, _flat(scores[u]), _flat(alpha[u]),
-                _flat(weight[u]), _flat(z[u]), _flat(out[u]), heads, sums,
+                _flat(weight[u]), _flat(z[u]), _flat(out[u]), heads, sums, width,
+                out_width,
             )  # fmt: skip
 
         in_threads(task, cut(num_dst, _per_task(fan_out)))
@@ -168,7 +174,8 @@ class _Attend(torch.autograd.Function):
             grad_rows_SI,
         )  # fmt: skip
         rule, slope = _rule(ctx.weighting, rows)
-        heads, sums = kernels.known(num_heads), kernels.known(weight.shape[2])
+        heads, sums = known(num_heads), known(weight.shape[2])
+        width = known(kernels.width_of(size, rows.itemsize))
         # rows that came as an input of their own have a gradient of their own
         added = own if own_DI is None else own[:0]
 
@@ -180,7 +187,7 @@ class _Attend(torch.autograd.Function):
                 rows, own_rows[u], neighbors[u], count[u], rule, slope, value, _flat(scores[u]), _flat(alpha[u]),
                 _flat(grad_out[u]), _flat(grad_z[at]), _flat(grad_scores[kept]), grad_offset[u],
                 grad_query[chunk] if shared else _flat(grad_query[u]), grad_own[chunk],
-                grad_value[at.start // per_task], heads, sums,
+                grad_value[at.start // per_task], heads, sums, width,
             )  # fmt: skip
 
         num_open = 0  # sources that an earlier batch has reached: they are the first ones
@@ -202,7 +209,7 @@ class _Attend(torch.autograd.Function):
                 kernels.scatter(
                     neighbors[b], count[b], rule, _flat(query if len(query) == 1 else query[b]), added,
                     _flat(weight[b]), _flat(grad_z), _flat(grad_scores[kept]), grad_offset[b], b.start, s.start,
-                    max(num_open - s.start, 0), grad_rows[s], heads, sums,
+                    max(num_open - s.start, 0), grad_rows[s], heads, sums, width,
                 )  # fmt: skip
 
             # every task reads all neighbours of the batch, so there are few

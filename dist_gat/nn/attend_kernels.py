@@ -2,7 +2,8 @@
 
 They run without the GIL and do not look whether a number points outside of an array: `attend_cpu` does. Heads stand
 below their destination, in two dimensions: [D*F, H] weights with row u*F + f, [D*G, I] rows with row u*G + g. The
-last two arguments are `known(H)` and `known(G)`.
+last arguments are `known` numbers: H, G, and the lanes in which rows and projected rows are handled, whose number
+divides I and O.
 
 Where each head's aggregate is projected by its O rows of a matrix, `value` has them with row g*O + o, and the
 aggregates of a few destinations exist instead of all.
@@ -13,126 +14,109 @@ size of a head.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
+from dist_gat.lanes import choose, exp, fill, load, store, total
 from dist_gat.nn.scoring import MAX_EXPONENT, MIN_SCORE_SUM
 from dist_gat.nn.weighting import Rule
 from dist_gat.prefetch import prefetch_row
 
-DESTINATIONS_AHEAD = 1  # whose rows are prefetched
-PRODUCTS_AT_ONCE = 4  # destinations whose products are added to the gradient of a matrix together
+DESTINATIONS_AHEAD, EDGES_AHEAD = 1, 16  # whose rows are prefetched
+PRODUCTS_AT_ONCE = 4  # destinations that a row of a matrix is read for
+BYTES_AT_ONCE = 256  # of a row, in lanes: with those of four heads they fit into registers
 GIVEN, EXP, LINEAR = Rule.GIVEN.value, Rule.EXP.value, Rule.LINEAR.value
-# Sums may be reordered into vector lanes; NaN and infinity keep their meaning. Without inlining, every step
-# would pass whole array descriptors, which costs more than its arithmetic.
-KERNEL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+# Without inlining, every step would pass whole array descriptors, which costs more than its arithmetic.
+KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
 STEP = KERNEL | {"forceinline": True}
 
 
-def known(number: int) -> tuple[int, ...]:
-    """A number that a kernel is compiled for, which is the length: loops over heads are 1.5 times as fast unrolled."""
-    return (0,) * number
+def width_of(size: int, itemsize: int) -> int:
+    """The lanes in which rows of a size are handled: the largest number that divides it, up to BYTES_AT_ONCE."""
+    return max(width for width in range(1, BYTES_AT_ONCE // itemsize + 1) if size % width == 0)
 
 
 @njit(**KERNEL)
 def forward(  # type: ignore[no-untyped-def]
-    rows, own_rows, neighbors, count, rule, slope, query, own, value, scores, alpha, weight, z, out, heads, sums
+    rows, own_rows, neighbors, count, rule, slope, query, own, value, scores, alpha, weight, z, out, heads, sums,
+    width, out_width,
 ):  # fmt: skip
-    """Weights, and the aggregates `z`, or where there is a `value` their projections `out`."""
+    """Weights, and the aggregates `z`, or where there is a `value`, here [G*I, O], their projections `out`."""
     fan_out, num_heads, num_sums = neighbors.shape[1], len(heads), len(sums)
-    projected = value.shape[0] > 0
+    projected = out.shape[1] > 0
     if projected:
-        z = np.empty((num_sums, rows.shape[1]), rows.dtype)
-    scratch = np.zeros((3, num_heads), rows.dtype)
-    offset, top, total = scratch[:1], scratch[1:2], scratch[2:]
+        z = np.empty((PRODUCTS_AT_ONCE * num_sums, rows.shape[1]), rows.dtype)
+    offset, own_row = np.zeros((1, num_heads), rows.dtype), np.zeros((1, 1), neighbors.dtype)
     for u in range(neighbors.shape[0]):
         _prefetch_rows(rows, neighbors, count, u + DESTINATIONS_AHEAD, 0)
         first, n = u * fan_out, count[u]
         if rule != GIVEN:
-            q = min(u * num_heads, query.shape[0] - num_heads)
-            offset[0] = 0
             if own.shape[0]:
-                _dots(own, 0, num_heads, own_rows, u, offset, 0)
-            for f in range(n):
-                if f + 16 < n:
-                    prefetch_row(rows, neighbors[u, f + 16])
-                _dots(query, q, num_heads, rows, neighbors[u, f], scores, first + f)
-            _weigh(rule, slope, offset, scores, alpha, first, n, top, total)
-            for f in range(n, fan_out):
-                for h in range(num_heads):
-                    alpha[first + f, h] = 0
-        first_sum = 0 if projected else u * num_sums
-        _clear(z, first_sum, num_sums)
+                own_row[0, 0] = u
+                _dots(own, 0, num_heads, own_rows, own_row, 0, 1, offset, 0, width)
+            q = min(u * num_heads, query.shape[0] - num_heads)
+            _dots(query, q, num_heads, rows, neighbors, u, n, scores, first, width)
+            _weigh(rule, slope, offset, scores, alpha, first, n, heads)
+            for e in range(first + n, first + fan_out):
+                store(alpha, e, 0, fill(rows.dtype.type(0), heads))
+        at = u % PRODUCTS_AT_ONCE
+        first_sum = (at if projected else u) * num_sums
         if num_sums < num_heads:
-            for f in range(n):
-                mean = rows.dtype.type(0)
-                for h in range(num_heads):
-                    mean += alpha[first + f, h]
-                weight[first + f, 0] = mean / num_heads
-        _spread(z, first_sum, num_sums, rows, neighbors, u, n, weight, first)
-        if projected:
-            for g in range(num_sums):
-                _dots(value, g * out.shape[1], out.shape[1], z, g, out, u * num_sums + g)
+            for e in range(first, first + n):
+                weight[e, 0] = total(load(alpha, e, 0, heads)) / rows.dtype.type(num_heads)
+        _clear(z, first_sum, num_sums)
+        _spread(z, first_sum, num_sums, rows, neighbors, u, n, weight, first, width)
+        if projected and (at == PRODUCTS_AT_ONCE - 1 or u == neighbors.shape[0] - 1):
+            _products(out, u - at, at + 1, z, 0, value, num_sums, out_width)
 
 
 @njit(**KERNEL)
 def backward(  # type: ignore[no-untyped-def]
     rows, own_rows, neighbors, count, rule, slope, value, scores, alpha, grad_out, grad_z, grad_scores, grad_offset,
-    grad_query, grad_own, grad_value, heads, sums,
+    grad_query, grad_own, grad_value, heads, sums, width,
 ):  # fmt: skip
     """Gradients of the scores (of the weights, if those are given), and with them of the queries.
 
     Where there is a `value`, also its gradient, and those of the aggregates, which are made again.
     """
-    fan_out, num_heads, num_sums = neighbors.shape[1], len(heads), len(sums)
-    scratch = np.zeros((2, num_heads), rows.dtype)
-    mean, total = scratch[:1], scratch[1:]
+    num_dst, fan_out = neighbors.shape
+    num_heads, num_sums, kind = len(heads), len(sums), rows.dtype.type
     own_row = np.zeros((1, 1), neighbors.dtype)
     grad_query[:] = 0
     grad_own[:] = 0
     grad_value[:] = 0
     z = np.zeros((PRODUCTS_AT_ONCE * num_sums, rows.shape[1]), rows.dtype)
-    for u in range(neighbors.shape[0]):
+    for u in range(num_dst):
         _prefetch_rows(rows, neighbors, count, u + DESTINATIONS_AHEAD, 0)
         first, n = u * fan_out, count[u]
         if value.shape[0]:
-            _project_backward(value, grad_out, grad_z, u, num_sums)
             at = u % PRODUCTS_AT_ONCE
+            if at == 0:
+                _products(grad_z, u, min(PRODUCTS_AT_ONCE, num_dst - u), grad_out, u, value, num_sums, width)
             _clear(z, at * num_sums, num_sums)
-            _spread(z, at * num_sums, num_sums, rows, neighbors, u, n, alpha, first)
-            if at == PRODUCTS_AT_ONCE - 1 or u == neighbors.shape[0] - 1:
-                _add_products(grad_value, grad_out, u - at, at + 1, z, num_sums)
-        for h in range(num_heads):
-            mean[0, h], total[0, h], grad_offset[u, h] = 0, 0, 0
-        for e in range(first, first + n):
-            _dots(grad_z, u * num_sums, num_sums, rows, neighbors[u, e - first], grad_scores, e)
-            if num_sums < num_heads:
-                share = grad_scores[e, 0] / num_heads
-                for h in range(num_heads):
-                    grad_scores[e, h] = share
-            for h in range(num_heads):
-                mean[0, h] += alpha[e, h] * grad_scores[e, h]
-                total[0, h] += scores[e, h]
+            _spread(z, at * num_sums, num_sums, rows, neighbors, u, n, alpha, first, width)
+            if at == PRODUCTS_AT_ONCE - 1 or u == num_dst - 1:
+                _add_products(grad_value, grad_out, u - at, at + 1, z, num_sums, width)
+        _dots(grad_z, u * num_sums, num_sums, rows, neighbors, u, n, grad_scores, first, width)
+        if num_sums < num_heads:
+            for e in range(first, first + n):
+                store(grad_scores, e, 0, fill(grad_scores[e, 0] / kind(num_heads), heads))
         for e in range(first + n, first + fan_out):
-            for h in range(num_heads):
-                grad_scores[e, h] = 0
+            store(grad_scores, e, 0, fill(kind(0), heads))
         if rule == GIVEN:
             continue
+        _weigh_backward(rule, slope, scores, alpha, grad_scores, grad_offset, first, n, u, heads)
         q = min(u * num_heads, grad_query.shape[0] - num_heads)
-        for e in range(first, first + n):
-            _weigh_backward(rule, slope, scores, alpha, mean, total, grad_scores, grad_offset, e, u)
-        _spread(grad_query, q, num_heads, rows, neighbors, u, n, grad_scores, first)
+        _spread(grad_query, q, num_heads, rows, neighbors, u, n, grad_scores, first, width)
         if grad_own.shape[0]:
             own_row[0, 0] = u
-            _spread(grad_own, 0, num_heads, own_rows, own_row, 0, 1, grad_offset, u)
+            _spread(grad_own, 0, num_heads, own_rows, own_row, 0, 1, grad_offset, u, width)
 
 
 @njit(**KERNEL)
 def scatter(  # type: ignore[no-untyped-def]
     neighbors, count, rule, query, own, weight, grad_z, grad_scores, grad_offset, first_dst, first_source, num_open,
-    grad_rows, heads, sums,
+    grad_rows, heads, sums, width,
 ):  # fmt: skip
     """Adds to the gradients of the rows of a range of sources, which starts at `first_source`.
 
@@ -140,21 +124,29 @@ def scatter(  # type: ignore[no-untyped-def]
     is the first destination.
     """
     fan_out, num_heads, num_sums = neighbors.shape[1], len(heads), len(sums)
+    zero = fill(grad_rows.dtype.type(0), width)
     for u in range(neighbors.shape[0]):
-        _prefetch_rows(grad_rows, neighbors, count, u + DESTINATIONS_AHEAD, first_source)
+        # those that are not open yet come one after the other
+        _prefetch_rows(grad_rows[:num_open], neighbors, count, u + DESTINATIONS_AHEAD, first_source)
         q = min(u * num_heads, query.shape[0] - num_heads)
         d = first_dst + u - first_source
         if own.shape[0] and 0 <= d < grad_rows.shape[0]:
-            num_open = _open_rows(grad_rows, num_open, d + 1)
-            _collect(grad_rows, d, own, 0, num_heads, grad_offset, u)
-        for f in range(count[u]):
-            s = neighbors[u, f] - first_source
+            num_open = _open_rows(grad_rows, num_open, d + 1, width)
+            for i in range(0, grad_rows.shape[1], len(width)):
+                x = load(grad_rows, d, i, width)
+                store(grad_rows, d, i, _weighted(x, own, 0, num_heads, grad_offset, u, i, width))
+        for e in range(u * fan_out, u * fan_out + count[u]):
+            s = neighbors[u, e - u * fan_out] - first_source
             if 0 <= s < grad_rows.shape[0]:
-                num_open = _open_rows(grad_rows, num_open, s + 1)
-                _collect(grad_rows, s, grad_z, u * num_sums, num_sums, weight, u * fan_out + f)
-                if rule != GIVEN:
-                    _collect(grad_rows, s, query, q, num_heads, grad_scores, u * fan_out + f)
-    _open_rows(grad_rows, num_open, grad_rows.shape[0])
+                num_open = _open_rows(grad_rows, num_open, s, width)
+                for i in range(0, grad_rows.shape[1], len(width)):
+                    x = load(grad_rows, s, i, width) if s < num_open else zero
+                    x = _weighted(x, grad_z, u * num_sums, num_sums, weight, e, i, width)
+                    if rule != GIVEN:
+                        x = _weighted(x, query, q, num_heads, grad_scores, e, i, width)
+                    store(grad_rows, s, i, x)
+                num_open = max(num_open, s + 1)
+    _open_rows(grad_rows, num_open, grad_rows.shape[0], width)
 
 
 @njit(**STEP)
@@ -165,16 +157,30 @@ def _clear(rows, first, number):  # type: ignore[no-untyped-def]
 
 
 @njit(**STEP)
-def _project_backward(value, grad_out, grad_z, u, num_sums):  # type: ignore[no-untyped-def]
-    """grad_z[u*G + g] = sum_o grad_out[u*G + g, o] value[g*O + o]"""
-    size = grad_out.shape[1]
-    _clear(grad_z, u * num_sums, num_sums)
+def _products(out, first_out, number, left, first_left, right, num_sums, width):  # type: ignore[no-untyped-def]
+    """out[(first_out + k)*G + g] = sum_j left[(first_left + k)*G + g, j] right[g*J + j], for up to four k.
+
+    Of those that are fewer, the last stands for the others too.
+    """
+    size = left.shape[1]
+    k1, k2, k3 = min(1, number - 1), min(2, number - 1), min(3, number - 1)
     for g in range(num_sums):
-        _collect(grad_z, u * num_sums + g, value, g * size, size, grad_out, u * num_sums + g)
+        e, u = first_left * num_sums + g, first_out * num_sums + g
+        e1, e2, e3 = e + k1 * num_sums, e + k2 * num_sums, e + k3 * num_sums
+        for i in range(0, out.shape[1], len(width)):
+            a = fill(out.dtype.type(0), width)
+            b, c, d = a, a, a
+            for j in range(size):
+                x = load(right, g * size + j, i, width)
+                a, b, c, d = a + x * left[e, j], b + x * left[e1, j], c + x * left[e2, j], d + x * left[e3, j]
+            store(out, u + k3 * num_sums, i, d)
+            store(out, u + k2 * num_sums, i, c)
+            store(out, u + k1 * num_sums, i, b)
+            store(out, u, i, a)
 
 
 @njit(**STEP)
-def _add_products(grad_value, grad_out, first, number, z, num_sums):  # type: ignore[no-untyped-def]
+def _add_products(grad_value, grad_out, first, number, z, num_sums, width):  # type: ignore[no-untyped-def]
     """grad_value[g*O + o] += sum_k grad_out[(first + k)*G + g, o] z[k*G + g] over up to four destinations k.
 
     Of those that are fewer, the last stands for the others, times 0.
@@ -183,36 +189,26 @@ def _add_products(grad_value, grad_out, first, number, z, num_sums):  # type: ig
     m1, m2, m3 = kind(number > 1), kind(number > 2), kind(number > 3)
     k1, k2, k3 = min(1, number - 1), min(2, number - 1), min(3, number - 1)
     for g in range(num_sums):
-        r0, r1, r2, r3 = g, k1 * num_sums + g, k2 * num_sums + g, k3 * num_sums + g
+        r1, r2, r3 = k1 * num_sums + g, k2 * num_sums + g, k3 * num_sums + g
         e = first * num_sums
-        o = 0
-        while o + 2 <= size:
-            a, a_ = grad_out[e + r0, o], grad_out[e + r0, o + 1]
-            b, b_ = grad_out[e + r1, o] * m1, grad_out[e + r1, o + 1] * m1
-            c, c_ = grad_out[e + r2, o] * m2, grad_out[e + r2, o + 1] * m2
-            d, d_ = grad_out[e + r3, o] * m3, grad_out[e + r3, o + 1] * m3
-            p = g * size + o
-            for i in range(z.shape[1]):
-                v, w, x, y = z[r0, i], z[r1, i], z[r2, i], z[r3, i]
-                grad_value[p, i] += a * v + b * w + c * x + d * y
-                grad_value[p + 1, i] += a_ * v + b_ * w + c_ * x + d_ * y
-            o += 2
-        if o < size:
-            a = grad_out[e + r0, o]
-            b, c, d = grad_out[e + r1, o] * m1, grad_out[e + r2, o] * m2, grad_out[e + r3, o] * m3
-            for i in range(z.shape[1]):
-                grad_value[g * size + o, i] += a * z[r0, i] + b * z[r1, i] + c * z[r2, i] + d * z[r3, i]
+        for i in range(0, z.shape[1], len(width)):
+            a, b = load(z, g, i, width), load(z, r1, i, width) * m1
+            c, d = load(z, r2, i, width) * m2, load(z, r3, i, width) * m3
+            for o in range(size):
+                x = load(grad_value, g * size + o, i, width) + a * grad_out[e + g, o] + b * grad_out[e + r1, o]
+                x = x + c * grad_out[e + r2, o] + d * grad_out[e + r3, o]
+                store(grad_value, g * size + o, i, x)
 
 
 @njit(**STEP)
-def _open_rows(rows, num_open, end):  # type: ignore[no-untyped-def]
+def _open_rows(rows, num_open, end, width):  # type: ignore[no-untyped-def]
     """Zeroes the rows before `end` that are not open yet; returns how many are open now.
 
-    A sampler numbers sources in the order in which they appear, so a row is in the cache when it is first added to.
+    A sampler numbers sources in the order in which they appear, so there are next to none that have to be zeroed.
     """
     for row in range(num_open, end):
-        for i in range(rows.shape[1]):
-            rows[row, i] = 0
+        for i in range(0, rows.shape[1], len(width)):
+            store(rows, row, i, fill(rows.dtype.type(0), width))
     return max(num_open, end)
 
 
@@ -227,116 +223,122 @@ def _prefetch_rows(rows, neighbors, count, u, first_row):  # type: ignore[no-unt
 
 
 @njit(**STEP)
-def _dots(heads, first, num_heads, rows, row, out, edge):  # type: ignore[no-untyped-def]
-    """out[edge, h] = heads[first + h] . rows[row]"""
+def _dots(heads, first, num_heads, rows, neighbors, u, n, out, edge, width):  # type: ignore[no-untyped-def]
+    """out[edge + f, h] = heads[first + h] . rows[neighbors[u, f]] for the n neighbours of destination u."""
     zero = rows.dtype.type(0)
     h = 0
-    # four heads at a time read the row once
+    # four heads at a time read a row once
     while h + 4 <= num_heads:
-        a, b, c, d = zero, zero, zero, zero
-        for i in range(rows.shape[1]):
-            x = rows[row, i]
-            a += x * heads[first + h, i]
-            b += x * heads[first + h + 1, i]
-            c += x * heads[first + h + 2, i]
-            d += x * heads[first + h + 3, i]
-        out[edge, h], out[edge, h + 1], out[edge, h + 2], out[edge, h + 3] = a, b, c, d
+        for i in range(0, rows.shape[1], len(width)):
+            a, b = load(heads, first + h, i, width), load(heads, first + h + 1, i, width)
+            c, d = load(heads, first + h + 2, i, width), load(heads, first + h + 3, i, width)
+            for f in range(n):
+                e, row = edge + f, neighbors[u, f]
+                if f + EDGES_AHEAD < n:
+                    prefetch_row(rows, neighbors[u, f + EDGES_AHEAD])
+                x = load(rows, row, i, width)
+                p, q, r, s = total(x * a), total(x * b), total(x * c), total(x * d)
+                if i > 0:
+                    p, q, r, s = p + out[e, h], q + out[e, h + 1], r + out[e, h + 2], s + out[e, h + 3]
+                out[e, h], out[e, h + 1], out[e, h + 2], out[e, h + 3] = p, q, r, s
         h += 4
     while h < num_heads:
-        a = zero
-        for i in range(rows.shape[1]):
-            a += rows[row, i] * heads[first + h, i]
-        out[edge, h] = a
+        for i in range(0, rows.shape[1], len(width)):
+            a = load(heads, first + h, i, width)
+            for f in range(n):
+                if f + EDGES_AHEAD < n:
+                    prefetch_row(rows, neighbors[u, f + EDGES_AHEAD])
+                before = out[edge + f, h] if i > 0 else zero
+                out[edge + f, h] = before + total(load(rows, neighbors[u, f], i, width) * a)
         h += 1
 
 
 @njit(**STEP)
-def _spread(heads, first, num_heads, rows, neighbors, u, n, weight, edge):  # type: ignore[no-untyped-def]
+def _spread(heads, first, num_heads, rows, neighbors, u, n, weight, edge, width):  # type: ignore[no-untyped-def]
     """heads[first + h] += sum_f weight[edge + f, h] rows[neighbors[u, f]] over the n neighbours of destination u."""
-    for f in range(0, n, 2):
-        # two rows at a time halve the reads and writes of the sums; an odd last one is paired with itself times 0
-        g = min(f + 1, n - 1)
-        x, y, d, e = neighbors[u, f], neighbors[u, g], edge + f, edge + g
-        pair = heads.dtype.type(g - f)
-        h = 0
-        while h + 4 <= num_heads:
-            a, b, c, d_ = weight[d, h], weight[d, h + 1], weight[d, h + 2], weight[d, h + 3]
-            p, q, r, s = weight[e, h] * pair, weight[e, h + 1] * pair, weight[e, h + 2] * pair, weight[e, h + 3] * pair
-            for i in range(rows.shape[1]):
-                v, w = rows[x, i], rows[y, i]
-                heads[first + h, i] += a * v + p * w
-                heads[first + h + 1, i] += b * v + q * w
-                heads[first + h + 2, i] += c * v + r * w
-                heads[first + h + 3, i] += d_ * v + s * w
-            h += 4
-        while h < num_heads:
-            a, p = weight[d, h], weight[e, h] * pair
-            for i in range(rows.shape[1]):
-                heads[first + h, i] += a * rows[x, i] + p * rows[y, i]
-            h += 1
-
-
-@njit(**STEP)
-def _collect(rows, row, heads, first, num_heads, weight, edge):  # type: ignore[no-untyped-def]
-    """rows[row] += sum_h weight[edge, h] heads[first + h]"""
     h = 0
     while h + 4 <= num_heads:
-        a, b, c, d = weight[edge, h], weight[edge, h + 1], weight[edge, h + 2], weight[edge, h + 3]
-        for i in range(rows.shape[1]):
-            rows[row, i] += (
-                a * heads[first + h, i]
-                + b * heads[first + h + 1, i]
-                + c * heads[first + h + 2, i]
-                + d * heads[first + h + 3, i]
-            )
+        g = first + h
+        for i in range(0, rows.shape[1], len(width)):
+            a, b = load(heads, g, i, width), load(heads, g + 1, i, width)
+            c, d = load(heads, g + 2, i, width), load(heads, g + 3, i, width)
+            for f in range(n):
+                x, e = load(rows, neighbors[u, f], i, width), edge + f
+                a, b = a + x * weight[e, h], b + x * weight[e, h + 1]
+                c, d = c + x * weight[e, h + 2], d + x * weight[e, h + 3]
+            store(heads, g, i, a)
+            store(heads, g + 1, i, b)
+            store(heads, g + 2, i, c)
+            store(heads, g + 3, i, d)
         h += 4
     while h < num_heads:
-        a = weight[edge, h]
-        for i in range(rows.shape[1]):
-            rows[row, i] += a * heads[first + h, i]
+        for i in range(0, rows.shape[1], len(width)):
+            a = load(heads, first + h, i, width)
+            for f in range(n):
+                a = a + load(rows, neighbors[u, f], i, width) * weight[edge + f, h]
+            store(heads, first + h, i, a)
         h += 1
 
 
 @njit(**STEP)
-def _weigh(rule, slope, offset, scores, alpha, first, n, top, total):  # type: ignore[no-untyped-def]
-    """Adds the offset to the scores of one destination, in rows first to first + n - 1, and makes alpha of them."""
-    zero, one, limit = scores.dtype.type(0), scores.dtype.type(1), scores.dtype.type(MAX_EXPONENT)
-    num_heads = scores.shape[1]
+def _weighted(x, heads, first, num_heads, weight, edge, i, width):  # type: ignore[no-untyped-def]
+    """x + sum_h weight[edge, h] heads[first + h, i : i + width]"""
     for h in range(num_heads):
-        top[0, h], total[0, h] = -np.inf, zero
-    for e in range(first, first + n):
-        for h in range(num_heads):
-            s = scores[e, h] + offset[0, h]
-            scores[e, h] = s
-            if rule == EXP:
-                s *= math.exp(min(s, limit))
-            elif rule != LINEAR:
-                s = s * slope if s < zero else s
-            alpha[e, h] = s
-            top[0, h] = max(top[0, h], s)
-    for e in range(first, first + n):
-        for h in range(num_heads):
-            if rule != LINEAR:
-                alpha[e, h] = math.exp(alpha[e, h] - top[0, h])
-            total[0, h] += alpha[e, h]
-    for h in range(num_heads):
-        usable = rule != LINEAR or total[0, h] > MIN_SCORE_SUM
-        factor = one / total[0, h] if usable else zero
-        for e in range(first, first + n):
-            alpha[e, h] = alpha[e, h] * factor if usable else one / n
+        x = x + load(heads, first + h, i, width) * weight[edge, h]
+    return x
 
 
 @njit(**STEP)
-def _weigh_backward(rule, slope, scores, alpha, mean, total, grad, grad_offset, e, u):  # type: ignore[no-untyped-def]
-    """Turns the gradients of the weights of edge e into those of its scores, and adds them to those of its offset."""
-    zero, one, limit = scores.dtype.type(0), scores.dtype.type(1), scores.dtype.type(MAX_EXPONENT)
-    for h in range(scores.shape[1]):
-        s, change = scores[e, h], grad[e, h] - mean[0, h]
+def _weigh(rule, slope, offset, scores, alpha, first, n, heads):  # type: ignore[no-untyped-def]
+    """Adds the offset to the scores of one destination, in rows first to first + n - 1, and makes alpha of them."""
+    kind = scores.dtype.type
+    zero, one = fill(kind(0), heads), fill(kind(1), heads)
+    limit, least = fill(kind(MAX_EXPONENT), heads), fill(kind(MIN_SCORE_SUM), heads)
+    top, whole, shift = fill(kind(-np.inf), heads), zero, load(offset, 0, 0, heads)
+    for e in range(first, first + n):
+        s = load(scores, e, 0, heads) + shift
+        store(scores, e, 0, s)
+        if rule == EXP:
+            s = s * exp(choose(s, limit, limit, s))
+        elif rule != LINEAR:
+            s = choose(zero, s, s * slope, s)
+        store(alpha, e, 0, s)
+        top = choose(s, top, s, top)
+    for e in range(first, first + n):
+        a = load(alpha, e, 0, heads)
+        if rule != LINEAR:
+            a = exp(a - top)
+            store(alpha, e, 0, a)
+        whole = whole + a
+    factor, base = one / whole, zero
+    if rule == LINEAR:
+        factor, base = choose(whole, least, factor, zero), choose(whole, least, zero, one / kind(n))
+    for e in range(first, first + n):
+        store(alpha, e, 0, load(alpha, e, 0, heads) * factor + base)
+
+
+@njit(**STEP)
+def _weigh_backward(  # type: ignore[no-untyped-def]
+    rule, slope, scores, alpha, grad, grad_offset, first, n, u, heads
+):  # fmt: skip
+    """Turns the gradients of destination u's weights into those of its scores, and sums them to that of its offset."""
+    kind = scores.dtype.type
+    zero, one = fill(kind(0), heads), fill(kind(1), heads)
+    limit, least = fill(kind(MAX_EXPONENT), heads), fill(kind(MIN_SCORE_SUM), heads)
+    mean, whole, summed = zero, zero, zero
+    for e in range(first, first + n):
+        mean = mean + load(alpha, e, 0, heads) * load(grad, e, 0, heads)
+        whole = whole + load(scores, e, 0, heads)
+    for e in range(first, first + n):
+        s, change = load(scores, e, 0, heads), load(grad, e, 0, heads) - mean
         if rule == LINEAR:
-            change = change / total[0, h] if total[0, h] > MIN_SCORE_SUM else zero
-        elif rule == EXP:
-            change *= alpha[e, h] * math.exp(min(s, limit)) * (one + s if s <= limit else one)
+            change = choose(whole, least, change / whole, zero)
         else:
-            change *= alpha[e, h] * (one if s > zero else slope)
-        grad[e, h] = change
-        grad_offset[u, h] += change
+            change = change * load(alpha, e, 0, heads)
+            if rule == EXP:
+                change = change * exp(choose(s, limit, limit, s)) * choose(s, limit, one, s + one)
+            else:
+                change = change * choose(s, zero, one, fill(slope, heads))
+        store(grad, e, 0, change)
+        summed = summed + change
+    store(grad_offset, u, 0, summed)

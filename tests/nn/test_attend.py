@@ -32,16 +32,12 @@ def torch_threads(number: int):
     torch.set_num_threads(before)
 
 
-cases = st.tuples(
-    st.sampled_from(list(Rule)),
-    st.integers(1, 6),  # heads: with and without a rest of four
-    st.integers(1, 9),
-    st.booleans(),
-    st.booleans(),
-    st.booleans(),
-    st.just(torch.float64),
-    st.sampled_from([0, 1, 3, 4, 6]),
-)
+# Heads with and without a rest of four, rows and projected rows in one piece and in several. Each is compiled anew.
+SHAPES = [(1, 1, 0), (1, 4, 66), (2, 6, 0), (3, 5, 3), (4, 66, 0), (4, 9, 4), (5, 3, 1), (6, 66, 0)]
+cases = st.builds(
+    lambda rule, shape, shared, mean, own: (rule, *shape[:2], shared, mean, own, torch.float64, shape[2]),
+    st.sampled_from(list(Rule)), st.sampled_from(SHAPES), st.booleans(), st.booleans(), st.booleans(),
+)  # fmt: skip
 blocks = st.builds(
     lambda seed, num_dst, more, fan_out: ragged_block(seed, num_dst, num_dst + more, fan_out),
     st.integers(0, 10**6), st.integers(0, 9), st.integers(0, 5), st.integers(0, 6),
