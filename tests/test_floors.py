@@ -28,6 +28,7 @@ FLOORS = (
         "memory",
         "dgl",
         "prefetch",
+        "lanes",
     ),
     ("storage",),
     ("data", "graph"),

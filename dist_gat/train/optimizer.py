@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dist_gat.config import TrainConfig
 from dist_gat.nn.recommender import Recommender
-from dist_gat.train.row_adam import RowAdam, merge_rows, zeros_of
+from dist_gat.train.row_adam import RowAdam, zeros_of
+from dist_gat.train.row_gradient import merge_rows, square_sum
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -91,7 +92,7 @@ def gradient_squares(model: Recommender) -> tuple[Tensor, Tensor]:
         rows = model.table.weight.grad = merge_rows(rows)
     zero = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
     dense = [p.grad.double().square().sum() for p in model.dense.parameters() if p.grad is not None]
-    return zero if rows is None else rows.values().double().square().sum(), sum(dense, zero)
+    return zero if rows is None else square_sum(rows.values()), sum(dense, zero)
 
 
 @torch.no_grad()

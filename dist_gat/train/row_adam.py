@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dist_gat.nn.threads import cut, in_threads
 from dist_gat.prefetch import prefetch_row
+from dist_gat.train.row_gradient import merge_rows
 
 ROWS_PER_TASK, ROWS_AHEAD = 1024, 2
 FUSED = (torch.float32, torch.float64)
@@ -66,21 +67,6 @@ def zeros_of(table: Tensor) -> Tensor:
     if table.device.type != "cpu" or table.dtype not in FUSED:
         return torch.zeros_like(table)
     return torch.from_numpy(np.zeros(table.shape, dtype=str(table.dtype).removeprefix("torch.")))
-
-
-def merge_rows(gradient: Tensor) -> Tensor:
-    """The sparse gradient [O, E] with every row once; where that is so already, without touching the values.
-
-    The rows of a batch are distinct, unless other ranks asked for them too. `coalesce` would sort and copy them.
-    """
-    if gradient.is_coalesced():
-        return gradient
-    rows = gradient._indices()[0].sort().values
-    if (rows[1:] == rows[:-1]).any():
-        return gradient.coalesce()
-    return torch.sparse_coo_tensor(
-        gradient._indices(), gradient._values(), gradient.shape, check_invariants=False, is_coalesced=True
-    )
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dist_gat.train.row_adam import ROWS_PER_TASK, RowAdam, merge_rows
+from dist_gat.train.row_adam import ROWS_PER_TASK, RowAdam
 
 # torch rounds the last rows of a table in another order than the rest, so the last bit may differ
 ROUNDING = {torch.float32: {"rtol": 3e-7, "atol": 1e-10}, torch.float64: {"rtol": 1e-14, "atol": 1e-18}}
@@ -67,15 +66,6 @@ def test_many_rows_in_several_tasks() -> None:
         weight.grad = sparse(rows, num_rows + 9, 4, 1, torch.float32)
         optimizer.step()
     assert_close(ours, theirs, **ROUNDING[torch.float32])
-
-
-@pytest.mark.parametrize("rows", [[], [2], [4, 1, 3], [1, 4, 1]])
-def test_merged_rows_are_distinct_and_sum_to_the_same(rows: list[int]) -> None:
-    gradient = sparse(rows, 5, 3, 0, torch.float64)
-    merged = merge_rows(gradient)
-    assert merged.is_coalesced()
-    assert sorted(merged.indices()[0].tolist()) == sorted(set(rows))
-    assert torch.equal(merged.to_dense(), gradient.to_dense())
 
 
 def test_no_gradient_no_step() -> None:
