@@ -2,7 +2,7 @@
 
 What a compiler makes of a loop over the numbers of a row depends on what it can prove about the arrays: that they don't
 overlap, how long they are. Lanes say it outright. Inside a kernel they have + - * / with each other and with a number,
-and the functions of this file; their number is a part of their type, given by `known(number)`.
+each rounded as usual, and the functions of this file; their number is a part of their type, given by `known(number)`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 from numba.np.arrayobj import make_array
 
-# A product and a sum may become one instruction; nothing else changes.
+# of a product and a sum that may become one instruction
 CONTRACT = ("contract",)
 # of exp: log2(e), ln(2) in two parts, of which the first has room for a factor, and the lowest argument that counts
 LOG2_E = 1.4426950408889634
@@ -29,6 +29,13 @@ LN_2 = {
 }
 LOWEST = {types.float32: -87.0, types.float64: -708.0}
 NUM_TERMS = {types.float32: 8, types.float64: 14}
+# of a row at a time: those of four rows of float32 fit into the registers of today's processors
+BYTES_AT_ONCE = 256
+
+
+def width_of(size: int, itemsize: int) -> int:
+    """The lanes in which rows of a size are handled: the largest number that divides it, up to BYTES_AT_ONCE."""
+    return max(width for width in range(1, BYTES_AT_ONCE // itemsize + 1) if size % width == 0)
 
 
 def known(number: int) -> tuple[int, ...]:
@@ -123,15 +130,42 @@ def fill(typing_context: Any, number: Any, width: Any) -> Any:
 
 
 @intrinsic
+def fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
+    """x y + z, in one instruction where the processor has it; y may be a number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, right, addend = arguments
+        if not isinstance(y, Lanes):
+            right = spread(builder, right, x.width)
+        return builder.fadd(builder.fmul(left, right, flags=CONTRACT), addend, flags=CONTRACT)
+
+    return x(x, y, z), generate
+
+
+@intrinsic
 def total(typing_context: Any, lanes: Any) -> Any:
     """The sum of the lanes, in an order that depends on the processor."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = arguments[0].type.element
-        name = f"llvm.vector.reduce.fadd.{name_of(arguments[0].type)}"
-        return call(builder, name, number, ir.Constant(number, 0.0), arguments[0], flags=("reassoc",))
+        return reduced(builder, *arguments)
 
     return lanes.dtype(lanes), generate
+
+
+@intrinsic
+def dot(typing_context: Any, x: Any, y: Any) -> Any:
+    """The sum of the products of lanes, in an order that depends on the processor."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return reduced(builder, builder.fmul(*arguments, flags=CONTRACT))
+
+    return x.dtype(x, y), generate
+
+
+def reduced(builder: Any, lanes: Any) -> Any:
+    """The LLVM value of the sum of lanes."""
+    number, name = lanes.type.element, f"llvm.vector.reduce.fadd.{name_of(lanes.type)}"
+    return call(builder, name, number, ir.Constant(number, 0.0), lanes, flags=("reassoc", *CONTRACT))
 
 
 @intrinsic
@@ -178,6 +212,17 @@ def exp(typing_context: Any, lanes: Any) -> Any:
     return lanes(lanes), generate
 
 
+@intrinsic
+def sqrt(typing_context: Any, lanes: Any) -> Any:
+    """The square roots, rounded correctly."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (x,) = arguments
+        return call(builder, f"llvm.sqrt.{name_of(x.type)}", x.type, x)
+
+    return lanes(lanes), generate
+
+
 def define(symbol: Callable[[Any, Any], Any], instruction: str) -> None:
     """An operator between lanes, and between lanes and a number."""
 
@@ -194,7 +239,7 @@ def define(symbol: Callable[[Any, Any], Any], instruction: str) -> None:
         left, right = arguments
         if not isinstance(signature.args[1], Lanes):
             right = spread(builder, right, signature.args[0].width)
-        return getattr(builder, instruction)(left, right, flags=CONTRACT)
+        return getattr(builder, instruction)(left, right)
 
     for other in (Lanes, types.Float):
         lower_builtin(symbol, Lanes, other)(generate)

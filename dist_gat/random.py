@@ -15,6 +15,8 @@ from enum import IntEnum
 import numpy as np
 from numba import njit
 
+from dist_gat.large_pages import large_zeros
+
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MULTIPLIER_A = np.uint64(0xBF58476D1CE4E5B9)
 MULTIPLIER_B = np.uint64(0x94D049BB133111EB)
@@ -83,7 +85,7 @@ def uniform(key: np.uint64, ids: np.ndarray) -> np.ndarray:
 
 def normal_rows(key: np.uint64, first_id: int, num_rows: int, size: int, std: float) -> np.ndarray:
     """float32 [num_rows, size] from N(0, std²); row j belongs to ID `first_id + j` whoever computes it."""
-    out = np.empty((num_rows, size), dtype=np.float32)
+    out = large_zeros((num_rows, size), np.float32)
     _fill_normal(key, first_id, std, out)
     return out
 

@@ -29,6 +29,7 @@ FLOORS = (
         "dgl",
         "prefetch",
         "lanes",
+        "large_pages",
     ),
     ("storage",),
     ("data", "graph"),

@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from dist_gat.lanes import choose, exp, fill, known, load, store, total
+from dist_gat.lanes import choose, dot, exp, fill, fma, known, load, sqrt, store, total, width_of
 
 TYPES = [np.float32, np.float64]
 
@@ -24,7 +24,21 @@ def arithmetic(rows, out, factor, width):  # type: ignore[no-untyped-def]
 @njit
 def sums(rows, out, width):  # type: ignore[no-untyped-def]
     for row in range(rows.shape[0]):
-        out[row] = total(load(rows, row, 0, width))
+        x = load(rows, row, 0, width)
+        out[row, 0], out[row, 1] = total(x), dot(x, x)
+
+
+@njit
+def products(rows, out, factor, width):  # type: ignore[no-untyped-def]
+    for row in range(rows.shape[0]):
+        x = load(rows, row, 0, width)
+        store(out, row, 0, fma(x, factor, fma(x, sqrt(x), x)))
+
+
+@njit
+def difference(left, product, right, out, width):  # type: ignore[no-untyped-def]
+    for row in range(left.shape[0]):
+        store(out, row, 0, load(left, row, 0, width) * load(right, row, 0, width) - load(product, row, 0, width))
 
 
 @njit
@@ -48,9 +62,33 @@ def test_arithmetic(dtype: type, size: int, width: int) -> None:
 @pytest.mark.parametrize("width", [1, 3, 64])
 def test_total(dtype: type, width: int) -> None:
     rows = np.random.default_rng(0).uniform(0.5, 2, (7, width)).astype(dtype)
-    out = np.empty(7, dtype)
+    out = np.empty((7, 2), dtype)
     sums(rows, out, known(width))
-    np.testing.assert_allclose(out, rows.astype(np.float64).sum(axis=1), rtol=64 * np.finfo(dtype).eps)
+    exact = rows.astype(np.float64)
+    expected = np.stack([exact.sum(axis=1), (exact**2).sum(axis=1)], axis=1)
+    np.testing.assert_allclose(out, expected, rtol=64 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("width", [1, 3, 64])
+def test_products_and_roots(dtype: type, width: int) -> None:
+    rows = np.random.default_rng(0).uniform(0.5, 2, (7, width)).astype(dtype)
+    out = np.empty_like(rows)
+    products(rows, out, dtype(0.7), known(width))
+    np.testing.assert_allclose(out, rows * dtype(0.7) + rows * np.sqrt(rows) + rows, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_plain_operators_round_each_result() -> None:
+    """A product that is rounded before it is subtracted from itself leaves nothing."""
+    rows = np.random.default_rng(0).uniform(0.5, 2, (7, 8))
+    out = np.empty_like(rows)
+    difference(rows, rows * rows[:, ::-1], np.ascontiguousarray(rows[:, ::-1]), out, known(8))
+    assert not out.any()
+
+
+@pytest.mark.parametrize(("size", "itemsize", "width"), [(64, 4, 64), (64, 8, 32), (6, 8, 6), (66, 8, 22), (67, 8, 1)])
+def test_the_width_divides_the_size_and_fits(size: int, itemsize: int, width: int) -> None:
+    assert width_of(size, itemsize) == width
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dist_gat.lanes import known
+from dist_gat.lanes import known, width_of
 from dist_gat.nn import attend_kernels as kernels
 from dist_gat.nn.threads import cut, in_threads
 from dist_gat.nn.weighting import Weighting
@@ -115,7 +115,7 @@ class _Attend(torch.autograd.Function):
         )  # fmt: skip
         rule, slope = _rule(weighting, rows)
         heads, sums = known(num_heads), known(weight.shape[2])
-        width, out_width = (known(kernels.width_of(x.shape[-1], x.itemsize)) for x in (rows, out))
+        width, out_width = (known(width_of(x.shape[-1], x.itemsize)) for x in (rows, out))
         # one row of this is one number of all of a head's outputs
         value = np.ascontiguousarray(value.reshape(num_heads, out.shape[-1], size).transpose(0, 2, 1))
         value = value.reshape(num_heads * size, out.shape[-1])
@@ -175,7 +175,7 @@ class _Attend(torch.autograd.Function):
         )  # fmt: skip
         rule, slope = _rule(ctx.weighting, rows)
         heads, sums = known(num_heads), known(weight.shape[2])
-        width = known(kernels.width_of(size, rows.itemsize))
+        width = known(width_of(size, rows.itemsize))
         # rows that came as an input of their own have a gradient of their own
         added = own if own_DI is None else own[:0]
 

@@ -17,23 +17,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dist_gat.lanes import choose, exp, fill, load, store, total
+from dist_gat.lanes import choose, dot, exp, fill, fma, load, store, total
 from dist_gat.nn.scoring import MAX_EXPONENT, MIN_SCORE_SUM
 from dist_gat.nn.weighting import Rule
 from dist_gat.prefetch import prefetch_row
 
 DESTINATIONS_AHEAD, EDGES_AHEAD = 1, 16  # whose rows are prefetched
 PRODUCTS_AT_ONCE = 4  # destinations that a row of a matrix is read for
-BYTES_AT_ONCE = 256  # of a row, in lanes: with those of four heads they fit into registers
 GIVEN, EXP, LINEAR = Rule.GIVEN.value, Rule.EXP.value, Rule.LINEAR.value
 # Without inlining, every step would pass whole array descriptors, which costs more than its arithmetic.
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
 STEP = KERNEL | {"forceinline": True}
-
-
-def width_of(size: int, itemsize: int) -> int:
-    """The lanes in which rows of a size are handled: the largest number that divides it, up to BYTES_AT_ONCE."""
-    return max(width for width in range(1, BYTES_AT_ONCE // itemsize + 1) if size % width == 0)
 
 
 @njit(**KERNEL)
@@ -172,7 +166,8 @@ def _products(out, first_out, number, left, first_left, right, num_sums, width):
             b, c, d = a, a, a
             for j in range(size):
                 x = load(right, g * size + j, i, width)
-                a, b, c, d = a + x * left[e, j], b + x * left[e1, j], c + x * left[e2, j], d + x * left[e3, j]
+                a, b = fma(x, left[e, j], a), fma(x, left[e1, j], b)
+                c, d = fma(x, left[e2, j], c), fma(x, left[e3, j], d)
             store(out, u + k3 * num_sums, i, d)
             store(out, u + k2 * num_sums, i, c)
             store(out, u + k1 * num_sums, i, b)
@@ -195,9 +190,9 @@ def _add_products(grad_value, grad_out, first, number, z, num_sums, width):  # t
             a, b = load(z, g, i, width), load(z, r1, i, width) * m1
             c, d = load(z, r2, i, width) * m2, load(z, r3, i, width) * m3
             for o in range(size):
-                x = load(grad_value, g * size + o, i, width) + a * grad_out[e + g, o] + b * grad_out[e + r1, o]
-                x = x + c * grad_out[e + r2, o] + d * grad_out[e + r3, o]
-                store(grad_value, g * size + o, i, x)
+                x = fma(a, grad_out[e + g, o], load(grad_value, g * size + o, i, width))
+                x = fma(c, grad_out[e + r2, o], fma(b, grad_out[e + r1, o], x))
+                store(grad_value, g * size + o, i, fma(d, grad_out[e + r3, o], x))
 
 
 @njit(**STEP)
@@ -237,7 +232,7 @@ def _dots(heads, first, num_heads, rows, neighbors, u, n, out, edge, width):  # 
                 if f + EDGES_AHEAD < n:
                     prefetch_row(rows, neighbors[u, f + EDGES_AHEAD])
                 x = load(rows, row, i, width)
-                p, q, r, s = total(x * a), total(x * b), total(x * c), total(x * d)
+                p, q, r, s = dot(x, a), dot(x, b), dot(x, c), dot(x, d)
                 if i > 0:
                     p, q, r, s = p + out[e, h], q + out[e, h + 1], r + out[e, h + 2], s + out[e, h + 3]
                 out[e, h], out[e, h + 1], out[e, h + 2], out[e, h + 3] = p, q, r, s
@@ -249,7 +244,7 @@ def _dots(heads, first, num_heads, rows, neighbors, u, n, out, edge, width):  # 
                 if f + EDGES_AHEAD < n:
                     prefetch_row(rows, neighbors[u, f + EDGES_AHEAD])
                 before = out[edge + f, h] if i > 0 else zero
-                out[edge + f, h] = before + total(load(rows, neighbors[u, f], i, width) * a)
+                out[edge + f, h] = before + dot(load(rows, neighbors[u, f], i, width), a)
         h += 1
 
 
@@ -264,8 +259,8 @@ def _spread(heads, first, num_heads, rows, neighbors, u, n, weight, edge, width)
             c, d = load(heads, g + 2, i, width), load(heads, g + 3, i, width)
             for f in range(n):
                 x, e = load(rows, neighbors[u, f], i, width), edge + f
-                a, b = a + x * weight[e, h], b + x * weight[e, h + 1]
-                c, d = c + x * weight[e, h + 2], d + x * weight[e, h + 3]
+                a, b = fma(x, weight[e, h], a), fma(x, weight[e, h + 1], b)
+                c, d = fma(x, weight[e, h + 2], c), fma(x, weight[e, h + 3], d)
             store(heads, g, i, a)
             store(heads, g + 1, i, b)
             store(heads, g + 2, i, c)
@@ -275,7 +270,7 @@ def _spread(heads, first, num_heads, rows, neighbors, u, n, weight, edge, width)
         for i in range(0, rows.shape[1], len(width)):
             a = load(heads, first + h, i, width)
             for f in range(n):
-                a = a + load(rows, neighbors[u, f], i, width) * weight[edge + f, h]
+                a = fma(load(rows, neighbors[u, f], i, width), weight[edge + f, h], a)
             store(heads, first + h, i, a)
         h += 1
 
@@ -284,7 +279,7 @@ def _spread(heads, first, num_heads, rows, neighbors, u, n, weight, edge, width)
 def _weighted(x, heads, first, num_heads, weight, edge, i, width):  # type: ignore[no-untyped-def]
     """x + sum_h weight[edge, h] heads[first + h, i : i + width]"""
     for h in range(num_heads):
-        x = x + load(heads, first + h, i, width) * weight[edge, h]
+        x = fma(load(heads, first + h, i, width), weight[edge, h], x)
     return x
 
 
@@ -314,7 +309,7 @@ def _weigh(rule, slope, offset, scores, alpha, first, n, heads):  # type: ignore
     if rule == LINEAR:
         factor, base = choose(whole, least, factor, zero), choose(whole, least, zero, one / kind(n))
     for e in range(first, first + n):
-        store(alpha, e, 0, load(alpha, e, 0, heads) * factor + base)
+        store(alpha, e, 0, fma(load(alpha, e, 0, heads), factor, base))
 
 
 @njit(**STEP)
@@ -327,7 +322,7 @@ def _weigh_backward(  # type: ignore[no-untyped-def]
     limit, least = fill(kind(MAX_EXPONENT), heads), fill(kind(MIN_SCORE_SUM), heads)
     mean, whole, summed = zero, zero, zero
     for e in range(first, first + n):
-        mean = mean + load(alpha, e, 0, heads) * load(grad, e, 0, heads)
+        mean = fma(load(alpha, e, 0, heads), load(grad, e, 0, heads), mean)
         whole = whole + load(scores, e, 0, heads)
     for e in range(first, first + n):
         s, change = load(scores, e, 0, heads), load(grad, e, 0, heads) - mean

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from dist_gat.config import TrainConfig
 from dist_gat.nn.recommender import Recommender
-from dist_gat.train.row_adam import RowAdam, zeros_of
+from dist_gat.train.row_adam import MOMENTS, RowAdam, new_moments
 from dist_gat.train.row_gradient import merge_rows, square_sum
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,14 @@ class Optimizers:
     def row_moments(self, model: Recommender) -> dict[str, Tensor]:
         """SparseAdam's `exp_avg` and `exp_avg_sq`, [O, E] like the embedding rows; zeros before the first step."""
         state = self.rows.state.get(model.table.weight, {})
-        return {name: state[name] if state else zeros_of(model.table.weight) for name in MOMENTS}
+        return {name: state[name] for name in MOMENTS} if state else new_moments(model.table.weight)
 
     def row_steps(self, model: Recommender) -> int:
         return int(self.rows.state.get(model.table.weight, {}).get("step", 0))
 
     def start_rows(self, model: Recommender, steps: int) -> dict[str, Tensor]:
         """Make SparseAdam's state as after so many steps, and return its moments, to be filled in place."""
-        moments = {name: zeros_of(model.table.weight) for name in MOMENTS}
+        moments = new_moments(model.table.weight)
         self.rows.state[model.table.weight] = {"step": steps, **moments}
         return moments
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
+from dist_gat.lanes import known, load, sqrt, store, width_of
+from dist_gat.large_pages import large_zeros
 from dist_gat.nn.threads import cut, in_threads
 from dist_gat.prefetch import prefetch_row
 from dist_gat.train.row_gradient import merge_rows
 
-ROWS_PER_TASK, ROWS_AHEAD = 1024, 2
+MOMENTS = ("exp_avg", "exp_avg_sq")
+ROWS_PER_TASK, ROWS_AHEAD = 1024, 4
 FUSED = (torch.float32, torch.float64)
 
 
@@ -44,41 +46,62 @@ class RowAdam(torch.optim.SparseAdam):
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            state |= {"step": 0, "exp_avg": zeros_of(weight), "exp_avg_sq": zeros_of(weight)}
+            state["step"] = 0
+        if not _are_side_by_side(*map(state.get, MOMENTS)):
+            # none yet, or those of another optimiser
+            moments = new_moments(weight)
+            for name, moment in moments.items():
+                state[name] = moment.copy_(state[name]) if name in state else moment
         state["step"] += 1
         beta1, beta2 = group["betas"]
         size = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
-        tables = [x.detach().numpy() for x in (weight, state["exp_avg"], state["exp_avg_sq"])]
+        num_rows, row_size = weight.shape
+        moments = state[MOMENTS[0]].as_strided((num_rows, 2 * row_size), (2 * row_size, 1)).numpy()
+        table = weight.detach().numpy()
         rows, values = gradient.indices()[0].numpy(), gradient.values().contiguous().numpy()
         numbers = [values.dtype.type(x) for x in (1 - beta1, 1 - beta2, group["eps"], -size)]
 
+        width = known(width_of(row_size, values.itemsize))
+
         def task(part: slice) -> None:
-            _update_rows(*tables, rows[part], values[part], *numbers)
+            _update_rows(table, moments, rows[part], values[part], *numbers, width)
 
         in_threads(task, cut(len(rows), ROWS_PER_TASK))
 
 
-def zeros_of(table: Tensor) -> Tensor:
-    """Zeros like a table, on a CPU in large pages of memory where the system has them.
+def new_moments(table: Tensor) -> dict[str, Tensor]:
+    """SparseAdam's `exp_avg` and `exp_avg_sq` before the first step: zeros like a table [O, E].
 
-    numpy asks for such pages and torch does not. A step touches rows all over the table; with pages of 4 KiB most
-    of them cost a walk through the page tables besides.
+    On a CPU a row's two moments lie side by side, which takes a third off the update of rows all over a table.
     """
     if table.device.type != "cpu" or table.dtype not in FUSED:
-        return torch.zeros_like(table)
-    return torch.from_numpy(np.zeros(table.shape, dtype=str(table.dtype).removeprefix("torch.")))
+        return {name: torch.zeros_like(table) for name in MOMENTS}
+    num_rows, row_size = table.shape
+    both = torch.from_numpy(large_zeros((num_rows, 2, row_size), str(table.dtype).removeprefix("torch.")))
+    return dict(zip(MOMENTS, both.unbind(dim=1), strict=True))
+
+
+def _are_side_by_side(mean: Tensor | None, square: Tensor | None) -> bool:
+    """Whether the moments are those of `new_moments`."""
+    if mean is None or square is None:
+        return False
+    row_size = mean.shape[1]
+    distance = square.data_ptr() - mean.data_ptr()
+    return mean.stride() == square.stride() == (2 * row_size, 1) and distance == row_size * mean.element_size()
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _update_rows(weight, mean, square, rows, values, gain1, gain2, eps, size):  # type: ignore[no-untyped-def]
+def _update_rows(weight, moments, rows, values, gain1, gain2, eps, size, width):  # type: ignore[no-untyped-def]
+    row_size = values.shape[1]
     for n in range(rows.shape[0]):
         if n + ROWS_AHEAD < rows.shape[0]:
-            for table in (weight, mean, square):
-                prefetch_row(table, rows[n + ROWS_AHEAD])
+            prefetch_row(weight, rows[n + ROWS_AHEAD])
+            prefetch_row(moments, rows[n + ROWS_AHEAD])
         row = rows[n]
-        for i in range(values.shape[1]):
-            g = values[n, i]
-            m = mean[row, i] + (g - mean[row, i]) * gain1
-            v = square[row, i] + (g * g - square[row, i]) * gain2
-            mean[row, i], square[row, i] = m, v
-            weight[row, i] += size * (m / (np.sqrt(v) + eps))
+        for i in range(0, row_size, len(width)):
+            g, m, v = load(values, n, i, width), load(moments, row, i, width), load(moments, row, row_size + i, width)
+            m = m + (g - m) * gain1
+            v = v + (g * g - v) * gain2
+            store(moments, row, i, m)
+            store(moments, row, row_size + i, v)
+            store(weight, row, i, load(weight, row, i, width) + m / (sqrt(v) + eps) * size)
