@@ -159,8 +159,8 @@ class AdditiveScoring(Scoring):
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
-        both_2HO = torch.stack([self.source_HO, self.query_HO])
-        source_HI, own_HI = torch.einsum("hoi,kho->khi", value_HOI, both_2HO).unbind()
+        # as a product of matrices it is too small for the threads that it would start
+        source_HI, own_HI = ((value_HOI * x_HO[:, :, None]).sum(dim=1) for x_HO in (self.source_HO, self.query_HO))
         return Weighting(
             Rule.SOFTMAX,
             query_QHI=source_HI[None],
