@@ -2,9 +2,10 @@
 
 The whole training step on the standard graph with local workers of one thread each: seeds a second of 2 workers
 against 1, in turn, each worker with all its threads (also the one that samples ahead) on a core of its own, since
-otherwise the single one would use both cores; the embedding rows, optimiser rows and graph bytes of a rank at 1, 2
-and 4 parts and as many workers; and the seconds from the launcher's call to the first update, with the local launcher
-and with Ray.
+otherwise the single one would use both cores. Once with as many seeds for each worker, as a script with
+DistributedDataParallel has them, and once with as many in the whole step, where two workers have half of them each.
+The embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many workers. The seconds from
+the launcher's call to the first update, with the local launcher and with Ray.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from dist_gat.sampling.loader import StepRange
 from dist_gat.train.trainer import Trainer
 
 WARM_UP, STEPS = 5, 25
+SEEDS = 4096
 WORKERS_BAR, MEMORY_BAR = 1.8, 0.9
 START_BARS = {"local": 3.0, "ray": 25.0}
 
 
-def recipe(prepared: PreparedGraph, run: str, num_workers: int, launcher: str = "local") -> Config:
+def recipe(
+    prepared: PreparedGraph, run: str, num_workers: int, launcher: str = "local", num_seeds: int = SEEDS
+) -> Config:
     return parse_config(
         {
             "name": "scaling",
@@ -42,7 +46,7 @@ def recipe(prepared: PreparedGraph, run: str, num_workers: int, launcher: str = 
             "parts": {"num_parts": prepared.ranges.num_parts},
             "sampling": {"fanouts": [10, 10]},
             "model": {"embedding_size": 64, "scoring": "additive", "num_heads": 4},
-            "train": {"batch_size": 4096, "num_epochs": 1, "patience": 0},
+            "train": {"batch_size": num_seeds, "num_epochs": 1, "patience": 0},
             "launch": {"launcher": launcher, "num_workers": num_workers, "threads_per_worker": 1},
         }
     )
@@ -97,14 +101,21 @@ def main() -> None:
     arguments = harness.new_parser(__doc__, repeats=3).parse_args()
     results: list[Line] = []
     with hashed_graph(arguments.nodes, arguments.interactions) as (prepared, run):
-        seconds: dict[str, list[float]] = {"1 worker": [], OURS: []}
+        # seconds a seed
+        alone, per_worker, per_step = ([] for _ in range(3))
         for _ in range(arguments.repeats):
-            for name, count in (("1 worker", 1), (OURS, 2)):
+            for values, count, num_seeds in (
+                (alone, 1, SEEDS), (per_worker, 2, 2 * SEEDS), (per_step, 2, SEEDS),
+            ):  # fmt: skip
+                config = recipe(prepared, run, count, num_seeds=num_seeds)
                 # never in this process, which would stay on one core
-                rate = float(run_processes(steps_per_second, recipe(prepared, run, count))["value"])
-                seconds[name].append(1 / rate)
-        print({name: f"{4096 / statistics.median(values):,.0f} seeds/s" for name, values in seconds.items()})
-        results += harness.compare("2 workers against 1", seconds, WORKERS_BAR, None)
+                values.append(1 / num_seeds / float(run_processes(steps_per_second, config)["value"]))
+        for what, values in (("as many seeds a worker", per_worker), ("as many seeds a step", per_step)):
+            print(
+                f"1 worker {1 / statistics.median(alone):,.0f}, 2 {1 / statistics.median(values):,.0f} seeds/s, {what}"
+            )
+            seconds = {OURS: values, "1 worker": alone}
+            results += harness.compare(f"2 workers against 1, {what}", seconds, WORKERS_BAR, None)
         held = {count: value(rank_bytes, recipe(prepared, run, count)) for count in (1, 2, 4)}
         print({f"{count} ranks": f"{size / 1e6:,.0f} MB a rank" for count, size in held.items()})
         for count in (2, 4):
