@@ -11,8 +11,10 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+import torch
 
 from dist_gat.config import DataConfig, FeatureConfig, PartsConfig, SplitConfig
+from dist_gat.dgl import dgl
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 
@@ -64,6 +66,13 @@ def prepared_graph(
         yield open_prepared(folder / "prepared")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def dgl_graph(prepared: PreparedGraph) -> dgl.DGLGraph:
+    """The training graph of a data set of one part, as DGL has it."""
+    part = prepared.parts[0]
+    csc = (torch.from_numpy(np.array(part.indptr)), torch.from_numpy(np.array(part.indices, dtype=np.int64)), [])
+    return dgl.graph(("csc", csc))
 
 
 @contextmanager

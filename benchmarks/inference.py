@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import harness
-from benchmarks.graph import prepared_graph
+from benchmarks.graph import dgl_graph, prepared_graph
 from benchmarks.harness import OURS, Step
-from benchmarks.sampler import dgl_graph
 from dist_gat.config import EvaluateConfig, ModelConfig
 from dist_gat.dgl import DataLoader, dgl
 from dist_gat.evaluate.inference import infer_representations
@@ -35,7 +34,8 @@ DGL = "DGL GATConv"
 SPEED_BAR, MEMORY_BAR = 3.0, 2.0
 
 
-def our_inference(prepared: PreparedGraph, _: int) -> Step:
+def our_inference(prepared: PreparedGraph, threads: int) -> Step:
+    torch.set_num_threads(threads)
     bounds = np.array([0, prepared.ranges.num_nodes])
     config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
     model = build_recommender(config, LAYERS, {}, bounds, Channel("rows"), 0)
@@ -48,6 +48,7 @@ def dgl_inference(prepared: PreparedGraph, threads: int) -> Step:
     graph = dgl_graph(prepared)
     layers = [dgl.nn.GATConv(SIZE, SIZE // HEADS, HEADS, allow_zero_in_degree=True) for _ in range(LAYERS)]
     rows = torch.randn(prepared.ranges.num_nodes, SIZE)
+    torch.set_num_threads(threads)
     dgl.utils.set_num_threads(threads)
 
     @torch.no_grad()
@@ -74,7 +75,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak-of", nargs=2, metavar=("SIDE", "PREPARED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
         side, folder = arguments.peak_of
         print(harness.peak_extra_bytes(SIDES[side](open_prepared(folder), arguments.threads), warmup=1))

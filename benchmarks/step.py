@@ -25,10 +25,9 @@ import torch
 from torch import nn
 
 from benchmarks import harness
-from benchmarks.graph import prepared_graph
+from benchmarks.graph import dgl_graph, prepared_graph
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.peer import STOCK, StockPeer
-from benchmarks.sampler import FANOUTS, dgl_graph
 from dist_gat.config import ModelConfig, NegativesConfig, SamplingConfig, TrainConfig
 from dist_gat.dgl import BlockSampler, DataLoader, dgl
 from dist_gat.exchange.channel import Channel
@@ -42,7 +41,7 @@ from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.sampling.store import GraphStore, open_store
 from dist_gat.train.optimizer import build_optimizers
 
-SIZE, HEADS, SEEDS = 64, 4, 1024
+SIZE, HEADS, SEEDS, FANOUTS = 64, 4, 1024, [10, 10]
 BATCHES = 20  # that sampling is timed over
 SAMPLER_BAR, STEP_BAR = 2.0, 4.0
 SCRIPT = "DGL script"

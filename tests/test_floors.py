@@ -30,6 +30,7 @@ FLOORS = (
         "prefetch",
         "lanes",
         "large_pages",
+        "threads",
     ),
     ("storage",),
     ("data", "graph"),

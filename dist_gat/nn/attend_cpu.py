@@ -21,9 +21,9 @@ from torch.autograd.function import once_differentiable
 
 from dist_gat.lanes import known, width_of
 from dist_gat.nn import attend_kernels as kernels
-from dist_gat.nn.threads import cut, in_threads
 from dist_gat.nn.weighting import Weighting
 from dist_gat.sampling.block import Block
+from dist_gat.threads import cut, in_threads
 
 # wide neighbourhoods, those of inference, are shared out too
 DESTINATIONS_PER_TASK, EDGES_PER_TASK = 256, 4096

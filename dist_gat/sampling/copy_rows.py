@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from torch import Tensor
 
 from dist_gat.prefetch import prefetch_row
+from dist_gat.threads import cut, in_threads
 
-ROWS_AHEAD = 8
+ROWS_AHEAD, ROWS_PER_TASK = 8, 4096
 
 
 def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.ndarray) -> None:
@@ -21,6 +23,19 @@ def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: 
         assert _inside(numbers, len(array)), "rows outside of their array"
     if len(rows):
         _copy_rows(source.reshape(len(source), -1), rows, target.reshape(len(target), -1), places)
+
+
+def put_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
+    """target[places] = source[rows] of matrices, on any device; places are distinct."""
+    if target.device.type != "cpu":
+        target.index_copy_(0, places, source.index_select(0, rows))
+        return
+    arrays = [x.detach().numpy() for x in (source, rows, target, places)]
+
+    def task(part: slice) -> None:
+        copy_rows(arrays[0], arrays[1][part], arrays[2], arrays[3][part])
+
+    in_threads(task, cut(len(rows), ROWS_PER_TASK))
 
 
 def _inside(rows: np.ndarray, num_rows: int) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, route_to
 from dist_gat.sampling.block import to_device
+from dist_gat.sampling.copy_rows import put_rows
 from dist_gat.sampling.neighbors import Relabeller
 
 
@@ -80,13 +81,11 @@ class _LookupRows(torch.autograd.Function):
         ctx.lookup, ctx.channel, ctx.shape = lookup, channel, table_OE.shape
         answers = table_OE.index_select(0, lookup.used_U.index_select(0, lookup.asked_M))
         wait = channel.start_all_to_all(answers, list(lookup.answer_counts), list(lookup.ask_counts))
-        own_AE = table_OE.index_select(0, lookup.used_U[: len(lookup.own_at_A)])
-        if not len(lookup.other_at_B):
-            wait()
-            return own_AE
-        rows_SE = table_OE.new_empty((len(own_AE) + len(lookup.other_at_B), table_OE.shape[1]))
-        rows_SE.index_copy_(0, lookup.own_at_A, own_AE)
-        return rows_SE.index_copy_(0, lookup.other_at_B, wait())
+        num_own, num_others = len(lookup.own_at_A), len(lookup.other_at_B)
+        rows_SE = table_OE.new_empty((num_own + num_others, table_OE.shape[1]))
+        put_rows(table_OE, lookup.used_U[:num_own], rows_SE, lookup.own_at_A)
+        put_rows(wait(), torch.arange(num_others, device=rows_SE.device), rows_SE, lookup.other_at_B)
+        return rows_SE
 
     @staticmethod
     def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None, None]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dist_gat.lanes import known, load, sqrt, store, width_of
 from dist_gat.large_pages import large_zeros
-from dist_gat.nn.threads import cut, in_threads
 from dist_gat.prefetch import prefetch_row
+from dist_gat.threads import cut, in_threads
 from dist_gat.train.row_gradient import merge_rows
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

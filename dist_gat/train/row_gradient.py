@@ -10,7 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from dist_gat.nn.threads import cut, in_threads
+from dist_gat.threads import cut, in_threads
 
 ROWS_PER_SUM = 4096
 BITS = 64

@@ -17,9 +17,9 @@ from dist_gat.nn.attend import attend, attend_plain
 from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, SOURCES_PER_TASK, TASKS_PER_THREAD
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.project import project_heads
-from dist_gat.nn.threads import cut, in_threads
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
+from dist_gat.threads import cut, in_threads
 
 SCORED = [Rule.SOFTMAX, Rule.EXP, Rule.LINEAR]
 

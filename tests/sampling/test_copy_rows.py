@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dist_gat.sampling.copy_rows import copy_rows
+from dist_gat.sampling.copy_rows import ROWS_PER_TASK, copy_rows, put_rows
 
 
 @given(st.data(), st.sampled_from([(), (1,), (3,), (2, 20)]), st.sampled_from([np.int64, np.float32]))
@@ -30,3 +31,15 @@ def test_rows_outside_of_an_array_are_refused(row: int, place: int) -> None:
     with pytest.raises(AssertionError, match="outside"):
         copy_rows(np.ones((3, 4)), np.array([row]), target, np.array([place]))
     assert not target.any()
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2 * ROWS_PER_TASK + 3])
+def test_put_rows_is_an_assignment(num_rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, target = torch.randn(50, 6, generator=generator), torch.zeros(num_rows + 5, 6)
+    rows = torch.randint(50, (num_rows,), generator=generator)
+    places = torch.randperm(num_rows + 5, generator=generator)[:num_rows]
+    expected = target.clone()
+    expected[places] = source[rows]
+    put_rows(source, rows, target, places)
+    assert torch.equal(target, expected)
