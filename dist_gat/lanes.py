@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 from numba.np.arrayobj import make_array
 
+from dist_gat.prefetch import BYTES_PER_LINE, prefetch
+
 # of a product and a sum that may become one instruction
 CONTRACT = ("contract",)
-# of exp: log2(e), ln(2) in two parts, of which the first has room for a factor, and the lowest argument that counts
+# Of exp: log2(e); ln(2) in two parts, of which the first has room for a factor; the arguments beyond which it is 0 or
+# infinity.
 LOG2_E = 1.4426950408889634
 LN_2 = {
     types.float32: (0.693145751953125, 1.428606820309417e-06),
     types.float64: (0.693147180369123816, 1.90821492927058770e-10),
 }
 LOWEST = {types.float32: -87.0, types.float64: -708.0}
+HIGHEST = {types.float32: 88.0, types.float64: 709.0}
 NUM_TERMS = {types.float32: 8, types.float64: 14}
 # of a row at a time: those of four rows of float32 fit into the registers of today's processors
 BYTES_AT_ONCE = 256
@@ -83,6 +88,10 @@ def name_of(lanes: Any) -> str:
     return f"v{lanes.count}{kinds[str(lanes.element)]}"
 
 
+def _is_matrix(array: Any) -> bool:
+    return isinstance(array, types.Array) and (array.ndim, array.layout) == (2, "C") and array.dtype in LN_2
+
+
 def pointer_to(context: Any, builder: Any, array_type: Any, array_row_column: Any, lanes: Any) -> Any:
     array, *place = array_row_column
     values = make_array(array_type)(context, builder, array)
@@ -90,11 +99,22 @@ def pointer_to(context: Any, builder: Any, array_type: Any, array_row_column: An
     return builder.bitcast(pointer, lanes.as_pointer())
 
 
+@njit(forceinline=True, error_model="numpy")
+def prefetch_lanes(rows, row, column, width):  # type: ignore[no-untyped-def]
+    """The lines of what `load` will read."""
+    for i in range(column, column + len(width), BYTES_PER_LINE // rows.itemsize):
+        prefetch(rows, row, i)
+
+
+def require(is_so: bool, message: str) -> None:
+    if not is_so:
+        raise TypingError(message)
+
+
 @intrinsic
 def load(typing_context: Any, array: Any, row: Any, column: Any, width: Any) -> Any:
     """array[row, column : column + width] of a C-contiguous array, without a look at its bounds."""
-    if array.layout != "C" or array.ndim != 2:
-        raise TypingError("lanes are loaded from C-contiguous arrays of two dimensions")
+    require(_is_matrix(array), "lanes are loaded from C-contiguous matrices of floating-point numbers")
     result = Lanes(array.dtype, len(width))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -108,8 +128,8 @@ def load(typing_context: Any, array: Any, row: Any, column: Any, width: Any) -> 
 @intrinsic
 def store(typing_context: Any, array: Any, row: Any, column: Any, lanes: Any) -> Any:
     """array[row, column : column + width] = lanes, without a look at the bounds."""
-    if array.layout != "C" or array.ndim != 2 or array.dtype != lanes.dtype:
-        raise TypingError("lanes are stored in C-contiguous arrays of two dimensions and their own type")
+    is_theirs = _is_matrix(array) and isinstance(lanes, Lanes) and lanes.dtype == array.dtype
+    require(is_theirs, "lanes are stored in C-contiguous matrices of their own type")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = pointer_to(context, builder, array, arguments[:3], arguments[3].type)
@@ -122,6 +142,7 @@ def store(typing_context: Any, array: Any, row: Any, column: Any, lanes: Any) ->
 @intrinsic
 def fill(typing_context: Any, number: Any, width: Any) -> Any:
     """Lanes all of which are `number`."""
+    require(isinstance(number, types.Float), "lanes are filled with a floating-point number")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return spread(builder, arguments[0], len(width))
@@ -132,6 +153,9 @@ def fill(typing_context: Any, number: Any, width: Any) -> Any:
 @intrinsic
 def fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
     """x y + z, in one instruction where the processor has it; y may be a number."""
+    require(
+        isinstance(x, Lanes) and y in (x, x.dtype) and z == x, "x, y and z are lanes of one type; y may be a number"
+    )
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, right, addend = arguments
@@ -155,6 +179,7 @@ def total(typing_context: Any, lanes: Any) -> Any:
 @intrinsic
 def dot(typing_context: Any, x: Any, y: Any) -> Any:
     """The sum of the products of lanes, in an order that depends on the processor."""
+    require(isinstance(x, Lanes) and x == y, "both are lanes of one type")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return reduced(builder, builder.fmul(*arguments, flags=CONTRACT))
@@ -171,6 +196,7 @@ def reduced(builder: Any, lanes: Any) -> Any:
 @intrinsic
 def choose(typing_context: Any, x: Any, y: Any, if_greater: Any, otherwise: Any) -> Any:
     """if_greater where x > y, otherwise where it is not or one of them is NaN."""
+    require(isinstance(x, Lanes) and x == y == if_greater == otherwise, "all four are lanes of one type")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *arguments[:2]), *arguments[2:])
@@ -180,12 +206,12 @@ def choose(typing_context: Any, x: Any, y: Any, if_greater: Any, otherwise: Any)
 
 @intrinsic
 def exp(typing_context: Any, lanes: Any) -> Any:
-    """e^x for x up to 88, to about a unit in the last place; 0 where it is below 1e-37 (1e-307), NaN of NaN.
+    """e^x to about a unit in the last place; 0 for x below -87 (-708), infinity above 88 (709), NaN of NaN.
 
     e^x = 2^k e^r with whole k and |r| <= ln(2) / 2, and the Taylor polynomial of e^r.
     """
     high, low = LN_2[lanes.dtype]
-    num_terms, lowest = NUM_TERMS[lanes.dtype], LOWEST[lanes.dtype]
+    num_terms, lowest, highest = NUM_TERMS[lanes.dtype], LOWEST[lanes.dtype], HIGHEST[lanes.dtype]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (x,) = arguments
@@ -206,8 +232,8 @@ def exp(typing_context: Any, lanes: Any) -> Any:
         exponent = call(builder, f"llvm.fptosi.sat.{name_of(whole)}.{name}", whole, k)
         bits = builder.shl(builder.add(exponent, constant(whole, bias)), constant(whole, mantissa))
         result = builder.fmul(power, builder.bitcast(bits, kind))
-        counts = builder.fcmp_unordered(">=", x, constant(kind, lowest))
-        return builder.select(counts, result, constant(kind, 0.0))
+        result = builder.select(builder.fcmp_ordered(">", x, constant(kind, highest)), constant(kind, inf), result)
+        return builder.select(builder.fcmp_ordered("<", x, constant(kind, lowest)), constant(kind, 0.0), result)
 
     return lanes(lanes), generate
 

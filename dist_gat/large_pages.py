@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from contextlib import suppress
 
 import numpy as np
 
@@ -24,6 +25,8 @@ def large_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarra
     if num_bytes < LEAST_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.zeros(shape, dtype)
     memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    # a kernel without large pages refuses the advice
+    with suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
     # the array holds the mapping, which goes when it goes
     return np.frombuffer(memory, dtype).reshape(shape)

@@ -38,4 +38,4 @@ def in_threads(task: Callable[[slice], None], work: Sequence[slice]) -> None:
 @cache
 def _helpers(pid: int) -> ThreadPoolExecutor:
     """The helpers of a process, which start when they are first needed; a forked child can't use its parent's."""
-    return ThreadPoolExecutor(os.cpu_count(), "attend")
+    return ThreadPoolExecutor(os.cpu_count(), "kernels")

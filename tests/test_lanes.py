@@ -95,7 +95,7 @@ def test_the_width_divides_the_size_and_fits(size: int, itemsize: int, width: in
 @pytest.mark.parametrize("width", [1, 4, 6])
 def test_exp_is_within_a_unit_in_the_last_place(dtype: type, width: int) -> None:
     lowest = -87 if dtype == np.float32 else -708
-    rows = np.linspace(lowest, 80, 6 * 20_000).astype(dtype).reshape(-1, width)
+    rows = np.linspace(lowest, 88, 6 * 20_000).astype(dtype).reshape(-1, width)
     out = np.empty_like(rows)
     exponentials(rows, out, known(width))
     exact = np.exp(rows.astype(np.longdouble))
@@ -103,11 +103,11 @@ def test_exp_is_within_a_unit_in_the_last_place(dtype: type, width: int) -> None
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_exp_of_what_is_no_number_or_far_below(dtype: type) -> None:
-    rows = np.array([[np.nan, -np.inf, -1e30, 0.0]], dtype)
+def test_exp_of_what_is_no_number_or_far_away(dtype: type) -> None:
+    rows = np.array([[np.nan, -np.inf, -1e30, 0.0, 1e4, np.inf]], dtype)
     out = np.empty_like(rows)
-    exponentials(rows, out, known(4))
-    np.testing.assert_array_equal(out, np.array([[np.nan, 0, 0, 1]], dtype))
+    exponentials(rows, out, known(6))
+    np.testing.assert_array_equal(out, np.array([[np.nan, 0, 0, 1, np.inf, np.inf]], dtype))
 
 
 def test_a_comparison_with_nan_chooses_the_other() -> None:
@@ -121,3 +121,15 @@ def test_a_comparison_with_nan_chooses_the_other() -> None:
 def test_rows_that_are_not_contiguous_are_refused(rows: np.ndarray) -> None:
     with pytest.raises(TypingError, match="C-contiguous"):
         exponentials(rows, np.zeros((4, 2)), known(2))
+
+
+@njit
+def mixed(rows, out, width):  # type: ignore[no-untyped-def]
+    store(out, 0, 0, load(rows, 0, 0, width))
+
+
+def test_lanes_of_another_type_are_refused() -> None:
+    with pytest.raises(TypingError, match="their own type"):
+        mixed(np.zeros((1, 4), np.float32), np.zeros((1, 4)), known(4))
+    with pytest.raises(TypingError, match="floating-point"):
+        mixed(np.zeros((1, 4), np.int64), np.zeros((1, 4)), known(4))

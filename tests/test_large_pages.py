@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dist_gat import large_pages
 from dist_gat.large_pages import LEAST_BYTES, large_zeros
 
 
@@ -27,6 +28,11 @@ def test_a_tensor_keeps_the_memory() -> None:
     tensor = torch.from_numpy(large_zeros((LEAST_BYTES,), np.float32))
     gc.collect()
     assert not tensor.add_(1).eq(0).any()
+
+
+def test_a_kernel_that_has_no_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_pages.mmap, "MADV_HUGEPAGE", 9999, raising=False)
+    assert not large_zeros((LEAST_BYTES,), np.float32).any()
 
 
 def test_the_system_is_asked_for_large_pages() -> None:

@@ -1,8 +1,9 @@
 """Layer-wise inference: the representation of every node, over all its neighbours, layer by layer.
 
-Each rank computes its own nodes in chunks and asks the owners for the rows of the layer below, so memory
-is bounded by the rank's own rows and one chunk. Users read rows of items and items those of users, beside their own,
-so a layer is written over the one below: one type's new rows wait until the other type has read the old ones.
+Each rank computes its own nodes in chunks and asks the owners for the rows of the layer below, so memory is bounded by
+the rank's own rows, those of one type once more, and a chunk. Users read rows of items and items those of users,
+beside their own, so a layer is written over the one below: one type's new rows wait until the other type has read the
+old ones.
 Where one rank has all rows, on a CPU, they are read where they lie, unless the layers project what they read.
 Chunks are cut inside parts and types, never across them, so every row is computed by the same operations on the same
 shapes for any number of ranks.

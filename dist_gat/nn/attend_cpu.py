@@ -54,6 +54,7 @@ def _check(size: int, block: Block, weighting: Weighting) -> None:
     scored = query if alpha is None else alpha
     assert scored is not None, "scores need a query"
     num_heads = scored.shape[-2] if alpha is None else scored.shape[-1]
+    assert num_heads > 0, "there is a head"
     assert query is None or query.shape[1:] == (num_heads, size), "a query has the size of a row"
     assert query is None or len(query) in (1, block.num_dst), "there is one query, or one a destination"
     assert own is None or (alpha is None and own.shape == (num_heads, size)), "a bias has the size of a row"

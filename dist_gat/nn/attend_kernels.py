@@ -5,8 +5,8 @@ below their destination, in two dimensions: [D*F, H] weights with row u*F + f, [
 last arguments are `known` numbers: H, G, and the lanes in which rows and projected rows are handled, whose number
 divides I and O.
 
-Where each head's aggregate is projected by its O rows of a matrix, `value` has them with row g*O + o, and the
-aggregates of a few destinations exist instead of all.
+Where each head's aggregate is projected by its O rows of a matrix, the aggregates of a few destinations exist instead
+of all. `value` has the matrix by columns forward, [G*I, O] with row g*I + i, and by rows backward, [G*O, I].
 
 Shape legend: D destinations of a chunk, F fan-out, H heads, I row size, G heads of the aggregate (H or 1), O output
 size of a head.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dist_gat.lanes import choose, dot, exp, fill, fma, load, store, total
+from dist_gat.lanes import choose, dot, exp, fill, fma, load, prefetch_lanes, store, total
 from dist_gat.nn.scoring import MAX_EXPONENT, MIN_SCORE_SUM
 from dist_gat.nn.weighting import Rule
 from dist_gat.prefetch import prefetch_row
@@ -35,7 +35,7 @@ def forward(  # type: ignore[no-untyped-def]
     rows, own_rows, neighbors, count, rule, slope, query, own, value, scores, alpha, weight, z, out, heads, sums,
     width, out_width,
 ):  # fmt: skip
-    """Weights, and the aggregates `z`, or where there is a `value`, here [G*I, O], their projections `out`."""
+    """Weights, and the aggregates `z`, or where there is a `value` their projections `out`."""
     fan_out, num_heads, num_sums = neighbors.shape[1], len(heads), len(sums)
     projected = out.shape[1] > 0
     if projected:
@@ -230,7 +230,7 @@ def _dots(heads, first, num_heads, rows, neighbors, u, n, out, edge, width):  # 
             for f in range(n):
                 e, row = edge + f, neighbors[u, f]
                 if f + EDGES_AHEAD < n:
-                    prefetch_row(rows, neighbors[u, f + EDGES_AHEAD])
+                    prefetch_lanes(rows, neighbors[u, f + EDGES_AHEAD], i, width)
                 x = load(rows, row, i, width)
                 p, q, r, s = dot(x, a), dot(x, b), dot(x, c), dot(x, d)
                 if i > 0:
@@ -242,7 +242,7 @@ def _dots(heads, first, num_heads, rows, neighbors, u, n, out, edge, width):  # 
             a = load(heads, first + h, i, width)
             for f in range(n):
                 if f + EDGES_AHEAD < n:
-                    prefetch_row(rows, neighbors[u, f + EDGES_AHEAD])
+                    prefetch_lanes(rows, neighbors[u, f + EDGES_AHEAD], i, width)
                 before = out[edge + f, h] if i > 0 else zero
                 out[edge + f, h] = before + dot(load(rows, neighbors[u, f], i, width), a)
         h += 1
@@ -305,11 +305,12 @@ def _weigh(rule, slope, offset, scores, alpha, first, n, heads):  # type: ignore
             a = exp(a - top)
             store(alpha, e, 0, a)
         whole = whole + a
-    factor, base = one / whole, zero
-    if rule == LINEAR:
-        factor, base = choose(whole, least, factor, zero), choose(whole, least, zero, one / kind(n))
+    factor, share = one / whole, one / kind(n)
     for e in range(first, first + n):
-        store(alpha, e, 0, fma(load(alpha, e, 0, heads), factor, base))
+        a = load(alpha, e, 0, heads) * factor
+        if rule == LINEAR:
+            a = choose(whole, least, a, share)
+        store(alpha, e, 0, a)
 
 
 @njit(**STEP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numba import njit
 from torch import Tensor
 
@@ -26,8 +27,8 @@ def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: 
 
 
 def put_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
-    """target[places] = source[rows] of matrices, on any device; places are distinct."""
-    if target.device.type != "cpu":
+    """target[places] = source[rows] of matrices of any type on any device; places are distinct."""
+    if target.device.type != "cpu" or target.dtype not in (torch.float32, torch.float64):
         target.index_copy_(0, places, source.index_select(0, rows))
         return
     arrays = [x.detach().numpy() for x in (source, rows, target, places)]

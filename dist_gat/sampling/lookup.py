@@ -84,8 +84,7 @@ class _LookupRows(torch.autograd.Function):
         num_own, num_others = len(lookup.own_at_A), len(lookup.other_at_B)
         rows_SE = table_OE.new_empty((num_own + num_others, table_OE.shape[1]))
         put_rows(table_OE, lookup.used_U[:num_own], rows_SE, lookup.own_at_A)
-        put_rows(wait(), torch.arange(num_others, device=rows_SE.device), rows_SE, lookup.other_at_B)
-        return rows_SE
+        return rows_SE.index_copy_(0, lookup.other_at_B, wait())
 
     @staticmethod
     def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None, None]:

@@ -1,6 +1,6 @@
 """Two standard optimisers: Adam for the dense weights, SparseAdam (as `RowAdam`) for this rank's embedding rows.
 
-It touches only rows that have a gradient in the step, so its work does not grow with the table.
+It touches only rows that have a gradient in the step, so its work hardly grows with the table: by a bit a row.
 """
 
 from __future__ import annotations

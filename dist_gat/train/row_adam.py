@@ -47,6 +47,10 @@ class RowAdam(torch.optim.SparseAdam):
         state = self.state[weight]
         if not state:
             state["step"] = 0
+        if not len(weight):
+            state["step"] += 1
+            return
+        assert weight.is_contiguous(), "a table's rows lie one after the other"
         if not _are_side_by_side(*map(state.get, MOMENTS)):
             # none yet, or those of another optimiser
             moments = new_moments(weight)

@@ -19,7 +19,7 @@ BITS = 64
 def merge_rows(gradient: Tensor) -> Tensor:
     """The sparse gradient [O, E] with every row once; where that is so already, without touching the values.
 
-    The rows of a batch are distinct, unless other ranks asked for them too. `coalesce` would sort and copy them.
+    The rows of a batch are distinct, and so is the sum over ranks that asked for them. `coalesce` would sort and copy.
     """
     if gradient.is_coalesced():
         return gradient
@@ -48,7 +48,9 @@ def _is_distinct(rows_N: Tensor, num_rows: int) -> bool:
     if rows_N.device.type != "cpu":
         rows_N = rows_N.sort().values
         return not bool((rows_N[1:] == rows_N[:-1]).any())
-    return _has_no_twins(rows_N.contiguous().numpy(), np.zeros(-(-num_rows // BITS), np.uint64))
+    rows = rows_N.contiguous().numpy()
+    assert not len(rows) or (rows.min() >= 0 and rows.max() < num_rows), "rows outside of the table"
+    return _has_no_twins(rows, np.zeros(-(-num_rows // BITS), np.uint64))
 
 
 @njit(nogil=True, cache=True)

@@ -182,7 +182,7 @@ class Trainer:
             )  # fmt: skip
             torch.stack(list(terms.values())).sum().backward()
             ballot = vote(rows, terms, *gradient_squares(self.model), self.request(), self.writer.failed)
-            self.heed(ballot)
+            self.check(ballot)
             self.worker.requests.heed(ballot.request)
             if config.train.clip_norm is not None:
                 clip_gradients(self.model, ballot.gradient_norm, config.train.clip_norm)
@@ -206,7 +206,7 @@ class Trainer:
         every = self.config.checkpoint.every_steps
         return every is not None and self.cursor.step % every == 0
 
-    def heed(self, ballot: Ballot) -> None:
+    def check(self, ballot: Ballot) -> None:
         """Stop all ranks before the update where a checkpoint could not be written or a number is not finite."""
         if ballot.save_failed:
             self.writer.wait()

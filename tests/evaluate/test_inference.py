@@ -13,11 +13,13 @@ from helpers import Ranks, adjacency, split_pairs
 from dist_gat.config import EvaluateConfig, ModelConfig
 from dist_gat.evaluate.inference import MIN_WIDTH, degree_chunks, infer_representations
 from dist_gat.evaluate.ranking import rank_representations, ranking_metrics
+from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import USER, parts_of_ranks
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.sampling.block import Block
+from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import open_store
 
 LAYERS = 2
@@ -36,10 +38,12 @@ def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True
     starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     sizes = prepared.feature_sizes if features else {}
     model = build_recommender(model_config(**settings), LAYERS, sizes, starts, worker.rows, 0)
+    table = model.table.weight.detach().clone()
     with torch.no_grad():
         rows = infer_representations(model.encoder, model.table, store, EVALUATE.edge_chunk, True)
         ranked = model.decoder.ranking_rows(rows)
         rankings = rank_representations(ranked, store, worker.rows, "test", EVALUATE, model.table.first_node)
+    assert torch.equal(model.table.weight, table), "inference reads the table"
     metrics = ranking_metrics(rankings, prepared, worker.control, "test", EVALUATE.ks)
     found = {int(u): items for r in rankings for u, items in zip(r.users, r.items.tolist(), strict=True)}
     return {"rows": rows.numpy(), "ranked": ranked.numpy(), "items": found, "metrics": metrics}
@@ -72,6 +76,25 @@ def test_degree_layers_are_lightgcn_on_the_full_graph(holed: PreparedGraph) -> N
     table = model_of(holed, settings).table.weight.detach().numpy()
     expected = (table + propagate @ table + propagate @ propagate @ table) / 3
     np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("combination", ["last", "mean", "concat"])
+@pytest.mark.parametrize("graph", ["synthetic", "holed"])
+def test_combinations_are_those_of_training(request: pytest.FixtureRequest, combination: str, graph: str) -> None:
+    """With and without input features, whose sum with the table is a tensor of its own."""
+    prepared = request.getfixturevalue(graph)
+    assert bool(prepared.feature_sizes) == (graph == "synthetic")
+    settings = {"scoring": "degree", "residual": False, "combination": combination}
+    edges = adjacency(prepared).toarray()
+    degree = np.maximum(edges.sum(axis=1), 1)
+    propagate = torch.from_numpy(edges / np.sqrt(degree[:, None] * degree))
+    model = model_of(prepared, settings)
+    store = open_store(prepared, Channel("sampling"), "auto")
+    inputs = gather_features(store, np.arange(len(edges)))
+    below = model.encoder.input_rows(model.table.weight, inputs).detach().double()
+    expected = model.encoder.combine([below, propagate @ below, propagate @ propagate @ below])
+    rows = infer_and_rank(prepared.folder, settings)["rows"]
+    np.testing.assert_allclose(rows, expected.numpy(), atol=1e-5)
 
 
 def model_of(prepared: PreparedGraph, settings: dict[str, Any]) -> Any:

@@ -34,9 +34,10 @@ def test_rows_outside_of_an_array_are_refused(row: int, place: int) -> None:
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2 * ROWS_PER_TASK + 3])
-def test_put_rows_is_an_assignment(num_rows: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_put_rows_is_an_assignment(num_rows: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
-    source, target = torch.randn(50, 6, generator=generator), torch.zeros(num_rows + 5, 6)
+    source, target = torch.randn(50, 6, generator=generator).to(dtype), torch.zeros(num_rows + 5, 6, dtype=dtype)
     rows = torch.randint(50, (num_rows,), generator=generator)
     places = torch.randperm(num_rows + 5, generator=generator)[:num_rows]
     expected = target.clone()
