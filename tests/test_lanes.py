@@ -7,6 +7,7 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
+from dist_gat import lanes
 from dist_gat.lanes import choose, dot, exp, fill, fma, known, load, sqrt, store, total, width_of
 
 TYPES = [np.float32, np.float64]
@@ -87,7 +88,10 @@ def test_plain_operators_round_each_result() -> None:
 
 
 @pytest.mark.parametrize(("size", "itemsize", "width"), [(64, 4, 64), (64, 8, 32), (6, 8, 6), (66, 8, 22), (67, 8, 1)])
-def test_the_width_divides_the_size_and_fits(size: int, itemsize: int, width: int) -> None:
+def test_the_width_divides_the_size_and_fits(
+    monkeypatch: pytest.MonkeyPatch, size: int, itemsize: int, width: int
+) -> None:
+    monkeypatch.setattr(lanes, "BYTES_AT_ONCE", 256)
     assert width_of(size, itemsize) == width
 
 
