@@ -11,7 +11,7 @@ import torch.distributed as dist
 from helpers import Ranks, same_on_all
 
 from dist_gat.exchange.channel import Channel, open_channel
-from dist_gat.exchange.route import ask_owners, exchange, exchange_back, route_to, share_rows
+from dist_gat.exchange.route import ask_owners, exchange, exchange_back, route_to, share_rows, sort_by_owner
 
 CPU = torch.device("cpu")
 NUM_NODES = 23
@@ -143,3 +143,11 @@ def test_one_rank_sends_nothing() -> None:
     assert torch.equal(rows.grad, torch.ones(4, 2))
     assert torch.equal(share_rows(rows, channel), rows)
     assert channel.traffic.sent_bytes == 0
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 500])
+def test_rows_are_sorted_by_owner_in_their_order(num_rows: int) -> None:
+    owner = torch.randint(4, (num_rows,), generator=torch.Generator().manual_seed(0))
+    order, inverse = sort_by_owner(owner, torch.bincount(owner, minlength=5))
+    assert torch.equal(order, torch.argsort(owner, stable=True))
+    assert torch.equal(order[inverse], torch.arange(num_rows))
