@@ -94,7 +94,8 @@ def test_combinations_are_those_of_training(request: pytest.FixtureRequest, comb
     below = model.encoder.input_rows(model.table.weight, inputs).detach().double()
     expected = model.encoder.combine([below, propagate @ below, propagate @ propagate @ below])
     rows = infer_and_rank(prepared.folder, settings)["rows"]
-    np.testing.assert_allclose(rows, expected.numpy(), atol=1e-5)
+    # float32 against float64, and rows of up to a hundred
+    np.testing.assert_allclose(rows, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def model_of(prepared: PreparedGraph, settings: dict[str, Any]) -> Any:
