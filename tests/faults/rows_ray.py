@@ -48,8 +48,7 @@ def lose_ray_node(folder: Path) -> str:
         config = small_run(folder, checkpoint={"every_steps": 4}, launch=launch)
         command = RayCommand(config)
         command.wait_for_step(6)
-        raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
-        lost = raylets[psutil.Process(command.workers()[0]).ppid()]
+        lost = node_of_a_worker(command, nodes)
         cluster.remove_node(lost, allow_graceful=False)
         code, output = command.end(240)
         assert code == 0, output
@@ -66,8 +65,7 @@ def drain_ray_node(folder: Path) -> str:
         config = small_run(folder, train=train, launch=launch)
         command = RayCommand(config)
         command.wait_for_step(3)
-        raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
-        going = raylets[psutil.Process(command.workers()[0]).ppid()]
+        going = node_of_a_worker(command, nodes)
         drain(cluster.address, going.node_id, deadline_s=10)
         code, output = command.end(240)
         assert code == 0, output
@@ -77,6 +75,13 @@ def drain_ray_node(folder: Path) -> str:
     assert 0 < starts[1] == saves[0] < num_steps, f"started at {starts}, saved at {saves}"
     assert points_of(config) == list(range(1, num_steps + 1))
     return f"saved at step {saves[0]}, went on from there on the other node, and not as a failure"
+
+
+def node_of_a_worker(command: RayCommand, nodes: list[Any]) -> Any:
+    """A node that a rank runs on. What a rank forks bears its name for a moment, but has no raylet for a parent."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+    parents = [psutil.Process(pid).ppid() for pid in command.workers()]
+    return next(raylets[pid] for pid in parents if pid in raylets)
 
 
 def drain(address: str, node_id: str, deadline_s: float) -> None:
