@@ -34,8 +34,7 @@ DGL = "DGL GATConv"
 SPEED_BAR, MEMORY_BAR = 3.0, 2.0
 
 
-def our_inference(prepared: PreparedGraph, threads: int) -> Step:
-    torch.set_num_threads(threads)
+def our_inference(prepared: PreparedGraph, _: int) -> Step:
     bounds = np.array([0, prepared.ranges.num_nodes])
     config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
     model = build_recommender(config, LAYERS, {}, bounds, Channel("rows"), 0)
@@ -48,7 +47,6 @@ def dgl_inference(prepared: PreparedGraph, threads: int) -> Step:
     graph = dgl_graph(prepared)
     layers = [dgl.nn.GATConv(SIZE, SIZE // HEADS, HEADS, allow_zero_in_degree=True) for _ in range(LAYERS)]
     rows = torch.randn(prepared.ranges.num_nodes, SIZE)
-    torch.set_num_threads(threads)
     dgl.utils.set_num_threads(threads)
 
     @torch.no_grad()
@@ -75,6 +73,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak-of", nargs=2, metavar=("SIDE", "PREPARED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
         side, folder = arguments.peak_of
         print(harness.peak_extra_bytes(SIDES[side](open_prepared(folder), arguments.threads), warmup=1))

@@ -58,7 +58,7 @@ def forward(  # type: ignore[no-untyped-def]
         if num_sums < num_heads:
             for e in range(first, first + n):
                 weight[e, 0] = total(load(alpha, e, 0, heads)) / rows.dtype.type(num_heads)
-        _clear(z, first_sum, num_sums)
+        _clear(z, first_sum, first_sum + num_sums, width)
         _spread(z, first_sum, num_sums, rows, neighbors, u, n, weight, first, width)
         if projected and (at == PRODUCTS_AT_ONCE - 1 or u == neighbors.shape[0] - 1):
             _products(out, u - at, at + 1, z, 0, value, num_sums, out_width)
@@ -87,7 +87,7 @@ def backward(  # type: ignore[no-untyped-def]
             at = u % PRODUCTS_AT_ONCE
             if at == 0:
                 _products(grad_z, u, min(PRODUCTS_AT_ONCE, num_dst - u), grad_out, u, value, num_sums, width)
-            _clear(z, at * num_sums, num_sums)
+            _clear(z, at * num_sums, (at + 1) * num_sums, width)
             _spread(z, at * num_sums, num_sums, rows, neighbors, u, n, alpha, first, width)
             if at == PRODUCTS_AT_ONCE - 1 or u == num_dst - 1:
                 _add_products(grad_value, grad_out, u - at, at + 1, z, num_sums, width)
@@ -144,10 +144,10 @@ def scatter(  # type: ignore[no-untyped-def]
 
 
 @njit(**STEP)
-def _clear(rows, first, number):  # type: ignore[no-untyped-def]
-    for row in range(first, first + number):
-        for i in range(rows.shape[1]):
-            rows[row, i] = 0
+def _clear(rows, first, end, width):  # type: ignore[no-untyped-def]
+    for row in range(first, end):
+        for i in range(0, rows.shape[1], len(width)):
+            store(rows, row, i, fill(rows.dtype.type(0), width))
 
 
 @njit(**STEP)
@@ -201,9 +201,7 @@ def _open_rows(rows, num_open, end, width):  # type: ignore[no-untyped-def]
 
     A sampler numbers sources in the order in which they appear, so there are next to none that have to be zeroed.
     """
-    for row in range(num_open, end):
-        for i in range(0, rows.shape[1], len(width)):
-            store(rows, row, i, fill(rows.dtype.type(0), width))
+    _clear(rows, num_open, end, width)
     return max(num_open, end)
 
 
