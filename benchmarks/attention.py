@@ -123,7 +123,7 @@ def compare_line(line: str, block: Block, file: Path, threads: int, repeats: int
         for name in peers
         if device == "cpu"
     }
-    seconds = harness.seconds_in_turn(steps | stock, repeats, device=device)
+    seconds = harness.seconds_in_turn(steps | stock, repeats, device=device, settle_s=harness.SETTLE_S)
     for peer in stock.values():
         peer.close()
     for name, values in seconds.items():

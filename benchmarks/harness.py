@@ -21,6 +21,7 @@ from dist_gat.launcher.host import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 from dist_gat.memory import peak_memory, reset_peak_memory
 
 OURS = "dist_gat"
+SETTLE_S = 0.02  # of steps of milliseconds
 Step = Callable[[], object]
 
 
@@ -56,11 +57,16 @@ def seconds_of(step: Step, device: str) -> float:
 
 
 def seconds_in_turn(
-    steps: Mapping[str, Step], repeats: int, warmup: int = 3, device: str = "cpu"
+    steps: Mapping[str, Step], repeats: int, warmup: int = 3, device: str = "cpu", settle_s: float = 0.0
 ) -> dict[str, list[float]]:
     """Seconds of every step, all of them once a round, so that whatever else the machine does hits all alike.
 
-    In an order of its own every round: who comes after a peer in another process finds cold caches and a core asleep.
+    In an order of its own every round: who comes after a peer in another process finds cold caches.
+
+    settle_s: calls for so long come before the timed one in every turn. Steps of milliseconds need some, since a turn
+    finds the machine as no training has it: the threads of a peer that comes with OpenMP's defaults spin on for
+    milliseconds, and where this process has slept, Linux wakes a thread beside its waker on a virtual machine, and
+    moves it to the idle core some 4 ms later.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     shuffle = random.Random(0).shuffle
@@ -68,6 +74,9 @@ def seconds_in_turn(
         order = list(steps.items())
         shuffle(order)
         for name, step in order:
+            settled = time.perf_counter() + settle_s
+            while time.perf_counter() < settled:
+                step()
             taken = seconds_of(step, device)
             if round_number >= warmup:
                 seconds[name].append(taken)

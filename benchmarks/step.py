@@ -203,13 +203,13 @@ def main() -> None:
                 LOADER: stock_sampling(prepared),
                 f"{LOADER}, {STOCK}": alone,
             }
-            seconds = harness.seconds_in_turn(steps, arguments.repeats)
+            seconds = harness.seconds_in_turn(steps, arguments.repeats, settle_s=harness.SETTLE_S)
             alone.close()
             results += harness.compare(f"sampler, {threads} thread(s)", seconds, SAMPLER_BAR, list_bytes / bandwidth)
         torch.set_num_threads(2)
         alone = StockPeer("benchmarks.step", "stock_alone", "step", prepared.folder, dgl_threads)
         steps = {OURS: our_step(prepared), SCRIPT: stock_step(prepared), f"{SCRIPT}, {STOCK}": alone}
-        seconds = harness.seconds_in_turn(steps, arguments.repeats)
+        seconds = harness.seconds_in_turn(steps, arguments.repeats, settle_s=harness.SETTLE_S)
         alone.close()
         for name, values in seconds.items():
             print(f"{name}: {SEEDS / float(np.median(values)):,.0f} seeds/s")

@@ -1,4 +1,7 @@
-"""`in_threads`: run a nogil kernel on slices of its work, in as many threads as torch may use."""
+"""`in_threads`: run a nogil kernel on slices of its work, in as many threads as torch may use.
+
+`in_all_threads` is for kernels that share their work out by themselves, with `dist_gat.atomics`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def cut(stop: int, step: int, start: int = 0) -> list[slice]:
     return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
 
 
-def in_threads(task: Callable[[slice], None], work: Sequence[slice]) -> None:
+def in_threads(task: Callable[[slice], object], work: Sequence[slice]) -> None:
     """Call `task` with each slice of `work`. The caller works too, helpers take what is left.
 
     Threads of our own, because numba's default threading layer aborts when two threads enter it, and the
@@ -33,6 +36,11 @@ def in_threads(task: Callable[[slice], None], work: Sequence[slice]) -> None:
     do_some()
     for helper in helpers:
         helper.result()
+
+
+def in_all_threads(most: int, kernel: Callable[..., object], *arguments: object) -> None:
+    """Call a nogil kernel that shares its work out by itself, in as many threads as torch may use, up to `most`."""
+    in_threads(lambda _: kernel(*arguments), cut(min(torch.get_num_threads(), most), 1))
 
 
 @cache

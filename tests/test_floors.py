@@ -28,6 +28,7 @@ FLOORS = (
         "memory",
         "dgl",
         "prefetch",
+        "atomics",
         "lanes",
         "large_pages",
         "threads",

@@ -14,7 +14,7 @@ from nn_cases import VARIANTS, attention, case, ragged_block, run
 from torch.testing import assert_close
 
 from dist_gat.nn.attend import attend, attend_plain
-from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, SOURCES_PER_TASK, TASKS_PER_THREAD
+from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, PARTS_PER_THREAD
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.project import project_heads
 from dist_gat.nn.weighting import Rule, Weighting
@@ -118,9 +118,9 @@ def test_float32_is_within_rounding_of_float64(variant):
 
 
 def large_case(rule, shared, head_size=0):
-    """Several batches and tasks by destination, and several tasks by source."""
-    num_dst = DESTINATIONS_PER_TASK * (3 * TASKS_PER_THREAD + 2) + 7
-    block = ragged_block(4, num_dst, num_dst + 3 * SOURCES_PER_TASK + 5, 6)
+    """More tasks than three threads have parts for."""
+    num_dst = DESTINATIONS_PER_TASK * (3 * PARTS_PER_THREAD + 5) + 7
+    block = ragged_block(4, num_dst, 3 * num_dst, 6)
     return block, *case(4, block, rule, 4, 12, shared, not shared, shared, torch.float32, head_size)
 
 
