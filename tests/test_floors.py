@@ -24,6 +24,7 @@ FLOORS = (
         "space",
         "random",
         "pairs",
+        "grouping",
         "quiet",
         "memory",
         "dgl",

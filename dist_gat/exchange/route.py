@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from dist_gat.exchange.channel import Channel
+from dist_gat.grouping import group
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,19 @@ class Route:
 def route_to(owner_N: Tensor, channel: Channel) -> Route:
     """Plan the exchange of N rows with the ranks that own them. Collective, even with N = 0."""
     counts = torch.bincount(owner_N, minlength=channel.world_size)
-    order, inverse = sort_by_owner(owner_N, counts)
+    order, inverse = sort_by_owner(owner_N, channel.world_size)
     return Route(channel, order, inverse, counts.tolist(), channel.all_to_all_counts(counts))
 
 
-def sort_by_owner(owner_N: Tensor, counts_W: Tensor) -> tuple[Tensor, Tensor]:
-    """The stable order by owner and its inverse, int64 [N]; counts: how often each owner is there."""
+def sort_by_owner(owner_N: Tensor, num_owners: int) -> tuple[Tensor, Tensor]:
+    """The stable order by owner and its inverse, int64 [N]."""
     if owner_N.device.type == "cpu":
         # few owners: counting is ten times as fast as sorting
-        arrays = _count_sort(owner_N.contiguous().numpy(), (counts_W.cumsum(0) - counts_W).numpy())
-        return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
-    order = torch.argsort(owner_N, stable=True)
+        order = torch.from_numpy(np.concatenate(group(owner_N.contiguous().numpy(), num_owners)))
+    else:
+        order = torch.argsort(owner_N, stable=True)
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(len(order), device=order.device)
-    return order, inverse
-
-
-@njit(nogil=True, cache=True)
-def _count_sort(owner, place):  # type: ignore[no-untyped-def]
-    """`place` is where the first row of each owner goes, and then the next one."""
-    order, inverse = np.empty(owner.shape[0], np.int64), np.empty(owner.shape[0], np.int64)
-    for i in range(owner.shape[0]):
-        at = place[owner[i]]
-        order[at], inverse[i] = i, at
-        place[owner[i]] += 1
     return order, inverse
 
 

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from dist_gat.errors import StorageError
 
 USER, ITEM = 0, 1
 NODE_TYPES = ("user", "item")
+# starts up to which counting them is faster than a binary search, whose branches nobody can predict
+FEW_STARTS = 256
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,36 @@ class NodeRanges:
 
     def part_of(self, nodes: np.ndarray) -> np.ndarray:
         """The part that owns each node, int64 of the shape of `nodes`."""
-        return np.searchsorted(self.starts, nodes, side="right") - 1
+        return intervals_of(self.starts, nodes)
 
     def type_of(self, nodes: np.ndarray) -> np.ndarray:
         """The type index of each node. Empty type ranges are passed over, as the last equal bound wins."""
         num_types = len(self.node_types)
-        return (np.searchsorted(self.bounds[:, :-1].ravel(), nodes, side="right") - 1) % num_types
+        return intervals_of(self.bounds[:, :-1].ravel(), nodes) % num_types
 
     def nodes_of_type(self, part: int, node_type: int) -> range:
         return range(int(self.bounds[part, node_type]), int(self.bounds[part, node_type + 1]))
 
     def count(self, node_type: int) -> int:
         return int((self.bounds[:, node_type + 1] - self.bounds[:, node_type]).sum())
+
+
+def intervals_of(starts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The last j with starts[j] <= value, int64 of the shape of `values`; -1 below the first. int64, ascending."""
+    if len(starts) > FEW_STARTS:
+        return np.searchsorted(starts, values, side="right") - 1
+    return _count_starts(starts, values.ravel()).reshape(values.shape)
+
+
+@njit(nogil=True, cache=True)
+def _count_starts(starts, values):  # type: ignore[no-untyped-def]
+    out = np.empty(values.shape[0], np.int64)
+    for i in range(values.shape[0]):
+        last = -1
+        for start in starts:
+            last += start <= values[i]
+        out[i] = last
+    return out
 
 
 def read_ranges(manifest: dict[str, Any], file: Path, remedy: str) -> NodeRanges:

@@ -10,12 +10,13 @@ Shape legend: C nodes kept, F features of a node.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 import torch
+from numba import njit
 
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
@@ -44,9 +45,8 @@ class RequestCount:
 
     def add(self, nodes: np.ndarray) -> None:
         """Take in one request of distinct nodes, int64 [n]; of several streams."""
-        counted = self._counted(nodes)
         with self.lock:
-            self.counts[counted] += 1
+            _count(nodes, self.ranges.part_of(nodes), self.is_remote, self.stride, self.counts)
 
     def read(self) -> tuple[int, int, int]:
         """Requests of the counted nodes; those that the cache answered; those that the best cache would have.
@@ -61,24 +61,36 @@ class RequestCount:
         return nodes[self.is_remote[self.ranges.part_of(nodes)]] // self.stride
 
 
+@njit(nogil=True, cache=True)
+def _count(nodes, part, is_remote, stride, counts):  # type: ignore[no-untyped-def]
+    for i in range(nodes.shape[0]):
+        if is_remote[part[i]] and (stride == 1 or nodes[i] % stride == 0):
+            counts[nodes[i] // stride] += 1
+
+
 @dataclass(frozen=True)
 class FeatureCache:
-    """nodes: by node type, a table of its C nodes. rows: by node type, float32 [C, F], in the order of the table."""
+    """nodes: by node type, a table of its C nodes. rows: by node type, float32 [C, F], in the order of the table.
+
+    is_whole: every rank keeps all that is remote to it, so nobody has to be asked.
+    """
 
     nodes: dict[str, Relabeller]
     rows: dict[str, np.ndarray]
     requests: RequestCount
+    is_whole: bool
 
-    def fill(self, kind: str, nodes: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy the kept features of distinct nodes of one type to their rows of `out`, float32 [n, F].
+    def fill(self, kind: str, nodes: np.ndarray, at: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Copy the kept features of distinct nodes of one type, nodes[at], to out[at], rows of float32 [n, F].
 
         Returns the positions of the others, int64.
         """
-        self.requests.add(nodes)
-        place = self.nodes[kind].find(nodes)
-        kept = np.flatnonzero(place >= 0)
-        copy_rows(self.rows[kind], place[kept], out, kept)
-        return np.flatnonzero(place < 0)
+        requested = nodes[at]
+        self.requests.add(requested)
+        place = self.nodes[kind].find(requested)
+        is_kept = place >= 0
+        copy_rows(self.rows[kind], place[is_kept], out, at[is_kept])
+        return at[~is_kept]
 
 
 def fill_cache(
@@ -87,7 +99,7 @@ def fill_cache(
     own_parts: range,
     is_remote: np.ndarray,
     cache_bytes: int,
-    features: Callable[[str, np.ndarray], np.ndarray],
+    features: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
 ) -> FeatureCache:
     """Fetch the features of the remote nodes of highest degree, through `features`, up to `cache_bytes`. Collective.
 
@@ -101,13 +113,20 @@ def fill_cache(
     nodes = by_degree(told[is_remote[ranges.part_of(told[:, 0])]])[:, 0]
     node_type = ranges.type_of(nodes)
     fits = np.cumsum(row_bytes[node_type]) <= cache_bytes
-    tables, rows = {}, {}
-    for kind in sizes:
-        kept = nodes[fits & (node_type == ranges.node_types.index(kind))]
-        tables[kind] = Relabeller(len(kept))
-        tables[kind].add(kept)
-        rows[kind] = features(kind, kept)
-    return FeatureCache(tables, rows, RequestCount(ranges, is_remote, nodes[fits]))
+    kept = {kind: nodes[fits & (node_type == ranges.node_types.index(kind))] for kind in sizes}
+    tables = {kind: Relabeller(len(own)) for kind, own in kept.items()}
+    for kind, table in tables.items():
+        table.add(kept[kind])
+    num_remote = sum(len(range_of) for kind in sizes for range_of in remote_nodes(ranges, is_remote, kind))
+    num_missing = channel.sum(torch.tensor([num_remote - int(fits.sum())], dtype=torch.float64))
+    requests = RequestCount(ranges, is_remote, nodes[fits])
+    return FeatureCache(tables, features(kept), requests, is_whole=not num_missing.item())
+
+
+def remote_nodes(ranges: NodeRanges, is_remote: np.ndarray, kind: str) -> list[range]:
+    """The nodes of one type in each remote part."""
+    node_type = ranges.node_types.index(kind)
+    return [ranges.nodes_of_type(int(part), node_type) for part in np.flatnonzero(is_remote)]
 
 
 def degrees_of(part: Part, has_features: np.ndarray) -> np.ndarray:

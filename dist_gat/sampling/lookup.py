@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, route_to
+from dist_gat.graph.ranges import intervals_of
 from dist_gat.sampling.block import to_device
 from dist_gat.sampling.copy_rows import put_rows
 from dist_gat.sampling.neighbors import Relabeller
@@ -51,8 +52,9 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     node_starts: int64 [W + 1], rank r owns node IDs node_starts[r] to node_starts[r + 1] - 1.
     """
     rank, first_node = channel.rank, int(node_starts[channel.rank])
-    owner = np.searchsorted(node_starts, nodes_S, side="right") - 1
-    own_at, other_at = np.flatnonzero(owner == rank), np.flatnonzero(owner != rank)
+    owner = intervals_of(node_starts, nodes_S)
+    is_own = owner == rank
+    own_at, other_at = np.flatnonzero(is_own), np.flatnonzero(~is_own)
     route = route_to(torch.from_numpy(owner[other_at]), channel)
     asked = exchange(torch.from_numpy(nodes_S[other_at]), route).numpy() - first_node
     relabeller = Relabeller(len(own_at) + len(asked))

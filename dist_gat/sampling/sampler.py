@@ -15,6 +15,7 @@ import torch
 from dist_gat.config import NegativesConfig, SamplingConfig
 from dist_gat.dgl import BlockSampler
 from dist_gat.exchange.route import share_rows
+from dist_gat.grouping import group
 from dist_gat.pairs import sort_pairs
 from dist_gat.random import Purpose, make_key, permute
 from dist_gat.sampling.batch import Batch, Candidates
@@ -180,9 +181,10 @@ class SeedBlockSampler(BlockSampler):
 def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Of each node type with input features: positions among `nodes`, and float32 feature rows."""
     kinds = store.prepared.feature_sizes
-    type_of = store.ranges.type_of(nodes) if kinds else nodes
-    features = {}
-    for kind in kinds:
-        at = np.flatnonzero(type_of == store.ranges.node_types.index(kind))
-        features[kind] = (torch.from_numpy(at), torch.from_numpy(store.features(kind, nodes[at])))
-    return features
+    if not kinds:
+        return {}
+    types = store.ranges.node_types
+    by_type = dict(zip(types, group(store.ranges.type_of(nodes), len(types)), strict=True))
+    at = {kind: by_type[kind] for kind in kinds}
+    features = store.features({kind: nodes[own] for kind, own in at.items()})
+    return {kind: (torch.from_numpy(at[kind]), torch.from_numpy(features[kind])) for kind in kinds}

@@ -7,7 +7,7 @@ give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +17,13 @@ import torch
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, route_to, share_rows
 from dist_gat.graph.part import Part, PreparedGraph
-from dist_gat.graph.ranges import ITEM, NodeRanges, parts_of_ranks
+from dist_gat.graph.ranges import ITEM, NodeRanges, intervals_of, parts_of_ranks
+from dist_gat.grouping import group
 from dist_gat.random import uniform
 from dist_gat.sampling.cache import FeatureCache, fill_cache
 from dist_gat.sampling.copy_rows import copy_rows
 from dist_gat.sampling.neighbors import HiddenEdges, sample_rows
+from dist_gat.sampling.packing import pack
 
 Distribution = Literal["uniform", "popularity"]
 PartOf = Callable[[np.ndarray], np.ndarray]
@@ -31,7 +33,7 @@ Answer = Callable[[Part, np.ndarray, np.ndarray, np.ndarray], None]
 
 @dataclass
 class GraphStore:
-    """in_place: bool [P], parts that this rank reads directly. exchanges: whether any rank has to ask.
+    """in_place: bool [P], parts that this rank reads directly, its own among them. exchanges: whether any rank asks.
 
     The attribute `device` and the class's place as DGL's graph argument make it a graph storage for
     `dgl.dataloading.DataLoader`.
@@ -80,16 +82,48 @@ class GraphStore:
 
         return self._ask(nodes, self.ranges.part_of, answer, np.empty(len(nodes), np.int64))
 
-    def features(self, kind: str, nodes: np.ndarray) -> np.ndarray:
-        """float32 [n, f]: the input features of nodes, all of which are of type `kind`."""
+    def features(self, nodes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """float32 [n, f] by node type: the input features of distinct nodes of each type, int64 [n]."""
+        found, left = {}, {}
+        for kind, own in nodes.items():
+            found[kind] = np.empty((len(own), self.prepared.feature_sizes[kind]), np.float32)
+            left[kind] = self._answer_here(own, self.ranges.part_of(own), self._feature_answer(kind), found[kind])
+            if self.cache is not None:
+                left[kind] = self.cache.fill(kind, own, left[kind], found[kind])
+        if self.exchanges and not (self.cache is not None and self.cache.is_whole):
+            self._ask_features(nodes, left, found)
+        return found
+
+    def _feature_answer(self, kind: str) -> Answer:
         node_type = self.ranges.node_types.index(kind)
-        out = np.empty((len(nodes), self.prepared.feature_sizes[kind]), np.float32)
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
             copy_rows(part.features[kind], keys - self.ranges.bounds[part.number, node_type], out, places)
 
-        missing = None if self.cache is None else self.cache.fill(kind, nodes, out)
-        return self._ask(nodes, self.ranges.part_of, answer, out, missing)
+        return answer
+
+    def _ask_features(
+        self, nodes: Mapping[str, np.ndarray], left: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write the features of nodes[kind][left[kind]] to found[kind][left[kind]], asking for all types at once.
+
+        What goes from one rank to another is sorted by type, in the order of `nodes`, the same on every rank.
+        """
+        sizes = {kind: self.prepared.feature_sizes[kind] for kind in nodes}
+        wanted, places = (np.concatenate(x) for x in zip(*((nodes[k][left[k]], left[k]) for k in nodes), strict=True))
+        route = route_to(torch.from_numpy(self.rank_of(self.ranges.part_of(wanted))), self.channel)
+        order = route.order.numpy()
+        asked = exchange(torch.from_numpy(wanted), route).numpy()
+        segments, told_counts = pack(asked, route.recv_counts, sizes, self.ranges)
+        told = np.empty(sum(told_counts), np.float32)
+        for x in segments:
+            keys, rows = asked[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
+            self._answer(keys, self.ranges.part_of(keys), self._feature_answer(x.kind), rows)
+        segments, counts = pack(wanted[order], route.send_counts, sizes, self.ranges)
+        answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, counts).numpy()
+        for x in segments:
+            rows = answers[x.numbers].reshape(-1, sizes[x.kind])
+            copy_rows(rows, np.arange(len(rows)), found[x.kind], places[order[x.keys]])
 
     def edges(self, split: str, numbers: np.ndarray) -> np.ndarray:
         """int64 [n, 2]: the (user, item) nodes of a split's edges, by numbers that are the same on every rank."""
@@ -135,50 +169,56 @@ class GraphStore:
 
     def rank_of(self, parts: np.ndarray) -> np.ndarray:
         """int64 [n]: the rank that owns each part."""
-        return np.searchsorted(self.rank_starts, parts, side="right") - 1
+        return intervals_of(self.rank_starts, parts)
 
-    def _ask(
-        self, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray, at: np.ndarray | None = None
-    ) -> np.ndarray:
+    def _ask(self, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray) -> np.ndarray:
         """Answer keys in place where their part is here, and through its owner where it is not.
 
-        out: a row a key; returned. at: positions of the keys to answer, all of them by default.
+        out: a row a key; returned.
         """
-        at = np.arange(len(keys)) if at is None else at
-        parts = part_of(keys[at])
+        parts = part_of(keys)
+        there = self._answer_here(keys, parts, answer, out)
         if not self.exchanges:
-            return self._answer(keys, parts, answer, out, at)
-        here = self.in_place[parts]
-        self._answer(keys, parts[here], answer, out, at[here])
-        there = at[~here]
-        route = route_to(torch.from_numpy(self.rank_of(parts[~here])), self.channel)
+            return out
+        route = route_to(torch.from_numpy(self.rank_of(parts[there])), self.channel)
         asked = exchange(torch.from_numpy(keys[there]), route).numpy()
-        told = self._answer(asked, part_of(asked), answer, np.empty((len(asked), *out.shape[1:]), out.dtype))
+        told = np.empty((len(asked), *out.shape[1:]), out.dtype)
+        self._answer(asked, part_of(asked), answer, told)
         # answers come by owner; from there they go straight to their places
         answers = self.channel.all_to_all(torch.from_numpy(told), route.recv_counts, route.send_counts).numpy()
         copy_rows(answers, np.arange(len(there)), out, there[route.order.numpy()])
         return out
 
+    def _answer_here(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> np.ndarray:
+        """Answer the keys whose part is read in place; returns the positions of the others, int64."""
+        elsewhere = len(self.in_place)
+        here = np.where(self.in_place, np.arange(elsewhere), elsewhere)
+        return self._answer(keys, here[parts] if self.exchanges else parts, answer, out)
+
     def _tell(self, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray) -> np.ndarray:
         """Answers to keys that are the same on every rank: nobody has to ask, each owner tells all others."""
         parts = part_of(keys)
         if not self.exchanges:
-            return self._answer(keys, parts, answer, out)
+            self._answer(keys, parts, answer, out)
+            return out
         owner = self.rank_of(parts)
         own = owner == self.channel.rank
         counts = np.bincount(owner, minlength=self.channel.world_size).tolist()
-        told = self._answer(keys[own], parts[own], answer, np.empty((own.sum(), *out.shape[1:]), out.dtype))
+        told = np.empty((own.sum(), *out.shape[1:]), out.dtype)
+        self._answer(keys[own], parts[own], answer, told)
         out[np.argsort(owner, kind="stable")] = share_rows(torch.from_numpy(told), self.channel, counts).numpy()
         return out
 
-    def _answer(
-        self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray, at: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Write to out[at] the answers to keys[at], which belong to `parts`; at: all of them by default."""
-        for part in np.flatnonzero(np.bincount(parts)):
-            mine = np.flatnonzero(parts == part) if at is None else at[parts == part]
-            answer(self.prepared.parts[part], keys[mine], out, mine)
-        return out
+    def _answer(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> np.ndarray:
+        """Write the answers to keys, which belong to `parts`, to their rows of `out`.
+
+        Returns the positions of those with the number behind the last part, int64.
+        """
+        *members, others = group(parts, len(self.prepared.parts) + 1)
+        for part, places in zip(self.prepared.parts, members, strict=True):
+            if len(places):
+                answer(part, keys[places], out, places)
+        return others
 
 
 def open_store(
@@ -193,7 +233,9 @@ def open_store(
     """
     num_parts = prepared.ranges.num_parts
     rank_starts = parts_of_ranks(num_parts, channel.world_size)
-    in_place = np.array([access == "auto" and part.folder.is_dir() for part in prepared.parts])
+    own = range(int(rank_starts[channel.rank]), int(rank_starts[channel.rank + 1]))
+    reads = [access == "auto" or number in own for number in range(num_parts)]
+    in_place = np.array([is_read and part.folder.is_dir() for is_read, part in zip(reads, prepared.parts, strict=True)])
     missing = channel.sum(torch.tensor([float((~in_place).sum())])).item()
     store = GraphStore(prepared, channel, in_place, missing > 0, rank_starts)
     if store.exchanges and prepared.feature_sizes and cache_bytes:

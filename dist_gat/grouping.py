@@ -1,0 +1,27 @@
+"""`group`: positions by group, where there are few groups, by counting them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+def group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
+    """For each group, int64, the positions of its members among `groups`, int64 [n] below `num_groups`, ascending."""
+    assert not len(groups) or (groups.min() >= 0 and groups.max() < num_groups), "no group has such a number"
+    order, ends = _count_sort(groups, num_groups)
+    return np.split(order, ends[:-1])
+
+
+@njit(nogil=True, cache=True)
+def _count_sort(groups, num_groups):  # type: ignore[no-untyped-def]
+    """The order by group, and where each group ends in it."""
+    place = np.zeros(num_groups + 1, np.int64)
+    for x in groups:
+        place[x + 1] += 1
+    place = np.cumsum(place)[:-1]
+    order = np.empty(groups.shape[0], np.int64)
+    for i in range(groups.shape[0]):
+        order[place[groups[i]]] = i
+        place[groups[i]] += 1
+    return order, place
