@@ -1,4 +1,4 @@
-"""`copy_rows`: rows of one array into rows of another, straight, as a nogil numba kernel."""
+"""`copy_rows`: rows of one array into rows of another, straight; `put_rows` and `add_rows`: of tensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from dist_gat.lanes import known, load, store, width_of
 from dist_gat.prefetch import prefetch_row
 from dist_gat.threads import cut, in_threads
 
@@ -28,7 +29,7 @@ def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: 
 
 def put_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
     """target[places] = source[rows] of matrices of any type on any device; places are distinct."""
-    if target.device.type != "cpu" or target.dtype not in (torch.float32, torch.float64):
+    if not _has_kernel(target):
         target.index_copy_(0, places, source.index_select(0, rows))
         return
     arrays = [x.detach().numpy() for x in (source, rows, target, places)]
@@ -37,6 +38,23 @@ def put_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> No
         copy_rows(arrays[0], arrays[1][part], arrays[2], arrays[3][part])
 
     in_threads(task, cut(len(rows), ROWS_PER_TASK))
+
+
+def add_rows(source: Tensor, target: Tensor, places: Tensor) -> None:
+    """target[places] += source of matrices of any type on any device; places are distinct."""
+    if not _has_kernel(target):
+        target.index_add_(0, places, source)
+        return
+    assert (source.dtype, source.shape[1:]) == (target.dtype, target.shape[1:]), "rows of different kinds"
+    assert len(source) == len(places), "as many rows as places"
+    added, sums, numbers = (x.detach().numpy() for x in (source.contiguous(), target, places))
+    assert _inside(numbers, len(sums)), "rows outside of their array"
+    width = known(width_of(target.shape[1], target.element_size()))
+    in_threads(lambda part: _add_rows(added[part], sums, numbers[part], width), cut(len(numbers), ROWS_PER_TASK))
+
+
+def _has_kernel(target: Tensor) -> bool:
+    return target.device.type == "cpu" and target.dtype in (torch.float32, torch.float64) and target.shape[1] > 0
 
 
 def _inside(rows: np.ndarray, num_rows: int) -> bool:
@@ -52,3 +70,12 @@ def _copy_rows(source, rows, target, places):  # type: ignore[no-untyped-def]
         row, place = np.uint64(rows[i]), np.uint64(places[i])
         for j in range(target.shape[1]):
             target[place, np.uint64(j)] = source[row, np.uint64(j)]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_rows(added, sums, places, width):  # type: ignore[no-untyped-def]
+    for i in range(places.shape[0]):
+        if i + ROWS_AHEAD < places.shape[0]:
+            prefetch_row(sums, places[i + ROWS_AHEAD])
+        for j in range(0, sums.shape[1], len(width)):
+            store(sums, places[i], j, load(sums, places[i], j, width) + load(added, i, j, width))

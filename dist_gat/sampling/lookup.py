@@ -20,7 +20,7 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, route_to
 from dist_gat.graph.ranges import intervals_of
 from dist_gat.sampling.block import to_device
-from dist_gat.sampling.copy_rows import put_rows
+from dist_gat.sampling.copy_rows import add_rows, put_rows
 from dist_gat.sampling.neighbors import Relabeller
 
 
@@ -86,7 +86,8 @@ class _LookupRows(torch.autograd.Function):
         num_own, num_others = len(lookup.own_at_A), len(lookup.other_at_B)
         rows_SE = table_OE.new_empty((num_own + num_others, table_OE.shape[1]))
         put_rows(table_OE, lookup.used_U[:num_own], rows_SE, lookup.own_at_A)
-        return rows_SE.index_copy_(0, lookup.other_at_B, wait())
+        put_rows(wait(), torch.arange(num_others, device=rows_SE.device), rows_SE, lookup.other_at_B)
+        return rows_SE
 
     @staticmethod
     def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None, None]:
@@ -107,5 +108,5 @@ class _LookupRows(torch.autograd.Function):
         # one rank asks for a row once, so every sum has the order of the ranks, on any device
         counts = list(lookup.answer_counts)
         for asked, rows in zip(lookup.asked_M.split(counts), wait().split(counts), strict=True):
-            gradient_UE.index_add_(0, asked, rows)
+            add_rows(rows, gradient_UE, asked)
         return torch.sparse_coo_tensor(lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False), None, None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dist_gat.sampling.copy_rows import ROWS_PER_TASK, copy_rows, put_rows
+from dist_gat.sampling.copy_rows import ROWS_PER_TASK, add_rows, copy_rows, put_rows
 
 
 @given(st.data(), st.sampled_from([(), (1,), (3,), (2, 20)]), st.sampled_from([np.int64, np.float32]))
@@ -44,3 +44,24 @@ def test_put_rows_is_an_assignment(num_rows: int, dtype: torch.dtype) -> None:
     expected[places] = source[rows]
     put_rows(source, rows, target, places)
     assert torch.equal(target, expected)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2 * ROWS_PER_TASK + 3])
+@pytest.mark.parametrize("size", [0, 1, 6, 80])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_add_rows_is_an_addition(num_rows: int, size: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(n, size, generator=generator).to(dtype) for n in (num_rows, num_rows + 5))
+    places = torch.randperm(num_rows + 5, generator=generator)[:num_rows]
+    expected = target.clone()
+    expected[places] += source
+    add_rows(source, target, places)
+    assert torch.equal(target, expected)
+
+
+@pytest.mark.parametrize("places", [[0, 2], [-1, 0], [0]])
+def test_additions_outside_of_an_array_are_refused(places: list[int]) -> None:
+    target = torch.zeros(2, 4)
+    with pytest.raises(AssertionError, match="outside|as many"):
+        add_rows(torch.ones(2, 4), target, torch.tensor(places))
+    assert not target.any()
