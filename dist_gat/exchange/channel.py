@@ -6,6 +6,7 @@ because collectives of one process group must be issued in the same order by eve
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_gat.errors import ClusterError, first_line
+from dist_gat.exchange.shared_rows import Handle, SharedRows, map_memory, new_memory
 
 ROLL_CALL_S = 5
 
@@ -33,6 +35,7 @@ class Channel:
     """group: the process group, or None where there is one rank and nothing to send.
 
     store: where the ranks met, and look for each other after a collective has failed.
+    shared: memory that all ranks map, where they are on one host; see `share_memory`.
     """
 
     name: str
@@ -42,6 +45,37 @@ class Channel:
     device: torch.device = torch.device("cpu")
     traffic: Traffic = field(default_factory=Traffic)
     store: dist.Store | None = None
+    shared: SharedRows | None = None
+
+    def room(self, num_rows: int, like: Tensor) -> Tensor:
+        """Where to write the rows that `start_rows` sends, [num_rows, R] of the matrix `like`'s type and device."""
+        if self.shared is None:
+            return like.new_empty((num_rows, like.shape[1]))
+        return self.shared.room(num_rows, like)
+
+    def start_rows(self, room: Tensor, send_counts: list[int], recv_counts: list[int]) -> Callable[[], list[Tensor]]:
+        """Begin to send the rows in `room`, the first send_counts[0] of them to rank 0, and so on.
+
+        The function that it returns waits for recv_counts[r] rows from each rank r. It is called, and they are read,
+        before there is room for this channel's next exchange.
+        """
+        if self.shared is None or self.group is None:
+            wait_for_all = self.start_all_to_all(room, send_counts, recv_counts)
+            return lambda: list(wait_for_all().split(recv_counts))
+        half, arrived = self.shared.publish(send_counts), torch.zeros(1)
+        with self._watch("all_to_all"):
+            work = dist.all_reduce(arrived, group=self.group, async_op=True)
+        self._count(room, send_counts)
+
+        def wait() -> list[Tensor]:
+            with self._watch("all_to_all"):
+                work.wait()
+            assert self.shared is not None
+            received = self.shared.received(half, room)
+            assert [len(rows) for rows in received] == recv_counts, "ranks agree on what travels"
+            return received
+
+        return wait
 
     def all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Tensor:
         """Send the first send_counts[0] rows to rank 0, and so on; receive recv_counts[r] rows from each r."""
@@ -56,8 +90,7 @@ class Channel:
             work = dist.all_to_all_single(
                 received, rows, recv_counts, send_counts, group=self.group, async_op=True
             )  # fmt: skip
-        row_bytes = rows.element_size() * (rows[0].numel() if rows.shape[0] else 0)
-        self.traffic.sent_bytes += row_bytes * (sum(send_counts) - send_counts[self.rank])
+        self._count(rows, send_counts)
 
         def wait() -> Tensor:
             with self._watch("all_to_all"):
@@ -86,6 +119,10 @@ class Channel:
 
     def barrier(self) -> None:
         self.sum(torch.zeros(1))
+
+    def _count(self, rows: Tensor, send_counts: list[int]) -> None:
+        row_bytes = rows.element_size() * (rows[0].numel() if rows.shape[0] else 0)
+        self.traffic.sent_bytes += row_bytes * (sum(send_counts) - send_counts[self.rank])
 
     def _watch(self, operation: str) -> _Watch:
         return _Watch(self, operation)
@@ -142,3 +179,19 @@ def open_channel(name: str, device: torch.device, timeout_s: float, store: dist.
     backend = "nccl" if device.type == "cuda" else "gloo"
     group = dist.new_group(backend=backend, timeout=timedelta(seconds=timeout_s))
     return Channel(name, dist.get_rank(), dist.get_world_size(), group, device, store=store)
+
+
+def share_memory(channel: Channel) -> None:
+    """Let `start_rows` go through memory, where all ranks are on one host and can see each other's. Collective."""
+    if channel.group is None or channel.device.type != "cpu":
+        return
+    own = new_memory()
+    handles: list[Handle | None] = [None] * channel.world_size
+    dist.all_gather_object(handles, None if own is None else own[1], group=channel.group)
+    memory = [None if handle is None else map_memory(handle) for handle in handles]
+    found = [x for x in memory if x is not None]
+    missing = channel.sum(torch.tensor([float(channel.world_size - len(found))]))
+    if own is not None:
+        os.close(own[0])
+    if not missing.item():
+        channel.shared = SharedRows(found, channel.rank)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from dist_gat.errors import ClusterError, first_line
-from dist_gat.exchange.channel import Channel, open_channel, who_is_missing
+from dist_gat.exchange.channel import Channel, open_channel, share_memory, who_is_missing
 from dist_gat.exchange.requests import Requests
 
 
@@ -48,6 +48,7 @@ def join_workers(device: torch.device, num_threads: int, timeout_s: float, reque
         sampling = open_channel("sampling", cpu, timeout_s, store)
         control = open_channel("control", cpu, timeout_s, store)
         saving = open_channel("saving", cpu, timeout_s, store)
+        share_memory(rows)
     except RuntimeError as err:
         missing = who_is_missing(rank, world_size, store)
         raise ClusterError(

@@ -81,19 +81,22 @@ class _LookupRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
         ctx.lookup, ctx.channel, ctx.shape = lookup, channel, table_OE.shape
-        answers = table_OE.index_select(0, lookup.used_U.index_select(0, lookup.asked_M))
-        wait = channel.start_all_to_all(answers, list(lookup.answer_counts), list(lookup.ask_counts))
+        answers = channel.room(len(lookup.asked_M), table_OE)
+        torch.index_select(table_OE, 0, lookup.used_U.index_select(0, lookup.asked_M), out=answers)
+        wait = channel.start_rows(answers, list(lookup.answer_counts), list(lookup.ask_counts))
         num_own, num_others = len(lookup.own_at_A), len(lookup.other_at_B)
         rows_SE = table_OE.new_empty((num_own + num_others, table_OE.shape[1]))
         put_rows(table_OE, lookup.used_U[:num_own], rows_SE, lookup.own_at_A)
-        put_rows(wait(), torch.arange(num_others, device=rows_SE.device), rows_SE, lookup.other_at_B)
+        for places, rows in zip(lookup.other_at_B.split(list(lookup.ask_counts)), wait(), strict=True):
+            put_rows(rows, torch.arange(len(rows), device=rows.device), rows_SE, places)
         return rows_SE
 
     @staticmethod
     def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None, None]:
         lookup, num_own = ctx.lookup, len(ctx.lookup.own_at_A)
-        sent = gradient_SE.index_select(0, lookup.other_at_B)
-        wait = ctx.channel.start_all_to_all(sent, list(lookup.ask_counts), list(lookup.answer_counts))
+        sent = ctx.channel.room(len(lookup.other_at_B), gradient_SE)
+        torch.index_select(gradient_SE, 0, lookup.other_at_B, out=sent)
+        wait = ctx.channel.start_rows(sent, list(lookup.ask_counts), list(lookup.answer_counts))
         if num_own == len(lookup.used_U) == len(gradient_SE):
             # all nodes are this rank's, in their order, and nobody else asked for one
             wait()
@@ -106,7 +109,6 @@ class _LookupRows(torch.autograd.Function):
         torch.index_select(gradient_SE, 0, lookup.own_at_A, out=gradient_UE[:num_own])
         gradient_UE[num_own:] = 0
         # one rank asks for a row once, so every sum has the order of the ranks, on any device
-        counts = list(lookup.answer_counts)
-        for asked, rows in zip(lookup.asked_M.split(counts), wait().split(counts), strict=True):
+        for asked, rows in zip(lookup.asked_M.split(list(lookup.answer_counts)), wait(), strict=True):
             add_rows(rows, gradient_UE, asked)
         return torch.sparse_coo_tensor(lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False), None, None

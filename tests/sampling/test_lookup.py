@@ -11,7 +11,7 @@ import torch
 from helpers import NUM_FEATURES, Ranks
 
 from dist_gat.config import NegativesConfig, SamplingConfig
-from dist_gat.exchange.channel import open_channel
+from dist_gat.exchange.channel import open_channel, share_memory
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.sampling.batch import Batch
@@ -39,8 +39,11 @@ def table() -> torch.Tensor:
     return torch.randn(int(STARTS[-1]), SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def look_up(world_size: int) -> dict[str, Any]:
+def look_up(world_size: int, shares: bool) -> dict[str, Any]:
     planned, rows = open_channel("planned", CPU, 30), open_channel("rows", CPU, 30)
+    if shares:
+        share_memory(rows)
+        assert (rows.shared is None) == (world_size == 1)
     starts = starts_of(world_size)
     nodes = nodes_of(rows.rank, world_size)
     lookup = plan_lookup(nodes, starts, planned).to(CPU)
@@ -59,9 +62,10 @@ def look_up(world_size: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("shares", [True, False], ids=["memory", "sockets"])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_rows_come_and_their_gradients_go_home(ranks: Ranks, world_size: int) -> None:
-    results = ranks.run(world_size, look_up, world_size)
+def test_rows_come_and_their_gradients_go_home(ranks: Ranks, world_size: int, shares: bool) -> None:
+    results = ranks.run(world_size, look_up, world_size, shares)
     weight, starts = table().requires_grad_(), starts_of(world_size)
     remote = 0
     for rank in range(world_size):
