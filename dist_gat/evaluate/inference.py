@@ -140,7 +140,8 @@ def padded(chunks: list[Chunk], nothing: Chunk, channel: Channel) -> Iterator[Ch
 def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:
     """Source nodes int64 [S] and the block of all neighbours of a part's `rows`."""
     neighbors, count = neighbors_of(part.indptr, part.indices, rows, padding=-1)
-    relabeller = Relabeller(min(len(rows) * (1 + neighbors.shape[1]), store.ranges.num_nodes))
+    num_nodes = store.ranges.num_nodes
+    relabeller = Relabeller(min(len(rows) * (1 + neighbors.shape[1]), num_nodes), num_nodes)
     relabeller.add(rows + part.first_node)
     numbers = torch.from_numpy(relabeller.add(neighbors))
     nodes = relabeller.nodes

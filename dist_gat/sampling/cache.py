@@ -114,7 +114,7 @@ def fill_cache(
     node_type = ranges.type_of(nodes)
     fits = np.cumsum(row_bytes[node_type]) <= cache_bytes
     kept = {kind: nodes[fits & (node_type == ranges.node_types.index(kind))] for kind in sizes}
-    tables = {kind: Relabeller(len(own)) for kind, own in kept.items()}
+    tables = {kind: Relabeller(len(own), ranges.num_nodes) for kind, own in kept.items()}
     for kind, table in tables.items():
         table.add(kept[kind])
     num_remote = sum(len(range_of) for kind in sizes for range_of in remote_nodes(ranges, is_remote, kind))

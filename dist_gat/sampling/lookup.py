@@ -57,7 +57,7 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     own_at, other_at = np.flatnonzero(is_own), np.flatnonzero(~is_own)
     route = route_to(torch.from_numpy(owner[other_at]), channel)
     asked = exchange(torch.from_numpy(nodes_S[other_at]), route).numpy() - first_node
-    relabeller = Relabeller(len(own_at) + len(asked))
+    relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)
     relabeller.add(nodes_S[own_at] - first_node)
     asked = relabeller.add(asked)
     return Lookup(

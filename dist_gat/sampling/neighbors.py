@@ -153,15 +153,21 @@ def count_neighbors(neighbors):  # type: ignore[no-untyped-def]
 
 
 class Relabeller:
-    """Numbers the nodes of a batch in order of first appearance, with one hash table for all its hops.
+    """Numbers the nodes of a batch in order of first appearance, with one table for all its hops.
 
-    Open addressing with linear probing; the table has at least twice as many slots as nodes.
+    The table has a number for each node ID where that takes no more memory than a hash table: open addressing with
+    linear probing, at least twice as many slots as nodes.
     """
 
-    def __init__(self, capacity: int) -> None:
-        """`capacity` bounds the distinct nodes of the whole batch."""
+    def __init__(self, capacity: int, num_ids: int) -> None:
+        """`capacity` bounds the distinct nodes of the whole batch. Node IDs are below `num_ids`."""
         slots = 1 << max(4, int(2 * capacity).bit_length())
-        self._table = np.full((slots, 2), -1, dtype=np.int64)  # node and number side by side, in one cache line
+        self._is_hash = 4 * num_ids > 16 * slots
+        if self._is_hash:
+            # node and number side by side, in one cache line
+            self._table = np.full((slots, 2), -1, dtype=np.int64)
+        else:
+            self._table = np.full((max(num_ids, 1), 1), -1, dtype=np.int32)
         self._nodes = np.empty(capacity, dtype=np.int64)
         self._count = 0
 
@@ -171,14 +177,18 @@ class Relabeller:
         return self._nodes[: self._count]
 
     def add(self, nodes: np.ndarray) -> np.ndarray:
-        """The number of each node, of the shape of `nodes`; new nodes get the next ones, -1 gets 0."""
+        """The number of each node, of the shape of `nodes`; new nodes get the next ones, -1 gets 0.
+
+        Raises `IndexError` where a table by ID meets an ID that is not below `num_ids`.
+        """
         numbers = np.empty(nodes.shape, dtype=np.int64)
-        self._count = _number(nodes.ravel(), self._table, self._nodes, self._count, numbers.ravel())
+        number = _number if self._is_hash else _number_by_id
+        self._count = number(nodes.ravel(), self._table, self._nodes, self._count, numbers.ravel())
         return numbers
 
     def find(self, nodes: np.ndarray) -> np.ndarray:
         """int64 [n]: the number of each node, -1 where it has none."""
-        return _find(nodes, self._table)
+        return _find(nodes, self._table) if self._is_hash else _find_by_id(nodes, self._table)
 
 
 @njit(nogil=True, cache=True)
@@ -187,6 +197,14 @@ def _find(nodes, table):  # type: ignore[no-untyped-def]
     for i in range(nodes.shape[0]):
         # an empty slot has the number -1
         out[i] = table[_slot(nodes[i], table), 1]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _find_by_id(nodes, table):  # type: ignore[no-untyped-def]
+    out = np.empty(nodes.shape[0], dtype=np.int64)
+    for i in range(nodes.shape[0]):
+        out[i] = table[_checked(nodes[i], table), 0]
     return out
 
 
@@ -220,4 +238,33 @@ def _number(nodes, table, order, count, out):  # type: ignore[no-untyped-def]
             order[np.uint64(count)] = node
             count += 1
         out[np.uint64(i)] = table[slot, 1]
+    return count
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _checked(node, table):  # type: ignore[no-untyped-def]
+    if np.uint64(node) >= np.uint64(table.shape[0]):
+        raise IndexError(
+            "a node ID outside of the graph: is the prepared graph damaged? dist-gat prepare makes it again"
+        )
+    return np.uint64(node)
+
+
+@njit(nogil=True, cache=True)
+def _number_by_id(nodes, table, order, count, out):  # type: ignore[no-untyped-def]
+    for i in range(nodes.shape[0]):
+        if i + NODES_AHEAD < nodes.shape[0]:
+            prefetch(table, max(nodes[i + NODES_AHEAD], 0), 0)
+        node = nodes[i]
+        if node < 0:
+            out[np.uint64(i)] = 0
+            continue
+        row = _checked(node, table)
+        number = np.int64(table[row, 0])
+        if number < 0:
+            number = count
+            table[row, 0] = number
+            order[np.uint64(count)] = node
+            count += 1
+        out[np.uint64(i)] = number
     return count

@@ -175,7 +175,8 @@ class SeedBlockSampler(BlockSampler):
     def relabeller(self, num_seed_nodes: int) -> Relabeller:
         """An empty relabeller with room for all hops from so many seed nodes."""
         growth = math.prod(1 + fan_out for fan_out in self.sampling.fanouts)
-        return Relabeller(min(num_seed_nodes * growth, self.store.ranges.num_nodes))
+        num_nodes = self.store.ranges.num_nodes
+        return Relabeller(min(num_seed_nodes * growth, num_nodes), num_nodes)
 
 
 def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

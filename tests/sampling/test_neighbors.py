@@ -101,14 +101,15 @@ def test_a_sample_is_a_function_of_key_and_node(data: st.DataObject) -> None:
         assert len(taken) == len(set(taken)) == min(fan_out, len(free))
 
 
-@given(st.lists(st.lists(st.integers(-1, 300), max_size=50), max_size=5))
-def test_the_relabeller_numbers_like_a_dictionary(groups: list[list[int]]) -> None:
-    relabeller, expected = Relabeller(301), {}
+@given(st.lists(st.lists(st.integers(-1, 300), max_size=50), max_size=5), st.sampled_from([301, 2**40]))
+def test_the_relabeller_numbers_like_a_dictionary(groups: list[list[int]], num_ids: int) -> None:
+    relabeller, expected = Relabeller(301, num_ids), {}
     for group in groups:
         numbers = relabeller.add(np.array(group, dtype=np.int64))
         for node, number in zip(group, numbers.tolist(), strict=True):
             assert number == (0 if node < 0 else expected.setdefault(node, len(expected)))
     assert relabeller.nodes.tolist() == list(expected)
+    assert relabeller.find(np.arange(301)).tolist() == [expected.get(node, -1) for node in range(301)]
 
 
 @pytest.mark.parametrize("hidden_at", [[], [0], [2, 3, 7], [8, 9, 10]], ids=str)
@@ -172,6 +173,21 @@ def test_samples_are_the_same_for_ever() -> None:
 def test_the_relabeller_keeps_shapes_and_survives_collisions() -> None:
     nodes = np.arange(6000).reshape(300, 20) * 2**44  # equal low bits of the hash
     numbers = np.arange(6000).reshape(300, 20)
-    relabeller = Relabeller(6000)
+    relabeller = Relabeller(6000, 2**62)
     assert np.array_equal(relabeller.add(nodes), numbers)
     assert np.array_equal(relabeller.add(nodes[::-1, ::2]), numbers[::-1, ::2])
+
+
+def test_a_table_by_id_takes_no_more_memory_than_a_hash_table() -> None:
+    for num_ids, shape in ((4 * 2048, (4 * 2048, 1)), (4 * 2048 + 1, (2048, 2))):
+        relabeller = Relabeller(1000, num_ids)
+        assert relabeller._table.shape == shape
+        assert relabeller._table.nbytes <= 16 * 2048
+        assert relabeller.add(np.array([num_ids - 1, 0])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("node", [50, 2**40])
+def test_an_id_outside_of_the_table_is_refused(node: int) -> None:
+    for use in (Relabeller(50, 50).add, Relabeller(50, 50).find):
+        with pytest.raises(IndexError, match="outside of the graph"):
+            use(np.array([3, node]))
