@@ -79,7 +79,10 @@ class Channel:
 
     def all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Tensor:
         """Send the first send_counts[0] rows to rank 0, and so on; receive recv_counts[r] rows from each r."""
-        return self.start_all_to_all(rows, send_counts, recv_counts)()
+        if self.shared is None or rows.dim() != 2:
+            return self.start_all_to_all(rows, send_counts, recv_counts)()
+        room = self.room(len(rows), rows).copy_(rows)
+        return torch.cat(self.start_rows(room, send_counts, recv_counts)())
 
     def start_all_to_all(self, rows: Tensor, send_counts: list[int], recv_counts: list[int]) -> Callable[[], Tensor]:
         """Begin `all_to_all`; the function that it returns waits for the rows and returns them."""

@@ -31,7 +31,8 @@ class Lookup:
     own_at_A:    positions among S of this rank's own nodes.
     other_at_B:  positions among S of the nodes of others, by owner.
     used_U:      numbers of this rank's rows that any rank uses, each once; the first A are its own nodes', in order.
-    asked_M:     positions among U of the rows that others ask for, by asking rank.
+    asked_M:     numbers of the rows that others ask for, by asking rank.
+    asked_at_M:  their positions among U.
     ask_counts, answer_counts: nodes asked of each rank, rows sent to each; 0 for this one.
     """
 
@@ -39,6 +40,7 @@ class Lookup:
     other_at_B: Tensor
     used_U: Tensor
     asked_M: Tensor
+    asked_at_M: Tensor
     ask_counts: tuple[int, ...]
     answer_counts: tuple[int, ...]
 
@@ -59,12 +61,13 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     asked = exchange(torch.from_numpy(nodes_S[other_at]), route).numpy() - first_node
     relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)
     relabeller.add(nodes_S[own_at] - first_node)
-    asked = relabeller.add(asked)
+    asked_at = relabeller.add(asked)
     return Lookup(
         torch.from_numpy(own_at),
         torch.from_numpy(other_at)[route.order],
         torch.from_numpy(relabeller.nodes),
         torch.from_numpy(asked),
+        torch.from_numpy(asked_at),
         tuple(route.send_counts),
         tuple(route.recv_counts),
     )
@@ -82,7 +85,7 @@ class _LookupRows(torch.autograd.Function):
     def forward(ctx: Any, table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
         ctx.lookup, ctx.channel, ctx.shape = lookup, channel, table_OE.shape
         answers = channel.room(len(lookup.asked_M), table_OE)
-        torch.index_select(table_OE, 0, lookup.used_U.index_select(0, lookup.asked_M), out=answers)
+        torch.index_select(table_OE, 0, lookup.asked_M, out=answers)
         wait = channel.start_rows(answers, list(lookup.answer_counts), list(lookup.ask_counts))
         num_own, num_others = len(lookup.own_at_A), len(lookup.other_at_B)
         rows_SE = table_OE.new_empty((num_own + num_others, table_OE.shape[1]))
@@ -109,6 +112,6 @@ class _LookupRows(torch.autograd.Function):
         torch.index_select(gradient_SE, 0, lookup.own_at_A, out=gradient_UE[:num_own])
         gradient_UE[num_own:] = 0
         # one rank asks for a row once, so every sum has the order of the ranks, on any device
-        for asked, rows in zip(lookup.asked_M.split(list(lookup.answer_counts)), wait(), strict=True):
+        for asked, rows in zip(lookup.asked_at_M.split(list(lookup.answer_counts)), wait(), strict=True):
             add_rows(rows, gradient_UE, asked)
         return torch.sparse_coo_tensor(lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False), None, None

@@ -38,7 +38,6 @@ def exchange_all(shares: bool) -> list[list[torch.Tensor]]:
         share_memory(channel)
         assert channel.shared is not None
     found: list[list[torch.Tensor]] = []
-    previous: list[torch.Tensor] = []
     for number in range(EXCHANGES):
         like = torch.empty(0, 1 + number % 3, dtype=(torch.float32, torch.float64, torch.bfloat16)[number % 3])
         counts = counts_of(number, channel.world_size)
@@ -46,11 +45,29 @@ def exchange_all(shares: bool) -> list[list[torch.Tensor]]:
         room = channel.room(sum(send), like)
         room.copy_(rows_of(number, channel.rank, sum(send), like))
         wait = channel.start_rows(room, send, receive)
-        # of the exchange before, nobody has written over a row yet
-        assert all(torch.equal(a, b) for a, b in zip(previous, found[-1] if found else [], strict=True))
-        previous = wait()
-        found.append([rows.clone() for rows in previous])
+        found.append([rows.clone() for rows in wait()])
+        rows = rows_of(number, channel.rank, sum(send), like)
+        assert torch.equal(channel.all_to_all(rows, send, receive), torch.cat(found[-1]))
+        flat = rows[:, 0].contiguous()
+        assert torch.equal(channel.all_to_all(flat, send, receive), torch.cat(found[-1])[:, 0])
     return found
+
+
+def keep_two() -> bool:
+    """Whether rows that were received are still there when the next exchange is over."""
+    channel = open_channel("rows", CPU, 30)
+    share_memory(channel)
+    like, counts = torch.empty(0, 2), [3] * channel.world_size
+    received = []
+    for number in range(2):
+        room = channel.room(sum(counts), like)
+        room.fill_(10 * number + channel.rank)
+        received.append(channel.start_rows(room, counts, counts)())
+    return all((rows == 10 * k + rank).all() for k, found in enumerate(received) for rank, rows in enumerate(found))
+
+
+def test_rows_stay_while_the_next_exchange_is_under_way(ranks: Ranks) -> None:
+    assert ranks.run(2, keep_two) == [True, True]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
