@@ -112,7 +112,7 @@ class SamplingConfig(Section):
         1, description="batches that a worker samples at the same time, each in a thread and with a channel of its own"
     )
     access: Literal["auto", "exchange"] = Field(
-        "auto", description="auto: read the parts on this host in place; exchange: this rank's own alone"
+        "auto", description="auto: read the parts on this host in place; exchange: as if each rank had its own host"
     )
     cache_bytes: int = Field(
         64 << 20, ge=0, description="a worker's memory for input features of remote nodes of high degree; 0: none"

@@ -27,10 +27,17 @@ class Worker:
     requests: Requests = field(default_factory=Requests)
 
 
-def join_workers(device: torch.device, num_threads: int, timeout_s: float, requests: Requests | None = None) -> Worker:
+def join_workers(
+    device: torch.device,
+    num_threads: int,
+    timeout_s: float,
+    requests: Requests | None = None,
+    shares_memory: bool = True,
+) -> Worker:
     """Set this process's threads and open the channels of the default process group. Collective.
 
-    Without a process group this is the only rank.
+    Without a process group this is the only rank. shares_memory: exchange rows through memory where all ranks are on
+    one host; without it through sockets, as between hosts.
     """
     torch.set_num_threads(num_threads)
     if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
@@ -48,7 +55,8 @@ def join_workers(device: torch.device, num_threads: int, timeout_s: float, reque
         sampling = open_channel("sampling", cpu, timeout_s, store)
         control = open_channel("control", cpu, timeout_s, store)
         saving = open_channel("saving", cpu, timeout_s, store)
-        share_memory(rows)
+        if shares_memory:
+            share_memory(rows)
     except RuntimeError as err:
         missing = who_is_missing(rank, world_size, store)
         raise ClusterError(

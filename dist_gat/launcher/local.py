@@ -117,7 +117,8 @@ def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
             world_size=launch.num_workers,
             timeout=timedelta(seconds=launch.timeout_s),
         )
-        result = job(config, join_workers(device, threads_per_worker(launch), launch.timeout_s, SignalRequests()))
+        threads, shares = threads_per_worker(launch), config.sampling.access == "auto"
+        result = job(config, join_workers(device, threads, launch.timeout_s, SignalRequests(), shares))
         if rank == 0:
             (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
         dist.destroy_process_group()

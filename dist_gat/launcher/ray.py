@@ -122,7 +122,8 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         meet(config.launch)
         requests = FileRequests(config.run_folder, is_preempted)
-        worker = join_workers(device, threads_per_worker(config.launch), config.launch.timeout_s, requests)
+        threads, shares = threads_per_worker(config.launch), config.sampling.access == "auto"
+        worker = join_workers(device, threads, config.launch.timeout_s, requests, shares)
         return settings["job"](config, worker)
     except TrainingError as err:
         # the same numbers would come again: a result, because Ray starts anew after an error
