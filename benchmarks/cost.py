@@ -153,11 +153,15 @@ def exchanges(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
 def fit(prepared: PreparedGraph, run: str, repeats: int) -> Constants:
     one = recipe(prepared, run, 1)
     found: dict[str, Any] = run_processes(partial(pieces, repeats), one)
-    exchanged = run_job(partial(exchanges, repeats), recipe(prepared, run, 2), quiet=True)
+    two = recipe(prepared, run, 2)
+    shared = run_job(partial(exchanges, repeats), two, quiet=True)
+    apart = two.model_copy(update={"sampling": two.sampling.model_copy(update={"access": "exchange"})})
+    exchanged = run_job(partial(exchanges, repeats), apart, quiet=True)
     route = max(exchanged.pop("own_s_per_byte") - found["lookup_s_per_byte"] / 2, 1e-11)
     return Constants(
         origin=f"{host_kind()}, measured", device="cpu", cores_per_host=cores(), workers_per_host=None,
-        **found, **exchanged, route_s_per_byte=route, upload_s_per_byte=0.0,
+        **found, **exchanged, memory_s_per_byte=shared["exchange_s_per_byte"], route_s_per_byte=route,
+        upload_s_per_byte=0.0,
     )  # fmt: skip
 
 

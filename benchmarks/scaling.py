@@ -98,7 +98,7 @@ def value(job: Any, config: Config) -> float:
 
 
 def main() -> None:
-    arguments = harness.new_parser(__doc__, repeats=3).parse_args()
+    arguments = harness.new_parser(__doc__, repeats=5).parse_args()
     results: list[Line] = []
     with hashed_graph(arguments.nodes, arguments.interactions) as (prepared, run):
         # seconds a seed

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dist_gat.errors import ClusterError, first_line
-from dist_gat.exchange.shared_rows import Handle, SharedRows, map_memory, new_memory
+from dist_gat.exchange.shared_rows import MAX_RANKS, Handle, SharedRows, map_memory, new_memory
 
 ROLL_CALL_S = 5
 
@@ -186,7 +186,7 @@ def open_channel(name: str, device: torch.device, timeout_s: float, store: dist.
 
 def share_memory(channel: Channel) -> None:
     """Let `start_rows` go through memory, where all ranks are on one host and can see each other's. Collective."""
-    if channel.group is None or channel.device.type != "cpu":
+    if channel.group is None or channel.device.type != "cpu" or channel.world_size > MAX_RANKS:
         return
     own = new_memory()
     handles: list[Handle | None] = [None] * channel.world_size

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of one half, of which only what is written takes memory.
+# Of one half. Only what has been written takes memory, that of the largest exchange until the end.
 HALF_BYTES = 1 << 35
 # Of both halves: where in a half the rows for each rank begin, in rows.
 TABLE_BYTES = 4096
+MAX_RANKS = TABLE_BYTES // 8 - 1
 HALVES = 2
 TOKEN_BYTES = 16
 
@@ -55,7 +56,7 @@ class SharedRows:
         return half
 
     def received(self, half: int, like: Tensor) -> list[Tensor]:
-        """What each rank has written for this one, once all have published; valid until the next but one exchange."""
+        """What each rank has written for this one, once all have published; until this rank publishes its next."""
         found = []
         for memory in self.memory:
             first, last = _starts(memory, half, len(self.memory))[self.rank : self.rank + 2].tolist()

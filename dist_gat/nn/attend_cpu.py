@@ -21,13 +21,14 @@ from torch.autograd.function import once_differentiable
 
 from dist_gat.lanes import known, width_of
 from dist_gat.nn import attend_kernels as kernels
-from dist_gat.nn.weighting import Weighting
+from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 from dist_gat.threads import in_all_threads
 
 # wide neighbourhoods, those of inference, are shared out too
 DESTINATIONS_PER_TASK, EDGES_PER_TASK = 256, 4096
-# tasks under way, whose parts exist at the same time: half of them wait to be merged
+# Tasks under way, whose parts exist at the same time: half of them wait to be merged. A part has a row for each edge
+# of its task whose source is another task's, EDGES_PER_TASK at most.
 PARTS_PER_THREAD = 2
 # merging a task takes a tenth of computing it
 THREADS_PER_SHARE = 4
@@ -55,7 +56,8 @@ def _check(size: int, block: Block, weighting: Weighting) -> None:
     assert len(block.count_D) == block.num_dst, "counts point outside of the block: there is one a destination"
     assert scored is not None, "scores need a query"
     num_heads = scored.shape[-2] if alpha is None else scored.shape[-1]
-    assert num_heads > 0, "there is a head"
+    assert min(num_heads, size) > 0, "there is a head, and a number in a row"
+    assert (weighting.rule == Rule.GIVEN) == (alpha is not None), "weights are given, or a rule makes them of scores"
     assert query is None or query.shape[1:] == (num_heads, size), "a query has the size of a row"
     assert query is None or len(query) in (1, block.num_dst), "there is one query, or one a destination"
     assert own is None or (alpha is None and own.shape == (num_heads, size)), "a bias has the size of a row"
@@ -63,7 +65,8 @@ def _check(size: int, block: Block, weighting: Weighting) -> None:
     assert block.dst_at_D is None or len(block.dst_at_D) == block.num_dst, "there is a position a destination"
     if value is not None:
         assert not weighting.mean, "each head's aggregate is projected, not their mean"
-        assert (value.shape[1], len(value) % num_heads) == (size, 0), "a value has as many rows for each head"
+        fits = (value.shape[1], len(value) % num_heads) == (size, 0) and len(value) > 0
+        assert fits, "a value has as many rows for each head"
 
 
 class _Attend(torch.autograd.Function):

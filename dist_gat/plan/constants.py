@@ -34,6 +34,9 @@ class Constants(BaseModel):
     step_s: float = Field(gt=0, description="one step, besides its rows")
     route_s_per_byte: float = Field(gt=0, description="of rows: sorted by owner and back, also those that stay")
     exchange_s_per_byte: float = Field(gt=0, description="sent, at least; a narrower network takes longer")
+    memory_s_per_byte: float | None = Field(
+        None, gt=0, description="the same of rows that ranks of one host exchange through memory; null: as all else"
+    )
     collective_s: float = Field(gt=0, description="latency of one collective")
     upload_s_per_byte: float = Field(0.0, ge=0, description="batches from the host to the device")
 

@@ -57,7 +57,9 @@ def expected_step(
     compute = c.step_s + compute / num_threads
     adam = row_bytes * c.adam_s_per_byte / num_threads
     routed = 2 * row_bytes * c.route_s_per_byte * bool(traffic.rounds_model)
-    exchange = routed + traffic.model * per_byte + traffic.rounds_model * c.collective_s
+    through_memory = num_workers <= workers_per_host and config.sampling.access == "auto"
+    per_row_byte = c.memory_s_per_byte if through_memory and c.memory_s_per_byte is not None else per_byte
+    exchange = routed + traffic.model * per_row_byte + traffic.rounds_model * c.collective_s
     sampling_exchange = traffic.sampling * per_byte + traffic.rounds_sampling * c.collective_s
     all_reduce = traffic.dense * per_byte
 

@@ -42,7 +42,7 @@ def put_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> No
 
 def add_rows(source: Tensor, target: Tensor, places: Tensor) -> None:
     """target[places] += source of matrices of any type on any device; places are distinct."""
-    if not _has_kernel(target):
+    if not (_has_kernel(target) and target.is_contiguous()):
         target.index_add_(0, places, source)
         return
     assert (source.dtype, source.shape[1:]) == (target.dtype, target.shape[1:]), "rows of different kinds"

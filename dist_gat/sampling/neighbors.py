@@ -204,7 +204,8 @@ def _find(nodes, table):  # type: ignore[no-untyped-def]
 def _find_by_id(nodes, table):  # type: ignore[no-untyped-def]
     out = np.empty(nodes.shape[0], dtype=np.int64)
     for i in range(nodes.shape[0]):
-        out[i] = table[_checked(nodes[i], table), 0]
+        row = np.uint64(nodes[i])
+        out[i] = table[row, 0] if row < np.uint64(table.shape[0]) else -1
     return out
 
 

@@ -191,9 +191,14 @@ class GraphStore:
 
     def _answer_here(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> np.ndarray:
         """Answer the keys whose part is read in place; returns the positions of the others, int64."""
-        elsewhere = len(self.in_place)
-        here = np.where(self.in_place, np.arange(elsewhere), elsewhere)
-        return self._answer(keys, here[parts] if self.exchanges else parts, answer, out)
+        if not self.exchanges:
+            self._answer(keys, parts, answer, out)
+            return np.zeros(0, np.int64)
+        num_parts = len(self.in_place)
+        here = np.where(self.in_place, np.arange(num_parts), num_parts)[parts]
+        *members, others = group(here, num_parts + 1)
+        self._answer_groups(keys, members, answer, out)
+        return others
 
     def _tell(self, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray) -> np.ndarray:
         """Answers to keys that are the same on every rank: nobody has to ask, each owner tells all others."""
@@ -209,16 +214,15 @@ class GraphStore:
         out[np.argsort(owner, kind="stable")] = share_rows(torch.from_numpy(told), self.channel, counts).numpy()
         return out
 
-    def _answer(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> np.ndarray:
-        """Write the answers to keys, which belong to `parts`, to their rows of `out`.
+    def _answer(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> None:
+        """Write the answers to keys, which belong to `parts`, to their rows of `out`."""
+        self._answer_groups(keys, group(parts, len(self.prepared.parts)), answer, out)
 
-        Returns the positions of those with the number behind the last part, int64.
-        """
-        *members, others = group(parts, len(self.prepared.parts) + 1)
+    def _answer_groups(self, keys: np.ndarray, members: list[np.ndarray], answer: Answer, out: np.ndarray) -> None:
+        """members: for each part, the positions of its keys."""
         for part, places in zip(self.prepared.parts, members, strict=True):
             if len(places):
                 answer(part, keys[places], out, places)
-        return others
 
 
 def open_store(

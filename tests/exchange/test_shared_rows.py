@@ -129,10 +129,12 @@ def test_memory_is_told_by_its_token_and_not_by_its_number() -> None:
     assert map_memory(handle) is None
 
 
-def test_one_rank_and_gpus_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_rank_and_gpus_and_other_systems_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_gpus = Channel("rows", world_size=2, group=object(), device=torch.device("cuda"))  # type: ignore[arg-type]
     channel = Channel("rows")
-    share_memory(channel)
-    assert channel.shared is None
+    for each in (channel, of_gpus):
+        share_memory(each)
+        assert each.shared is None
     room = channel.room(2, torch.ones(0, 3))
     room.fill_(5)
     assert torch.equal(channel.start_rows(room, [2], [2])()[0], torch.full((2, 3), 5.0))

@@ -31,7 +31,8 @@ def config_of(folder: Path, **launch: Any) -> Config:
 
 def add_ranks(config: Config, worker: Worker) -> dict[str, Any]:
     total = worker.control.sum(torch.tensor([worker.rank + 1.0]))
-    return {"total": float(total), "threads": torch.get_num_threads(), "pid": os.getpid()}
+    shares = worker.rows.shared is not None
+    return {"total": float(total), "threads": torch.get_num_threads(), "pid": os.getpid(), "shares": shares}
 
 
 def fail_on_rank_1(config: Config, worker: Worker) -> dict[str, Any]:
@@ -79,13 +80,20 @@ def test_workers_share_a_sum_and_return_rank_0s_result(tmp_path: Path) -> None:
     assert result["total"] == 3.0
     assert result["threads"] == 2
     assert result["pid"] != os.getpid()
+    assert result["shares"], "rows go through memory"
+
+
+def test_rows_go_through_sockets_where_ranks_behave_as_on_hosts_of_their_own(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    apart = config.model_copy(update={"sampling": config.sampling.model_copy(update={"access": "exchange"})})
+    assert not run_job(add_ranks, apart, quiet=True)["shares"]
 
 
 def test_one_worker_runs_here(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     result = run_job(add_ranks, config_of(tmp_path, num_workers=1), quiet=True)
     torch.set_num_threads(threads)
-    assert result == {"total": 1.0, "threads": 1, "pid": os.getpid()}
+    assert result == {"total": 1.0, "threads": 1, "pid": os.getpid(), "shares": False}
 
 
 @pytest.mark.parametrize(

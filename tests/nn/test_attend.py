@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nn_cases import VARIANTS, attention, case, ragged_block, run
 from torch.testing import assert_close
 
+from dist_gat.nn import attend_cpu as attend_cpu_module
 from dist_gat.nn.attend import attend, attend_plain
 from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, PARTS_PER_THREAD
 from dist_gat.nn.attention import AttentionLayer
@@ -61,6 +62,23 @@ def test_gradients(rule, shared, mean, own, head_size):
     block = ragged_block(1, 6, 9, 4)
     leaves, weighting_of = case(1, block, rule, 5, 3, shared, mean, own, head_size=head_size)
     assert torch.autograd.gradcheck(lambda *x: attend(x[0], block, weighting_of(*x))[0], leaves)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), blocks, cases, st.integers(1, 3), st.booleans())
+def test_many_small_tasks_and_shares(seed, block, settings_, per_task, moves):
+    """Tasks of a few destinations, merged in several shares; `moves`: destinations that are not the first sources."""
+    leaves, weighting_of = case(seed, block, *settings_)
+    if moves:
+        at = torch.randint(max(block.num_src, 1), (block.num_dst,), generator=torch.Generator().manual_seed(seed))
+        block = replace(block, dst_at_D=at)
+    expected = run(attend_plain, leaves, weighting_of, block)
+    with pytest.MonkeyPatch.context() as patch, torch_threads(3):
+        patch.setattr(attend_cpu_module, "DESTINATIONS_PER_TASK", per_task)
+        patch.setattr(attend_cpu_module, "THREADS_PER_SHARE", 1)
+        fused = run(attend, leaves, weighting_of, block)
+    for a, b in zip(fused, expected, strict=True):
+        assert_close(a, b)
 
 
 @pytest.mark.parametrize("rule", list(Rule))
@@ -138,7 +156,7 @@ def test_the_same_bits_for_any_number_of_threads(rule, shared, head_size, renumb
     block, leaves, weighting_of = large_case(rule, shared, head_size)
     block = in_order_of_appearance(block) if renumber else block
     results = []
-    for threads in (1, 2, 3, 2):
+    for threads in (1, 2, 3, 9, 2):
         with torch_threads(threads):
             results.append(run(attend, leaves, weighting_of, block))
     for other in results[1:]:
@@ -173,11 +191,14 @@ def test_two_threads_may_enter_at_once():
     [
         ({"value_XI": torch.ones(4, 7)}, "as many rows"),
         ({"value_XI": torch.ones(5, 8)}, "as many rows"),
+        ({"value_XI": torch.ones(0, 8)}, "as many rows"),
+        ({"rule": Rule.GIVEN}, "rule makes them"),
+        ({"alpha_DFH": torch.ones(6, 4, 2), "query_QHI": None, "own_HI": None}, "weights are given"),
         ({"value_XI": torch.ones(4, 8), "mean": True}, "not their mean"),
         ({"query_QHI": torch.ones(1, 2, 7)}, "size of a row"),
         ({"query_QHI": torch.ones(3, 2, 8)}, "one a destination"),
         ({"own_HI": torch.ones(1, 8)}, "bias"),
-        ({"alpha_DFH": torch.ones(6, 3, 2), "query_QHI": None, "own_HI": None}, "weight an edge"),
+        ({"rule": Rule.GIVEN, "alpha_DFH": torch.ones(6, 3, 2), "query_QHI": None, "own_HI": None}, "weight an edge"),
     ],
 )
 def test_what_does_not_fit_is_refused(changed, message):

@@ -38,6 +38,7 @@ def run_with(folder: Path, cache_bytes: int) -> dict[str, Any]:
         "kept": {kind: table.nodes.copy() for kind, table in cache.nodes.items()} if cache else {},
         "bytes": sum(rows.nbytes for rows in cache.rows.values()) if cache else 0,
         "requests": cache.requests.read() if cache else None,
+        "is_whole": cache is not None and cache.is_whole,
         "sent": channel.traffic.sent_bytes - before,
     }
 
@@ -61,6 +62,7 @@ def test_features_are_the_same_to_the_bit_and_less_travels(
         others = np.r_[: starts[rank], starts[rank + 1] : starts[-1]]
         assert np.isin(kept, others).all(), "own nodes are not kept"
         assert own["bytes"] <= cache_bytes
+        assert own["is_whole"] == (cache_bytes == 1 << 20)
         # no node that is kept has a lower degree than one that is not
         left = np.setdiff1d(others, kept)
         assert not len(left) or not len(kept) or degree[kept].min() >= degree[left].max()
