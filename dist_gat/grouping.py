@@ -8,14 +8,18 @@ from numba import njit
 
 def group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
     """For each group, int64, the positions of its members among `groups`, int64 [n] below `num_groups`, ascending."""
-    assert not len(groups) or (groups.min() >= 0 and groups.max() < num_groups), "no group has such a number"
-    order, ends = _count_sort(groups, num_groups)
+    order, ends = order_by_group(groups, num_groups)
     return np.split(order, ends[:-1])
+
+
+def order_by_group(groups: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """The stable order by group, int64 [n], and where each group ends in it, int64 [num_groups]; see `group`."""
+    assert not len(groups) or (groups.min() >= 0 and groups.max() < num_groups), "no group has such a number"
+    return _count_sort(groups, num_groups)
 
 
 @njit(nogil=True, cache=True)
 def _count_sort(groups, num_groups):  # type: ignore[no-untyped-def]
-    """The order by group, and where each group ends in it."""
     place = np.zeros(num_groups + 1, np.int64)
     for x in groups:
         place[x + 1] += 1

@@ -68,7 +68,7 @@ def distinct_items(judged: Sequence[JudgedRanking], store: GraphStore, channel: 
     """Different items in the first `k` places of all lists of all ranks: each is counted by its owner. Collective."""
     items = np.unique(np.concatenate([part.items[:, :k].ravel() for part in judged]))
     items = items[items >= 0]
-    owner = np.searchsorted(store.rank_starts, store.ranges.part_of(items), side="right") - 1
+    owner = store.rank_of(store.ranges.part_of(items))
     owned = exchange(torch.from_numpy(items), route_to(torch.from_numpy(owner), store.channel))
     return int(channel.sum(torch.tensor([len(owned.unique())])))
 

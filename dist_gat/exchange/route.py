@@ -17,12 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.grouping import group
+from dist_gat.grouping import order_by_group
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def sort_by_owner(owner_N: Tensor, num_owners: int) -> tuple[Tensor, Tensor]:
     """The stable order by owner and its inverse, int64 [N]."""
     if owner_N.device.type == "cpu":
         # few owners: counting is ten times as fast as sorting
-        order = torch.from_numpy(np.concatenate(group(owner_N.contiguous().numpy(), num_owners)))
+        order = torch.from_numpy(order_by_group(owner_N.contiguous().numpy(), num_owners)[0])
     else:
         order = torch.argsort(owner_N, stable=True)
     inverse = torch.empty_like(order)
