@@ -12,8 +12,6 @@ from __future__ import annotations
 import os
 import warnings
 
-from dist_gat.quiet import silent
-
 os.environ.setdefault("DGLBACKEND", "pytorch")
 os.environ.setdefault("DGL_PREFETCHER_TIMEOUT", "86400")
 with warnings.catch_warnings():
@@ -21,12 +19,4 @@ with warnings.catch_warnings():
     import dgl
     from dgl.dataloading import BlockSampler, DataLoader
 
-__all__ = ["BlockSampler", "DataLoader", "dgl", "metis_assignment"]
-
-
-def metis_assignment(dst, src, num_nodes: int, num_parts: int):  # type: ignore[no-untyped-def]
-    """int64 [num_nodes]: the METIS part of each node, edges and nodes balanced; `dst`, `src` in both directions."""
-    graph = dgl.graph((src, dst), num_nodes=num_nodes)
-    # the partitioner reports from C++ and Python alike
-    with silent():
-        return dgl.metis_partition_assignment(graph, num_parts, balance_edges=True).numpy()
+__all__ = ["BlockSampler", "DataLoader", "dgl"]

@@ -193,14 +193,13 @@ def check_numba() -> Iterator[Finding]:
 
 
 def check_dgl() -> Iterator[Finding]:
-    """Assign the nodes of a ring to two parts, and draw one batch through DGL's loader."""
+    """Draw the edges of a ring through DGL's loader."""
     import torch
 
-    from dist_gat.dgl import BlockSampler, DataLoader, dgl, metis_assignment
+    from dist_gat.dgl import BlockSampler, DataLoader, dgl
 
     nodes = torch.arange(8)
     dst, src = torch.cat([nodes, (nodes + 1) % 8]), torch.cat([(nodes + 1) % 8, nodes])
-    expect(sorted(set(metis_assignment(dst, src, 8, 2).tolist())), [0, 1])
 
     class Echo(BlockSampler):
         def sample(self, graph: Any, seeds: Any, exclude_eids: Any = None) -> Any:
@@ -209,7 +208,7 @@ def check_dgl() -> Iterator[Finding]:
     loader = DataLoader(dgl.graph((src, dst)), nodes, Echo(), batch_size=4)
     loader.cpu_affinity_enabled = True
     expect([batch.tolist() for batch in loader], [[0, 1, 2, 3], [4, 5, 6, 7]])
-    yield Finding("dgl health", "ok", "METIS and DataLoader work")
+    yield Finding("dgl health", "ok", "DataLoader works")
 
 
 def check_torch_distributed() -> Iterator[Finding]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import random_pairs
@@ -10,6 +15,7 @@ from hypothesis import strategies as st
 
 from dist_gat.config import PartsConfig
 from dist_gat.data.dataset import Edges
+from dist_gat.errors import DataError
 from dist_gat.graph.assign import assign_nodes, even_ranges
 from dist_gat.graph.prepare import partition_quality, relabel
 
@@ -56,6 +62,47 @@ def test_metis_finds_communities_that_others_cut() -> None:
         cut[method] = partition_quality(train, labels)["edge_cut"]
     assert cut["metis"] == 0
     assert min(cut["range"], cut["hash"]) > 0.4
+
+
+ASSIGN = """
+import sys
+sys.path.append({tests!r})
+from graph.test_assign import assign, edges_of
+from helpers import random_pairs
+print(assign(edges_of(random_pairs(240, 120, 0.1)), (240, 120), "metis", 2).tolist())
+"""
+
+
+def test_metis_does_not_depend_on_what_memory_held() -> None:
+    """DGL's METIS does: it gives this graph one of two assignments."""
+    command = [sys.executable, "-c", ASSIGN.format(tests=str(Path(__file__).parents[1]))]
+    runs = [
+        subprocess.Popen(command, env=os.environ | {"MALLOC_PERTURB_": fill}, stdout=subprocess.PIPE, text=True)
+        for fill in ("1", "255")
+    ]
+    one, other = (run.communicate(timeout=60)[0] for run in runs)
+    assert one.count(",") == 359
+    assert one == other
+
+
+def test_metis_depends_on_the_seed() -> None:
+    train = edges_of(random_pairs(60, 40, 0.1))
+    assert (assign(train, (60, 40), "metis", 4) != assign(train, (60, 40), "metis", 4, seed=1)).any()
+
+
+def test_metis_evens_edges_and_nodes() -> None:
+    train = edges_of(random_pairs(400, 200, 0.05))
+    parts, degree = assign(train, (400, 200), "metis", 4), np.bincount(np.r_[train.user, train.item + 400])
+    assert np.bincount(parts, weights=degree + 1).max() < 1.04 * (degree + 1).sum() / 4
+
+
+def test_metis_refuses_what_its_numbers_are_too_short_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = communities(2, 3)
+    monkeypatch.setattr("dist_gat.graph.assign.MAX_METIS_WEIGHT", 2 * len(train.user) + 12)
+    assign(train, (6, 6), "metis", 2)
+    monkeypatch.setattr("dist_gat.graph.assign.MAX_METIS_WEIGHT", 2 * len(train.user) + 11)
+    with pytest.raises(DataError, match="this one has 48. Set parts.method=range"):
+        assign(train, (6, 6), "metis", 2)
 
 
 def test_hash_depends_on_the_seed_and_spreads_evenly() -> None:
