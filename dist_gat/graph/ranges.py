@@ -49,9 +49,12 @@ class NodeRanges:
         return intervals_of(self.starts, nodes)
 
     def type_of(self, nodes: np.ndarray) -> np.ndarray:
-        """The type index of each node. Empty type ranges are passed over, as the last equal bound wins."""
-        num_types = len(self.node_types)
-        return intervals_of(self.bounds[:, :-1].ravel(), nodes) % num_types
+        """The type index of each node."""
+        return np.tile(np.arange(len(self.node_types)), self.num_parts)[self.cell_of(nodes)]
+
+    def cell_of(self, nodes: np.ndarray) -> np.ndarray:
+        """part * T + type of each node. Empty type ranges are passed over, as the last equal bound wins."""
+        return intervals_of(self.bounds[:, :-1].ravel(), nodes)
 
     def nodes_of_type(self, part: int, node_type: int) -> range:
         return range(int(self.bounds[part, node_type]), int(self.bounds[part, node_type + 1]))

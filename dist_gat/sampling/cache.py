@@ -10,7 +10,7 @@ Shape legend: C nodes kept, F features of a node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
@@ -22,9 +22,11 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges
+from dist_gat.large_pages import large_zeros
 from dist_gat.sampling.copy_rows import copy_rows
 from dist_gat.sampling.neighbors import Relabeller
 
+NewArray = Callable[[tuple[int, ...], np.typing.DTypeLike], np.ndarray]
 MAX_COUNTED = 1 << 18
 
 
@@ -35,18 +37,17 @@ class RequestCount:
     are exact, since the run was started or resumed.
     """
 
-    def __init__(self, ranges: NodeRanges, is_remote: np.ndarray, kept: np.ndarray) -> None:
-        """is_remote: bool [P], of each part. kept: int64 [C], the nodes that the cache holds."""
-        self.ranges, self.is_remote = ranges, is_remote
-        self.stride = -(-ranges.num_nodes // MAX_COUNTED)
-        self.counts = np.zeros(MAX_COUNTED, dtype=np.int64)
+    def __init__(self, num_nodes: int, kept: np.ndarray) -> None:
+        """num_nodes: of the graph. kept: int64 [C], the nodes that the cache holds."""
+        self.stride = -(-num_nodes // MAX_COUNTED)
+        self.counts = np.zeros(MAX_COUNTED, dtype=np.int32)
         self.lock = Lock()
-        self.kept = self._counted(kept)
+        self.kept = kept[kept % self.stride == 0] // self.stride
 
     def add(self, nodes: np.ndarray) -> None:
-        """Take in one request of distinct nodes, int64 [n]; of several streams."""
+        """Take in one request of distinct remote nodes, int64 [n]; of several streams."""
         with self.lock:
-            _count(nodes, self.ranges.part_of(nodes), self.is_remote, self.stride, self.counts)
+            _count(nodes, self.stride, self.counts)
 
     def read(self) -> tuple[int, int, int]:
         """Requests of the counted nodes; those that the cache answered; those that the best cache would have.
@@ -56,16 +57,14 @@ class RequestCount:
         best = np.partition(self.counts, -len(self.kept))[-len(self.kept) :] if len(self.kept) else self.kept
         return int(self.counts.sum()), int(self.counts[self.kept].sum()), int(best.sum())
 
-    def _counted(self, nodes: np.ndarray) -> np.ndarray:
-        nodes = nodes[nodes % self.stride == 0]
-        return nodes[self.is_remote[self.ranges.part_of(nodes)]] // self.stride
-
 
 @njit(nogil=True, cache=True)
-def _count(nodes, part, is_remote, stride, counts):  # type: ignore[no-untyped-def]
-    for i in range(nodes.shape[0]):
-        if is_remote[part[i]] and (stride == 1 or nodes[i] % stride == 0):
-            counts[nodes[i] // stride] += 1
+def _count(nodes, stride, counts):  # type: ignore[no-untyped-def]
+    for node in nodes:
+        if stride == 1:
+            counts[np.uint64(node)] += 1
+        elif node % stride == 0:
+            counts[np.uint64(node // stride)] += 1
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def fill_cache(
     own_parts: range,
     is_remote: np.ndarray,
     cache_bytes: int,
-    features: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
+    features: Callable[[np.ndarray, NewArray], dict[str, tuple[np.ndarray, np.ndarray]]],
 ) -> FeatureCache:
     """Fetch the features of the remote nodes of highest degree, through `features`, up to `cache_bytes`. Collective.
 
@@ -111,16 +110,17 @@ def fill_cache(
     own = by_degree(np.concatenate([degrees_of(prepared.parts[part], row_bytes > 0) for part in own_parts]))
     told = share_rows(torch.from_numpy(own[:most]), channel).numpy()
     nodes = by_degree(told[is_remote[ranges.part_of(told[:, 0])]])[:, 0]
-    node_type = ranges.type_of(nodes)
-    fits = np.cumsum(row_bytes[node_type]) <= cache_bytes
-    kept = {kind: nodes[fits & (node_type == ranges.node_types.index(kind))] for kind in sizes}
-    tables = {kind: Relabeller(len(own), ranges.num_nodes) for kind, own in kept.items()}
-    for kind, table in tables.items():
-        table.add(kept[kind])
+    fits = np.cumsum(row_bytes[ranges.type_of(nodes)]) <= cache_bytes
+    kept = nodes[fits]
+    # in large pages: batches meet these rows in any order
+    found = features(kept, large_zeros)
+    tables = {kind: Relabeller(len(at), ranges.num_nodes) for kind, (at, _) in found.items()}
+    for kind, (at, _) in found.items():
+        tables[kind].add(kept[at])
     num_remote = sum(len(range_of) for kind in sizes for range_of in remote_nodes(ranges, is_remote, kind))
-    num_missing = channel.sum(torch.tensor([num_remote - int(fits.sum())], dtype=torch.float64))
-    requests = RequestCount(ranges, is_remote, nodes[fits])
-    return FeatureCache(tables, features(kept), requests, is_whole=not num_missing.item())
+    num_missing = channel.sum(torch.tensor([num_remote - len(kept)], dtype=torch.float64))
+    rows = {kind: of_kind for kind, (_, of_kind) in found.items()}
+    return FeatureCache(tables, rows, RequestCount(ranges.num_nodes, kept), is_whole=not num_missing.item())
 
 
 def remote_nodes(ranges: NodeRanges, is_remote: np.ndarray, kind: str) -> list[range]:

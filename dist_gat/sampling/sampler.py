@@ -15,7 +15,6 @@ import torch
 from dist_gat.config import NegativesConfig, SamplingConfig
 from dist_gat.dgl import BlockSampler
 from dist_gat.exchange.route import share_rows
-from dist_gat.grouping import group
 from dist_gat.pairs import sort_pairs
 from dist_gat.random import Purpose, make_key, permute
 from dist_gat.sampling.batch import Batch, Candidates
@@ -180,12 +179,7 @@ class SeedBlockSampler(BlockSampler):
 
 
 def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Of each node type with input features: positions among `nodes`, and float32 feature rows."""
-    kinds = store.prepared.feature_sizes
-    if not kinds:
+    """Of each node type with input features: positions among distinct `nodes`, int64 [n], and rows, float32 [n, f]."""
+    if not store.prepared.feature_sizes:
         return {}
-    types = store.ranges.node_types
-    by_type = dict(zip(types, group(store.ranges.type_of(nodes), len(types)), strict=True))
-    at = {kind: by_type[kind] for kind in kinds}
-    features = store.features({kind: nodes[own] for kind, own in at.items()})
-    return {kind: (torch.from_numpy(at[kind]), torch.from_numpy(features[kind])) for kind in kinds}
+    return {kind: (torch.from_numpy(at), torch.from_numpy(rows)) for kind, (at, rows) in store.features(nodes).items()}

@@ -18,9 +18,9 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, route_to, share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import ITEM, NodeRanges, intervals_of, parts_of_ranks
-from dist_gat.grouping import group
+from dist_gat.grouping import group, order_by_group
 from dist_gat.random import uniform
-from dist_gat.sampling.cache import FeatureCache, fill_cache
+from dist_gat.sampling.cache import FeatureCache, NewArray, fill_cache
 from dist_gat.sampling.copy_rows import copy_rows
 from dist_gat.sampling.neighbors import HiddenEdges, sample_rows
 from dist_gat.sampling.packing import pack
@@ -55,12 +55,6 @@ class GraphStore:
     def own_parts(self) -> range:
         return range(int(self.rank_starts[self.channel.rank]), int(self.rank_starts[self.channel.rank + 1]))
 
-    def is_remote(self) -> np.ndarray:
-        """bool [P]: parts whose rows cross to this rank from another."""
-        remote = ~self.in_place
-        remote[self.own_parts] = False
-        return remote
-
     def sample(self, nodes: np.ndarray, fan_out: int, key: np.uint64, hidden: HiddenEdges) -> np.ndarray:
         """int64 [n, fan_out]: up to `fan_out` in-neighbours of each node, -1 behind the last of a row."""
 
@@ -82,16 +76,36 @@ class GraphStore:
 
         return self._ask(nodes, self.ranges.part_of, answer, np.empty(len(nodes), np.int64))
 
-    def features(self, nodes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """float32 [n, f] by node type: the input features of distinct nodes of each type, int64 [n]."""
-        found, left = {}, {}
-        for kind, own in nodes.items():
-            found[kind] = np.empty((len(own), self.prepared.feature_sizes[kind]), np.float32)
-            left[kind] = self._answer_here(own, self.ranges.part_of(own), self._feature_answer(kind), found[kind])
+    def features(self, nodes: np.ndarray, new: NewArray = np.empty) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of each node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
+
+        In order of the part where that is read in place, the others behind them, so that rows are written one after
+        the other. new: makes the array of the rows.
+        """
+        here = np.flatnonzero(self.in_place)
+        num_places = len(here) + 1
+        place_of_part = np.full(self.ranges.num_parts, len(here))
+        place_of_part[here] = np.arange(len(here))
+        num_types = len(self.ranges.node_types)
+        place_of_cell = place_of_part[:, None] + num_places * np.arange(num_types)
+        order, ends = order_by_group(place_of_cell.ravel()[self.ranges.cell_of(nodes)], num_places * num_types)
+        found, asked = {}, {}
+        for kind, size in self.prepared.feature_sizes.items():
+            node_type = self.ranges.node_types.index(kind)
+            first, *ends_of_kind = np.append(0, ends)[num_places * node_type :][: num_places + 1].tolist()
+            at = order[first : ends_of_kind[-1]]
+            keys, rows, start = nodes[at], new((len(at), size), np.float32), 0
+            answer = self._feature_answer(kind)
+            for number, end in zip(here.tolist(), ends_of_kind, strict=False):
+                stop = end - first
+                answer(self.prepared.parts[number], keys[start:stop], rows, np.arange(start, stop))
+                start = stop
+            left = np.arange(start, len(keys))
             if self.cache is not None:
-                left[kind] = self.cache.fill(kind, own, left[kind], found[kind])
+                left = self.cache.fill(kind, keys, left, rows)
+            found[kind], asked[kind] = (at, rows), (keys[left], left)
         if self.exchanges and not (self.cache is not None and self.cache.is_whole):
-            self._ask_features(nodes, left, found)
+            self._ask_features(asked, {kind: rows for kind, (_, rows) in found.items()})
         return found
 
     def _feature_answer(self, kind: str) -> Answer:
@@ -103,21 +117,21 @@ class GraphStore:
         return answer
 
     def _ask_features(
-        self, nodes: Mapping[str, np.ndarray], left: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
+        self, asked: Mapping[str, tuple[np.ndarray, np.ndarray]], found: Mapping[str, np.ndarray]
     ) -> None:
-        """Write the features of nodes[kind][left[kind]] to found[kind][left[kind]], asking for all types at once.
+        """asked: nodes by type, int64, and where their features go in found[type]. Asks for all types at once.
 
-        What goes from one rank to another is sorted by type, in the order of `nodes`, the same on every rank.
+        What goes from one rank to another is sorted by type, in the order of `asked`, the same on every rank.
         """
-        sizes = {kind: self.prepared.feature_sizes[kind] for kind in nodes}
-        wanted, places = (np.concatenate(x) for x in zip(*((nodes[k][left[k]], left[k]) for k in nodes), strict=True))
+        sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
+        wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
         route = route_to(torch.from_numpy(self.rank_of(self.ranges.part_of(wanted))), self.channel)
         order = route.order.numpy()
-        asked = exchange(torch.from_numpy(wanted), route).numpy()
-        segments, told_counts = pack(asked, route.recv_counts, sizes, self.ranges)
+        of_others = exchange(torch.from_numpy(wanted), route).numpy()
+        segments, told_counts = pack(of_others, route.recv_counts, sizes, self.ranges)
         told = np.empty(sum(told_counts), np.float32)
         for x in segments:
-            keys, rows = asked[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
+            keys, rows = of_others[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
             self._answer(keys, self.ranges.part_of(keys), self._feature_answer(x.kind), rows)
         segments, counts = pack(wanted[order], route.send_counts, sizes, self.ranges)
         answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, counts).numpy()
@@ -243,7 +257,5 @@ def open_store(
     missing = channel.sum(torch.tensor([float((~in_place).sum())])).item()
     store = GraphStore(prepared, channel, in_place, missing > 0, rank_starts)
     if store.exchanges and prepared.feature_sizes and cache_bytes:
-        store.cache = fill_cache(
-            prepared, channel, store.own_parts, store.is_remote(), cache_bytes, store.features
-        )  # fmt: skip
+        store.cache = fill_cache(prepared, channel, store.own_parts, ~in_place, cache_bytes, store.features)
     return store

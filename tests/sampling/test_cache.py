@@ -13,7 +13,6 @@ from helpers import NUM_FEATURES, Ranks, adjacency
 from dist_gat.config import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import NodeRanges
 from dist_gat.sampling import cache as cache_module
 from dist_gat.sampling.cache import RequestCount
 from dist_gat.sampling.sampler import SeedBlockSampler
@@ -95,9 +94,8 @@ def test_there_is_no_cache_where_nothing_is_remote(synthetic: PreparedGraph, hol
 
 def test_of_a_large_graph_every_so_many_th_node_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "MAX_COUNTED", 10)
-    ranges = NodeRanges(np.array([[0, 8, 16], [16, 24, 32]]))
-    requests = RequestCount(ranges, np.array([False, True]), np.array([20, 21, 28]))
-    for nodes in ([0, 4, 16, 20, 21], [16, 24, 27], [16, 20, 31]):
+    requests = RequestCount(32, np.array([20, 21, 28]))
+    for nodes in ([16, 20, 21], [16, 24, 27], [16, 20, 31]):
         requests.add(np.array(nodes))
     # every fourth node: 16 three times, 20 twice, 24 once; 20 and 28 are kept, 16 and 20 would be best
     assert requests.read() == (6, 2, 5)
