@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,6 +37,7 @@ class Channel:
 
     store: where the ranks met, and look for each other after a collective has failed.
     shared: memory that all ranks map, where they are on one host; see `share_memory`.
+    rooms: by question, how many keys a message to and from each rank has room for; see `send_keys`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Channel:
     traffic: Traffic = field(default_factory=Traffic)
     store: dist.Store | None = None
     shared: SharedRows | None = None
+    rooms: dict[str, np.ndarray] = field(default_factory=dict)
 
     def room(self, num_rows: int, like: Tensor) -> Tensor:
         """Where to write the rows that `start_rows` sends, [num_rows, R] of the matrix `like`'s type and device."""

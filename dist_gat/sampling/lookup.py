@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.exchange.route import exchange, route_to
+from dist_gat.exchange.keys import send_keys
 from dist_gat.graph.ranges import intervals_of
 from dist_gat.sampling.block import to_device
 from dist_gat.sampling.copy_rows import add_rows, put_rows
@@ -57,19 +57,19 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     owner = intervals_of(node_starts, nodes_S)
     is_own = owner == rank
     own_at, other_at = np.flatnonzero(is_own), np.flatnonzero(~is_own)
-    route = route_to(torch.from_numpy(owner[other_at]), channel)
-    asked = exchange(torch.from_numpy(nodes_S[other_at]), route).numpy() - first_node
+    sent = send_keys(nodes_S[other_at], owner[other_at], channel, "rows")
+    asked = sent.received - first_node
     relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)
     relabeller.add(nodes_S[own_at] - first_node)
     asked_at = relabeller.add(asked)
     return Lookup(
         torch.from_numpy(own_at),
-        torch.from_numpy(other_at)[route.order],
+        torch.from_numpy(other_at[sent.order]),
         torch.from_numpy(relabeller.nodes),
         torch.from_numpy(asked),
         torch.from_numpy(asked_at),
-        tuple(route.send_counts),
-        tuple(route.recv_counts),
+        tuple(sent.send_counts),
+        tuple(sent.recv_counts),
     )
 
 

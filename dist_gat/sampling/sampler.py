@@ -156,7 +156,7 @@ class SeedBlockSampler(BlockSampler):
         hops = []
         for hop, fan_out in enumerate(self.sampling.fanouts):
             dst = seed_nodes.nodes
-            neighbors = g.sample(dst, fan_out, make_key(key, Purpose.NEIGHBORS, hop), hidden)
+            neighbors = g.sample(dst, fan_out, make_key(key, Purpose.NEIGHBORS, hop), hidden, hop)
             hops.append((seed_nodes.add(neighbors), count_neighbors(neighbors), len(seed_nodes.nodes)))
         nodes = seed_nodes.nodes.copy()
         in_degree = g.in_degree(nodes) if self.needs_degree else None

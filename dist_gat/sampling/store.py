@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.exchange.route import exchange, route_to, share_rows
+from dist_gat.exchange.keys import send_keys
+from dist_gat.exchange.route import share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import ITEM, NodeRanges, intervals_of, parts_of_ranks
 from dist_gat.grouping import group, order_by_group
@@ -55,8 +56,11 @@ class GraphStore:
     def own_parts(self) -> range:
         return range(int(self.rank_starts[self.channel.rank]), int(self.rank_starts[self.channel.rank + 1]))
 
-    def sample(self, nodes: np.ndarray, fan_out: int, key: np.uint64, hidden: HiddenEdges) -> np.ndarray:
-        """int64 [n, fan_out]: up to `fan_out` in-neighbours of each node, -1 behind the last of a row."""
+    def sample(self, nodes: np.ndarray, fan_out: int, key: np.uint64, hidden: HiddenEdges, hop: int = 0) -> np.ndarray:
+        """int64 [n, fan_out]: up to `fan_out` in-neighbours of each node, -1 behind the last of a row.
+
+        hop: tells calls apart that bring different numbers of nodes.
+        """
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
             out[places] = sample_rows(part.indptr, part.indices, part.first_node, keys, fan_out, key, hidden)
@@ -65,7 +69,8 @@ class GraphStore:
             # nothing to sort by parts, and no rows to bring back in order
             part = self.prepared.parts[0]
             return sample_rows(part.indptr, part.indices, part.first_node, nodes, fan_out, key, hidden)
-        return self._ask(nodes, self.ranges.part_of, answer, np.empty((len(nodes), fan_out), np.int64))
+        out = np.empty((len(nodes), fan_out), np.int64)
+        return self._ask(f"neighbors of hop {hop}", nodes, self.ranges.part_of, answer, out)
 
     def in_degree(self, nodes: np.ndarray) -> np.ndarray:
         """int64 [n]: in-degree of each node in the training graph."""
@@ -74,7 +79,7 @@ class GraphStore:
             rows = keys - part.first_node
             out[places] = part.indptr[rows + 1] - part.indptr[rows]
 
-        return self._ask(nodes, self.ranges.part_of, answer, np.empty(len(nodes), np.int64))
+        return self._ask("in-degrees", nodes, self.ranges.part_of, answer, np.empty(len(nodes), np.int64))
 
     def features(self, nodes: np.ndarray, new: NewArray = np.empty) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Of each node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
@@ -125,19 +130,20 @@ class GraphStore:
         """
         sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
         wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
-        route = route_to(torch.from_numpy(self.rank_of(self.ranges.part_of(wanted))), self.channel)
-        order = route.order.numpy()
-        of_others = exchange(torch.from_numpy(wanted), route).numpy()
-        segments, told_counts = pack(of_others, route.recv_counts, sizes, self.ranges)
+        sent = send_keys(wanted, self.rank_of(self.ranges.part_of(wanted)), self.channel, "features")
+        if sent.is_empty:
+            return
+        of_others = sent.received
+        segments, told_counts = pack(of_others, sent.recv_counts, sizes, self.ranges)
         told = np.empty(sum(told_counts), np.float32)
         for x in segments:
             keys, rows = of_others[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
             self._answer(keys, self.ranges.part_of(keys), self._feature_answer(x.kind), rows)
-        segments, counts = pack(wanted[order], route.send_counts, sizes, self.ranges)
+        segments, counts = pack(wanted[sent.order], sent.send_counts, sizes, self.ranges)
         answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, counts).numpy()
         for x in segments:
             rows = answers[x.numbers].reshape(-1, sizes[x.kind])
-            copy_rows(rows, np.arange(len(rows)), found[x.kind], places[order[x.keys]])
+            copy_rows(rows, np.arange(len(rows)), found[x.kind], places[sent.order[x.keys]])
 
     def edges(self, split: str, numbers: np.ndarray) -> np.ndarray:
         """int64 [n, 2]: the (user, item) nodes of a split's edges, by numbers that are the same on every rank."""
@@ -172,7 +178,10 @@ class GraphStore:
             )
             out[places] = items.start + np.clip(np.asarray(position, dtype=np.int64), 0, len(items) - 1)
 
-        return (self._tell if is_common else self._ask)(draws, part_of, answer, np.empty(len(draws), np.int64))
+        out = np.empty(len(draws), np.int64)
+        if is_common:
+            return self._tell(draws, part_of, answer, out)
+        return self._ask("items", draws, part_of, answer, out)
 
     def item_mass(self, distribution: Distribution) -> np.ndarray:
         """float64 [P]: the share of each part in a distribution over items, not normalised."""
@@ -185,22 +194,23 @@ class GraphStore:
         """int64 [n]: the rank that owns each part."""
         return intervals_of(self.rank_starts, parts)
 
-    def _ask(self, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray) -> np.ndarray:
+    def _ask(self, question: str, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray) -> np.ndarray:
         """Answer keys in place where their part is here, and through its owner where it is not.
 
-        out: a row a key; returned.
+        question: see `send_keys`. out: a row a key; returned.
         """
         parts = part_of(keys)
         there = self._answer_here(keys, parts, answer, out)
         if not self.exchanges:
             return out
-        route = route_to(torch.from_numpy(self.rank_of(parts[there])), self.channel)
-        asked = exchange(torch.from_numpy(keys[there]), route).numpy()
-        told = np.empty((len(asked), *out.shape[1:]), out.dtype)
-        self._answer(asked, part_of(asked), answer, told)
+        sent = send_keys(keys[there], self.rank_of(parts[there]), self.channel, question)
+        if sent.is_empty:
+            return out
+        told = np.empty((len(sent.received), *out.shape[1:]), out.dtype)
+        self._answer(sent.received, part_of(sent.received), answer, told)
         # answers come by owner; from there they go straight to their places
-        answers = self.channel.all_to_all(torch.from_numpy(told), route.recv_counts, route.send_counts).numpy()
-        copy_rows(answers, np.arange(len(there)), out, there[route.order.numpy()])
+        answers = self.channel.all_to_all(torch.from_numpy(told), sent.recv_counts, sent.send_counts).numpy()
+        copy_rows(answers, np.arange(len(there)), out, there[sent.order])
         return out
 
     def _answer_here(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from helpers import NUM_FEATURES, Ranks
 
 from dist_gat.config import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import open_channel, share_memory
+from dist_gat.exchange.keys import HEADER
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.sampling.batch import Batch
@@ -74,7 +75,8 @@ def test_rows_come_and_their_gradients_go_home(ranks: Ranks, world_size: int, sh
         (weight[nodes] ** 3 * torch.from_numpy(nodes + 1)[:, None]).sum().backward()
     assert weight.grad is not None
     torch.testing.assert_close(torch.cat([x["gradient"] for x in results]), weight.grad, rtol=1e-12, atol=0)
-    assert sum(x["id_bytes"] for x in results) == ID_BYTES * remote
+    headers = world_size * (world_size - 1) * HEADER
+    assert sum(x["id_bytes"] for x in results) == ID_BYTES * (remote + headers)
     assert sum(x["row_bytes"] for x in results) == 2 * 8 * SIZE * remote, "there and back, and own rows stay at home"
 
 
@@ -119,7 +121,9 @@ def test_no_id_is_asked_for_twice(synthetic: PreparedGraph, ranks: Ranks) -> Non
         2 * ID_BYTES * int((np.searchsorted(starts, x["batch"].own_BK.numpy(), side="right") - 1 != rank).sum())
         for rank, x in enumerate(results)
     )
-    assert sum(x["sent"] for x in results) == asked + told + own
+    # from each rank to the other: two hops, degrees, negatives, features, rows
+    headers = 2 * 6 * HEADER * ID_BYTES
+    assert sum(x["sent"] for x in results) == asked + told + own + headers
 
 
 def test_every_offered_row_is_another_item(synthetic: PreparedGraph, ranks: Ranks) -> None:
