@@ -10,61 +10,46 @@ Shape legend: N keys of this rank, M keys that this rank received, W ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.grouping import order_by_group
 
 # keys for this receiver, whether the room of any of the sender's messages is too short, whether it sends any keys
 HEADER = 3
 
 
-@dataclass(frozen=True)
-class SentKeys:
-    """received: [M], by sending rank, in its order. order: int64 [N], sorts this rank's keys by owner.
-
-    send_counts, recv_counts: keys to and from each rank. is_empty: no rank sent any, which all ranks know.
-    """
-
-    received: np.ndarray
-    order: np.ndarray
-    send_counts: list[int]
-    recv_counts: list[int]
-    is_empty: bool
-
-
-def send_keys(keys: np.ndarray, owner: np.ndarray, channel: Channel, question: str) -> SentKeys:
-    """Send int64 [N] to the ranks `owner`, int64 [N]. Collective, even with N = 0.
+def send_keys(
+    keys: np.ndarray, counts: np.ndarray, channel: Channel, question: str
+) -> tuple[np.ndarray, list[int], bool]:
+    """Send int64 [N], the first counts[0] of them to rank 0, and so on. Collective, even with N = 0.
 
     question: what the keys are for. Their number should be about the same every time for one question.
+    Returns the keys received, int64 [M], by sending rank, in its order; how many from each; whether no rank sent any.
     """
-    order, ends = order_by_group(owner, channel.world_size)
-    counts = np.diff(ends, prepend=0)
     if channel.group is None:
-        return SentKeys(keys[order], order, counts.tolist(), counts.tolist(), not len(keys))
+        return keys, counts.tolist(), not len(keys)
     room = channel.rooms.get(question, np.zeros((2, channel.world_size), np.int64))
     first_counts = np.minimum(counts, room[0])
-    by_owner, rest_by_owner = [], []
-    for own, count in zip(np.split(keys[order], ends[:-1]), first_counts.tolist(), strict=True):
-        by_owner.append(own[:count])
-        rest_by_owner.append(own[count:])
-    is_short = bool((counts > room[0]).any())
+    is_short = bool((first_counts < counts).any())
     message = np.zeros(int(room[0].sum()) + HEADER * channel.world_size, np.int64)
-    for part, own, count in zip(_split(message, room[0] + HEADER), by_owner, counts.tolist(), strict=True):
+    rest, stop = [], 0
+    for part, count, first in zip(
+        _split(message, room[0] + HEADER), counts.tolist(), first_counts.tolist(), strict=True
+    ):
         part[:HEADER] = count, is_short, len(keys) > 0
-        part[HEADER : HEADER + len(own)] = own
+        start, stop = stop, stop + count
+        part[HEADER : HEADER + first] = keys[start : start + first]
+        rest.append(keys[start + first : stop])
     parts = _split(_all_to_all(message, room[0] + HEADER, room[1] + HEADER, channel), room[1] + HEADER)
     recv_counts, any_short, any_keys = np.stack([part[:HEADER] for part in parts], axis=1)
     received = [part[HEADER : HEADER + count] for part, count in zip(parts, recv_counts.tolist(), strict=True)]
     if any_short.any():
         missing = np.maximum(recv_counts - room[1], 0)
-        rest = _all_to_all(np.concatenate(rest_by_owner), counts - first_counts, missing, channel)
-        received = [x for both in zip(received, _split(rest, missing), strict=True) for x in both]
+        others = _all_to_all(np.concatenate(rest), counts - first_counts, missing, channel)
+        received = [x for both in zip(received, _split(others, missing), strict=True) for x in both]
     channel.rooms[question] = _room_for(np.stack([counts, recv_counts]), room)
-    return SentKeys(np.concatenate(received), order, counts.tolist(), recv_counts.tolist(), not any_keys.any())
+    return np.concatenate(received), recv_counts.tolist(), not any_keys.any()
 
 
 def _split(message: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:

@@ -87,6 +87,9 @@ class FeatureCache:
         requested = nodes[at]
         self.requests.add(requested)
         place = self.nodes[kind].find(requested)
+        if self.is_whole:
+            copy_rows(self.rows[kind], place, out, at)
+            return at[:0]
         is_kept = place >= 0
         copy_rows(self.rows[kind], place[is_kept], out, at[is_kept])
         return at[~is_kept]

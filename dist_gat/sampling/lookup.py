@@ -19,6 +19,7 @@ from torch import Tensor
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.keys import send_keys
 from dist_gat.graph.ranges import intervals_of
+from dist_gat.grouping import order_by_group
 from dist_gat.sampling.block import to_device
 from dist_gat.sampling.copy_rows import add_rows, put_rows
 from dist_gat.sampling.neighbors import Relabeller
@@ -54,22 +55,23 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     node_starts: int64 [W + 1], rank r owns node IDs node_starts[r] to node_starts[r + 1] - 1.
     """
     rank, first_node = channel.rank, int(node_starts[channel.rank])
-    owner = intervals_of(node_starts, nodes_S)
-    is_own = owner == rank
-    own_at, other_at = np.flatnonzero(is_own), np.flatnonzero(~is_own)
-    sent = send_keys(nodes_S[other_at], owner[other_at], channel, "rows")
-    asked = sent.received - first_node
+    order, ends = order_by_group(intervals_of(node_starts, nodes_S), channel.world_size)
+    before, own_at, behind = np.split(order, [ends[rank - 1] if rank else 0, ends[rank]])
+    other_at, counts = np.concatenate([before, behind]), np.diff(ends, prepend=0)
+    counts[rank] = 0
+    received, recv_counts, _ = send_keys(nodes_S[other_at], counts, channel, "rows")
+    asked = received - first_node
     relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)
     relabeller.add(nodes_S[own_at] - first_node)
     asked_at = relabeller.add(asked)
     return Lookup(
         torch.from_numpy(own_at),
-        torch.from_numpy(other_at[sent.order]),
+        torch.from_numpy(other_at),
         torch.from_numpy(relabeller.nodes),
         torch.from_numpy(asked),
         torch.from_numpy(asked_at),
-        tuple(sent.send_counts),
-        tuple(sent.recv_counts),
+        tuple(counts.tolist()),
+        tuple(recv_counts),
     )
 
 

@@ -87,12 +87,9 @@ class GraphStore:
         In order of the part where that is read in place, the others behind them, so that rows are written one after
         the other. new: makes the array of the rows.
         """
-        here = np.flatnonzero(self.in_place)
-        num_places = len(here) + 1
-        place_of_part = np.full(self.ranges.num_parts, len(here))
-        place_of_part[here] = np.arange(len(here))
-        num_types = len(self.ranges.node_types)
-        place_of_cell = place_of_part[:, None] + num_places * np.arange(num_types)
+        here, place_of_part = self._places()
+        num_places, num_types = len(here) + 1, len(self.ranges.node_types)
+        place_of_cell = np.minimum(place_of_part, len(here))[:, None] + num_places * np.arange(num_types)
         order, ends = order_by_group(place_of_cell.ravel()[self.ranges.cell_of(nodes)], num_places * num_types)
         found, asked = {}, {}
         for kind, size in self.prepared.feature_sizes.items():
@@ -130,20 +127,21 @@ class GraphStore:
         """
         sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
         wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
-        sent = send_keys(wanted, self.rank_of(self.ranges.part_of(wanted)), self.channel, "features")
-        if sent.is_empty:
+        order, ends = order_by_group(self.rank_of(self.ranges.part_of(wanted)), self.channel.world_size)
+        wanted, places, counts = wanted[order], places[order], np.diff(ends, prepend=0)
+        of_others, recv_counts, is_empty = send_keys(wanted, counts, self.channel, "features")
+        if is_empty:
             return
-        of_others = sent.received
-        segments, told_counts = pack(of_others, sent.recv_counts, sizes, self.ranges)
+        segments, told_counts = pack(of_others, recv_counts, sizes, self.ranges)
         told = np.empty(sum(told_counts), np.float32)
         for x in segments:
             keys, rows = of_others[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
             self._answer(keys, self.ranges.part_of(keys), self._feature_answer(x.kind), rows)
-        segments, counts = pack(wanted[sent.order], sent.send_counts, sizes, self.ranges)
+        segments, counts = pack(wanted, counts.tolist(), sizes, self.ranges)
         answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, counts).numpy()
         for x in segments:
             rows = answers[x.numbers].reshape(-1, sizes[x.kind])
-            copy_rows(rows, np.arange(len(rows)), found[x.kind], places[sent.order[x.keys]])
+            copy_rows(rows, np.arange(len(rows)), found[x.kind], places[x.keys])
 
     def edges(self, split: str, numbers: np.ndarray) -> np.ndarray:
         """int64 [n, 2]: the (user, item) nodes of a split's edges, by numbers that are the same on every rank."""
@@ -199,30 +197,29 @@ class GraphStore:
 
         question: see `send_keys`. out: a row a key; returned.
         """
-        parts = part_of(keys)
-        there = self._answer_here(keys, parts, answer, out)
+        here, place_of_part = self._places()
+        num_groups = len(here) + self.channel.world_size
+        order, ends = order_by_group(place_of_part[part_of(keys)], num_groups)
+        *members, there = np.split(order, ends[: len(here)])
+        self._answer_groups(keys, here, members, answer, out)
         if not self.exchanges:
             return out
-        sent = send_keys(keys[there], self.rank_of(parts[there]), self.channel, question)
-        if sent.is_empty:
+        counts = np.diff(ends, prepend=0)[len(here) :]
+        received, recv_counts, is_empty = send_keys(keys[there], counts, self.channel, question)
+        if is_empty:
             return out
-        told = np.empty((len(sent.received), *out.shape[1:]), out.dtype)
-        self._answer(sent.received, part_of(sent.received), answer, told)
-        # answers come by owner; from there they go straight to their places
-        answers = self.channel.all_to_all(torch.from_numpy(told), sent.recv_counts, sent.send_counts).numpy()
-        copy_rows(answers, np.arange(len(there)), out, there[sent.order])
+        told = np.empty((len(received), *out.shape[1:]), out.dtype)
+        self._answer(received, part_of(received), answer, told)
+        answers = self.channel.all_to_all(torch.from_numpy(told), recv_counts, counts.tolist()).numpy()
+        copy_rows(answers, np.arange(len(there)), out, there)
         return out
 
-    def _answer_here(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> np.ndarray:
-        """Answer the keys whose part is read in place; returns the positions of the others, int64."""
-        if not self.exchanges:
-            self._answer(keys, parts, answer, out)
-            return np.zeros(0, np.int64)
-        num_parts = len(self.in_place)
-        here = np.where(self.in_place, np.arange(num_parts), num_parts)[parts]
-        *members, others = group(here, num_parts + 1)
-        self._answer_groups(keys, members, answer, out)
-        return others
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The L parts that are read in place, int64 [L]; of each part its place among them, or L + its owner."""
+        here = np.flatnonzero(self.in_place)
+        place_of_part = len(here) + self.rank_of(np.arange(self.ranges.num_parts))
+        place_of_part[here] = np.arange(len(here))
+        return here, place_of_part
 
     def _tell(self, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray) -> np.ndarray:
         """Answers to keys that are the same on every rank: nobody has to ask, each owner tells all others."""
@@ -240,13 +237,16 @@ class GraphStore:
 
     def _answer(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> None:
         """Write the answers to keys, which belong to `parts`, to their rows of `out`."""
-        self._answer_groups(keys, group(parts, len(self.prepared.parts)), answer, out)
+        num_parts = len(self.prepared.parts)
+        self._answer_groups(keys, np.arange(num_parts), group(parts, num_parts), answer, out)
 
-    def _answer_groups(self, keys: np.ndarray, members: list[np.ndarray], answer: Answer, out: np.ndarray) -> None:
-        """members: for each part, the positions of its keys."""
-        for part, places in zip(self.prepared.parts, members, strict=True):
+    def _answer_groups(
+        self, keys: np.ndarray, numbers: np.ndarray, members: list[np.ndarray], answer: Answer, out: np.ndarray
+    ) -> None:
+        """members: of each part in `numbers`, the positions of its keys."""
+        for number, places in zip(numbers.tolist(), members, strict=True):
             if len(places):
-                answer(part, keys[places], out, places)
+                answer(self.prepared.parts[number], keys[places], out, places)
 
 
 def open_store(
