@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import prod
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -48,7 +48,7 @@ class Channel:
     traffic: Traffic = field(default_factory=Traffic)
     store: dist.Store | None = None
     shared: SharedRows | None = None
-    rooms: dict[str, np.ndarray] = field(default_factory=dict)
+    rooms: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
 
     def room(self, num_rows: int, like: Tensor) -> Tensor:
         """Where to write the rows that `start_rows` sends, [num_rows, R] of the matrix `like`'s type and device."""
@@ -127,7 +127,7 @@ class Channel:
         self.sum(torch.zeros(1))
 
     def _count(self, rows: Tensor, send_counts: list[int]) -> None:
-        row_bytes = rows.element_size() * (rows[0].numel() if rows.shape[0] else 0)
+        row_bytes = rows.element_size() * prod(rows.shape[1:])
         self.traffic.sent_bytes += row_bytes * (sum(send_counts) - send_counts[self.rank])
 
     def _watch(self, operation: str) -> _Watch:

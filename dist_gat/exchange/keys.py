@@ -20,47 +20,48 @@ HEADER = 3
 
 
 def send_keys(
-    keys: np.ndarray, counts: np.ndarray, channel: Channel, question: str
+    keys: np.ndarray, send_counts: list[int], channel: Channel, question: str
 ) -> tuple[np.ndarray, list[int], bool]:
-    """Send int64 [N], the first counts[0] of them to rank 0, and so on. Collective, even with N = 0.
+    """Send int64 [N], the first send_counts[0] of them to rank 0, and so on. Collective, even with N = 0.
 
     question: what the keys are for. Their number should be about the same every time for one question.
     Returns the keys received, int64 [M], by sending rank, in its order; how many from each; whether no rank sent any.
     """
     if channel.group is None:
-        return keys, counts.tolist(), not len(keys)
-    room = channel.rooms.get(question, np.zeros((2, channel.world_size), np.int64))
-    first_counts = np.minimum(counts, room[0])
-    is_short = bool((first_counts < counts).any())
-    message = np.zeros(int(room[0].sum()) + HEADER * channel.world_size, np.int64)
-    rest, stop = [], 0
-    for part, count, first in zip(
-        _split(message, room[0] + HEADER), counts.tolist(), first_counts.tolist(), strict=True
-    ):
-        part[:HEADER] = count, is_short, len(keys) > 0
-        start, stop = stop, stop + count
-        part[HEADER : HEADER + first] = keys[start : start + first]
+        return keys, send_counts, not len(keys)
+    send_room, recv_room = channel.rooms.get(question, ([0] * channel.world_size,) * 2)
+    rest_counts = [max(count - room, 0) for count, room in zip(send_counts, send_room, strict=True)]
+    message = np.zeros(sum(send_room) + HEADER * channel.world_size, np.int64)
+    at, stop, rest = 0, 0, []
+    for count, room, num_rest in zip(send_counts, send_room, rest_counts, strict=True):
+        start, stop, first = stop, stop + count, count - num_rest
+        message[at : at + HEADER] = count, any(rest_counts), len(keys) > 0
+        message[at + HEADER : at + HEADER + first] = keys[start : start + first]
         rest.append(keys[start + first : stop])
-    parts = _split(_all_to_all(message, room[0] + HEADER, room[1] + HEADER, channel), room[1] + HEADER)
-    recv_counts, any_short, any_keys = np.stack([part[:HEADER] for part in parts], axis=1)
-    received = [part[HEADER : HEADER + count] for part, count in zip(parts, recv_counts.tolist(), strict=True)]
-    if any_short.any():
-        missing = np.maximum(recv_counts - room[1], 0)
-        others = _all_to_all(np.concatenate(rest), counts - first_counts, missing, channel)
-        received = [x for both in zip(received, _split(others, missing), strict=True) for x in both]
-    channel.rooms[question] = _room_for(np.stack([counts, recv_counts]), room)
-    return np.concatenate(received), recv_counts.tolist(), not any_keys.any()
+        at += HEADER + room
+    answer = _all_to_all(message, _with_headers(send_room), _with_headers(recv_room), channel)
+    at, heads, received = 0, [], []
+    for room in recv_room:
+        heads.append(answer[at : at + HEADER].tolist())
+        received.append(answer[at + HEADER : at + HEADER + min(heads[-1][0], room)])
+        at += HEADER + room
+    recv_counts, any_short, any_keys = (list(x) for x in zip(*heads, strict=True))
+    if any(any_short):
+        missing = [max(count - room, 0) for count, room in zip(recv_counts, recv_room, strict=True)]
+        others = np.split(_all_to_all(np.concatenate(rest), rest_counts, missing, channel), np.cumsum(missing)[:-1])
+        received = [x for both in zip(received, others, strict=True) for x in both]
+    channel.rooms[question] = _room_for(send_counts, send_room), _room_for(recv_counts, recv_room)
+    return np.concatenate(received), recv_counts, not any(any_keys)
 
 
-def _split(message: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    return np.split(message, np.cumsum(lengths)[:-1])
+def _with_headers(room: list[int]) -> list[int]:
+    return [HEADER + x for x in room]
 
 
-def _all_to_all(keys: np.ndarray, send_counts: np.ndarray, recv_counts: np.ndarray, channel: Channel) -> np.ndarray:
-    return channel.all_to_all(torch.from_numpy(keys), send_counts.tolist(), recv_counts.tolist()).numpy()
+def _all_to_all(keys: np.ndarray, send_counts: list[int], recv_counts: list[int], channel: Channel) -> np.ndarray:
+    return channel.all_to_all(torch.from_numpy(keys), send_counts, recv_counts).numpy()
 
 
-def _room_for(counts: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """int64 [2, W], for what is sent to each rank and received from it; both ends of a message find the same."""
-    fits = (counts <= room) & (room <= 2 * counts)
-    return np.where(fits, room, counts + counts // 8)
+def _room_for(counts: list[int], room: list[int]) -> list[int]:
+    """For each message the next time; both of its ends find the same."""
+    return [had if count <= had <= 2 * count else count + count // 8 for count, had in zip(counts, room, strict=True)]

@@ -20,8 +20,8 @@ from dist_gat.errors import StorageError
 
 USER, ITEM = 0, 1
 NODE_TYPES = ("user", "item")
-# starts up to which counting them is faster than a binary search, whose branches nobody can predict
-FEW_STARTS = 256
+# of the search for an interval; so many that most have no start in them
+BUCKETS_PER_START = 16
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,37 @@ class NodeRanges:
 
 def intervals_of(starts: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The last j with starts[j] <= value, int64 of the shape of `values`; -1 below the first. int64, ascending."""
-    if len(starts) > FEW_STARTS:
-        return np.searchsorted(starts, values, side="right") - 1
-    return _count_starts(starts, values.ravel()).reshape(values.shape)
+    return _intervals(starts, values.ravel()).reshape(values.shape)
 
 
 @njit(nogil=True, cache=True)
-def _count_starts(starts, values):  # type: ignore[no-untyped-def]
-    out = np.empty(values.shape[0], np.int64)
+def _intervals(starts, values):  # type: ignore[no-untyped-def]
+    """Equal buckets between the first start and the last one say where to begin, which leaves few steps to go.
+
+    A binary search would be branches that nobody can predict, and so would be a look whether an interval is the last.
+    """
+    out = np.full(values.shape[0], -1, np.int64)
+    if starts.shape[0] == 0:
+        return out
+    last, num_buckets, shift = np.uint64(starts.shape[0] - 1), 1, np.uint64(0)
+    while num_buckets < BUCKETS_PER_START * starts.shape[0]:
+        num_buckets *= 2
+    while np.uint64(starts[-1] - starts[0]) >> shift >= np.uint64(num_buckets):
+        shift += np.uint64(1)
+    interval_B, j = np.empty(num_buckets, np.uint64), np.uint64(0)
+    for b in range(num_buckets):
+        while j < last and np.uint64(starts[j + np.uint64(1)] - starts[0]) <= np.uint64(b) << shift:
+            j += np.uint64(1)
+        interval_B[b] = j
+    ends = np.append(starts[1:], np.iinfo(np.int64).max)
     for i in range(values.shape[0]):
-        last = -1
-        for start in starts:
-            last += start <= values[i]
-        out[i] = last
+        value = values[i]
+        if value < starts[0]:
+            continue
+        j = interval_B[min(np.uint64(value - starts[0]) >> shift, np.uint64(num_buckets - 1))]
+        while ends[j] <= value and j < last:
+            j += np.uint64(1)
+        out[i] = np.int64(j)
     return out
 
 

@@ -41,6 +41,7 @@ class RequestCount:
         """num_nodes: of the graph. kept: int64 [C], the nodes that the cache holds."""
         self.stride = -(-num_nodes // MAX_COUNTED)
         self.counts = np.zeros(MAX_COUNTED, dtype=np.int32)
+        self.num_kept = 0
         self.lock = Lock()
         self.kept = kept[kept % self.stride == 0] // self.stride
 
@@ -49,13 +50,20 @@ class RequestCount:
         with self.lock:
             _count(nodes, self.stride, self.counts)
 
+    def add_kept(self, num_nodes: int) -> None:
+        """Take in a request of so many nodes, where any cache of this size would have them all."""
+        with self.lock:
+            self.num_kept += num_nodes
+
     def read(self) -> tuple[int, int, int]:
         """Requests of the counted nodes; those that the cache answered; those that the best cache would have.
 
         The best cache holds as many rows, and those that were requested most often, as if it had known.
         """
         best = np.partition(self.counts, -len(self.kept))[-len(self.kept) :] if len(self.kept) else self.kept
-        return int(self.counts.sum()), int(self.counts[self.kept].sum()), int(best.sum())
+        counted = (self.counts.sum(), self.counts[self.kept].sum(), best.sum())
+        requested, kept, best_kept = (self.num_kept + int(count) for count in counted)
+        return requested, kept, best_kept
 
 
 @njit(nogil=True, cache=True)
@@ -85,11 +93,12 @@ class FeatureCache:
         Returns the positions of the others, int64.
         """
         requested = nodes[at]
-        self.requests.add(requested)
         place = self.nodes[kind].find(requested)
         if self.is_whole:
+            self.requests.add_kept(len(requested))
             copy_rows(self.rows[kind], place, out, at)
             return at[:0]
+        self.requests.add(requested)
         is_kept = place >= 0
         copy_rows(self.rows[kind], place[is_kept], out, at[is_kept])
         return at[~is_kept]

@@ -21,10 +21,9 @@ def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: 
     """
     assert (source.shape[1:], source.dtype) == (target.shape[1:], target.dtype), "rows of different kinds"
     assert len(rows) == len(places), "as many rows as places"
-    for numbers, array in ((rows, source), (places, target)):
-        assert _inside(numbers, len(array)), "rows outside of their array"
     if len(rows):
-        _copy_rows(source.reshape(len(source), -1), rows, target.reshape(len(target), -1), places)
+        is_inside = _copy_rows(source.reshape(len(source), -1), rows, target.reshape(len(target), -1), places)
+        assert is_inside, "rows outside of their array"
 
 
 def put_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
@@ -63,13 +62,18 @@ def _inside(rows: np.ndarray, num_rows: int) -> bool:
 
 @njit(nogil=True, cache=True)
 def _copy_rows(source, rows, target, places):  # type: ignore[no-untyped-def]
+    """Whether all rows and places are inside of their arrays; stops before the first one that is not."""
+    num_rows, num_places = np.uint64(source.shape[0]), np.uint64(target.shape[0])
     for i in range(rows.shape[0]):
         if i + ROWS_AHEAD < rows.shape[0]:
             prefetch_row(source, rows[i + ROWS_AHEAD])
             prefetch_row(target, places[i + ROWS_AHEAD])
         row, place = np.uint64(rows[i]), np.uint64(places[i])
+        if row >= num_rows or place >= num_places:
+            return False
         for j in range(target.shape[1]):
             target[place, np.uint64(j)] = source[row, np.uint64(j)]
+    return True
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

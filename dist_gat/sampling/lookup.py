@@ -55,11 +55,13 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     node_starts: int64 [W + 1], rank r owns node IDs node_starts[r] to node_starts[r + 1] - 1.
     """
     rank, first_node = channel.rank, int(node_starts[channel.rank])
-    order, ends = order_by_group(intervals_of(node_starts, nodes_S), channel.world_size)
-    before, own_at, behind = np.split(order, [ends[rank - 1] if rank else 0, ends[rank]])
-    other_at, counts = np.concatenate([before, behind]), np.diff(ends, prepend=0)
+    order, counts = order_by_group(intervals_of(node_starts, nodes_S), channel.world_size)
+    num_before, num_own = int(counts[:rank].sum()), int(counts[rank])
+    before, own_at, behind = np.split(order, [num_before, num_before + num_own])
+    other_at = np.concatenate([before, behind])
     counts[rank] = 0
-    received, recv_counts, _ = send_keys(nodes_S[other_at], counts, channel, "rows")
+    ask_counts = counts.tolist()
+    received, answer_counts, _ = send_keys(nodes_S[other_at], ask_counts, channel, "rows")
     asked = received - first_node
     relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)
     relabeller.add(nodes_S[own_at] - first_node)
@@ -70,8 +72,8 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
         torch.from_numpy(relabeller.nodes),
         torch.from_numpy(asked),
         torch.from_numpy(asked_at),
-        tuple(counts.tolist()),
-        tuple(recv_counts),
+        tuple(ask_counts),
+        tuple(answer_counts),
     )
 
 

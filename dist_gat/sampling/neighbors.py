@@ -62,14 +62,30 @@ def sample_rows(
     Returns int64 [n, fan_out] source node IDs, -1 behind the last one of a row.
     """
     out = np.empty((len(nodes), fan_out), dtype=np.int64)
-    _sample(
-        indptr, indices, first_node, nodes, key, hidden.dst, hidden.ptr, hidden.src, hidden.may_hide, out
-    )  # fmt: skip
+    sample_into(out, np.arange(len(nodes)), indptr, indices, first_node, nodes, key, hidden)
     return out
 
 
+def sample_into(
+    out: np.ndarray,
+    places: np.ndarray,
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    first_node: int,
+    nodes: np.ndarray,
+    key: np.uint64,
+    hidden: HiddenEdges,
+) -> None:
+    """`sample_rows`, written to the rows `places`, int64 [n], of int64 [m, fan_out]."""
+    assert len(nodes) == len(places), "as many places as nodes"
+    assert not len(places) or (places.min() >= 0 and places.max() < len(out)), "places outside of the array"
+    _sample(
+        indptr, indices, first_node, nodes, key, hidden.dst, hidden.ptr, hidden.src, hidden.may_hide, out, places
+    )  # fmt: skip
+
+
 @njit(nogil=True, cache=True)
-def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, may_hide, out):  # type: ignore[no-untyped-def]
+def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, may_hide, out, places):  # type: ignore[no-untyped-def]
     """Rows in small groups, and each group in three passes: where its rows lie, which positions to take, and
     the loads. Loads that do not wait for each other overlap in the processor, which makes most of the speed.
 
@@ -116,7 +132,7 @@ def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hid
                         break
                 position_GF[i, np.uint64(j)] = start + pick
         for g in range(size):
-            i, o = np.uint64(g), np.uint64(first + g)
+            i, o = np.uint64(g), np.uint64(places[np.uint64(first + g)])
             for j in range(free_G[i]):
                 out[o, np.uint64(j)] = indices[np.uint64(position_GF[i, np.uint64(j)])]
             for j in range(free_G[i], fan_out):
@@ -156,7 +172,8 @@ class Relabeller:
     """Numbers the nodes of a batch in order of first appearance, with one table for all its hops.
 
     The table has a number for each node ID where that takes no more memory than a hash table: open addressing with
-    linear probing, at least twice as many slots as nodes.
+    linear probing, at least twice as many slots as nodes. Kernels write as if every node were new, because whether
+    it is would be a branch that nobody can predict: `_nodes` has one place more than there are nodes.
     """
 
     def __init__(self, capacity: int, num_ids: int) -> None:
@@ -168,7 +185,7 @@ class Relabeller:
             self._table = np.full((slots, 2), -1, dtype=np.int64)
         else:
             self._table = np.full((max(num_ids, 1), 1), -1, dtype=np.int32)
-        self._nodes = np.empty(capacity, dtype=np.int64)
+        self._nodes = np.empty(capacity + 1, dtype=np.int64)
         self._count = 0
 
     @property
@@ -234,11 +251,12 @@ def _number(nodes, table, order, count, out):  # type: ignore[no-untyped-def]
             out[i] = 0
             continue
         slot = _slot(node, table)
-        if table[slot, 0] == -1:
-            table[slot, 0], table[slot, 1] = node, count
-            order[np.uint64(count)] = node
-            count += 1
-        out[np.uint64(i)] = table[slot, 1]
+        is_new = table[slot, 0] == -1
+        number = count if is_new else table[slot, 1]
+        table[slot, 0], table[slot, 1] = node, number
+        order[np.uint64(count)] = node
+        count += is_new
+        out[np.uint64(i)] = number
     return count
 
 
@@ -262,10 +280,10 @@ def _number_by_id(nodes, table, order, count, out):  # type: ignore[no-untyped-d
             continue
         row = _checked(node, table)
         number = np.int64(table[row, 0])
-        if number < 0:
-            number = count
-            table[row, 0] = number
-            order[np.uint64(count)] = node
-            count += 1
+        is_new = number < 0
+        number = count if is_new else number
+        table[row, 0] = number
+        order[np.uint64(count)] = node
+        count += is_new
         out[np.uint64(i)] = number
     return count

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from dist_gat.grouping import group, order_by_group
 from dist_gat.random import uniform
 from dist_gat.sampling.cache import FeatureCache, NewArray, fill_cache
 from dist_gat.sampling.copy_rows import copy_rows
-from dist_gat.sampling.neighbors import HiddenEdges, sample_rows
+from dist_gat.sampling.neighbors import HiddenEdges, sample_into, sample_rows
 from dist_gat.sampling.packing import pack
 
 Distribution = Literal["uniform", "popularity"]
@@ -63,7 +64,7 @@ class GraphStore:
         """
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            out[places] = sample_rows(part.indptr, part.indices, part.first_node, keys, fan_out, key, hidden)
+            sample_into(out, places, part.indptr, part.indices, part.first_node, keys, key, hidden)
 
         if len(self.prepared.parts) == 1:
             # nothing to sort by parts, and no rows to bring back in order
@@ -87,18 +88,19 @@ class GraphStore:
         In order of the part where that is read in place, the others behind them, so that rows are written one after
         the other. new: makes the array of the rows.
         """
-        here, place_of_part = self._places()
+        here, place_of_part = self._places
         num_places, num_types = len(here) + 1, len(self.ranges.node_types)
         place_of_cell = np.minimum(place_of_part, len(here))[:, None] + num_places * np.arange(num_types)
-        order, ends = order_by_group(place_of_cell.ravel()[self.ranges.cell_of(nodes)], num_places * num_types)
+        order, counts = order_by_group(place_of_cell.ravel()[self.ranges.cell_of(nodes)], num_places * num_types)
+        bounds = np.append(0, np.cumsum(counts)).tolist()
         found, asked = {}, {}
         for kind, size in self.prepared.feature_sizes.items():
             node_type = self.ranges.node_types.index(kind)
-            first, *ends_of_kind = np.append(0, ends)[num_places * node_type :][: num_places + 1].tolist()
-            at = order[first : ends_of_kind[-1]]
+            first, *ends = bounds[num_places * node_type :][: num_places + 1]
+            at = order[first : ends[-1]]
             keys, rows, start = nodes[at], new((len(at), size), np.float32), 0
             answer = self._feature_answer(kind)
-            for number, end in zip(here.tolist(), ends_of_kind, strict=False):
+            for number, end in zip(here.tolist(), ends, strict=False):
                 stop = end - first
                 answer(self.prepared.parts[number], keys[start:stop], rows, np.arange(start, stop))
                 start = stop
@@ -127,9 +129,9 @@ class GraphStore:
         """
         sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
         wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
-        order, ends = order_by_group(self.rank_of(self.ranges.part_of(wanted)), self.channel.world_size)
-        wanted, places, counts = wanted[order], places[order], np.diff(ends, prepend=0)
-        of_others, recv_counts, is_empty = send_keys(wanted, counts, self.channel, "features")
+        order, counts_of_ranks = order_by_group(self.rank_of(self.ranges.part_of(wanted)), self.channel.world_size)
+        wanted, places, send_counts = wanted[order], places[order], counts_of_ranks.tolist()
+        of_others, recv_counts, is_empty = send_keys(wanted, send_counts, self.channel, "features")
         if is_empty:
             return
         segments, told_counts = pack(of_others, recv_counts, sizes, self.ranges)
@@ -137,7 +139,7 @@ class GraphStore:
         for x in segments:
             keys, rows = of_others[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
             self._answer(keys, self.ranges.part_of(keys), self._feature_answer(x.kind), rows)
-        segments, counts = pack(wanted, counts.tolist(), sizes, self.ranges)
+        segments, counts = pack(wanted, send_counts, sizes, self.ranges)
         answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, counts).numpy()
         for x in segments:
             rows = answers[x.numbers].reshape(-1, sizes[x.kind])
@@ -197,23 +199,24 @@ class GraphStore:
 
         question: see `send_keys`. out: a row a key; returned.
         """
-        here, place_of_part = self._places()
+        here, place_of_part = self._places
         num_groups = len(here) + self.channel.world_size
-        order, ends = order_by_group(place_of_part[part_of(keys)], num_groups)
-        *members, there = np.split(order, ends[: len(here)])
+        order, counts = order_by_group(place_of_part[part_of(keys)], num_groups)
+        *members, there = np.split(order, np.cumsum(counts[: len(here)]))
         self._answer_groups(keys, here, members, answer, out)
         if not self.exchanges:
             return out
-        counts = np.diff(ends, prepend=0)[len(here) :]
-        received, recv_counts, is_empty = send_keys(keys[there], counts, self.channel, question)
+        send_counts = counts[len(here) :].tolist()
+        received, recv_counts, is_empty = send_keys(keys[there], send_counts, self.channel, question)
         if is_empty:
             return out
         told = np.empty((len(received), *out.shape[1:]), out.dtype)
         self._answer(received, part_of(received), answer, told)
-        answers = self.channel.all_to_all(torch.from_numpy(told), recv_counts, counts.tolist()).numpy()
+        answers = self.channel.all_to_all(torch.from_numpy(told), recv_counts, send_counts).numpy()
         copy_rows(answers, np.arange(len(there)), out, there)
         return out
 
+    @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """The L parts that are read in place, int64 [L]; of each part its place among them, or L + its owner."""
         here = np.flatnonzero(self.in_place)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_gat.graph import ranges as ranges_module
 from dist_gat.graph.ranges import ITEM, USER, NodeRanges, intervals_of, parts_of_ranks
 
 COUNTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=6).filter(
@@ -21,14 +20,18 @@ def ranges_of(counts: list[tuple[int, int]]) -> NodeRanges:
     return NodeRanges(np.concatenate([starts, ends[1::2, None]], axis=1))
 
 
-@given(st.lists(st.integers(-9, 9), max_size=12), st.lists(st.integers(-12, 12), max_size=40), st.integers(0, 12))
-def test_intervals_are_those_of_a_binary_search(starts: list[int], values: list[int], few: int) -> None:
-    ascending, table = np.sort(np.array(starts, dtype=np.int64)), np.array(values, dtype=np.int64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges_module, "FEW_STARTS", few)
-        found = intervals_of(ascending, table)
+@given(
+    st.lists(st.integers(-9, 9), max_size=12),
+    st.lists(st.integers(-12, 12), max_size=40),
+    st.sampled_from([1, 7, 1 << 20, 1 << 58]),
+)
+def test_intervals_are_those_of_a_binary_search(starts: list[int], values: list[int], scale: int) -> None:
+    """Also where the buckets are wide, and where a difference of two takes more than 63 bits."""
+    ascending = scale * np.sort(np.array(starts, dtype=np.int64))
+    table = np.add.outer(scale * np.array(values, dtype=np.int64), [-1, 0, 1]).ravel()
+    found = intervals_of(ascending, table)
     assert found.tolist() == (np.searchsorted(ascending, table, side="right") - 1).tolist()
-    assert intervals_of(ascending, table[:, None]).shape == (len(values), 1)
+    assert intervals_of(ascending, table[:, None]).shape == (len(table), 1)
 
 
 @given(COUNTS)
