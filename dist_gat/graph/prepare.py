@@ -163,7 +163,7 @@ def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges) 
 
     Returns the sum of degree ** 0.75 over the items of each part.
     """
-    index_type = np.int32 if ranges.num_nodes <= np.iinfo(np.int32).max else np.int64
+    index_type = ranges.id_type
     popularity_mass = []
     for part in range(ranges.num_parts):
         target = part_folder(folder, part)

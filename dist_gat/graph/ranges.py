@@ -40,6 +40,11 @@ class NodeRanges:
         return int(self.bounds[-1, -1])
 
     @property
+    def id_type(self) -> type[np.signedinteger]:
+        """Of node IDs where there are many of them: on disk, and between ranks."""
+        return np.int32 if self.num_nodes <= np.iinfo(np.int32).max else np.int64
+
+    @property
     def starts(self) -> np.ndarray:
         """int64 [P + 1]: part p owns node IDs starts[p] to starts[p + 1] - 1."""
         return np.append(self.bounds[:, 0], self.bounds[-1, -1])

@@ -85,7 +85,7 @@ def make_plan(
         workers_per_host = -(-workers // hosts)
         threads = config.launch.threads_per_worker or max(1, cores // workers_per_host)
         workload = expected_workload(config, graph, workers)
-        traffic = expected_traffic(config, workload, workers, hosts, dense_bytes(config))
+        traffic = expected_traffic(config, workload, workers, hosts, graph.num_nodes, dense_bytes(config))
         time = expected_step(
             config, workload, traffic, constants, workers, threads, workers_per_host, cores, bandwidth
         )  # fmt: skip

@@ -13,6 +13,8 @@ from dist_gat.nn.recommender import training_needs_degree
 from dist_gat.plan.workload import Workload
 
 ID_BYTES = 8
+# of an ID that is asked for: messages have room for an eighth more than the time before
+KEY_BYTES = ID_BYTES * 9 / 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Traffic:
 
 
 def expected_traffic(
-    config: Config, workload: Workload, num_workers: int, num_hosts: int, dense_bytes: float
+    config: Config, workload: Workload, num_workers: int, num_hosts: int, num_nodes: int, dense_bytes: float
 ) -> Traffic:
     if num_workers == 1:
         return Traffic(0, 0, 0, 0, 0, 0, 0, 0)
@@ -53,11 +55,11 @@ def expected_traffic(
     offered = workload.candidates * (num_workers - 1) / num_workers
     asks = exchanges_parts(config, num_hosts)
     return Traffic(
-        ids=rows * ID_BYTES,
+        ids=rows * KEY_BYTES,
         rows=row_bytes,
         gradients=row_bytes,
         negatives=offered * (2 * row_size(config) * width + ID_BYTES * needs_degree(config)),
-        sampling=_sampling_bytes(config, workload, num_workers, num_hosts) if asks else 0.0,
+        sampling=_sampling_bytes(config, workload, num_workers, num_hosts, num_nodes) if asks else 0.0,
         dense=2 * (num_workers - 1) / num_workers * dense_bytes,
         # rows and their gradients of the lookup and of the negatives, the vote, the all-reduce of the weights
         rounds_model=2 + 2 * bool(workload.candidates) + 1 + bool(dense_bytes),
@@ -66,7 +68,7 @@ def expected_traffic(
     )
 
 
-def _sampling_bytes(config: Config, workload: Workload, num_workers: int, num_hosts: int) -> float:
+def _sampling_bytes(config: Config, workload: Workload, num_workers: int, num_hosts: int, num_nodes: int) -> float:
     """Questions and answers about parts that are read through the exchange and that another rank owns."""
     away = (1 - 1 / num_workers) if config.sampling.access == "exchange" else (1 - 1 / num_hosts)
     # of what other ranks own, the share that is not read in place
@@ -74,11 +76,12 @@ def _sampling_bytes(config: Config, workload: Workload, num_workers: int, num_ho
     batch, negatives = workload.seeds * num_workers, config.negatives
     # told to every other rank, which knows that it will be: the step's seed edges and shared negatives
     total = away * ID_BYTES * (2 * batch + negatives.num_shared)
-    total += away * 2 * ID_BYTES * workload.seeds * negatives.num_per_seed
+    told_bytes = 4 if num_nodes < 2**31 else ID_BYTES
+    total += away * (KEY_BYTES + told_bytes) * workload.seeds * negatives.num_per_seed
     for fan_out, rows in zip(config.sampling.fanouts, workload.foreign, strict=False):
-        total += asked * rows * ID_BYTES * (1 + fan_out)
+        total += asked * rows * (KEY_BYTES + told_bytes * fan_out)
     if needs_degree(config):
-        total += asked * workload.foreign[-1] * 2 * ID_BYTES
+        total += asked * workload.foreign[-1] * (KEY_BYTES + ID_BYTES)
     return total
 
 

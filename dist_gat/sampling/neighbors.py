@@ -76,7 +76,7 @@ def sample_into(
     key: np.uint64,
     hidden: HiddenEdges,
 ) -> None:
-    """`sample_rows`, written to the rows `places`, int64 [n], of int64 [m, fan_out]."""
+    """`sample_rows`, written to the rows `places`, int64 [n], of `out`, [m, fan_out], whose type holds node IDs."""
     assert len(nodes) == len(places), "as many places as nodes"
     assert not len(places) or (places.min() >= 0 and places.max() < len(out)), "places outside of the array"
     _sample(

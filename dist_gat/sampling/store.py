@@ -71,7 +71,7 @@ class GraphStore:
             part = self.prepared.parts[0]
             return sample_rows(part.indptr, part.indices, part.first_node, nodes, fan_out, key, hidden)
         out = np.empty((len(nodes), fan_out), np.int64)
-        return self._ask(f"neighbors of hop {hop}", nodes, self.ranges.part_of, answer, out)
+        return self._ask(f"neighbors of hop {hop}", nodes, self.ranges.part_of, answer, out, self.ranges.id_type)
 
     def in_degree(self, nodes: np.ndarray) -> np.ndarray:
         """int64 [n]: in-degree of each node in the training graph."""
@@ -80,7 +80,8 @@ class GraphStore:
             rows = keys - part.first_node
             out[places] = part.indptr[rows + 1] - part.indptr[rows]
 
-        return self._ask("in-degrees", nodes, self.ranges.part_of, answer, np.empty(len(nodes), np.int64))
+        out = np.empty(len(nodes), np.int64)
+        return self._ask("in-degrees", nodes, self.ranges.part_of, answer, out, np.int64)
 
     def features(self, nodes: np.ndarray, new: NewArray = np.empty) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Of each node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
@@ -181,7 +182,7 @@ class GraphStore:
         out = np.empty(len(draws), np.int64)
         if is_common:
             return self._tell(draws, part_of, answer, out)
-        return self._ask("items", draws, part_of, answer, out)
+        return self._ask("items", draws, part_of, answer, out, self.ranges.id_type)
 
     def item_mass(self, distribution: Distribution) -> np.ndarray:
         """float64 [P]: the share of each part in a distribution over items, not normalised."""
@@ -194,10 +195,12 @@ class GraphStore:
         """int64 [n]: the rank that owns each part."""
         return intervals_of(self.rank_starts, parts)
 
-    def _ask(self, question: str, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray) -> np.ndarray:
+    def _ask(
+        self, question: str, keys: np.ndarray, part_of: PartOf, answer: Answer, out: np.ndarray, sent_as: type
+    ) -> np.ndarray:
         """Answer keys in place where their part is here, and through its owner where it is not.
 
-        question: see `send_keys`. out: a row a key; returned.
+        question: see `send_keys`. out: int64, a row a key; returned. sent_as: an integer type that holds the answers.
         """
         here, place_of_part = self._places
         num_groups = len(here) + self.channel.world_size
@@ -210,7 +213,7 @@ class GraphStore:
         received, recv_counts, is_empty = send_keys(keys[there], send_counts, self.channel, question)
         if is_empty:
             return out
-        told = np.empty((len(received), *out.shape[1:]), out.dtype)
+        told = np.empty((len(received), *out.shape[1:]), sent_as)
         self._answer(received, part_of(received), answer, told)
         answers = self.channel.all_to_all(torch.from_numpy(told), recv_counts, send_counts).numpy()
         copy_rows(answers, np.arange(len(there)), out, there)

@@ -100,7 +100,7 @@ def distinct_bytes(batch: Batch, rank: int, ranges: NodeRanges, rank_starts: np.
     nodes = batch.nodes_S
     frontiers = [nodes[: block.num_dst] for block in reversed(batch.blocks)]
     total = sum(
-        remote(frontier) * ID_BYTES * (1 + fan_out) for frontier, fan_out in zip(frontiers, fanouts, strict=True)
+        remote(frontier) * (ID_BYTES + 4 * fan_out) for frontier, fan_out in zip(frontiers, fanouts, strict=True)
     )
     total += remote(nodes) * ID_BYTES * 2  # in-degrees
     total += remote(nodes) * ID_BYTES  # of the lookup, whose rows travel later
@@ -118,7 +118,7 @@ def test_no_id_is_asked_for_twice(synthetic: PreparedGraph, ranks: Ranks) -> Non
     told = ID_BYTES * (2 * 50 + 40 + sum(results[0]["batch"].candidates.offered_counts))
     # the seeds' own negatives are draws by number: those that fall on the other rank are a question and an answer
     own = sum(
-        2 * ID_BYTES * int((np.searchsorted(starts, x["batch"].own_BK.numpy(), side="right") - 1 != rank).sum())
+        (ID_BYTES + 4) * int((np.searchsorted(starts, x["batch"].own_BK.numpy(), side="right") - 1 != rank).sum())
         for rank, x in enumerate(results)
     )
     # from each rank to the other: two hops, degrees, negatives, features, rows
