@@ -45,7 +45,7 @@ from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
 
 FANOUTS, SEEDS, COLUMNS, RANKS = [10, 10], 1024, 64, 2
-WARM_UP, BATCHES = 5, 40
+WARM_UP, BATCHES = 5, 80
 STREAMS = 4
 BAR = 5.0
 PEER = "DistDGL 1.1.3"

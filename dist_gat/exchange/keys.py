@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dist_gat.exchange.channel import Channel
+from dist_gat.grouping import split
 
 # keys for this receiver, whether the room of any of the sender's messages is too short, whether it sends any keys
 HEADER = 3
@@ -48,7 +49,7 @@ def send_keys(
     recv_counts, any_short, any_keys = (list(x) for x in zip(*heads, strict=True))
     if any(any_short):
         missing = [max(count - room, 0) for count, room in zip(recv_counts, recv_room, strict=True)]
-        others = np.split(_all_to_all(np.concatenate(rest), rest_counts, missing, channel), np.cumsum(missing)[:-1])
+        others = split(_all_to_all(np.concatenate(rest), rest_counts, missing, channel), missing)
         received = [x for both in zip(received, others, strict=True) for x in both]
     channel.rooms[question] = _room_for(send_counts, send_room), _room_for(recv_counts, recv_room)
     return np.concatenate(received), recv_counts, not any(any_keys)

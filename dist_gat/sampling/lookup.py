@@ -19,7 +19,7 @@ from torch import Tensor
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.keys import send_keys
 from dist_gat.graph.ranges import intervals_of
-from dist_gat.grouping import order_by_group
+from dist_gat.grouping import order_by_group, split
 from dist_gat.sampling.block import to_device
 from dist_gat.sampling.copy_rows import add_rows, put_rows
 from dist_gat.sampling.neighbors import Relabeller
@@ -56,11 +56,9 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     """
     rank, first_node = channel.rank, int(node_starts[channel.rank])
     order, counts = order_by_group(intervals_of(node_starts, nodes_S), channel.world_size)
-    num_before, num_own = int(counts[:rank].sum()), int(counts[rank])
-    before, own_at, behind = np.split(order, [num_before, num_before + num_own])
+    before, own_at, behind = split(order, [sum(counts[:rank]), counts[rank], sum(counts[rank + 1 :])])
     other_at = np.concatenate([before, behind])
-    counts[rank] = 0
-    ask_counts = counts.tolist()
+    ask_counts = [0 if owner == rank else count for owner, count in enumerate(counts)]
     received, answer_counts, _ = send_keys(nodes_S[other_at], ask_counts, channel, "rows")
     asked = received - first_node
     relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)

@@ -78,16 +78,18 @@ def sample_into(
 ) -> None:
     """`sample_rows`, written to the rows `places`, int64 [n], of `out`, [m, fan_out], whose type holds node IDs."""
     assert len(nodes) == len(places), "as many places as nodes"
-    assert not len(places) or (places.min() >= 0 and places.max() < len(out)), "places outside of the array"
-    _sample(
+    is_inside = _sample(
         indptr, indices, first_node, nodes, key, hidden.dst, hidden.ptr, hidden.src, hidden.may_hide, out, places
     )  # fmt: skip
+    assert is_inside, "places outside of the array"
 
 
 @njit(nogil=True, cache=True)
 def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, may_hide, out, places):  # type: ignore[no-untyped-def]
-    """Rows in small groups, and each group in three passes: where its rows lie, which positions to take, and
-    the loads. Loads that do not wait for each other overlap in the processor, which makes most of the speed.
+    """Whether all places are inside of `out`.
+
+    Rows in small groups, and each group in three passes: where its rows lie, which positions to take, and the loads.
+    Loads that do not wait for each other overlap in the processor, which makes most of the speed.
 
     Subscripts are unsigned, because numba would check signed ones for counting from the end.
     """
@@ -133,10 +135,13 @@ def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hid
                 position_GF[i, np.uint64(j)] = start + pick
         for g in range(size):
             i, o = np.uint64(g), np.uint64(places[np.uint64(first + g)])
+            if o >= np.uint64(out.shape[0]):
+                return False
             for j in range(free_G[i]):
                 out[o, np.uint64(j)] = indices[np.uint64(position_GF[i, np.uint64(j)])]
             for j in range(free_G[i], fan_out):
                 out[o, np.uint64(j)] = -1
+    return True
 
 
 @njit(nogil=True, cache=True)

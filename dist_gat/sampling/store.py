@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from dist_gat.exchange.keys import send_keys
 from dist_gat.exchange.route import share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import ITEM, NodeRanges, intervals_of, parts_of_ranks
-from dist_gat.grouping import group, order_by_group
+from dist_gat.grouping import group, order_by_group, split
 from dist_gat.random import uniform
 from dist_gat.sampling.cache import FeatureCache, NewArray, fill_cache
 from dist_gat.sampling.copy_rows import copy_rows
@@ -93,7 +94,7 @@ class GraphStore:
         num_places, num_types = len(here) + 1, len(self.ranges.node_types)
         place_of_cell = np.minimum(place_of_part, len(here))[:, None] + num_places * np.arange(num_types)
         order, counts = order_by_group(place_of_cell.ravel()[self.ranges.cell_of(nodes)], num_places * num_types)
-        bounds = np.append(0, np.cumsum(counts)).tolist()
+        bounds = [0, *accumulate(counts)]
         found, asked = {}, {}
         for kind, size in self.prepared.feature_sizes.items():
             node_type = self.ranges.node_types.index(kind)
@@ -130,8 +131,8 @@ class GraphStore:
         """
         sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
         wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
-        order, counts_of_ranks = order_by_group(self.rank_of(self.ranges.part_of(wanted)), self.channel.world_size)
-        wanted, places, send_counts = wanted[order], places[order], counts_of_ranks.tolist()
+        order, send_counts = order_by_group(self.rank_of(self.ranges.part_of(wanted)), self.channel.world_size)
+        wanted, places = wanted[order], places[order]
         of_others, recv_counts, is_empty = send_keys(wanted, send_counts, self.channel, "features")
         if is_empty:
             return
@@ -205,11 +206,11 @@ class GraphStore:
         here, place_of_part = self._places
         num_groups = len(here) + self.channel.world_size
         order, counts = order_by_group(place_of_part[part_of(keys)], num_groups)
-        *members, there = np.split(order, np.cumsum(counts[: len(here)]))
+        send_counts = counts[len(here) :]
+        *members, there = split(order, [*counts[: len(here)], sum(send_counts)])
         self._answer_groups(keys, here, members, answer, out)
         if not self.exchanges:
             return out
-        send_counts = counts[len(here) :].tolist()
         received, recv_counts, is_empty = send_keys(keys[there], send_counts, self.channel, question)
         if is_empty:
             return out
