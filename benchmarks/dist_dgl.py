@@ -40,12 +40,14 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.launch import run_job
 from dist_gat.quiet import silent
+from dist_gat.sampling.copy_rows import copy_rows
 from dist_gat.sampling.loader import open_loader, open_streams, take_turns
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
 
 FANOUTS, SEEDS, COLUMNS, RANKS = [10, 10], 1024, 64, 2
 WARM_UP, BATCHES = 5, 80
+LEAST_OF = 8  # batches whose least core time is what the machine needs
 STREAMS = 4
 BAR = 5.0
 PEER = "DistDGL 1.1.3"
@@ -70,7 +72,40 @@ def our_rate(config: Config, worker: Worker) -> dict[str, Any]:
     streams = open_streams(store, config.sampling.num_streams, config.launch.timeout_s)
     seconds = torch.zeros(RANKS, dtype=torch.float64)
     seconds[worker.rank] = time_batches(in_turn(streams, own), worker.control.barrier)
-    return {"rate": RANKS * BATCHES / float(worker.control.sum(seconds).max())}
+    rate = RANKS * BATCHES / float(worker.control.sum(seconds).max())
+    least = worker.control.sum(torch.tensor([least_core_seconds(store, own, worker)], dtype=torch.float64))
+    return {"rate": rate, "least_seconds": float(least) / RANKS**2}
+
+
+def least_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) -> float:
+    """Core time of a batch's feature rows alone, for one rank: the best of some batches, without sampling and IDs.
+
+    Rows that are here, or kept, are copied once; others by their owner, through the process group's sockets, and to
+    their places.
+    """
+    best = float("inf")
+    features = np.concatenate(own_rows(store.prepared.parts[worker.rank]))
+    random = np.random.default_rng(worker.rank)
+    for first in range(0, LEAST_OF * SEEDS, SEEDS):
+        nodes, _ = NodeBlocks(store, first).sample(store, own[first : first + SEEDS])
+        is_there = store.ranges.part_of(nodes.numpy()) != worker.rank
+        for table in store.cache.nodes.values() if store.cache else ():
+            is_there &= table.find(nodes.numpy()) < 0
+        # as many come as go, so that both ranks know it
+        num_there = int(worker.control.sum(torch.tensor([float(is_there.sum())]))) // RANKS
+        rows = random.integers(0, len(features), len(nodes))
+        counts = [num_there * (rank != worker.rank) for rank in range(RANKS)]
+        worker.control.barrier()
+        started = time.process_time()
+        batch, sent = np.empty((len(nodes), COLUMNS), np.float32), np.empty((num_there, COLUMNS), np.float32)
+        places = np.arange(len(nodes))
+        copy_rows(features, rows[num_there:], batch, places[num_there:])
+        if any(counts) and num_there:
+            copy_rows(features, rows[:num_there], sent, places[:num_there])
+            came = worker.sampling.all_to_all(torch.from_numpy(sent), counts, counts).numpy()
+            copy_rows(came, places[:num_there], batch, random.permutation(num_there))
+        best = min(best, time.process_time() - started)
+    return best
 
 
 def in_turn(streams: Sequence[GraphStore], own: torch.Tensor) -> Iterator[Any]:
@@ -266,17 +301,20 @@ def main() -> None:
             "default cache, one stream": (everything, 1),
         }
         seconds: dict[str, list[float]] = {name: [] for name in (*ways, PEER)}
+        least: dict[str, float] = {}
         for _ in range(arguments.repeats):
             for name, (cache_bytes, num_streams) in ways.items():
                 config = recipe(prepared, folder, cache_bytes, num_streams)
-                seconds[name].append(1 / float(run_job(our_rate, config, quiet=True)["rate"]))
+                found = run_job(our_rate, config, quiet=True)
+                seconds[name].append(1 / float(found["rate"]))
+                least[name] = min(least.get(name, float("inf")), float(found["least_seconds"]))
             seconds[PEER].append(1 / dgl_rate(Path(folder)))
             print({name: f"{1 / values[-1]:.1f} batches/s" for name, values in seconds.items()}, flush=True)
     lines = [
         line
         for name in ways
         for line in harness.compare(
-            f"sampling and features, {name}", {OURS: seconds[name], PEER: seconds[PEER]}, BAR, None
+            f"sampling and features, {name}", {OURS: seconds[name], PEER: seconds[PEER]}, BAR, least[name]
         )
     ]
     harness.report(lines, arguments.json)

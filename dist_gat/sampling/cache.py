@@ -23,7 +23,8 @@ from dist_gat.exchange.route import share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.large_pages import large_zeros
-from dist_gat.sampling.copy_rows import copy_rows
+from dist_gat.prefetch import prefetch_row
+from dist_gat.sampling.copy_rows import ROWS_AHEAD
 from dist_gat.sampling.neighbors import Relabeller
 
 NewArray = Callable[[tuple[int, ...], np.typing.DTypeLike], np.ndarray]
@@ -87,21 +88,32 @@ class FeatureCache:
     requests: RequestCount
     is_whole: bool
 
-    def fill(self, kind: str, nodes: np.ndarray, at: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy the kept features of distinct nodes of one type, nodes[at], to out[at], rows of float32 [n, F].
+    def fill(self, kind: str, nodes: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Write the kept features of distinct nodes of one type, int64 [n], to their rows of float32 [n, F].
 
         Returns the positions of the others, int64.
         """
-        requested = nodes[at]
-        place = self.nodes[kind].find(requested)
         if self.is_whole:
-            self.requests.add_kept(len(requested))
-            copy_rows(self.rows[kind], place, out, at)
-            return at[:0]
-        self.requests.add(requested)
-        is_kept = place >= 0
-        copy_rows(self.rows[kind], place[is_kept], out, at[is_kept])
-        return at[~is_kept]
+            self.requests.add_kept(len(nodes))
+        else:
+            self.requests.add(nodes)
+        return _copy_kept(self.rows[kind], self.nodes[kind].find(nodes), out)
+
+
+@njit(nogil=True, cache=True)
+def _copy_kept(kept, rows, out):  # type: ignore[no-untyped-def]
+    """out[i] = kept[rows[i]] where that is not below 0; returns the other positions."""
+    left, count = np.empty(rows.shape[0], np.int64), 0
+    for i in range(rows.shape[0]):
+        if i + ROWS_AHEAD < rows.shape[0] and rows[i + ROWS_AHEAD] >= 0:
+            prefetch_row(kept, rows[i + ROWS_AHEAD])
+        if rows[i] < 0:
+            left[np.uint64(count)] = i
+            count += 1
+            continue
+        for j in range(out.shape[1]):
+            out[np.uint64(i), np.uint64(j)] = kept[np.uint64(rows[i]), np.uint64(j)]
+    return left[:count]
 
 
 def fill_cache(

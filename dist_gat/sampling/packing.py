@@ -5,7 +5,7 @@ One message a rank instead of one a type: a collective costs a step more than wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,24 +22,29 @@ class Segment:
     numbers: slice
 
 
-def pack(
-    nodes: np.ndarray, counts: list[int], sizes: Mapping[str, int], ranges: NodeRanges
-) -> tuple[list[Segment], list[int]]:
-    """The segments of a message that has a row for each of `nodes`, and how many numbers go to or come from each rank.
+def pack(num_rows: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> tuple[list[Segment], list[int]]:
+    """The segments of a message, and how many numbers go to or come from each rank.
 
-    nodes: int64 [n], the first counts[0] of rank 0, and so on; those of a rank in the order of the types in `sizes`.
+    num_rows: of each rank, of each type in the order of `sizes`; keys are in the order of rank and type.
     sizes: the numbers of a row by type.
     """
     segments, totals = [], []
-    type_of = ranges.type_of(nodes)
     key = number = 0
-    for count in counts:
+    for of_rank in num_rows:
         first = number
-        num_of_type = np.bincount(type_of[key : key + count], minlength=len(ranges.node_types))
-        for kind, size in sizes.items():
-            num_rows = int(num_of_type[ranges.node_types.index(kind)])
-            end = number + num_rows * size
-            segments.append(Segment(kind, slice(key, key + num_rows), slice(number, end)))
-            key, number = key + num_rows, end
+        for (kind, size), count in zip(sizes.items(), of_rank, strict=True):
+            end = number + count * size
+            segments.append(Segment(kind, slice(key, key + count), slice(number, end)))
+            key, number = key + count, end
         totals.append(number - first)
     return segments, totals
+
+
+def count_types(
+    nodes: np.ndarray, counts: Sequence[int], sizes: Mapping[str, int], ranges: NodeRanges
+) -> list[list[int]]:
+    """`num_rows` of int64 [n] nodes, the first counts[0] of rank 0, and so on."""
+    num_types = len(ranges.node_types)
+    rank_and_type = np.repeat(np.arange(len(counts)) * num_types, counts) + ranges.type_of(nodes)
+    found = np.bincount(rank_and_type, minlength=len(counts) * num_types).reshape(len(counts), num_types)
+    return found[:, [ranges.node_types.index(kind) for kind in sizes]].tolist()

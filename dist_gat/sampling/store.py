@@ -26,7 +26,7 @@ from dist_gat.random import uniform
 from dist_gat.sampling.cache import FeatureCache, NewArray, fill_cache
 from dist_gat.sampling.copy_rows import copy_rows
 from dist_gat.sampling.neighbors import HiddenEdges, sample_into, sample_rows
-from dist_gat.sampling.packing import pack
+from dist_gat.sampling.packing import count_types, pack
 
 Distribution = Literal["uniform", "popularity"]
 PartOf = Callable[[np.ndarray], np.ndarray]
@@ -87,32 +87,38 @@ class GraphStore:
     def features(self, nodes: np.ndarray, new: NewArray = np.empty) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Of each node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
 
-        In order of the part where that is read in place, the others behind them, so that rows are written one after
-        the other. new: makes the array of the rows.
+        In order of the parts, so that rows are written one after the other, and their order does not depend on where
+        parts are. new: makes the array of the rows.
         """
-        here, place_of_part = self._places
-        num_places, num_types = len(here) + 1, len(self.ranges.node_types)
-        place_of_cell = np.minimum(place_of_part, len(here))[:, None] + num_places * np.arange(num_types)
-        order, counts = order_by_group(place_of_cell.ravel()[self.ranges.cell_of(nodes)], num_places * num_types)
-        bounds = [0, *accumulate(counts)]
+        num_types = len(self.ranges.node_types)
+        at_of_cell = split(*order_by_group(self.ranges.cell_of(nodes), self.ranges.num_parts * num_types))
         found, asked = {}, {}
         for kind, size in self.prepared.feature_sizes.items():
-            node_type = self.ranges.node_types.index(kind)
-            first, *ends = bounds[num_places * node_type :][: num_places + 1]
-            at = order[first : ends[-1]]
-            keys, rows, start = nodes[at], new((len(at), size), np.float32), 0
-            answer = self._feature_answer(kind)
-            for number, end in zip(here.tolist(), ends, strict=False):
-                stop = end - first
-                answer(self.prepared.parts[number], keys[start:stop], rows, np.arange(start, stop))
-                start = stop
-            left = np.arange(start, len(keys))
-            if self.cache is not None:
-                left = self.cache.fill(kind, keys, left, rows)
-            found[kind], asked[kind] = (at, rows), (keys[left], left)
+            at_of_part = at_of_cell[self.ranges.node_types.index(kind) :: num_types]
+            at = np.concatenate(at_of_part)
+            keys, rows = nodes[at], new((len(at), size), np.float32)
+            missing = self._features_here(kind, keys, [len(x) for x in at_of_part], rows)
+            found[kind], asked[kind] = (at, rows), (keys[missing], missing)
         if self.exchanges and not (self.cache is not None and self.cache.is_whole):
             self._ask_features(asked, {kind: rows for kind, (_, rows) in found.items()})
         return found
+
+    def _features_here(self, kind: str, keys: np.ndarray, counts: list[int], out: np.ndarray) -> np.ndarray:
+        """Write the features that are read in place, and those that the cache has; returns the positions of the others.
+
+        keys: int64, the first counts[0] of part 0, and so on.
+        """
+        places = split(np.arange(len(keys)), counts)
+        here = {int(number): places[number] for number in np.flatnonzero(self.in_place)}
+        self._answer_groups(keys, here, self._feature_answer(kind), out)
+        bounds, missing = [0, *accumulate(counts)], [np.zeros(0, np.int64)]
+        for first, last in _runs(~self.in_place):
+            start, stop = bounds[first], bounds[last]
+            if self.cache is None:
+                missing.append(np.arange(start, stop))
+            else:
+                missing.append(start + self.cache.fill(kind, keys[start:stop], out[start:stop]))
+        return np.concatenate(missing)
 
     def _feature_answer(self, kind: str) -> Answer:
         node_type = self.ranges.node_types.index(kind)
@@ -131,18 +137,22 @@ class GraphStore:
         """
         sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
         wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
-        order, send_counts = order_by_group(self.rank_of(self.ranges.part_of(wanted)), self.channel.world_size)
+        kinds = np.repeat(np.arange(len(sizes)), [len(nodes) for nodes, _ in asked.values()])
+        owner_and_kind = self.rank_of(self.ranges.part_of(wanted)) * len(sizes) + kinds
+        order, counts = order_by_group(owner_and_kind, self.channel.world_size * len(sizes))
         wanted, places = wanted[order], places[order]
+        num_wanted = np.array(counts).reshape(-1, len(sizes))
+        send_counts = num_wanted.sum(axis=1).tolist()
         of_others, recv_counts, is_empty = send_keys(wanted, send_counts, self.channel, "features")
         if is_empty:
             return
-        segments, told_counts = pack(of_others, recv_counts, sizes, self.ranges)
+        segments, told_counts = pack(count_types(of_others, recv_counts, sizes, self.ranges), sizes)
         told = np.empty(sum(told_counts), np.float32)
         for x in segments:
             keys, rows = of_others[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
             self._answer(keys, self.ranges.part_of(keys), self._feature_answer(x.kind), rows)
-        segments, counts = pack(wanted, send_counts, sizes, self.ranges)
-        answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, counts).numpy()
+        segments, answer_counts = pack(num_wanted.tolist(), sizes)
+        answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, answer_counts).numpy()
         for x in segments:
             rows = answers[x.numbers].reshape(-1, sizes[x.kind])
             copy_rows(rows, np.arange(len(rows)), found[x.kind], places[x.keys])
@@ -208,7 +218,7 @@ class GraphStore:
         order, counts = order_by_group(place_of_part[part_of(keys)], num_groups)
         send_counts = counts[len(here) :]
         *members, there = split(order, [*counts[: len(here)], sum(send_counts)])
-        self._answer_groups(keys, here, members, answer, out)
+        self._answer_groups(keys, dict(zip(here.tolist(), members, strict=True)), answer, out)
         if not self.exchanges:
             return out
         received, recv_counts, is_empty = send_keys(keys[there], send_counts, self.channel, question)
@@ -244,16 +254,20 @@ class GraphStore:
 
     def _answer(self, keys: np.ndarray, parts: np.ndarray, answer: Answer, out: np.ndarray) -> None:
         """Write the answers to keys, which belong to `parts`, to their rows of `out`."""
-        num_parts = len(self.prepared.parts)
-        self._answer_groups(keys, np.arange(num_parts), group(parts, num_parts), answer, out)
+        self._answer_groups(keys, dict(enumerate(group(parts, len(self.prepared.parts)))), answer, out)
 
     def _answer_groups(
-        self, keys: np.ndarray, numbers: np.ndarray, members: list[np.ndarray], answer: Answer, out: np.ndarray
+        self, keys: np.ndarray, places_of_part: Mapping[int, np.ndarray], answer: Answer, out: np.ndarray
     ) -> None:
-        """members: of each part in `numbers`, the positions of its keys."""
-        for number, places in zip(numbers.tolist(), members, strict=True):
+        """places_of_part: by number of the part, the positions of its keys."""
+        for number, places in places_of_part.items():
             if len(places):
                 answer(self.prepared.parts[number], keys[places], out, places)
+
+
+def _runs(is_in: np.ndarray) -> list[list[int]]:
+    """[first, last + 1] of each run of True in bool [n]."""
+    return np.flatnonzero(np.diff(is_in, prepend=False, append=False)).reshape(-1, 2).tolist()
 
 
 def open_store(
