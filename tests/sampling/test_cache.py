@@ -23,11 +23,11 @@ SOME = 4 * (3 * 10 + 2 * 10)
 STEPS = 4
 
 
-def run_with(folder: Path, cache_bytes: int) -> dict[str, Any]:
+def run_with(folder: Path, cache_bytes: int, access: Any = "exchange") -> dict[str, Any]:
     """A rank's features of some steps, what it keeps, and its traffic for them."""
     channel = open_channel("sampling", torch.device("cpu"), 30)
     prepared = open_prepared(folder)
-    store = open_store(prepared, channel, "exchange", cache_bytes=cache_bytes)
+    store = open_store(prepared, channel, access, cache_bytes=cache_bytes)
     sampler = SeedBlockSampler(store, SamplingConfig(fanouts=[3, 3]), NegativesConfig(num_shared=10), 40, 3, False)
     before = channel.traffic.sent_bytes
     batches = []
@@ -90,6 +90,23 @@ def test_features_are_the_same_to_the_bit_and_less_travels(
         saved += 2 * STEPS * HEADER * 8  # nobody asks
     assert sum(x["sent"] for x in without) - sum(x["sent"] for x in results) == saved
     assert (saved > 0) == (cache_bytes > 1)
+
+
+def test_rows_come_in_the_order_of_the_parts_wherever_those_are(synthetic: PreparedGraph, ranks: Ranks) -> None:
+    """Parts of others lie before and behind those of the ranks in the middle."""
+    here, asked, cached = (
+        ranks.run(4, run_with, synthetic.folder, cache_bytes, access)
+        for cache_bytes, access in ((0, "auto"), (0, "exchange"), (SOME, "exchange"))
+    )
+    for plain, *others in zip(here, asked, cached, strict=True):
+        for step, nodes in enumerate(plain["nodes"]):
+            for kind, (at, rows) in plain["features"][step].items():
+                part = synthetic.ranges.part_of(nodes[at].numpy())
+                assert (np.diff(part) >= 0).all()
+                assert len(np.unique(part)) == 4
+                for other in others:
+                    assert torch.equal(other["features"][step][kind][0], at)
+                    assert torch.equal(other["features"][step][kind][1], rows)
 
 
 def test_there_is_no_cache_where_nothing_is_remote(synthetic: PreparedGraph, holed: PreparedGraph) -> None:

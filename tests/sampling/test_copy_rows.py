@@ -25,6 +25,14 @@ def test_it_is_the_numpy_expression(data: st.DataObject, row_shape: tuple[int, .
     np.testing.assert_array_equal(target, expected)
 
 
+def test_narrow_numbers_widen_and_wide_ones_are_refused() -> None:
+    target, one = np.zeros((2, 2), np.int64), np.array([1])
+    copy_rows(np.array([[7, -7]], np.int32), np.array([0]), target, one)
+    assert target.tolist() == [[0, 0], [7, -7]]
+    with pytest.raises(AssertionError, match="different kinds"):
+        copy_rows(target, one, np.zeros((2, 2), np.int32), one)
+
+
 @pytest.mark.parametrize(("row", "place"), [(-1, 0), (3, 0), (0, -1), (0, 2)])
 def test_rows_outside_of_an_array_are_refused(row: int, place: int) -> None:
     target = np.zeros((2, 4))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, chisquare
 
 from dist_gat.random import Purpose, make_key
-from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, hide_pairs, sample_rows
+from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, hide_pairs, sample_into, sample_rows
 
 FIRST_NODE = 100
 NOTHING = hide_pairs(np.zeros((0, 2), dtype=np.int64))
@@ -184,6 +184,16 @@ def test_a_table_by_id_takes_no_more_memory_than_a_hash_table() -> None:
         assert relabeller._table.shape == shape
         assert relabeller._table.nbytes <= 16 * 2048
         assert relabeller.add(np.array([num_ids - 1, 0])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("place", [-1, 2])
+def test_a_place_outside_of_the_array_is_refused(place: int) -> None:
+    indptr, indices = np.array([0, 1, 2]), np.array([1, 0])
+    out = np.full((2, 3), 7, np.int32)
+    sample_into(out, np.array([1]), indptr, indices, 0, np.array([0]), key_of(0), NOTHING)
+    assert out.tolist() == [[7, 7, 7], [1, -1, -1]]
+    with pytest.raises(AssertionError, match="outside"):
+        sample_into(out, np.array([place]), indptr, indices, 0, np.array([0]), key_of(0), NOTHING)
 
 
 @pytest.mark.parametrize("node", [50, 2**40])
