@@ -23,7 +23,8 @@ def split(rows: np.ndarray, counts: list[int]) -> list[np.ndarray]:
 def order_by_group(groups: np.ndarray, num_groups: int) -> tuple[np.ndarray, list[int]]:
     """The stable order by group, int64 [n], and how many are in each group; see `group`."""
     counts_GC = np.zeros((num_groups, CHAINS), np.int64)
-    assert _count(groups, counts_GC), "no group has such a number"
+    is_inside = _count(groups, counts_GC)
+    assert is_inside, "no group has such a number"
     return _place(groups, np.cumsum(counts_GC).reshape(counts_GC.shape) - counts_GC), counts_GC.sum(axis=1).tolist()
 
 

@@ -2,8 +2,8 @@
 
 A receiver doesn't know how many keys will come. To tell it first would be a collective more, and what those cost is
 their latency. So both ends know from the time before how long a message is: a header and room for as many keys as were
-sent then and an eighth more. Where the room of any rank is too short, which the headers tell all ranks, the rest
-follows in a second message.
+sent then and a few more. Where the room of any rank is too short, which the headers tell all ranks, the rest follows
+in a second message.
 
 Shape legend: N keys of this rank, M keys that this rank received, W ranks.
 """
@@ -18,6 +18,8 @@ from dist_gat.grouping import split
 
 # keys for this receiver, whether the room of any of the sender's messages is too short, whether it sends any keys
 HEADER = 3
+# keys by which small messages differ from time to time; large ones do by less than an eighth
+FEW = 16
 
 
 def send_keys(
@@ -65,4 +67,7 @@ def _all_to_all(keys: np.ndarray, send_counts: list[int], recv_counts: list[int]
 
 def _room_for(counts: list[int], room: list[int]) -> list[int]:
     """For each message the next time; both of its ends find the same."""
-    return [had if count <= had <= 2 * count else count + count // 8 for count, had in zip(counts, room, strict=True)]
+    return [
+        had if count <= had <= 2 * count + FEW else count + max(count // 8, FEW)
+        for count, had in zip(counts, room, strict=True)
+    ]

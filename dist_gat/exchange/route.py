@@ -4,9 +4,8 @@
     at_owner = exchange(rows, route)             rows of all ranks, grouped by the rank that asked
     answer = exchange_back(rows_at_owner, route) in the order of the request
 
-Both directions are differentiable; the backward of one is the other. Remote sampling, feature fetch,
-embedding lookup, layer-wise inference and shared negatives are all made of these calls. Who asks brings each
-ID once.
+Both directions are differentiable; the backward of one is the other. Inference and evaluation are made of these calls;
+the questions of every step take fewer messages, with `send_keys`. Who asks brings each ID once.
 
 Shape legend: N requests of this rank, M requests that this rank received, R row size.
 """

@@ -11,10 +11,8 @@ from scipy.sparse import csr_array
 
 from dist_gat.config import PartsConfig
 from dist_gat.data.dataset import Edges
-from dist_gat.errors import DataError
+from dist_gat.quiet import silent
 from dist_gat.random import Purpose, hash_ids, make_key
-
-MAX_METIS_WEIGHT = np.iinfo(np.int32).max  # METIS numbers neighbours and adds weights in 32 bits
 
 
 def assign_nodes(train: Edges, num_users: int, num_items: int, config: PartsConfig, seed: int) -> np.ndarray:
@@ -36,20 +34,19 @@ def assign_nodes(train: Edges, num_users: int, num_items: int, config: PartsConf
 
 def _metis(user: np.ndarray, item: np.ndarray, num_nodes: int, num_parts: int, seed: int) -> np.ndarray:
     """Few edges between parts, with even sums of (degree + 1), by METIS (Karypis, Kumar: SIAM J. Sci. Comput. 1998)."""
-    if 2 * len(user) + num_nodes > MAX_METIS_WEIGHT:
-        raise DataError(
-            f"parts.method=metis takes graphs of up to {MAX_METIS_WEIGHT:,} nodes and directions of interactions; this "
-            f"one has {2 * len(user) + num_nodes:,}. Set parts.method=range or hash."
-        )
-    ends = np.concatenate([user, item]).astype(np.int32), np.concatenate([item, user]).astype(np.int32)
+    ends = np.concatenate([user, item]), np.concatenate([item, user])
     graph = csr_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(num_nodes, num_nodes))
-    parts = pymetis.part_graph(
-        num_parts,
-        pymetis.CSRAdjacency(graph.indptr, graph.indices),
-        vweights=np.diff(graph.indptr) + np.int32(1),
-        options=pymetis.Options(seed=int(make_key(seed, Purpose.ASSIGNMENT)) % MAX_METIS_WEIGHT),
-    ).vertex_part
-    return np.array(parts, dtype=np.int64)
+    # METIS takes seeds of 31 bits
+    options = pymetis.Options(seed=int(make_key(seed, Purpose.ASSIGNMENT)) >> 33)
+    # it reports from C where there are more parts than a corner of the graph has nodes
+    with silent():
+        parts = pymetis.part_graph(
+            num_parts,
+            pymetis.CSRAdjacency(graph.indptr, graph.indices),
+            vweights=np.diff(graph.indptr) + 1,
+            options=options,
+        )
+    return np.array(parts.vertex_part, dtype=np.int64)
 
 
 def even_ranges(degree: np.ndarray, num_parts: int) -> np.ndarray:

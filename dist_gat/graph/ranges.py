@@ -70,37 +70,44 @@ class NodeRanges:
 
 def intervals_of(starts: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The last j with starts[j] <= value, int64 of the shape of `values`; -1 below the first. int64, ascending."""
+    if values.size < BUCKETS_PER_START * len(starts) or not len(starts):
+        # to make the buckets would take longer
+        return np.searchsorted(starts, values, side="right") - 1
     return _intervals(starts, values.ravel()).reshape(values.shape)
 
 
 @njit(nogil=True, cache=True)
 def _intervals(starts, values):  # type: ignore[no-untyped-def]
-    """Equal buckets between the first start and the last one say where to begin, which leaves few steps to go.
+    """A binary search between the intervals in which a value's bucket begins and ends, most of which are one.
 
-    A binary search would be branches that nobody can predict, and so would be a look whether an interval is the last.
+    Buckets are of equal width, from the first start to the last. Without them every step is a branch that nobody can
+    predict.
     """
     out = np.full(values.shape[0], -1, np.int64)
-    if starts.shape[0] == 0:
-        return out
-    last, num_buckets, shift = np.uint64(starts.shape[0] - 1), 1, np.uint64(0)
+    last, num_buckets, shift = starts.shape[0] - 1, 1, np.uint64(0)
     while num_buckets < BUCKETS_PER_START * starts.shape[0]:
         num_buckets *= 2
-    while np.uint64(starts[-1] - starts[0]) >> shift >= np.uint64(num_buckets):
+    while np.uint64(starts[last] - starts[0]) >> shift >= np.uint64(num_buckets):
         shift += np.uint64(1)
-    interval_B, j = np.empty(num_buckets, np.uint64), np.uint64(0)
+    # what comes behind the last start is in a bucket of its own
+    interval_B, j = np.full(num_buckets + 2, last, np.int64), 0
     for b in range(num_buckets):
-        while j < last and np.uint64(starts[j + np.uint64(1)] - starts[0]) <= np.uint64(b) << shift:
-            j += np.uint64(1)
+        while j < last and np.uint64(starts[j + 1] - starts[0]) <= np.uint64(b) << shift:
+            j += 1
         interval_B[b] = j
-    ends = np.append(starts[1:], np.iinfo(np.int64).max)
     for i in range(values.shape[0]):
         value = values[i]
         if value < starts[0]:
             continue
-        j = interval_B[min(np.uint64(value - starts[0]) >> shift, np.uint64(num_buckets - 1))]
-        while ends[j] <= value and j < last:
-            j += np.uint64(1)
-        out[i] = np.int64(j)
+        bucket = min(np.uint64(value - starts[0]) >> shift, np.uint64(num_buckets))
+        low, high = np.uint64(interval_B[bucket]), np.uint64(interval_B[bucket + np.uint64(1)])
+        while low < high:
+            middle = (low + high + np.uint64(1)) >> np.uint64(1)
+            if starts[middle] <= value:
+                low = middle
+            else:
+                high = middle - np.uint64(1)
+        out[i] = np.int64(low)
     return out
 
 

@@ -211,6 +211,17 @@ def check_dgl() -> Iterator[Finding]:
     yield Finding("dgl health", "ok", "DataLoader works")
 
 
+def check_metis() -> Iterator[Finding]:
+    """Cut two pairs of nodes apart."""
+    import numpy as np
+    import pymetis
+
+    pairs = pymetis.CSRAdjacency(np.array([0, 1, 2, 3, 4]), np.array([1, 0, 3, 2]))
+    parts = list(pymetis.part_graph(2, pairs).vertex_part)
+    expect([parts[0] == parts[1], parts[2] == parts[3], parts[0] == parts[2]], [True, True, False])
+    yield Finding("metis health", "ok", "cuts a graph where it has no edges")
+
+
 def check_torch_distributed() -> Iterator[Finding]:
     """Two local workers ask each other for rows, over gloo on loopback."""
     from dist_gat.launcher.local import run_local
@@ -281,6 +292,7 @@ CHECKS = (
     Check("threads", check_threads, "install torch anew"),
     Check("gpus", check_gpus, "install a torch that fits the driver which nvidia-smi shows, or launch.use_gpu=false"),
     Check("numba kernels", check_numba, NUMBA_ADVICE),
+    Check("metis health", check_metis, "install pymetis from PyPI, or parts.method=range"),
     Check("dgl health", check_dgl, "install dgl from PyPI, in the version above; other builds want one exact torch"),
     Check(
         "torch.distributed health",

@@ -1,7 +1,7 @@
 """Bytes that a rank sends to others in one step, as the channels count them, and in how many collectives.
 
-The formulas follow the calls of `exchange`: a lookup sends 8 bytes of ID for each distinct row that another rank
-owns, and each such row travels twice, as it is and as its gradient. A question of the store is an ID.
+The formulas follow the calls of `exchange`: a lookup sends an ID for each distinct row that another rank owns, and each
+such row travels twice, as it is and as its gradient. A question of the store is an ID.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def expected_traffic(
         # rows and their gradients of the lookup and of the negatives, the vote, the all-reduce of the weights
         rounds_model=2 + 2 * bool(workload.candidates) + 1 + bool(dense_bytes),
         # of the lookup, and where parts are asked for: the seed edges, the negatives, every hop and the degrees
-        rounds_sampling=2 + needs_degree(config) + asks * 2 * (1 + len(config.sampling.fanouts) + needs_degree(config)),
+        rounds_sampling=1 + needs_degree(config) + asks * 2 * (1 + len(config.sampling.fanouts) + needs_degree(config)),
     )
 
 

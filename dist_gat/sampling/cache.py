@@ -35,7 +35,7 @@ class RequestCount:
     """How often remote nodes were requested, to tell the hit rate of a cache from the best possible one.
 
     Of a large graph only every `stride`-th node ID is counted, so that memory stays bounded; of these the counts
-    are exact, since the run was started or resumed.
+    are exact, since the run was started or resumed. Where the cache keeps all, requests are only added up.
     """
 
     def __init__(self, num_nodes: int, kept: np.ndarray) -> None:
@@ -61,6 +61,10 @@ class RequestCount:
 
         The best cache holds as many rows, and those that were requested most often, as if it had known.
         """
+        with self.lock:
+            return self._read()
+
+    def _read(self) -> tuple[int, int, int]:
         best = np.partition(self.counts, -len(self.kept))[-len(self.kept) :] if len(self.kept) else self.kept
         counted = (self.counts.sum(), self.counts[self.kept].sum(), best.sum())
         requested, kept, best_kept = (self.num_kept + int(count) for count in counted)

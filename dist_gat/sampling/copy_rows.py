@@ -15,12 +15,13 @@ ROWS_AHEAD, ROWS_PER_TASK = 8, 4096
 
 
 def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.ndarray) -> None:
-    """target[places] = source[rows], for arrays of the same row shape, whose numbers the target's type holds.
+    """target[places] = source[rows], for arrays of the same row shape and dtype; integers may become wider.
 
     As numpy expression it would write all rows twice and wait for each row's cache miss. target is C-contiguous.
     """
+    widens = source.dtype.kind == target.dtype.kind == "i" and source.itemsize <= target.itemsize
     assert source.shape[1:] == target.shape[1:], "rows of different kinds"
-    assert np.can_cast(source.dtype, target.dtype), "rows of different kinds"
+    assert source.dtype == target.dtype or widens, "rows of different kinds"
     assert len(rows) == len(places), "as many rows as places"
     if len(rows):
         is_inside = _copy_rows(source.reshape(len(source), -1), rows, target.reshape(len(target), -1), places)

@@ -180,6 +180,4 @@ class SeedBlockSampler(BlockSampler):
 
 def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Of each node type with input features: positions among distinct `nodes`, int64 [n], and rows, float32 [n, f]."""
-    if not store.prepared.feature_sizes:
-        return {}
     return {kind: (torch.from_numpy(at), torch.from_numpy(rows)) for kind, (at, rows) in store.features(nodes).items()}

@@ -90,6 +90,8 @@ class GraphStore:
         In order of the parts, so that rows are written one after the other, and their order does not depend on where
         parts are. new: makes the array of the rows.
         """
+        if not self.prepared.feature_sizes:
+            return {}
         num_types = len(self.ranges.node_types)
         at_of_cell = split(*order_by_group(self.ranges.cell_of(nodes), self.ranges.num_parts * num_types))
         found, asked = {}, {}
@@ -289,4 +291,6 @@ def open_store(
     store = GraphStore(prepared, channel, in_place, missing > 0, rank_starts)
     if store.exchanges and prepared.feature_sizes and cache_bytes:
         store.cache = fill_cache(prepared, channel, store.own_parts, ~in_place, cache_bytes, store.features)
+        # a step asks for far fewer
+        channel.rooms.clear()
     return store

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_gat.exchange.channel import Channel, open_channel
-from dist_gat.exchange.keys import HEADER, _room_for, send_keys
+from dist_gat.exchange.keys import FEW, HEADER, _room_for, send_keys
 
 # keys of rank 0, the others have a few more: a first time, as before, a little more, much more, few, none, again
-SIZES = (40, 40, 43, 900, 9, 0, 0, 40)
-# a second message where some rank has more than last time and an eighth
+SIZES = (400, 400, 430, 900, 90, 0, 0, 100)
+# a second message where some rank has more than last time and an eighth, or 16
 MESSAGES = (2, 1, 1, 2, 1, 1, 1, 2)
 
 
@@ -115,8 +115,8 @@ def test_one_rank_keeps_its_keys() -> None:
 
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=1, max_size=20))
-def test_room_is_enough_for_the_same_again_and_never_for_twice_as_many(counts: list[int]) -> None:
+def test_room_is_enough_for_the_same_again_and_never_for_much_more_than_twice(counts: list[int]) -> None:
     room = [0]
     for count in counts:
         room = _room_for([count], room)
-        assert count <= room[0] <= 2 * count
+        assert count <= room[0] <= 2 * count + FEW

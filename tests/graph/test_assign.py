@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pymetis
 import pytest
 from helpers import random_pairs
 from hypothesis import given
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 
 from dist_gat.config import PartsConfig
 from dist_gat.data.dataset import Edges
-from dist_gat.errors import DataError
 from dist_gat.graph.assign import assign_nodes, even_ranges
 from dist_gat.graph.prepare import partition_quality, relabel
 
@@ -96,13 +96,15 @@ def test_metis_evens_edges_and_nodes() -> None:
     assert np.bincount(parts, weights=degree + 1).max() < 1.04 * (degree + 1).sum() / 4
 
 
-def test_metis_refuses_what_its_numbers_are_too_short_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    train = communities(2, 3)
-    monkeypatch.setattr("dist_gat.graph.assign.MAX_METIS_WEIGHT", 2 * len(train.user) + 12)
-    assign(train, (6, 6), "metis", 2)
-    monkeypatch.setattr("dist_gat.graph.assign.MAX_METIS_WEIGHT", 2 * len(train.user) + 11)
-    with pytest.raises(DataError, match="this one has 48. Set parts.method=range"):
-        assign(train, (6, 6), "metis", 2)
+def test_metis_says_nothing_where_there_is_nothing_to_cut(capfd: pytest.CaptureFixture[str]) -> None:
+    assign(edges_of([(0, 0)]), (1, 1), "metis", 7)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_metis_numbers_in_64_bits() -> None:
+    """As its wheels are built; with 32 it could not take graphs of a billion interactions."""
+    graph = pymetis.CSRAdjacency(np.array([0, 1, 2]), np.array([1, 0]))
+    assert pymetis.part_graph(2, graph).vertex_part.itemsize == 8
 
 
 def test_hash_depends_on_the_seed_and_spreads_evenly() -> None:

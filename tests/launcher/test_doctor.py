@@ -105,6 +105,8 @@ def test_this_host_is_healthy_and_the_doctor_is_quiet() -> None:
     report = json.loads(result.stdout)
     assert {name: f for name, f in report["findings"].items() if f["status"] == "bad"} == {}
     assert (result.returncode, report["healthy"], result.stderr) == (0, True, "")
-    assert {"python", "torch", "dgl health", "torch.distributed health", "numba kernels"} <= set(report["findings"])
+    assert {"python", "torch", "dgl health", "metis health", "torch.distributed health", "numba kernels"} <= set(
+        report["findings"]
+    )
     # Ray left alone takes the host's outward address, and listens on all interfaces
     assert report["findings"]["ray health"]["found"].endswith("listens on 127.0.0.1")

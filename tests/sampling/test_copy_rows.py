@@ -31,6 +31,8 @@ def test_narrow_numbers_widen_and_wide_ones_are_refused() -> None:
     assert target.tolist() == [[0, 0], [7, -7]]
     with pytest.raises(AssertionError, match="different kinds"):
         copy_rows(target, one, np.zeros((2, 2), np.int32), one)
+    with pytest.raises(AssertionError, match="different kinds"):
+        copy_rows(target, one, np.zeros((2, 2), np.float64), one)
 
 
 @pytest.mark.parametrize(("row", "place"), [(-1, 0), (3, 0), (0, -1), (0, 2)])
