@@ -48,6 +48,7 @@ ALONE = {
     "tensorboard": ("dist_gat.train.metrics",),
     "torch.utils.tensorboard": ("dist_gat.train.metrics",),
     "dgl": ("dist_gat.dgl",),
+    "pymetis": ("dist_gat.graph.assign",),
     "implicit": ("dist_gat.evaluate.baselines.als",),
     "triton": ("dist_gat.nn.attend_triton",),
 }

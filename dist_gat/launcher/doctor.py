@@ -212,13 +212,16 @@ def check_dgl() -> Iterator[Finding]:
 
 
 def check_metis() -> Iterator[Finding]:
-    """Cut two pairs of nodes apart."""
+    """Two users with an item each, in two parts."""
     import numpy as np
-    import pymetis
 
-    pairs = pymetis.CSRAdjacency(np.array([0, 1, 2, 3, 4]), np.array([1, 0, 3, 2]))
-    parts = list(pymetis.part_graph(2, pairs).vertex_part)
-    expect([parts[0] == parts[1], parts[2] == parts[3], parts[0] == parts[2]], [True, True, False])
+    from dist_gat.config import PartsConfig
+    from dist_gat.data.dataset import Edges
+    from dist_gat.graph.assign import assign_nodes
+
+    pairs = Edges(np.arange(2), np.arange(2), None, None)
+    user, other, item, others = assign_nodes(pairs, 2, 2, PartsConfig(num_parts=2, method="metis"), seed=0).tolist()
+    expect([user == item, other == others, user == other], [True, True, False])
     yield Finding("metis health", "ok", "cuts a graph where it has no edges")
 
 
