@@ -286,7 +286,7 @@ def recipe(prepared: PreparedGraph, run: str, cache_bytes: int, num_streams: int
 
 
 def main() -> None:
-    parser = harness.new_parser(__doc__, repeats=5, on_graph=False)
+    parser = harness.new_parser(__doc__, repeats=9, on_graph=False)
     parser.add_argument("--nodes", type=int, default=200_000)
     parser.add_argument("--interactions", type=int, default=2_000_000)
     arguments = parser.parse_args()
