@@ -35,10 +35,10 @@ def send_keys(
     send_room, recv_room = channel.rooms.get(question, ([0] * channel.world_size,) * 2)
     rest_counts = [max(count - room, 0) for count, room in zip(send_counts, send_room, strict=True)]
     message = np.zeros(sum(send_room) + HEADER * channel.world_size, np.int64)
-    at, stop, rest = 0, 0, []
+    is_short, at, stop, rest = any(rest_counts), 0, 0, []
     for count, room, num_rest in zip(send_counts, send_room, rest_counts, strict=True):
         start, stop, first = stop, stop + count, count - num_rest
-        message[at : at + HEADER] = count, any(rest_counts), len(keys) > 0
+        message[at : at + HEADER] = count, is_short, len(keys) > 0
         message[at + HEADER : at + HEADER + first] = keys[start : start + first]
         rest.append(keys[start + first : stop])
         at += HEADER + room
