@@ -62,12 +62,9 @@ class RequestCount:
         The best cache holds as many rows, and those that were requested most often, as if it had known.
         """
         with self.lock:
-            return self._read()
-
-    def _read(self) -> tuple[int, int, int]:
-        best = np.partition(self.counts, -len(self.kept))[-len(self.kept) :] if len(self.kept) else self.kept
-        counted = (self.counts.sum(), self.counts[self.kept].sum(), best.sum())
-        requested, kept, best_kept = (self.num_kept + int(count) for count in counted)
+            best = np.partition(self.counts, -len(self.kept))[-len(self.kept) :] if len(self.kept) else self.kept
+            counted = (self.counts.sum(), self.counts[self.kept].sum(), best.sum())
+            requested, kept, best_kept = (self.num_kept + int(count) for count in counted)
         return requested, kept, best_kept
 
 
