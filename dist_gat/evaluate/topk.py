@@ -75,28 +75,22 @@ def known_items(first_user: int, num_users: int, edges: list[np.ndarray]) -> Kno
 def _merge(scores_nM, first_item, indptr, known, best_scores, best_items):  # type: ignore[no-untyped-def]
     num_items, k = scores_nM.shape[1], best_scores.shape[1]
     for u in range(scores_nM.shape[0]):
-        row_scores, row_items = best_scores[u], best_items[u]
+        scores, row_scores, row_items = scores_nM[u], best_scores[u], best_items[u]
         met = known[indptr[u] : indptr[u + 1]]
         cursor = np.searchsorted(met, first_item)
         for start in range(0, num_items, STRIP):
-            stop, worst = min(start + STRIP, num_items), row_scores[k - 1]
-            # most strips have nothing to take; that is found out with vectors
-            has_better = False
-            for j in range(start, stop):
-                has_better |= scores_nM[u, j] >= worst
-            if not has_better:
+            stop = min(start + STRIP, num_items)
+            if stop - start == STRIP and not _has_better(scores, start, row_scores[k - 1]):
                 continue
-            while cursor < met.shape[0] and met[cursor] < first_item + start:
-                cursor += 1
             for j in range(start, stop):
-                score, item = scores_nM[u, j], first_item + j
-                if cursor < met.shape[0] and met[cursor] == item:
-                    cursor += 1
-                    continue
-                worst = row_scores[k - 1]
+                score, item, worst = scores[j], first_item + j, row_scores[k - 1]
                 if score < worst or (score == worst and row_items[k - 1] >= 0 and item > row_items[k - 1]):
                     continue
                 if not score > -np.inf:
+                    continue
+                while cursor < met.shape[0] and met[cursor] < item:
+                    cursor += 1
+                if cursor < met.shape[0] and met[cursor] == item:
                     continue
                 place = k - 1
                 while place > 0 and (
@@ -107,3 +101,15 @@ def _merge(scores_nM, first_item, indptr, known, best_scores, best_items):  # ty
                     row_scores[place], row_items[place] = row_scores[place - 1], row_items[place - 1]
                     place -= 1
                 row_scores[place], row_items[place] = score, item
+
+
+@njit(nogil=True, cache=True)
+def _has_better(scores, start, worst):  # type: ignore[no-untyped-def]
+    """Whether any of STRIP scores from `start` on is not below `worst`; as a rule none is.
+
+    A number of them that the compiler knows, and a sum, become a few comparisons of vectors.
+    """
+    found = np.int32(0)
+    for j in range(start, start + STRIP):
+        found |= np.int32(scores[np.uint64(j)] >= worst)
+    return found > 0
