@@ -89,32 +89,30 @@ class FeatureCache:
     requests: RequestCount
     is_whole: bool
 
-    def fill(self, kind: str, nodes: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Write the kept features of distinct nodes of one type, int64 [n], to their rows of float32 [n, F].
+    def find(self, kind: str, nodes: np.ndarray) -> np.ndarray:
+        """Where distinct nodes of one type, int64 [n], are among the kept ones, int64 [n]; -1 for the others.
 
-        Returns the positions of the others, int64.
+        Counts them as requested.
         """
         if self.is_whole:
             self.requests.add_kept(len(nodes))
         else:
             self.requests.add(nodes)
-        return _copy_kept(self.rows[kind], self.nodes[kind].find(nodes), out)
+        return self.nodes[kind].find(nodes)
+
+    def copy(self, kind: str, places: np.ndarray, out: np.ndarray) -> None:
+        """Write the rows at `places`, int64 [n] of `find`, to those of float32 [n, F]; none where that is -1."""
+        _copy_kept(self.rows[kind], places, out)
 
 
 @njit(nogil=True, cache=True)
 def _copy_kept(kept, rows, out):  # type: ignore[no-untyped-def]
-    """out[i] = kept[rows[i]] where that is not below 0; returns the other positions."""
-    left, count = np.empty(rows.shape[0], np.int64), 0
     for i in range(rows.shape[0]):
         if i + ROWS_AHEAD < rows.shape[0] and rows[i + ROWS_AHEAD] >= 0:
             prefetch_row(kept, rows[i + ROWS_AHEAD])
-        if rows[i] < 0:
-            left[np.uint64(count)] = i
-            count += 1
-            continue
-        for j in range(out.shape[1]):
-            out[np.uint64(i), np.uint64(j)] = kept[np.uint64(rows[i]), np.uint64(j)]
-    return left[:count]
+        if rows[i] >= 0:
+            for j in range(out.shape[1]):
+                out[np.uint64(i), np.uint64(j)] = kept[np.uint64(rows[i]), np.uint64(j)]
 
 
 def fill_cache(

@@ -7,9 +7,9 @@ give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Literal
 
@@ -32,6 +32,10 @@ Distribution = Literal["uniform", "popularity"]
 PartOf = Callable[[np.ndarray], np.ndarray]
 # writes a part's answers to some keys to these places of the result
 Answer = Callable[[Part, np.ndarray, np.ndarray, np.ndarray], None]
+# from keys and how many came from each rank: a message with the answers, and how much of it goes to each
+Tell = Callable[[np.ndarray, list[int]], tuple[np.ndarray, list[int]]]
+# what a rank does while others are at their part of a question
+Work = Callable[[], None]
 
 
 @dataclass
@@ -95,32 +99,37 @@ class GraphStore:
         num_types = len(self.ranges.node_types)
         at_of_cell = split(*order_by_group(self.ranges.cell_of(nodes), self.ranges.num_parts * num_types))
         found, asked = {}, {}
+        copies: list[Work] = []
         for kind, size in self.prepared.feature_sizes.items():
             at_of_part = at_of_cell[self.ranges.node_types.index(kind) :: num_types]
             at = np.concatenate(at_of_part)
             keys, rows = nodes[at], new((len(at), size), np.float32)
-            missing = self._features_here(kind, keys, [len(x) for x in at_of_part], rows)
+            missing, of_kind = self._features_here(kind, keys, [len(x) for x in at_of_part], rows)
             found[kind], asked[kind] = (at, rows), (keys[missing], missing)
-        if self.exchanges and not (self.cache is not None and self.cache.is_whole):
-            self._ask_features(asked, {kind: rows for kind, (_, rows) in found.items()})
+            copies += of_kind
+        self._ask_features(asked, {kind: rows for kind, (_, rows) in found.items()}, copies)
         return found
 
-    def _features_here(self, kind: str, keys: np.ndarray, counts: list[int], out: np.ndarray) -> np.ndarray:
-        """Write the features that are read in place, and those that the cache has; returns the positions of the others.
+    def _features_here(
+        self, kind: str, keys: np.ndarray, counts: list[int], out: np.ndarray
+    ) -> tuple[np.ndarray, list[Work]]:
+        """The positions of the features to ask for, and what writes the others, those read in place or in the cache.
 
         keys: int64, the first counts[0] of part 0, and so on.
         """
         places = split(np.arange(len(keys)), counts)
         here = {int(number): places[number] for number in np.flatnonzero(self.in_place)}
-        self._answer_groups(keys, here, self._feature_answer(kind), out)
         bounds, missing = [0, *accumulate(counts)], [np.zeros(0, np.int64)]
+        copies: list[Work] = [partial(self._answer_groups, keys, here, self._feature_answer(kind), out)]
         for first, last in _runs(~self.in_place):
-            start, stop = bounds[first], bounds[last]
+            there = slice(bounds[first], bounds[last])
             if self.cache is None:
-                missing.append(np.arange(start, stop))
+                missing.append(np.arange(there.start, there.stop))
             else:
-                missing.append(start + self.cache.fill(kind, keys[start:stop], out[start:stop]))
-        return np.concatenate(missing)
+                in_cache = self.cache.find(kind, keys[there])
+                missing.append(there.start + np.flatnonzero(in_cache < 0))
+                copies.append(partial(self.cache.copy, kind, in_cache, out[there]))
+        return np.concatenate(missing), copies
 
     def _feature_answer(self, kind: str) -> Answer:
         node_type = self.ranges.node_types.index(kind)
@@ -131,12 +140,18 @@ class GraphStore:
         return answer
 
     def _ask_features(
-        self, asked: Mapping[str, tuple[np.ndarray, np.ndarray]], found: Mapping[str, np.ndarray]
+        self,
+        asked: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        found: Mapping[str, np.ndarray],
+        copies: Iterable[Work],
     ) -> None:
         """asked: nodes by type, int64, and where their features go in found[type]. Asks for all types at once.
 
         What goes from one rank to another is sorted by type, in the order of `asked`, the same on every rank.
         """
+        if not self.exchanges or (self.cache is not None and self.cache.is_whole):
+            _do(copies)
+            return
         sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
         wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
         kinds = np.repeat(np.arange(len(sizes)), [len(nodes) for nodes, _ in asked.values()])
@@ -144,17 +159,20 @@ class GraphStore:
         order, counts = order_by_group(owner_and_kind, self.channel.world_size * len(sizes))
         wanted, places = wanted[order], places[order]
         num_wanted = np.array(counts).reshape(-1, len(sizes))
-        send_counts = num_wanted.sum(axis=1).tolist()
-        of_others, recv_counts, is_empty = send_keys(wanted, send_counts, self.channel, "features")
-        if is_empty:
-            return
-        segments, told_counts = pack(count_types(of_others, recv_counts, sizes, self.ranges), sizes)
-        told = np.empty(sum(told_counts), np.float32)
-        for x in segments:
-            keys, rows = of_others[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
-            self._answer(keys, self.ranges.part_of(keys), self._feature_answer(x.kind), rows)
         segments, answer_counts = pack(num_wanted.tolist(), sizes)
-        answers = self.channel.all_to_all(torch.from_numpy(told), told_counts, answer_counts).numpy()
+
+        def tell(keys: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
+            segments, told_counts = pack(count_types(keys, recv_counts, sizes, self.ranges), sizes)
+            told = np.empty(sum(told_counts), np.float32)
+            for x in segments:
+                nodes, rows = keys[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
+                self._answer(nodes, self.ranges.part_of(nodes), self._feature_answer(x.kind), rows)
+            return told, told_counts
+
+        send_counts = num_wanted.sum(axis=1).tolist()
+        answers = self._consult("features", wanted, send_counts, answer_counts, tell, copies)
+        if answers is None:
+            return
         for x in segments:
             rows = answers[x.numbers].reshape(-1, sizes[x.kind])
             copy_rows(rows, np.arange(len(rows)), found[x.kind], places[x.keys])
@@ -220,17 +238,43 @@ class GraphStore:
         order, counts = order_by_group(place_of_part[part_of(keys)], num_groups)
         send_counts = counts[len(here) :]
         *members, there = split(order, [*counts[: len(here)], sum(send_counts)])
-        self._answer_groups(keys, dict(zip(here.tolist(), members, strict=True)), answer, out)
+        own = partial(self._answer_groups, keys, dict(zip(here.tolist(), members, strict=True)), answer, out)
         if not self.exchanges:
+            own()
             return out
-        received, recv_counts, is_empty = send_keys(keys[there], send_counts, self.channel, question)
-        if is_empty:
-            return out
-        told = np.empty((len(received), *out.shape[1:]), sent_as)
-        self._answer(received, part_of(received), answer, told)
-        answers = self.channel.all_to_all(torch.from_numpy(told), recv_counts, send_counts).numpy()
-        copy_rows(answers, np.arange(len(there)), out, there)
+
+        def tell(received: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
+            told = np.empty((len(received), *out.shape[1:]), sent_as)
+            self._answer(received, part_of(received), answer, told)
+            return told, recv_counts
+
+        answers = self._consult(question, keys[there], send_counts, send_counts, tell, [own])
+        if answers is not None:
+            copy_rows(answers, np.arange(len(there)), out, there)
         return out
+
+    def _consult(
+        self,
+        question: str,
+        keys: np.ndarray,
+        send_counts: list[int],
+        answer_counts: list[int],
+        tell: Tell,
+        meanwhile: Iterable[Work],
+    ) -> np.ndarray | None:
+        """The owners' answers to keys, the first send_counts[0] of them for rank 0, and so on; None where nobody asks.
+
+        answer_counts: how much of the answers comes from each rank. meanwhile: done while they are on their way.
+        Collective.
+        """
+        received, recv_counts, is_empty = send_keys(keys, send_counts, self.channel, question)
+        if is_empty:
+            _do(meanwhile)
+            return None
+        told, told_counts = tell(received, recv_counts)
+        wait = self.channel.start_all_to_all(torch.from_numpy(told), told_counts, answer_counts)
+        _do(meanwhile)
+        return wait().numpy()
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -265,6 +309,11 @@ class GraphStore:
         for number, places in places_of_part.items():
             if len(places):
                 answer(self.prepared.parts[number], keys[places], out, places)
+
+
+def _do(works: Iterable[Work]) -> None:
+    for work in works:
+        work()
 
 
 def _runs(is_in: np.ndarray) -> list[list[int]]:
