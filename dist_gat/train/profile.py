@@ -10,6 +10,7 @@ from dist_gat.train.stopwatch import PHASES
 
 WARM_UP = 5
 TOP = 4
+ADVICE = {"stall": "the model waits for its batches: raise sampling.num_streams where there are cores to spare"}
 
 
 class Profile:
@@ -41,14 +42,18 @@ class Profile:
 
 
 def bottleneck(recorder: profile) -> str:
-    """The phase in which the loop spends most, with its share, the other phases, and the operators that cost most."""
+    """The phase in which the loop spends most, with its share, the other phases, and the operators that cost most.
+
+    Behind them what to do about it, where that is known.
+    """
     averages = recorder.key_averages()
     phases = {event.key: event.cpu_time_total for event in averages if event.key in PHASES}
     operators = {event.key: event.self_cpu_time_total + event.self_device_time_total for event in averages}
     costly = [f"{name} {share:.0%}" for name, share in shares(operators) if name not in PHASES][:TOP]
     (first, share), *rest = shares(phases)
-    others = ", ".join(f"{name} {share:.0%}" for name, share in rest)
-    return f"bottleneck: {first}, {share:.0%} of the loop ({others}); most costly operators: {', '.join(costly)}"
+    others = ", ".join(f"{name} {value:.0%}" for name, value in rest)
+    found = f"bottleneck: {first}, {share:.0%} of the loop ({others}); most costly operators: {', '.join(costly)}"
+    return f"{found}; {ADVICE[first]}" if first in ADVICE else found
 
 
 def shares(times: dict[str, float]) -> list[tuple[str, float]]:
