@@ -2,7 +2,8 @@
 
 1, 2 and 4 ranks of one thread each, parts read in place and through the exchange, on the standard graph in hashed
 parts. Without a constants file they are fitted first, so that fit and runs meet the same machine. Seconds are the
-median of the steps, memory is that of the largest rank, and bytes are those that all ranks sent.
+median of the steps, memory is that of the largest rank, and bytes are those that all ranks sent; of each the least of
+some runs, since the constants too are the best of some repeats.
 """
 
 from __future__ import annotations
@@ -78,18 +79,24 @@ def predicted(config: Config, prepared: PreparedGraph, constants: Constants) -> 
 
 def check(prepared: PreparedGraph, constants: Constants | None, run: str, repeats: int) -> None:
     constants = fit(prepared, run, repeats=7) if constants is None else constants
+    configs = {way: way_config(prepared, run, *way) for way in RUNS}
+    runs: dict[tuple[int, str], list[dict[str, Any]]] = {way: [] for way in RUNS}
+    for _ in range(repeats):
+        # in turn, so that a busy minute of the machine is not all of one way
+        for way, config in configs.items():
+            start = run_processes if config.launch.num_workers == 1 else run_job
+            runs[way].append(start(measure, config.model_copy(update={"run": tempfile.mkdtemp(dir=run)})))
     print(f"{'ranks':>5} {'parts':10} {'what':8} {'predicted':>12} {'measured':>12} {'ratio':>6}")
-    for workers, access in RUNS:
-        config = recipe(prepared, run, workers)
-        config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"access": access})})
-        runs = []
-        for _ in range(repeats):
-            start = run_processes if workers == 1 else run_job
-            runs.append(start(measure, config.model_copy(update={"run": tempfile.mkdtemp(dir=run)})))
+    for (workers, access), config in configs.items():
         for what, expected in predicted(config, prepared, constants).items():
-            found = min(one[what] for one in runs)
+            found = min(one[what] for one in runs[workers, access])
             ratio = f"{expected / found:6.2f}" if found else "     -"
             print(f"{workers:5} {access:10} {what:8} {expected:12.4g} {found:12.4g} {ratio}", flush=True)
+
+
+def way_config(prepared: PreparedGraph, run: str, workers: int, access: str) -> Config:
+    config = recipe(prepared, run, workers)
+    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"access": access})})
 
 
 def main() -> None:
