@@ -98,7 +98,9 @@ def main() -> None:
     arguments = parse()
     with prepared_graph(arguments.nodes, arguments.interactions, WORLD_SIZE, "hash") as prepared:
         lines = [
-            line for num_hops in (1, 2) for line in measure(prepared, num_hops, arguments.repeats, arguments.columns)
+            line
+            for num_hops, steps in STEPS_A_REPEAT.items()
+            for line in measure(prepared, num_hops, steps * arguments.repeats, arguments.columns)
         ]
     harness.report(lines, arguments.json)
 
