@@ -38,6 +38,19 @@ Tell = Callable[[np.ndarray, list[int]], tuple[np.ndarray, list[int]]]
 Work = Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Features of nodes of one type, int64 [n], on their way to rows, float32 [n, f].
+
+    missing: of each rank, at which positions are nodes that it has to be asked for. copies: write all other rows.
+    """
+
+    nodes: np.ndarray
+    rows: np.ndarray
+    missing: list[np.ndarray]
+    copies: list[Work]
+
+
 @dataclass
 class GraphStore:
     """in_place: bool [P], parts that this rank reads directly, its own among them. exchanges: whether any rank asks.
@@ -98,38 +111,33 @@ class GraphStore:
             return {}
         num_types = len(self.ranges.node_types)
         at_of_cell = split(*order_by_group(self.ranges.cell_of(nodes), self.ranges.num_parts * num_types))
-        found, asked = {}, {}
-        copies: list[Work] = []
+        found, wanted = {}, {}
         for kind, size in self.prepared.feature_sizes.items():
             at_of_part = at_of_cell[self.ranges.node_types.index(kind) :: num_types]
             at = np.concatenate(at_of_part)
-            keys, rows = nodes[at], new((len(at), size), np.float32)
-            missing, of_kind = self._features_here(kind, keys, [len(x) for x in at_of_part], rows)
-            found[kind], asked[kind] = (at, rows), (keys[missing], missing)
-            copies += of_kind
-        self._ask_features(asked, {kind: rows for kind, (_, rows) in found.items()}, copies)
+            rows = new((len(at), size), np.float32)
+            found[kind] = at, rows
+            wanted[kind] = self._look_here(kind, nodes[at], [len(x) for x in at_of_part], rows)
+        self._ask_features(wanted)
         return found
 
-    def _features_here(
-        self, kind: str, keys: np.ndarray, counts: list[int], out: np.ndarray
-    ) -> tuple[np.ndarray, list[Work]]:
-        """The positions of the features to ask for, and what writes the others, those read in place or in the cache.
-
-        keys: int64, the first counts[0] of part 0, and so on.
-        """
-        places = split(np.arange(len(keys)), counts)
-        here = {int(number): places[number] for number in np.flatnonzero(self.in_place)}
-        bounds, missing = [0, *accumulate(counts)], [np.zeros(0, np.int64)]
-        copies: list[Work] = [partial(self._answer_groups, keys, here, self._feature_answer(kind), out)]
+    def _look_here(self, kind: str, nodes: np.ndarray, counts: list[int], rows: np.ndarray) -> Wanted:
+        """What of the features of nodes is here: int64, the first counts[0] of part 0, and so on."""
+        places = split(np.arange(len(nodes)), counts)
+        in_place = {int(number): places[number] for number in np.flatnonzero(self.in_place)}
+        copies: list[Work] = [partial(self._answer_groups, nodes, in_place, self._feature_answer(kind), rows)]
+        first_of_part, missing = [0, *accumulate(counts)], [np.zeros(0, np.int64)]
         for first, last in _runs(~self.in_place):
-            there = slice(bounds[first], bounds[last])
+            there = slice(first_of_part[first], first_of_part[last])
             if self.cache is None:
                 missing.append(np.arange(there.start, there.stop))
             else:
-                in_cache = self.cache.find(kind, keys[there])
+                in_cache = self.cache.find(kind, nodes[there])
                 missing.append(there.start + np.flatnonzero(in_cache < 0))
-                copies.append(partial(self.cache.copy, kind, in_cache, out[there]))
-        return np.concatenate(missing), copies
+                copies.append(partial(self.cache.copy, kind, in_cache, rows[there]))
+        to_ask, first_of_rank = np.concatenate(missing), np.array(first_of_part)[self.rank_starts]
+        of_rank = split(to_ask, np.diff(np.searchsorted(to_ask, first_of_rank)).tolist())
+        return Wanted(nodes, rows, of_rank, copies)
 
     def _feature_answer(self, kind: str) -> Answer:
         node_type = self.ranges.node_types.index(kind)
@@ -139,27 +147,19 @@ class GraphStore:
 
         return answer
 
-    def _ask_features(
-        self,
-        asked: Mapping[str, tuple[np.ndarray, np.ndarray]],
-        found: Mapping[str, np.ndarray],
-        copies: Iterable[Work],
-    ) -> None:
-        """asked: nodes by type, int64, and where their features go in found[type]. Asks for all types at once.
-
-        What goes from one rank to another is sorted by type, in the order of `asked`, the same on every rank.
+    def _ask_features(self, wanted: Mapping[str, Wanted]) -> None:
+        """Write the rows of all types. What goes from one rank to another is sorted by type, in the order of `wanted`,
+        the same on every rank.
         """
+        copies = [copy for x in wanted.values() for copy in x.copies]
         if not self.exchanges or (self.cache is not None and self.cache.is_whole):
             _do(copies)
             return
-        sizes = {kind: self.prepared.feature_sizes[kind] for kind in asked}
-        wanted, places = (np.concatenate(x) for x in zip(*asked.values(), strict=True))
-        kinds = np.repeat(np.arange(len(sizes)), [len(nodes) for nodes, _ in asked.values()])
-        owner_and_kind = self.rank_of(self.ranges.part_of(wanted)) * len(sizes) + kinds
-        order, counts = order_by_group(owner_and_kind, self.channel.world_size * len(sizes))
-        wanted, places = wanted[order], places[order]
-        num_wanted = np.array(counts).reshape(-1, len(sizes))
-        segments, answer_counts = pack(num_wanted.tolist(), sizes)
+        sizes = {kind: x.rows.shape[1] for kind, x in wanted.items()}
+        missing = [[x.missing[rank] for x in wanted.values()] for rank in range(self.channel.world_size)]
+        num_missing = [[len(places) for places in of_types] for of_types in missing]
+        keys = [x.nodes[places] for of_types in missing for x, places in zip(wanted.values(), of_types, strict=True)]
+        segments, answer_counts = pack(num_missing, sizes)
 
         def tell(keys: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
             segments, told_counts = pack(count_types(keys, recv_counts, sizes, self.ranges), sizes)
@@ -169,13 +169,13 @@ class GraphStore:
                 self._answer(nodes, self.ranges.part_of(nodes), self._feature_answer(x.kind), rows)
             return told, told_counts
 
-        send_counts = num_wanted.sum(axis=1).tolist()
-        answers = self._consult("features", wanted, send_counts, answer_counts, tell, copies)
+        send_counts = [sum(of_types) for of_types in num_missing]
+        answers = self._consult("features", np.concatenate(keys), send_counts, answer_counts, tell, copies)
         if answers is None:
             return
-        for x in segments:
+        for x, places in zip(segments, [places for of_types in missing for places in of_types], strict=True):
             rows = answers[x.numbers].reshape(-1, sizes[x.kind])
-            copy_rows(rows, np.arange(len(rows)), found[x.kind], places[x.keys])
+            copy_rows(rows, np.arange(len(rows)), wanted[x.kind].rows, places)
 
     def edges(self, split: str, numbers: np.ndarray) -> np.ndarray:
         """int64 [n, 2]: the (user, item) nodes of a split's edges, by numbers that are the same on every rank."""
