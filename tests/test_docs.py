@@ -104,6 +104,17 @@ def test_the_table_of_speed_is_the_committed_result_file() -> None:
         assert row in page, f"{file.name} has {row}"
 
 
+def test_the_numbers_of_speed_in_the_readme_are_those_of_the_committed_result_file() -> None:
+    (file,) = (ROOT / "benchmarks" / "results").glob("*.json")
+    measured = {(x["line"], x["peer"]): f"{x['ratio']:.2f}" for x in json.loads(file.read_text(encoding="utf-8"))}
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Speed\n")[1].split("\n## ")[0]
+    _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) >= 10
+    for row in rows:
+        line, peer, times = (cell.strip() for cell in row.strip("|").split("|"))
+        assert measured[line, peer] == times, row
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):

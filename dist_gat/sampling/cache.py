@@ -22,9 +22,8 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges
+from dist_gat.grouping import split
 from dist_gat.large_pages import large_zeros
-from dist_gat.prefetch import prefetch_row
-from dist_gat.sampling.copy_rows import ROWS_AHEAD
 from dist_gat.sampling.neighbors import Relabeller
 
 NewArray = Callable[[tuple[int, ...], np.typing.DTypeLike], np.ndarray]
@@ -81,38 +80,33 @@ def _count(nodes, stride, counts):  # type: ignore[no-untyped-def]
 class FeatureCache:
     """nodes: by node type, a table of its C nodes. rows: by node type, float32 [C, F], in the order of the table.
 
-    is_whole: every rank keeps all that is remote to it, so nobody has to be asked.
+    parts: by node type, float32 [n, F] of all nodes of each remote part; where every rank keeps all that is remote to
+    it, so that nobody has to be asked, else None. There are no `nodes` then.
     """
 
     nodes: dict[str, Relabeller]
     rows: dict[str, np.ndarray]
     requests: RequestCount
-    is_whole: bool
+    parts: dict[str, dict[int, np.ndarray]] | None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.parts is not None
+
+    def of_part(self, kind: str, number: int, num_wanted: int) -> np.ndarray | None:
+        """The features of all nodes of a remote part, if they are kept; then so many count as requested."""
+        if self.parts is None:
+            return None
+        self.requests.add_kept(num_wanted)
+        return self.parts[kind][number]
 
     def find(self, kind: str, nodes: np.ndarray) -> np.ndarray:
         """Where distinct nodes of one type, int64 [n], are among the kept ones, int64 [n]; -1 for the others.
 
         Counts them as requested.
         """
-        if self.is_whole:
-            self.requests.add_kept(len(nodes))
-        else:
-            self.requests.add(nodes)
+        self.requests.add(nodes)
         return self.nodes[kind].find(nodes)
-
-    def copy(self, kind: str, places: np.ndarray, out: np.ndarray) -> None:
-        """Write the rows at `places`, int64 [n] of `find`, to those of float32 [n, F]; none where that is -1."""
-        _copy_kept(self.rows[kind], places, out)
-
-
-@njit(nogil=True, cache=True)
-def _copy_kept(kept, rows, out):  # type: ignore[no-untyped-def]
-    for i in range(rows.shape[0]):
-        if i + ROWS_AHEAD < rows.shape[0] and rows[i + ROWS_AHEAD] >= 0:
-            prefetch_row(kept, rows[i + ROWS_AHEAD])
-        if rows[i] >= 0:
-            for j in range(out.shape[1]):
-                out[np.uint64(i), np.uint64(j)] = kept[np.uint64(rows[i]), np.uint64(j)]
 
 
 def fill_cache(
@@ -133,23 +127,31 @@ def fill_cache(
     own = by_degree(np.concatenate([degrees_of(prepared.parts[part], row_bytes > 0) for part in own_parts]))
     told = share_rows(torch.from_numpy(own[:most]), channel).numpy()
     nodes = by_degree(told[is_remote[ranges.part_of(told[:, 0])]])[:, 0]
-    fits = np.cumsum(row_bytes[ranges.type_of(nodes)]) <= cache_bytes
-    kept = nodes[fits]
+    kept = nodes[np.cumsum(row_bytes[ranges.type_of(nodes)]) <= cache_bytes]
+    remote = {kind: remote_nodes(ranges, is_remote, kind) for kind in sizes}
+    num_remote = sum(len(range_of) for of_parts in remote.values() for range_of in of_parts.values())
+    num_missing = channel.sum(torch.tensor([num_remote - len(kept)], dtype=torch.float64))
+    requests = RequestCount(ranges.num_nodes, kept)
+    if not num_missing.item():
+        kept.sort()
     # in large pages: batches meet these rows in any order
     found = features(kept, large_zeros)
+    rows = {kind: of_kind for kind, (_, of_kind) in found.items()}
+    if not num_missing.item():
+        # sorted, and in order of the parts, they are the parts' own arrays
+        counts = {kind: [len(range_of) for range_of in of_parts.values()] for kind, of_parts in remote.items()}
+        parts = {kind: dict(zip(remote[kind], split(rows[kind], counts[kind]), strict=True)) for kind in sizes}
+        return FeatureCache({}, rows, requests, parts)
     tables = {kind: Relabeller(len(at), ranges.num_nodes) for kind, (at, _) in found.items()}
     for kind, (at, _) in found.items():
         tables[kind].add(kept[at])
-    num_remote = sum(len(range_of) for kind in sizes for range_of in remote_nodes(ranges, is_remote, kind))
-    num_missing = channel.sum(torch.tensor([num_remote - len(kept)], dtype=torch.float64))
-    rows = {kind: of_kind for kind, (_, of_kind) in found.items()}
-    return FeatureCache(tables, rows, RequestCount(ranges.num_nodes, kept), is_whole=not num_missing.item())
+    return FeatureCache(tables, rows, requests, None)
 
 
-def remote_nodes(ranges: NodeRanges, is_remote: np.ndarray, kind: str) -> list[range]:
+def remote_nodes(ranges: NodeRanges, is_remote: np.ndarray, kind: str) -> dict[int, range]:
     """The nodes of one type in each remote part."""
     node_type = ranges.node_types.index(kind)
-    return [ranges.nodes_of_type(int(part), node_type) for part in np.flatnonzero(is_remote)]
+    return {int(part): ranges.nodes_of_type(int(part), node_type) for part in np.flatnonzero(is_remote)}
 
 
 def degrees_of(part: Part, has_features: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`copy_rows`: rows of one array into rows of another, straight; `put_rows` and `add_rows`: of tensors."""
+"""`copy_rows`, `take_rows`: rows of one array into rows of another, straight; `put_rows` and `add_rows`: of tensors."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: 
     if len(rows):
         is_inside = _copy_rows(source.reshape(len(source), -1), rows, target.reshape(len(target), -1), places)
         assert is_inside, "rows outside of their array"
+
+
+def take_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray) -> None:
+    """target[i] = source[rows[i]], but where rows[i] is -1, for matrices of one dtype and as many columns.
+
+    Rows of the target are written in their order, so that there is nothing to wait for.
+    """
+    assert (source.dtype, source.shape[1:]) == (target.dtype, target.shape[1:]), "rows of different kinds"
+    assert len(rows) == len(target), "as many rows as places"
+    is_inside = _take_rows(source, rows, target)
+    assert is_inside, "rows outside of their array"
 
 
 def put_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
@@ -75,6 +86,22 @@ def _copy_rows(source, rows, target, places):  # type: ignore[no-untyped-def]
             return False
         for j in range(target.shape[1]):
             target[place, np.uint64(j)] = source[row, np.uint64(j)]
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _take_rows(source, rows, target):  # type: ignore[no-untyped-def]
+    """Whether all rows are inside of their array; stops before the first one that is not."""
+    for i in range(rows.shape[0]):
+        if i + ROWS_AHEAD < rows.shape[0] and rows[i + ROWS_AHEAD] >= 0:
+            prefetch_row(source, rows[i + ROWS_AHEAD])
+        if rows[i] == -1:
+            continue
+        row = np.uint64(rows[i])
+        if row >= np.uint64(source.shape[0]):
+            return False
+        for j in range(target.shape[1]):
+            target[np.uint64(i), np.uint64(j)] = source[row, np.uint64(j)]
     return True
 
 

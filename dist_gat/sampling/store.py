@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from dist_gat.graph.ranges import ITEM, NodeRanges, intervals_of, parts_of_ranks
 from dist_gat.grouping import group, order_by_group, split
 from dist_gat.random import uniform
 from dist_gat.sampling.cache import FeatureCache, NewArray, fill_cache
-from dist_gat.sampling.copy_rows import copy_rows
+from dist_gat.sampling.copy_rows import copy_rows, take_rows
 from dist_gat.sampling.neighbors import HiddenEdges, sample_into, sample_rows
 from dist_gat.sampling.packing import count_types, pack
 
@@ -123,29 +123,40 @@ class GraphStore:
 
     def _look_here(self, kind: str, nodes: np.ndarray, counts: list[int], rows: np.ndarray) -> Wanted:
         """What of the features of nodes is here: int64, the first counts[0] of part 0, and so on."""
-        places = split(np.arange(len(nodes)), counts)
-        in_place = {int(number): places[number] for number in np.flatnonzero(self.in_place)}
-        copies: list[Work] = [partial(self._answer_groups, nodes, in_place, self._feature_answer(kind), rows)]
-        first_of_part, missing = [0, *accumulate(counts)], [np.zeros(0, np.int64)]
-        for first, last in _runs(~self.in_place):
-            there = slice(first_of_part[first], first_of_part[last])
-            if self.cache is None:
+        first_of_part, missing = [0, *accumulate(counts)], []
+        copies: list[Work] = []
+        for number in range(self.ranges.num_parts):
+            there = slice(first_of_part[number], first_of_part[number + 1])
+            of_part = self._features_of(kind, number, there.stop - there.start)
+            if of_part is not None:
+                copies.append(partial(take_rows, of_part, self._number_in(number, kind, nodes[there]), rows[there]))
+                missing.append(np.zeros(0, np.int64))
+            elif self.cache is None:
                 missing.append(np.arange(there.start, there.stop))
             else:
                 in_cache = self.cache.find(kind, nodes[there])
+                copies.append(partial(take_rows, self.cache.rows[kind], in_cache, rows[there]))
                 missing.append(there.start + np.flatnonzero(in_cache < 0))
-                copies.append(partial(self.cache.copy, kind, in_cache, rows[there]))
-        to_ask, first_of_rank = np.concatenate(missing), np.array(first_of_part)[self.rank_starts]
-        of_rank = split(to_ask, np.diff(np.searchsorted(to_ask, first_of_rank)).tolist())
+        of_rank = [np.concatenate(missing[first:last]) for first, last in pairwise(self.rank_starts)]
         return Wanted(nodes, rows, of_rank, copies)
 
-    def _feature_answer(self, kind: str) -> Answer:
-        node_type = self.ranges.node_types.index(kind)
+    def _features_of(self, kind: str, number: int, num_wanted: int) -> np.ndarray | None:
+        """float32 [n, f]: those of all nodes of a part and a type, where they are here."""
+        if self.in_place[number]:
+            return self.prepared.parts[number].features[kind]
+        return None if self.cache is None else self.cache.of_part(kind, number, num_wanted)
 
-        def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            copy_rows(part.features[kind], keys - self.ranges.bounds[part.number, node_type], out, places)
+    def _number_in(self, part: int, kind: str, nodes: np.ndarray) -> np.ndarray:
+        """int64 [n]: the number of each node among those of its part and type."""
+        return nodes - self.ranges.bounds[part, self.ranges.node_types.index(kind)]
 
-        return answer
+    def _tell_features(self, kind: str, nodes: np.ndarray, rows: np.ndarray) -> None:
+        """Write to rows, float32 [n, f], the features of int64 [n] nodes of this rank, in order of its parts."""
+        # as good as sorted, for where parts begin
+        starts = np.searchsorted(nodes, self.ranges.starts[self.own_parts.start : self.own_parts.stop + 1])
+        for number, (start, stop) in zip(self.own_parts, pairwise(starts), strict=True):
+            numbers = self._number_in(number, kind, nodes[start:stop])
+            take_rows(self.prepared.parts[number].features[kind], numbers, rows[start:stop])
 
     def _ask_features(self, wanted: Mapping[str, Wanted]) -> None:
         """Write the rows of all types. What goes from one rank to another is sorted by type, in the order of `wanted`,
@@ -165,8 +176,7 @@ class GraphStore:
             segments, told_counts = pack(count_types(keys, recv_counts, sizes, self.ranges), sizes)
             told = np.empty(sum(told_counts), np.float32)
             for x in segments:
-                nodes, rows = keys[x.keys], told[x.numbers].reshape(-1, sizes[x.kind])
-                self._answer(nodes, self.ranges.part_of(nodes), self._feature_answer(x.kind), rows)
+                self._tell_features(x.kind, keys[x.keys], told[x.numbers].reshape(-1, sizes[x.kind]))
             return told, told_counts
 
         send_counts = [sum(of_types) for of_types in num_missing]
@@ -314,11 +324,6 @@ class GraphStore:
 def _do(works: Iterable[Work]) -> None:
     for work in works:
         work()
-
-
-def _runs(is_in: np.ndarray) -> list[list[int]]:
-    """[first, last + 1] of each run of True in bool [n]."""
-    return np.flatnonzero(np.diff(is_in, prepend=False, append=False)).reshape(-1, 2).tolist()
 
 
 def open_store(

@@ -17,10 +17,22 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.sampling import cache as cache_module
 from dist_gat.sampling.cache import RequestCount
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import open_store
+from dist_gat.sampling.store import GraphStore, open_store
 
 SOME = 4 * (3 * 10 + 2 * 10)
 STEPS = 4
+
+
+def kept_nodes(store: GraphStore) -> dict[str, np.ndarray]:
+    assert store.cache is not None
+    if store.cache.parts is None:
+        return {kind: table.nodes.copy() for kind, table in store.cache.nodes.items()}
+    found = {}
+    for number, (kind, parts) in enumerate(store.cache.parts.items()):
+        ranges = [store.ranges.nodes_of_type(part, number) for part in parts]
+        assert [len(rows) for rows in parts.values()] == [len(nodes) for nodes in ranges]
+        found[kind] = np.concatenate([np.array(nodes) for nodes in ranges])
+    return found
 
 
 def run_with(folder: Path, cache_bytes: int, access: Any = "exchange") -> dict[str, Any]:
@@ -39,7 +51,7 @@ def run_with(folder: Path, cache_bytes: int, access: Any = "exchange") -> dict[s
     return {
         "features": [batch.features for batch in batches],
         "nodes": [batch.nodes_S for batch in batches],
-        "kept": {kind: table.nodes.copy() for kind, table in cache.nodes.items()} if cache else {},
+        "kept": kept_nodes(store) if cache else {},
         "bytes": sum(rows.nbytes for rows in cache.rows.values()) if cache else 0,
         "requests": cache.requests.read() if cache else None,
         "is_whole": cache is not None and cache.is_whole,
@@ -94,11 +106,11 @@ def test_features_are_the_same_to_the_bit_and_less_travels(
 
 def test_rows_come_in_the_order_of_the_parts_wherever_those_are(synthetic: PreparedGraph, ranks: Ranks) -> None:
     """Parts of others lie before and behind those of the ranks in the middle."""
-    here, asked, cached = (
+    here, asked, cached, kept = (
         ranks.run(4, run_with, synthetic.folder, cache_bytes, access)
-        for cache_bytes, access in ((0, "auto"), (0, "exchange"), (SOME, "exchange"))
+        for cache_bytes, access in ((0, "auto"), (0, "exchange"), (SOME, "exchange"), (1 << 20, "exchange"))
     )
-    for plain, *others in zip(here, asked, cached, strict=True):
+    for plain, *others in zip(here, asked, cached, kept, strict=True):
         for step, nodes in enumerate(plain["nodes"]):
             for kind, (at, rows) in plain["features"][step].items():
                 part = synthetic.ranges.part_of(nodes[at].numpy())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dist_gat.sampling.copy_rows import ROWS_PER_TASK, add_rows, copy_rows, put_rows
+from dist_gat.sampling.copy_rows import ROWS_PER_TASK, add_rows, copy_rows, put_rows, take_rows
 
 
 @given(st.data(), st.sampled_from([(), (1,), (3,), (2, 20)]), st.sampled_from([np.int64, np.float32]))
@@ -23,6 +23,29 @@ def test_it_is_the_numpy_expression(data: st.DataObject, row_shape: tuple[int, .
     source.flags.writeable = False
     copy_rows(source, rows, target, places)
     np.testing.assert_array_equal(target, expected)
+
+
+@given(st.data(), st.integers(0, 30), st.integers(0, 30), st.sampled_from([0, 1, 3, 64]))
+def test_rows_are_taken_but_where_there_is_none(data: st.DataObject, num_rows: int, count: int, size: int) -> None:
+    source = np.arange(num_rows * size, dtype=np.float32).reshape(num_rows, size)
+    rows = data.draw(arrays(np.int64, count, elements=st.integers(-1, num_rows - 1)))
+    target = np.full((count, size), -1, np.float32)
+    expected = target.copy()
+    expected[rows >= 0] = source[rows[rows >= 0]]
+    take_rows(source, rows, target)
+    np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("row", [-2, 3])
+def test_rows_are_not_taken_from_outside(row: int) -> None:
+    target = np.zeros((2, 4))
+    with pytest.raises(AssertionError, match="outside"):
+        take_rows(np.ones((3, 4)), np.array([row, 0]), target)
+    with pytest.raises(AssertionError, match="as many rows"):
+        take_rows(np.ones((3, 4)), np.array([0]), target)
+    with pytest.raises(AssertionError, match="different kinds"):
+        take_rows(np.ones((3, 4), np.float32), np.array([0, 0]), target)
+    assert not target.any()
 
 
 def test_narrow_numbers_widen_and_wide_ones_are_refused() -> None:
