@@ -18,6 +18,7 @@ from dist_gat.random import fold, to_unit
 
 GROUP = 128
 NODES_AHEAD = 8  # whose slots are prefetched
+ROWS_AHEAD = 16  # where they lie
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,44 @@ def sample_into(
     assert is_inside, "places outside of the array"
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _draw(key, free, picks):  # type: ignore[no-untyped-def]
+    """Write to the first of `picks` as many distinct positions below `free` as there are, or as there is room for."""
+    fan_out = picks.shape[0]
+    if free <= fan_out:
+        for j in range(free):
+            picks[np.uint64(j)] = j
+        return
+    for j in range(fan_out):
+        picks[np.uint64(j)] = np.int64(to_unit(fold(key, np.uint64(j))) * (free - fan_out + j + 1))
+    for j in range(1, fan_out):
+        pick = picks[np.uint64(j)]
+        # a number, because the compiler makes no vectors of booleans; a choice, because nobody predicts the branch
+        is_taken = np.int64(0)
+        for c in range(j):
+            is_taken |= np.int64(picks[np.uint64(c)] == pick)
+        picks[np.uint64(j)] = free - fan_out + j if is_taken else pick
+
+
+@njit(nogil=True, cache=True)
+def _pass_over(blocked, picks, count):  # type: ignore[no-untyped-def]
+    """Make positions among those that are not blocked, of which there are `count`, positions among all."""
+    for j in range(count):
+        # blocked positions ascend
+        for b in range(blocked.shape[0]):
+            if blocked[b] <= picks[j]:
+                picks[j] += 1
+            else:
+                break
+
+
 @njit(nogil=True, cache=True)
 def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, may_hide, out, places):  # type: ignore[no-untyped-def]
     """Whether all places are inside of `out`.
 
-    Rows in small groups, and each group in three passes: where its rows lie, which positions to take, and the loads.
-    Loads that do not wait for each other overlap in the processor, which makes most of the speed.
+    Rows in small groups, and each group in three passes: where its rows lie, which positions to take, and the loads,
+    which are asked for as soon as a row's positions are known. Loads that do not wait for each other overlap in the
+    processor, which makes most of the speed; draws that do not, in its vectors.
 
     Subscripts are unsigned, because numba would check signed ones for counting from the end.
     """
@@ -97,9 +130,12 @@ def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hid
     start_G, free_G = np.empty(GROUP, dtype=np.int64), np.empty(GROUP, dtype=np.int64)
     position_GF = np.empty((GROUP, fan_out), dtype=np.int64)
     hash_mask = may_hide.shape[0] - 1
+    row_lines, lines = indptr.reshape(-1, 1), indices.reshape(-1, 1)
     for first in range(0, nodes.shape[0], GROUP):
         size = min(GROUP, nodes.shape[0] - first)
         for g in range(size):
+            if first + g + ROWS_AHEAD < nodes.shape[0]:
+                prefetch(row_lines, nodes[first + g + ROWS_AHEAD] - first_node, 0)
             row = np.uint64(nodes[first + g] - first_node)
             start_G[np.uint64(g)] = indptr[row]
             free_G[np.uint64(g)] = indptr[row + np.uint64(1)] - indptr[row]
@@ -112,33 +148,18 @@ def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hid
                 blocked = _hidden_positions(node, row_indices, hidden_dst, hidden_ptr, hidden_src)
                 free -= blocked.shape[0]
             free_G[i] = min(free, fan_out)
-            node_key = fold(key, np.uint64(node))
+            picks = position_GF[i]
+            _draw(fold(key, np.uint64(node)), free, picks)
+            if blocked.shape[0] > 0:
+                _pass_over(blocked, picks, free_G[i])
             for j in range(free_G[i]):
-                pick = np.int64(j)
-                if free > fan_out:
-                    top = free - fan_out + j
-                    pick = np.int64(to_unit(fold(node_key, np.uint64(j))) * (top + 1))
-                    is_taken = False
-                    for c in range(j):
-                        is_taken |= position_GF[i, np.uint64(c)] == pick
-                    if is_taken:
-                        pick = top
-                position_GF[i, np.uint64(j)] = pick
-            for j in range(free_G[i]):
-                pick = position_GF[i, np.uint64(j)]
-                # skip the blocked positions, which ascend
-                for b in range(blocked.shape[0]):
-                    if blocked[b] <= pick:
-                        pick += 1
-                    else:
-                        break
-                position_GF[i, np.uint64(j)] = start + pick
+                prefetch(lines, start + picks[np.uint64(j)], 0)
         for g in range(size):
             i, o = np.uint64(g), np.uint64(places[np.uint64(first + g)])
             if o >= np.uint64(out.shape[0]):
                 return False
             for j in range(free_G[i]):
-                out[o, np.uint64(j)] = indices[np.uint64(position_GF[i, np.uint64(j)])]
+                out[o, np.uint64(j)] = indices[np.uint64(start_G[i] + position_GF[i, np.uint64(j)])]
             for j in range(free_G[i], fan_out):
                 out[o, np.uint64(j)] = -1
     return True
