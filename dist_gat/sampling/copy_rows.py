@@ -29,7 +29,7 @@ def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: 
 
 
 def take_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray) -> None:
-    """target[i] = source[rows[i]], but where rows[i] is -1, for matrices of one dtype and as many columns.
+    """target[:] = source[rows], for matrices of one dtype and as many columns.
 
     Rows of the target are written in their order, so that there is nothing to wait for.
     """
@@ -93,10 +93,8 @@ def _copy_rows(source, rows, target, places):  # type: ignore[no-untyped-def]
 def _take_rows(source, rows, target):  # type: ignore[no-untyped-def]
     """Whether all rows are inside of their array; stops before the first one that is not."""
     for i in range(rows.shape[0]):
-        if i + ROWS_AHEAD < rows.shape[0] and rows[i + ROWS_AHEAD] >= 0:
+        if i + ROWS_AHEAD < rows.shape[0]:
             prefetch_row(source, rows[i + ROWS_AHEAD])
-        if rows[i] == -1:
-            continue
         row = np.uint64(rows[i])
         if row >= np.uint64(source.shape[0]):
             return False

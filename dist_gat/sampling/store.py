@@ -135,7 +135,8 @@ class GraphStore:
                 missing.append(np.arange(there.start, there.stop))
             else:
                 in_cache = self.cache.find(kind, nodes[there])
-                copies.append(partial(take_rows, self.cache.rows[kind], in_cache, rows[there]))
+                kept = np.flatnonzero(in_cache >= 0)
+                copies.append(partial(copy_rows, self.cache.rows[kind], in_cache[kept], rows[there], kept))
                 missing.append(there.start + np.flatnonzero(in_cache < 0))
         of_rank = [np.concatenate(missing[first:last]) for first, last in pairwise(self.rank_starts)]
         return Wanted(nodes, rows, of_rank, copies)

@@ -25,18 +25,16 @@ def test_it_is_the_numpy_expression(data: st.DataObject, row_shape: tuple[int, .
     np.testing.assert_array_equal(target, expected)
 
 
-@given(st.data(), st.integers(0, 30), st.integers(0, 30), st.sampled_from([0, 1, 3, 64]))
-def test_rows_are_taken_but_where_there_is_none(data: st.DataObject, num_rows: int, count: int, size: int) -> None:
+@given(st.data(), st.integers(1, 30), st.integers(0, 30), st.sampled_from([0, 1, 3, 64]))
+def test_rows_are_taken_in_order(data: st.DataObject, num_rows: int, count: int, size: int) -> None:
     source = np.arange(num_rows * size, dtype=np.float32).reshape(num_rows, size)
-    rows = data.draw(arrays(np.int64, count, elements=st.integers(-1, num_rows - 1)))
+    rows = data.draw(arrays(np.int64, count, elements=st.integers(0, num_rows - 1)))
     target = np.full((count, size), -1, np.float32)
-    expected = target.copy()
-    expected[rows >= 0] = source[rows[rows >= 0]]
     take_rows(source, rows, target)
-    np.testing.assert_array_equal(target, expected)
+    np.testing.assert_array_equal(target, source[rows])
 
 
-@pytest.mark.parametrize("row", [-2, 3])
+@pytest.mark.parametrize("row", [-1, 3])
 def test_rows_are_not_taken_from_outside(row: int) -> None:
     target = np.zeros((2, 4))
     with pytest.raises(AssertionError, match="outside"):
