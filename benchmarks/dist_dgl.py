@@ -45,7 +45,7 @@ from dist_gat.large_pages import large_zeros
 from dist_gat.launcher.host import cores
 from dist_gat.launcher.launch import run_job
 from dist_gat.quiet import silent
-from dist_gat.sampling.copy_rows import copy_rows
+from dist_gat.sampling.copy_rows import copy_rows, take_rows
 from dist_gat.sampling.loader import open_loader, open_streams, take_turns
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.sampling.store import GraphStore, open_store
@@ -87,8 +87,8 @@ def least_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) -> 
     """Core time of what a batch cannot do without, by what that is, for one rank: of each the best of some batches.
 
     rows: those that are here, or kept, are copied once; others by their owner, through the process group's sockets, and
-    to their places; all of them in memory that is there already, from large pages. sampling: with all parts in place,
-    nodes numbered, and nobody asked. collectives: as many as a batch has, of nothing.
+    to their places; all of them in memory that is there already, from large pages. collectives: the others of a batch,
+    of nothing. sampling: ours, with all parts in place, nodes numbered, and nobody asked.
     """
     best = dict.fromkeys(("rows", "sampling", "collectives"), float("inf"))
     of_types = own_rows(store.prepared.parts[worker.rank])
@@ -114,15 +114,16 @@ def least_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) -> 
         places, random_places = np.arange(len(nodes)), random.permutation(num_there)
         worker.control.barrier()
         started = time.process_time()
-        copy_rows(features, rows[num_there:], batch, places[num_there:])
+        take_rows(features, rows[num_there:], batch[num_there:])
         if num_there:
-            copy_rows(features, rows[:num_there], sent, places[:num_there])
+            take_rows(features, rows[:num_there], sent)
             came = channel.all_to_all(torch.from_numpy(sent), counts, counts).numpy()
             copy_rows(came, places[:num_there], batch, random_places)
         best["rows"] = min(best["rows"], time.process_time() - started)
         worker.control.barrier()
         started = time.process_time()
-        for _ in range(collectives.call_count):
+        # the rows' own is among them
+        for _ in range(collectives.call_count - bool(num_there)):
             channel.all_to_all(torch.empty(0), [0] * RANKS, [0] * RANKS)
         best["collectives"] = min(best["collectives"], time.process_time() - started)
     return best
@@ -337,7 +338,9 @@ def main() -> None:
         listed = ", ".join(f"{what} {value * 1e3:.1f}" for what, value in of_what.items())
         print(f"{name}: at least {least_s * 1e3:.1f} ms of a core ({listed}); by the bar {allowed_ms:.1f}")
         times = {OURS: seconds[name], PEER: seconds[PEER]}
-        lines += harness.compare(f"sampling and features, {name}", times, BAR, least_s / cores())
+        # our sampler is no ceiling of the machine
+        ceiling = (least_s - of_what["sampling"]) / cores()
+        lines += harness.compare(f"sampling and features, {name}", times, BAR, ceiling)
     harness.report(lines, arguments.json)
 
 

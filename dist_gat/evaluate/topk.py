@@ -107,7 +107,7 @@ def _merge(scores_nM, first_item, indptr, known, best_scores, best_items):  # ty
 def _has_better(scores, start, worst):  # type: ignore[no-untyped-def]
     """Whether any of STRIP scores from `start` on is not below `worst`; as a rule none is.
 
-    A number of them that the compiler knows, and a sum, become a few comparisons of vectors.
+    A number of them that the compiler knows, and numbers instead of booleans, become a few comparisons of vectors.
     """
     found = np.int32(0)
     for j in range(start, start + STRIP):

@@ -78,7 +78,7 @@ def _count(nodes, stride, counts):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """nodes: by node type, a table of its C nodes. rows: by node type, float32 [C, F], in the order of the table.
+    """nodes: by node type, a table of its C nodes. rows: by node type, float32 [C, F], in its order.
 
     parts: by node type, float32 [n, F] of all nodes of each remote part; where every rank keeps all that is remote to
     it, so that nobody has to be asked, else None. There are no `nodes` then.
@@ -130,14 +130,14 @@ def fill_cache(
     kept = nodes[np.cumsum(row_bytes[ranges.type_of(nodes)]) <= cache_bytes]
     remote = {kind: remote_nodes(ranges, is_remote, kind) for kind in sizes}
     num_remote = sum(len(range_of) for of_parts in remote.values() for range_of in of_parts.values())
-    num_missing = channel.sum(torch.tensor([num_remote - len(kept)], dtype=torch.float64))
+    is_whole = not channel.sum(torch.tensor([num_remote - len(kept)], dtype=torch.float64)).item()
     requests = RequestCount(ranges.num_nodes, kept)
-    if not num_missing.item():
+    if is_whole:
         kept.sort()
     # in large pages: batches meet these rows in any order
     found = features(kept, large_zeros)
     rows = {kind: of_kind for kind, (_, of_kind) in found.items()}
-    if not num_missing.item():
+    if is_whole:
         # sorted, and in order of the parts, they are the parts' own arrays
         counts = {kind: [len(range_of) for range_of in of_parts.values()] for kind, of_parts in remote.items()}
         parts = {kind: dict(zip(remote[kind], split(rows[kind], counts[kind]), strict=True)) for kind in sizes}

@@ -18,7 +18,7 @@ from dist_gat.random import fold, to_unit
 
 GROUP = 128
 NODES_AHEAD = 8  # whose slots are prefetched
-ROWS_AHEAD = 16  # where they lie
+STARTS_AHEAD = 16  # whose place among the neighbours is prefetched
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hid
     for first in range(0, nodes.shape[0], GROUP):
         size = min(GROUP, nodes.shape[0] - first)
         for g in range(size):
-            if first + g + ROWS_AHEAD < nodes.shape[0]:
-                prefetch(row_lines, nodes[first + g + ROWS_AHEAD] - first_node, 0)
+            if first + g + STARTS_AHEAD < nodes.shape[0]:
+                prefetch(row_lines, nodes[first + g + STARTS_AHEAD] - first_node, 0)
             row = np.uint64(nodes[first + g] - first_node)
             start_G[np.uint64(g)] = indptr[row]
             free_G[np.uint64(g)] = indptr[row + np.uint64(1)] - indptr[row]

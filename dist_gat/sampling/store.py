@@ -33,7 +33,7 @@ PartOf = Callable[[np.ndarray], np.ndarray]
 # writes a part's answers to some keys to these places of the result
 Answer = Callable[[Part, np.ndarray, np.ndarray, np.ndarray], None]
 # from keys and how many came from each rank: a message with the answers, and how much of it goes to each
-Tell = Callable[[np.ndarray, list[int]], tuple[np.ndarray, list[int]]]
+Reply = Callable[[np.ndarray, list[int]], tuple[np.ndarray, list[int]]]
 # what a rank does while others are at their part of a question
 Work = Callable[[], None]
 
@@ -127,6 +127,9 @@ class GraphStore:
         copies: list[Work] = []
         for number in range(self.ranges.num_parts):
             there = slice(first_of_part[number], first_of_part[number + 1])
+            if there.start == there.stop:
+                missing.append(np.zeros(0, np.int64))
+                continue
             of_part = self._features_of(kind, number, there.stop - there.start)
             if of_part is not None:
                 copies.append(partial(take_rows, of_part, self._number_in(number, kind, nodes[there]), rows[there]))
@@ -142,7 +145,7 @@ class GraphStore:
         return Wanted(nodes, rows, of_rank, copies)
 
     def _features_of(self, kind: str, number: int, num_wanted: int) -> np.ndarray | None:
-        """float32 [n, f]: those of all nodes of a part and a type, where they are here."""
+        """float32 [n, f]: those of all nodes of a part and a type, where they are here; a cache counts those wanted."""
         if self.in_place[number]:
             return self.prepared.parts[number].features[kind]
         return None if self.cache is None else self.cache.of_part(kind, number, num_wanted)
@@ -151,7 +154,7 @@ class GraphStore:
         """int64 [n]: the number of each node among those of its part and type."""
         return nodes - self.ranges.bounds[part, self.ranges.node_types.index(kind)]
 
-    def _tell_features(self, kind: str, nodes: np.ndarray, rows: np.ndarray) -> None:
+    def _reply_features(self, kind: str, nodes: np.ndarray, rows: np.ndarray) -> None:
         """Write to rows, float32 [n, f], the features of int64 [n] nodes of this rank, in order of its parts."""
         # as good as sorted, for where parts begin
         starts = np.searchsorted(nodes, self.ranges.starts[self.own_parts.start : self.own_parts.stop + 1])
@@ -173,15 +176,15 @@ class GraphStore:
         keys = [x.nodes[places] for of_types in missing for x, places in zip(wanted.values(), of_types, strict=True)]
         segments, answer_counts = pack(num_missing, sizes)
 
-        def tell(keys: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
+        def reply(keys: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
             segments, told_counts = pack(count_types(keys, recv_counts, sizes, self.ranges), sizes)
             told = np.empty(sum(told_counts), np.float32)
             for x in segments:
-                self._tell_features(x.kind, keys[x.keys], told[x.numbers].reshape(-1, sizes[x.kind]))
+                self._reply_features(x.kind, keys[x.keys], told[x.numbers].reshape(-1, sizes[x.kind]))
             return told, told_counts
 
         send_counts = [sum(of_types) for of_types in num_missing]
-        answers = self._consult("features", np.concatenate(keys), send_counts, answer_counts, tell, copies)
+        answers = self._consult("features", np.concatenate(keys), send_counts, answer_counts, reply, copies)
         if answers is None:
             return
         for x, places in zip(segments, [places for of_types in missing for places in of_types], strict=True):
@@ -254,12 +257,12 @@ class GraphStore:
             own()
             return out
 
-        def tell(received: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
+        def reply(received: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
             told = np.empty((len(received), *out.shape[1:]), sent_as)
             self._answer(received, part_of(received), answer, told)
             return told, recv_counts
 
-        answers = self._consult(question, keys[there], send_counts, send_counts, tell, [own])
+        answers = self._consult(question, keys[there], send_counts, send_counts, reply, [own])
         if answers is not None:
             copy_rows(answers, np.arange(len(there)), out, there)
         return out
@@ -270,7 +273,7 @@ class GraphStore:
         keys: np.ndarray,
         send_counts: list[int],
         answer_counts: list[int],
-        tell: Tell,
+        reply: Reply,
         meanwhile: Iterable[Work],
     ) -> np.ndarray | None:
         """The owners' answers to keys, the first send_counts[0] of them for rank 0, and so on; None where nobody asks.
@@ -282,7 +285,7 @@ class GraphStore:
         if is_empty:
             _do(meanwhile)
             return None
-        told, told_counts = tell(received, recv_counts)
+        told, told_counts = reply(received, recv_counts)
         wait = self.channel.start_all_to_all(torch.from_numpy(told), told_counts, answer_counts)
         _do(meanwhile)
         return wait().numpy()

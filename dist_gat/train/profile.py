@@ -10,7 +10,7 @@ from dist_gat.train.stopwatch import PHASES
 
 WARM_UP = 5
 TOP = 4
-ADVICE = {"stall": "the model waits for its batches: raise sampling.num_streams where there are cores to spare"}
+ADVICE = {"stall": "the model waits for its batches: with sampling.prefetch, raise sampling.num_streams"}
 
 
 class Profile:

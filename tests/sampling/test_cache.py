@@ -28,8 +28,8 @@ def kept_nodes(store: GraphStore) -> dict[str, np.ndarray]:
     if store.cache.parts is None:
         return {kind: table.nodes.copy() for kind, table in store.cache.nodes.items()}
     found = {}
-    for number, (kind, parts) in enumerate(store.cache.parts.items()):
-        ranges = [store.ranges.nodes_of_type(part, number) for part in parts]
+    for kind, parts in store.cache.parts.items():
+        ranges = [store.ranges.nodes_of_type(part, store.ranges.node_types.index(kind)) for part in parts]
         assert [len(rows) for rows in parts.values()] == [len(nodes) for nodes in ranges]
         found[kind] = np.concatenate([np.array(nodes) for nodes in ranges])
     return found
@@ -110,6 +110,8 @@ def test_rows_come_in_the_order_of_the_parts_wherever_those_are(synthetic: Prepa
         ranks.run(4, run_with, synthetic.folder, cache_bytes, access)
         for cache_bytes, access in ((0, "auto"), (0, "exchange"), (SOME, "exchange"), (1 << 20, "exchange"))
     )
+    assert all(x["is_whole"] for x in kept)
+    assert not any(x["is_whole"] for x in cached)
     for plain, *others in zip(here, asked, cached, kept, strict=True):
         for step, nodes in enumerate(plain["nodes"]):
             for kind, (at, rows) in plain["features"][step].items():

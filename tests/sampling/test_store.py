@@ -15,9 +15,12 @@ from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import NodeRanges, parts_of_ranks
 from dist_gat.random import Purpose, make_key
+from dist_gat.sampling.cache import fill_cache
 from dist_gat.sampling.neighbors import hide_pairs
 from dist_gat.sampling.store import GraphStore, open_store
 
+# bytes of a cache: of a few remote nodes, and of more than there are
+SOME, EVERYTHING = 300, 1 << 20
 NOTHING = hide_pairs(np.zeros((0, 2), np.int64))
 
 
@@ -35,12 +38,16 @@ def answers_of(store: GraphStore, nodes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def answer_between_hosts(folder: Path, kinds: tuple[str, ...], id_type: type) -> dict[str, Any]:
-    """As rank r of a cluster on whose host the part behind its own lies too."""
+def answer_between_hosts(folder: Path, kinds: tuple[str, ...], id_type: type, cache_bytes: int) -> dict[str, Any]:
+    """As rank r of a cluster on whose host the part behind its own lies too; beside a cache, all on that of rank 0."""
     channel = open_channel("sampling", torch.device("cpu"), 30)
     prepared = with_features(open_prepared(folder), kinds)
     in_place = np.isin(np.arange(4), [channel.rank, (channel.rank + 1) % 4])
+    in_place |= channel.rank == 0 and cache_bytes > 0
     store = GraphStore(prepared, channel, in_place, True, parts_of_ranks(4, 4))
+    if cache_bytes:
+        store.cache = fill_cache(prepared, channel, store.own_parts, ~in_place, cache_bytes, store.features)
+        assert store.cache.is_whole == (cache_bytes == EVERYTHING)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NodeRanges, "id_type", id_type)
         return answers_of(store, nodes_of(channel.rank, prepared.ranges.num_nodes))
@@ -53,13 +60,23 @@ def with_features(prepared: PreparedGraph, kinds: tuple[str, ...]) -> PreparedGr
 
 
 @pytest.mark.parametrize(
-    ("kinds", "id_type"), [(("user", "item"), np.int32), (("item",), np.int64), ((), np.int32)], ids=str
+    ("kinds", "id_type", "cache_bytes"),
+    [
+        (("user", "item"), np.int32, 0),
+        (("item",), np.int64, 0),
+        ((), np.int32, 0),
+        (("user", "item"), np.int32, SOME),
+        (("item",), np.int32, EVERYTHING),
+        (("user", "item"), np.int32, EVERYTHING),
+    ],
+    ids=str,
 )
 def test_it_does_not_matter_where_parts_are(
-    synthetic: PreparedGraph, ranks: Ranks, kinds: tuple[str, ...], id_type: type
+    synthetic: PreparedGraph, ranks: Ranks, kinds: tuple[str, ...], id_type: type, cache_bytes: int
 ) -> None:
     alone = open_store(with_features(synthetic, kinds), Channel("test"), "auto")
-    for rank, found in enumerate(ranks.run(4, answer_between_hosts, synthetic.folder, kinds, id_type)):
+    results = ranks.run(4, answer_between_hosts, synthetic.folder, kinds, id_type, cache_bytes)
+    for rank, found in enumerate(results):
         nodes = nodes_of(rank, synthetic.ranges.num_nodes)
         expected = answers_of(alone, nodes)
         for name in ("neighbors", "degree", "items"):

@@ -39,7 +39,7 @@ def test_shares_are_sorted() -> None:
         (
             30.0,
             "bottleneck: stall, 75% of the loop (compute 25%); most costly operators: aten::mm 100%; "
-            "the model waits for its batches: raise sampling.num_streams where there are cores to spare",
+            "the model waits for its batches: with sampling.prefetch, raise sampling.num_streams",
         ),
         (1.0, "bottleneck: compute, 91% of the loop (stall 9%); most costly operators: aten::mm 100%"),
     ],
