@@ -52,7 +52,7 @@ from dist_gat.sampling.store import GraphStore, open_store
 
 FANOUTS, SEEDS, COLUMNS, RANKS = [10, 10], 1024, 64, 2
 WARM_UP, BATCHES = 5, 80
-LEAST_OF = 8  # batches whose least core time is what the work takes on this machine
+NEEDED_OF = 8  # batches of which the least and the usual core time are what the work takes on this machine
 STREAMS = 4
 BAR = 5.0
 PEER = "DistDGL 1.1.3"
@@ -78,29 +78,32 @@ def our_rate(config: Config, worker: Worker) -> dict[str, Any]:
     seconds = torch.zeros(RANKS, dtype=torch.float64)
     seconds[worker.rank] = time_batches(in_turn(streams, own), worker.control.barrier)
     rate = RANKS * BATCHES / float(worker.control.sum(seconds).max())
-    least = least_core_seconds(store, own, worker)
-    means = worker.control.sum(torch.tensor(list(least.values()), dtype=torch.float64)) / RANKS
-    return {"rate": rate, "least": dict(zip(least, means.tolist(), strict=True))}
+    needed = needed_core_seconds(store, own, worker)
+    found: dict[str, Any] = {"rate": rate}
+    for name, pick in (("least", min), ("usual", statistics.median)):
+        picked = torch.tensor([pick(values) for values in needed.values()], dtype=torch.float64)
+        found[name] = dict(zip(needed, (worker.control.sum(picked) / RANKS).tolist(), strict=True))
+    return found
 
 
-def least_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) -> dict[str, float]:
-    """Core time of what a batch cannot do without, by what that is, for one rank: of each the best of some batches.
+def needed_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) -> dict[str, list[float]]:
+    """Core time of what a batch cannot do without, by what that is, for one rank and some batches.
 
     rows: those that are here, or kept, are copied once; others by their owner, through the process group's sockets, and
     to their places; all of them in memory that is there already, from large pages. collectives: the others of a batch,
     of nothing. sampling: ours, with all parts in place, nodes numbered, and nobody asked.
     """
-    best = dict.fromkeys(("rows", "sampling", "collectives"), float("inf"))
+    seconds: dict[str, list[float]] = {"rows": [], "sampling": [], "collectives": []}
     of_types = own_rows(store.prepared.parts[worker.rank])
     features = np.concatenate(of_types, out=large_zeros((sum(map(len, of_types)), COLUMNS), np.float32))
     random, alone = np.random.default_rng(worker.rank), open_store(store.prepared, Channel("alone"), "auto")
-    for first in range(0, LEAST_OF * SEEDS, SEEDS):
+    for first in range(0, NEEDED_OF * SEEDS, SEEDS):
         seeds, channel = own[first : first + SEEDS], store.channel
         with mock.patch.object(channel, "start_all_to_all", wraps=channel.start_all_to_all) as collectives:
             NodeBlocksWithFeatures(store, first).sample(store, seeds)
         started = time.process_time()
         nodes, _ = NodeBlocks(alone, first).sample(alone, seeds)
-        best["sampling"] = min(best["sampling"], time.process_time() - started)
+        seconds["sampling"].append(time.process_time() - started)
         is_there = store.ranges.part_of(nodes.numpy()) != worker.rank
         if store.cache is not None:
             is_there &= not store.cache.is_whole
@@ -119,14 +122,14 @@ def least_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) -> 
             take_rows(features, rows[:num_there], sent)
             came = channel.all_to_all(torch.from_numpy(sent), counts, counts).numpy()
             copy_rows(came, places[:num_there], batch, random_places)
-        best["rows"] = min(best["rows"], time.process_time() - started)
+        seconds["rows"].append(time.process_time() - started)
         worker.control.barrier()
         started = time.process_time()
         # the rows' own is among them
         for _ in range(collectives.call_count - bool(num_there)):
             channel.all_to_all(torch.empty(0), [0] * RANKS, [0] * RANKS)
-        best["collectives"] = min(best["collectives"], time.process_time() - started)
-    return best
+        seconds["collectives"].append(time.process_time() - started)
+    return seconds
 
 
 def in_turn(streams: Sequence[GraphStore], own: torch.Tensor) -> Iterator[Any]:
@@ -323,11 +326,13 @@ def main() -> None:
         }
         seconds: dict[str, list[float]] = {name: [] for name in (*ways, PEER)}
         least: dict[str, dict[str, float]] = {}
+        usual: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(arguments.repeats):
             for name, (cache_bytes, num_streams) in ways.items():
                 config = recipe(prepared, folder, cache_bytes, num_streams)
                 found = run_job(our_rate, config, quiet=True)
                 seconds[name].append(1 / float(found["rate"]))
+                usual[name].append(sum(found["usual"].values()))
                 before = least.get(name, found["least"])
                 least[name] = {what: min(value, before[what]) for what, value in found["least"].items()}
             seconds[PEER].append(1 / dgl_rate(Path(folder)))
@@ -336,7 +341,8 @@ def main() -> None:
     for name, of_what in least.items():
         least_s = sum(of_what.values())
         listed = ", ".join(f"{what} {value * 1e3:.1f}" for what, value in of_what.items())
-        print(f"{name}: at least {least_s * 1e3:.1f} ms of a core ({listed}); by the bar {allowed_ms:.1f}")
+        as_a_rule = f"{1e3 * statistics.median(usual[name]):.1f} as a rule; by the bar {allowed_ms:.1f}"
+        print(f"{name}: at least {least_s * 1e3:.1f} ms of a core ({listed}), {as_a_rule}")
         times = {OURS: seconds[name], PEER: seconds[PEER]}
         # our sampler is no ceiling of the machine
         ceiling = (least_s - of_what["sampling"]) / cores()
