@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Ranks
+from helpers import Ranks, prepare_synthetic
 
 from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import NodeRanges, parts_of_ranks
+from dist_gat.graph.ranges import ITEM, NodeRanges, parts_of_ranks
 from dist_gat.random import Purpose, make_key
 from dist_gat.sampling.cache import fill_cache
 from dist_gat.sampling.neighbors import hide_pairs
@@ -42,9 +42,11 @@ def answer_between_hosts(folder: Path, kinds: tuple[str, ...], id_type: type, ca
     """As rank r of a cluster on whose host the part behind its own lies too; beside a cache, all on that of rank 0."""
     channel = open_channel("sampling", torch.device("cpu"), 30)
     prepared = with_features(open_prepared(folder), kinds)
-    in_place = np.isin(np.arange(4), [channel.rank, (channel.rank + 1) % 4])
+    rank_starts = parts_of_ranks(prepared.ranges.num_parts, 4)
+    rank_of_part = np.repeat(np.arange(4), np.diff(rank_starts))
+    in_place = np.isin(rank_of_part, [channel.rank, (channel.rank + 1) % 4])
     in_place |= channel.rank == 0 and cache_bytes > 0
-    store = GraphStore(prepared, channel, in_place, True, parts_of_ranks(4, 4))
+    store = GraphStore(prepared, channel, in_place, True, rank_starts)
     if cache_bytes:
         store.cache = fill_cache(prepared, channel, store.own_parts, ~in_place, cache_bytes, store.features)
         assert store.cache.is_whole == (cache_bytes == EVERYTHING)
@@ -74,10 +76,23 @@ def with_features(prepared: PreparedGraph, kinds: tuple[str, ...]) -> PreparedGr
 def test_it_does_not_matter_where_parts_are(
     synthetic: PreparedGraph, ranks: Ranks, kinds: tuple[str, ...], id_type: type, cache_bytes: int
 ) -> None:
-    alone = open_store(with_features(synthetic, kinds), Channel("test"), "auto")
-    results = ranks.run(4, answer_between_hosts, synthetic.folder, kinds, id_type, cache_bytes)
+    hold_to_one_rank(synthetic, ranks, kinds, id_type, cache_bytes)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, SOME, EVERYTHING])
+def test_a_part_may_have_no_node_of_a_type(tmp_path: Path, ranks: Ranks, cache_bytes: int) -> None:
+    prepared = prepare_synthetic(tmp_path, num_parts=8, method="hash", num_users=40, num_items=7)
+    assert (np.diff(prepared.ranges.bounds)[:, ITEM] == 0).any()
+    hold_to_one_rank(prepared, ranks, ("user", "item"), np.int32, cache_bytes)
+
+
+def hold_to_one_rank(
+    prepared: PreparedGraph, ranks: Ranks, kinds: tuple[str, ...], id_type: type, cache_bytes: int
+) -> None:
+    alone = open_store(with_features(prepared, kinds), Channel("test"), "auto")
+    results = ranks.run(4, answer_between_hosts, prepared.folder, kinds, id_type, cache_bytes)
     for rank, found in enumerate(results):
-        nodes = nodes_of(rank, synthetic.ranges.num_nodes)
+        nodes = nodes_of(rank, prepared.ranges.num_nodes)
         expected = answers_of(alone, nodes)
         for name in ("neighbors", "degree", "items"):
             assert found[name].dtype == np.int64
@@ -87,7 +102,7 @@ def test_it_does_not_matter_where_parts_are(
             for mine, theirs in zip(found["features"][kind], expected["features"][kind], strict=True):
                 np.testing.assert_array_equal(mine, theirs)
             at = found["features"][kind][0]
-            is_kind = synthetic.ranges.type_of(nodes) == synthetic.ranges.node_types.index(kind)
+            is_kind = prepared.ranges.type_of(nodes) == prepared.ranges.node_types.index(kind)
             np.testing.assert_array_equal(np.sort(at), np.flatnonzero(is_kind))
 
 
