@@ -123,24 +123,22 @@ class GraphStore:
 
     def _look_here(self, kind: str, nodes: np.ndarray, counts: list[int], rows: np.ndarray) -> Wanted:
         """What of the features of nodes is here: int64, the first counts[0] of part 0, and so on."""
-        first_of_part, missing = [0, *accumulate(counts)], []
+        first_of_part, missing = [0, *accumulate(counts)], [np.zeros(0, np.int64)] * self.ranges.num_parts
         copies: list[Work] = []
         for number in range(self.ranges.num_parts):
             there = slice(first_of_part[number], first_of_part[number + 1])
             if there.start == there.stop:
-                missing.append(np.zeros(0, np.int64))
                 continue
             of_part = self._features_of(kind, number, there.stop - there.start)
             if of_part is not None:
                 copies.append(partial(take_rows, of_part, self._number_in(number, kind, nodes[there]), rows[there]))
-                missing.append(np.zeros(0, np.int64))
             elif self.cache is None:
-                missing.append(np.arange(there.start, there.stop))
+                missing[number] = np.arange(there.start, there.stop)
             else:
                 in_cache = self.cache.find(kind, nodes[there])
                 kept = np.flatnonzero(in_cache >= 0)
                 copies.append(partial(copy_rows, self.cache.rows[kind], in_cache[kept], rows[there], kept))
-                missing.append(there.start + np.flatnonzero(in_cache < 0))
+                missing[number] = there.start + np.flatnonzero(in_cache < 0)
         of_rank = [np.concatenate(missing[first:last]) for first, last in pairwise(self.rank_starts)]
         return Wanted(nodes, rows, of_rank, copies)
 
@@ -176,11 +174,11 @@ class GraphStore:
         keys = [x.nodes[places] for of_types in missing for x, places in zip(wanted.values(), of_types, strict=True)]
         segments, answer_counts = pack(num_missing, sizes)
 
-        def reply(keys: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
-            segments, told_counts = pack(count_types(keys, recv_counts, sizes, self.ranges), sizes)
+        def reply(received: np.ndarray, recv_counts: list[int]) -> tuple[np.ndarray, list[int]]:
+            told_segments, told_counts = pack(count_types(received, recv_counts, sizes, self.ranges), sizes)
             told = np.empty(sum(told_counts), np.float32)
-            for x in segments:
-                self._reply_features(x.kind, keys[x.keys], told[x.numbers].reshape(-1, sizes[x.kind]))
+            for x in told_segments:
+                self._reply_features(x.kind, received[x.keys], told[x.numbers].reshape(-1, sizes[x.kind]))
             return told, told_counts
 
         send_counts = [sum(of_types) for of_types in num_missing]
