@@ -1,7 +1,8 @@
 """Fit the constants of `dist-gat plan` on this machine: `python -m benchmarks.cost --write FILE`.
 
 Each piece of a training step by itself, on one thread, in seconds of the processor, so that other work on the machine
-counts little; the exchange between two local workers, which is waiting as much as work, by the clock. Best of some.
+counts little; by the clock what is waiting as much as work: the exchange between two local workers, and what a second
+stream of sampling adds. Best of some.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from dist_gat.plan.constants import Constants
 from dist_gat.plan.step_time import layer_flops
 from dist_gat.plan.workload import Workload
 from dist_gat.recipe import dump_yaml
-from dist_gat.sampling.loader import StepRange
+from dist_gat.sampling.loader import StepRange, load_batches
 from dist_gat.sampling.lookup import Lookup, plan_lookup
 from dist_gat.train.optimizer import gradient_squares
 from dist_gat.train.trainer import Trainer
 
 SMALL, SCORES, PRODUCT = 256, (2048, 1024), 512
 EXCHANGED_ROWS = 100_000
+STREAMED = 16  # batches that one stream, and two, sample
 
 
 def best(step: Callable[[], object], clock: Callable[[], float], repeats: int) -> float:
@@ -62,6 +64,7 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
 
     batch = sample()
     large_s, large_edges = best(sample, clock, repeats), batch.num_edges
+    gain = stream_gain(trainer, repeats)
     trainer.sampler.batch_size = SMALL
     small_s, small = best(sample, clock, repeats), sample()
     small_edges = small.num_edges
@@ -114,6 +117,7 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         "process_bytes": held,
         "sample_s": max(small_s - per_edge * small_edges, 1e-6),
         "sample_s_per_edge": per_edge,
+        "stream_gain": gain,
         "lookup_s_per_byte": lookup_s / num_bytes,
         "attend_s_per_flop": (attend_s - product_flops * product_s) / attend_flops,
         "product_s_per_flop": product_s,
@@ -121,6 +125,17 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         "adam_s_per_byte": adam_s / num_bytes,
         "step_s": max(whole_s - rows_s - scores_s, 1e-3),
     }
+
+
+def stream_gain(trainer: Trainer, repeats: int) -> float:
+    """How many batches a second stream samples by the clock while the first one samples one."""
+
+    def drain(num_streams: int) -> None:
+        for _ in load_batches(trainer.samplers[:num_streams], StepRange(0, 0, STREAMED), torch.device("cpu")):
+            pass
+
+    one, two = (best(partial(drain, number), time.perf_counter, repeats) for number in (1, 2))
+    return min(max(one / two - 1, 0.0), 1.0)
 
 
 def exchanges(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class SamplingConfig(Section):
     exclude_targets: bool = Field(True, description="hide the seed edges and their reverses from the message graph")
     prefetch: bool = Field(True, description="sample the next batches in the background")
     num_streams: PositiveInt = Field(
-        1, description="batches that a worker samples at the same time, each in a thread and with a channel of its own"
+        4, description="batches that a worker samples at the same time, each in a thread and with a channel of its own"
     )
     access: Literal["auto", "exchange"] = Field(
         "auto", description="auto: read the parts on this host in place; exchange: as if each rank had its own host"

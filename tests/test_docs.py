@@ -115,6 +115,16 @@ def test_the_numbers_of_speed_in_the_readme_are_those_of_the_committed_result_fi
         assert measured[line, peer] == times, row
 
 
+def test_the_plans_in_the_documents_are_what_the_commands_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```bash\ndist-gat (plan [^`]*)```\s+```text\n([^`]*)```", page)
+    assert len(shown) == 2
+    monkeypatch.chdir(ROOT)
+    for command, output in shown:
+        printed = CliRunner().invoke(app, shlex.split(command.replace("\\\n", " "))).stdout
+        assert [line.rstrip() for line in printed.splitlines()] == output.splitlines()
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):

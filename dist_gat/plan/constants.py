@@ -26,6 +26,7 @@ class Constants(BaseModel):
     process_bytes: int = Field(gt=0, description="of a worker that has imported everything and holds nothing yet")
     sample_s: float = Field(gt=0, description="one batch, besides its edges")
     sample_s_per_edge: float = Field(gt=0)
+    stream_gain: float = Field(ge=0, le=1, description="batches that one more stream samples while the first has one")
     lookup_s_per_byte: float = Field(gt=0, description="of embedding rows: read, and their gradient made")
     attend_s_per_flop: float = Field(gt=0, description="in the attention kernels")
     product_s_per_flop: float = Field(gt=0, description="in matrix products")

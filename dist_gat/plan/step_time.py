@@ -8,14 +8,15 @@ from dist_gat.config import Config
 from dist_gat.plan.constants import Constants
 from dist_gat.plan.traffic import Traffic, row_size, value_bytes
 from dist_gat.plan.workload import Workload
+from dist_gat.sampling.loader import count_streams
 
 FORWARD_AND_BACKWARD = 3  # matrix products: one forward, two backward
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one rank. Sampling and its exchange run beside the rest where `sampling.prefetch` is on; `step` is
-    the whole, at least what the cores of a host need for all its ranks."""
+    """Seconds of one rank. Sampling and its exchange, of one batch, run beside the rest, in streams, where
+    `sampling.prefetch` is on; `step` is the whole, at least what the cores of a host need for all its ranks."""
 
     sampling: float
     sampling_exchange: float
@@ -67,7 +68,9 @@ def expected_step(
     # seconds of a core: a GPU keeps one busy only with what is not its own work
     busy = model * num_threads if c.device == "cpu" else c.step_s
     on_cores = (busy + background) * workers_per_host / cores
-    step = max(max(model, background) if config.sampling.prefetch else model + background, on_cores)
+    streams = min(count_streams(config.sampling), max(1, cores // workers_per_host))
+    at_once = 1 + c.stream_gain * (streams - 1)
+    step = max(max(model, background / at_once) if config.sampling.prefetch else model + background, on_cores)
     return StepTime(sampling, sampling_exchange, gather, exchange, compute, adam, all_reduce, on_cores, step)
 
 

@@ -101,6 +101,25 @@ def test_more_cores_never_make_a_step_slower_and_few_hold_it_back() -> None:
     assert step[0] == pytest.approx(2 * step[1])
 
 
+def test_streams_sample_at_once_as_far_as_a_worker_has_cores_and_hold_batches() -> None:
+    graph, slow = GraphShape(10**6, 10**7), CPU.model_copy(update={"sample_s_per_edge": 1e-5, "stream_gain": 0.5})
+
+    def plan_of(num_streams: int, cores: int, workers: int = 1, prefetch: bool = True) -> Plan:
+        config = recipe(batch_size=4096)
+        update = {"num_streams": num_streams, "prefetch": prefetch}
+        config = config.model_copy(update={"sampling": config.sampling.model_copy(update=update)})
+        return make_plan(config, graph, workers, slow, cores=cores)
+
+    one, two, four = (plan_of(number, cores=64) for number in (1, 2, 4))
+    assert one.time.step == pytest.approx(one.time.sampling)
+    assert two.time.step == pytest.approx(one.time.step / 1.5)
+    assert four.time.step == pytest.approx(one.time.step / 2.5)
+    assert one.memory.batch < two.memory.batch < four.memory.batch
+    # two workers share four cores, two each
+    assert plan_of(4, 4, workers=2).time.step == pytest.approx(plan_of(2, 64, workers=2).time.step)
+    assert plan_of(4, 64, prefetch=False).time.step == plan_of(1, 64, prefetch=False).time.step
+
+
 def test_one_worker_exchanges_nothing_and_is_its_own_measure() -> None:
     found = plan(recipe(access="exchange"), GraphShape(1000, 5000), 1)
     assert found.efficiency == 1
