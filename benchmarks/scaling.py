@@ -1,7 +1,7 @@
 """Workers of one machine: speed, memory a rank, and the time to the first step: `python -m benchmarks.scaling`.
 
 The whole training step on the standard graph with local workers of one thread each: seeds a second of 2 workers
-against 1, in turn, each worker with all its threads (also the one that samples ahead) on a core of its own, since
+against 1, in turn, each worker with all its threads (also those that sample ahead) on a core of its own, since
 otherwise the single one would use both cores. Once with as many seeds for each worker, as a script with
 DistributedDataParallel has them, and once with as many in the whole step, where two workers have half of them each.
 The embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many workers. The seconds from
