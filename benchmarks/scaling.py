@@ -4,15 +4,22 @@ The whole training step on the standard graph with local workers of one thread e
 against 1, in turn, each worker with all its threads (also those that sample ahead) on a core of its own, since
 otherwise the single one would use both cores. Once with as many seeds for each worker, as a script with
 DistributedDataParallel has them, and once with as many in the whole step, where two workers have half of them each.
-The embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many workers. The seconds from
-the launcher's call to the first update, with the local launcher and with Ray.
+The ceiling is two trainings beside each other that know nothing of one another, each of a rank's seeds: what both cores
+give at once. The embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many workers. The
+seconds from the launcher's call to the first update, with the local launcher and with Ray; Ray's ceiling is a
+`TorchTrainer` of as many workers that do nothing.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
+import tempfile
 import time
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +32,8 @@ from dist_gat.config_file import parse_config
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.launch import run_job
-from dist_gat.launcher.local import run_processes
+from dist_gat.launcher.local import first_error, run_processes, start_workers, wait_for_workers
+from dist_gat.launcher.ray import QUIET, ray_cluster, set_defaults
 from dist_gat.sampling.loader import StepRange
 from dist_gat.train.trainer import Trainer
 
@@ -59,8 +67,8 @@ def stay_on_core(number: int) -> None:
         os.sched_setaffinity(int(thread), {core})
 
 
-def steps_per_second(config: Config, worker: Worker) -> dict[str, Any]:
-    stay_on_core(worker.rank)
+def steps_per_second(config: Config, worker: Worker, first_core: int = 0) -> dict[str, Any]:
+    stay_on_core(first_core + worker.rank)
     trainer = Trainer(config, worker)
     for number, batch in enumerate(trainer.batches(StepRange(0, 0, WARM_UP + STEPS))):
         if number == WARM_UP:
@@ -70,6 +78,26 @@ def steps_per_second(config: Config, worker: Worker) -> dict[str, Any]:
     worker.control.barrier()
     trainer.log.close()
     return {"value": STEPS / (time.perf_counter() - started)}
+
+
+def rate(config: Config) -> float:
+    """Steps a second; in processes of their own also where it is one, since this one would stay on one core."""
+    return float(run_processes(steps_per_second, config)["value"])
+
+
+def rate_beside(config: Config) -> float:
+    """Steps a second of the slower one of two trainings at once, each of one worker on its core and of its own seeds."""
+    with tempfile.TemporaryDirectory() as folder:
+        meetings = [Path(folder) / "0", Path(folder) / "1"]
+        workers: list[BaseProcess] = []
+        for core, meeting in enumerate(meetings):
+            meeting.mkdir()
+            own = config.model_copy(update={"run": f"{config.run}-{core}", "seed": config.seed + core})
+            workers += start_workers(partial(steps_per_second, first_core=core), own, str(meeting))
+        for meeting, exit_code in zip(meetings, wait_for_workers(workers), strict=True):
+            if exit_code != 0:
+                raise first_error(meeting, [exit_code])
+        return min(float(json.loads((meeting / "result.json").read_text())["value"]) for meeting in meetings)
 
 
 def rank_bytes(config: Config, worker: Worker) -> dict[str, Any]:
@@ -97,41 +125,87 @@ def value(job: Any, config: Config) -> float:
     return float(run_job(job, config, quiet=True)["value"])
 
 
+def bare_ray_start(config: Config) -> float:
+    """Seconds until workers of Ray's own torch trainer, which do nothing, have begun, on a cluster like ours."""
+    set_defaults(QUIET)
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    # nested, so that it is sent as it is and a worker does not import this module
+    def begin() -> float:
+        return time.time()
+
+    started = time.time()
+    with tempfile.TemporaryDirectory() as folder, ray_cluster(config.launch):
+        trainer = TorchTrainer(
+            begin,
+            scaling_config=train.ScalingConfig(num_workers=config.launch.num_workers),
+            run_config=train.RunConfig(name="bare", storage_path=folder),
+        )
+        return trainer.fit().return_value - started
+
+
+def compare_workers(prepared: PreparedGraph, run: str, repeats: int) -> list[Line]:
+    """Two workers against one, and how near they come to two that know nothing of each other."""
+    ways = {
+        "1 worker": (rate, 1, SEEDS, SEEDS),
+        "as many seeds a worker": (rate, 2, 2 * SEEDS, 2 * SEEDS),
+        "as many seeds a step": (rate, 2, SEEDS, SEEDS),
+        "beside, as many seeds a worker": (rate_beside, 1, SEEDS, 2 * SEEDS),
+        "beside, as many seeds a step": (rate_beside, 1, SEEDS // 2, SEEDS),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}  # a seed, of all workers
+    for _ in range(repeats):
+        for way, (measure, count, batch_size, seeds_of_all) in ways.items():
+            steps = measure(recipe(prepared, run, count, num_seeds=batch_size))
+            seconds[way].append(1 / seeds_of_all / steps)
+    print({way: f"{1 / statistics.median(values):,.0f} seeds/s" for way, values in seconds.items()})
+    lines = []
+    for way in ("as many seeds a worker", "as many seeds a step"):
+        pair = {OURS: seconds[way], "1 worker": seconds["1 worker"]}
+        least = statistics.median(seconds[f"beside, {way}"])
+        lines += harness.compare(f"2 workers against 1, {way}", pair, WORKERS_BAR, least)
+    return lines
+
+
+def compare_memory(prepared: PreparedGraph, run: str) -> list[Line]:
+    held = {count: value(rank_bytes, recipe(prepared, run, count)) for count in (1, 2, 4)}
+    print({f"{count} ranks": f"{size / 1e6:,.0f} MB a rank" for count, size in held.items()})
+    lines = []
+    for count in (2, 4):
+        share = held[1] / held[count] / count
+        line = f"memory a rank, {count} ranks against 1, of the ideal"
+        lines.append(Line(line, "1 worker", share, MEMORY_BAR, None, (share, share)))
+    return lines
+
+
+def compare_starts(prepared: PreparedGraph, run: str, repeats: int) -> list[Line]:
+    lines = []
+    for launcher, bar in START_BARS.items():
+        config = recipe(prepared, run, 2, launcher)
+        took, bare = [], []
+        for _ in range(repeats):
+            started = time.time()
+            took.append(value(first_step, config) - started)
+            if launcher == "ray":
+                bare.append(bare_ray_start(config))
+        print(f"{launcher}: first step after {statistics.median(took):.1f} s (bar: at most {bar:.0f} s)")
+        least = statistics.median(bare) if bare else None
+        if least is not None:
+            print(f"{launcher}: workers that do nothing begin after {least:.1f} s")
+        lines += harness.compare(
+            f"start to first step, {launcher}", {OURS: took, f"{bar:.0f} s": [bar] * repeats}, 1.0, least
+        )
+    return lines
+
+
 def main() -> None:
     arguments = harness.new_parser(__doc__, repeats=5).parse_args()
-    results: list[Line] = []
     with hashed_graph(arguments.nodes, arguments.interactions) as (prepared, run):
-        # seconds a seed
-        alone, per_worker, per_step = ([] for _ in range(3))
-        for _ in range(arguments.repeats):
-            for values, count, num_seeds in (
-                (alone, 1, SEEDS), (per_worker, 2, 2 * SEEDS), (per_step, 2, SEEDS),
-            ):  # fmt: skip
-                config = recipe(prepared, run, count, num_seeds=num_seeds)
-                # never in this process, which would stay on one core
-                values.append(1 / num_seeds / float(run_processes(steps_per_second, config)["value"]))
-        for what, values in (("as many seeds a worker", per_worker), ("as many seeds a step", per_step)):
-            print(
-                f"1 worker {1 / statistics.median(alone):,.0f}, 2 {1 / statistics.median(values):,.0f} seeds/s, {what}"
-            )
-            seconds = {OURS: values, "1 worker": alone}
-            results += harness.compare(f"2 workers against 1, {what}", seconds, WORKERS_BAR, None)
-        held = {count: value(rank_bytes, recipe(prepared, run, count)) for count in (1, 2, 4)}
-        print({f"{count} ranks": f"{size / 1e6:,.0f} MB a rank" for count, size in held.items()})
-        for count in (2, 4):
-            share = held[1] / held[count] / count
-            line = f"memory a rank, {count} ranks against 1, of the ideal"
-            results.append(Line(line, "1 worker", share, MEMORY_BAR, None, (share, share)))
-        for launcher, bar in START_BARS.items():
-            config = recipe(prepared, run, 2, launcher)
-            took = []
-            for _ in range(arguments.repeats):
-                started = time.time()
-                took.append(value(first_step, config) - started)
-            print(f"{launcher}: first step after {statistics.median(took):.1f} s (bar: at most {bar:.0f} s)")
-            share = bar / statistics.median(took)
-            results.append(Line(f"start to first step, {launcher}", f"{bar:.0f} s", share, 1.0, None, (share, share)))
-    harness.report(results, arguments.json)
+        lines = compare_workers(prepared, run, arguments.repeats)
+        lines += compare_memory(prepared, run)
+        lines += compare_starts(prepared, run, arguments.repeats)
+    harness.report(lines, arguments.json)
 
 
 if __name__ == "__main__":
