@@ -86,7 +86,7 @@ def rate(config: Config) -> float:
 
 
 def rate_beside(config: Config) -> float:
-    """Steps a second of the slower one of two trainings at once, each of one worker on its core and of its own seeds."""
+    """Steps a second of the slower one of two trainings at once, each of one worker on a core and of its own seeds."""
     with tempfile.TemporaryDirectory() as folder:
         meetings = [Path(folder) / "0", Path(folder) / "1"]
         workers: list[BaseProcess] = []
