@@ -2,11 +2,13 @@
 
 Each piece of a training step by itself, on one thread, in seconds of the processor, so that other work on the machine
 counts little; by the clock what is waiting as much as work: the exchange between two local workers, and what a second
-stream of sampling adds. Best of some.
+stream of sampling adds. Medians, as the steps are that they predict: on a shared machine the best of some calls
+promises what it seldom gives.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -42,14 +44,14 @@ EXCHANGED_ROWS = 100_000
 STREAMED = 16  # batches that one stream, and two, sample
 
 
-def best(step: Callable[[], object], clock: Callable[[], float], repeats: int) -> float:
-    """The least seconds of some calls, after one that is not counted."""
+def typical(step: Callable[[], object], clock: Callable[[], float], repeats: int) -> float:
+    """The median of the seconds of some calls, after one that is not counted."""
     found = []
     for _ in range(repeats + 1):
         started = clock()
         step()
         found.append(clock() - started)
-    return min(found[1:])
+    return statistics.median(found[1:])
 
 
 def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
@@ -63,10 +65,10 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         return trainer.sampler.sample(trainer.store, torch.tensor([0, next(steps)]))
 
     batch = sample()
-    large_s, large_edges = best(sample, clock, repeats), batch.num_edges
+    large_s, large_edges = typical(sample, clock, repeats), batch.num_edges
     gain = stream_gain(trainer, repeats)
     trainer.sampler.batch_size = SMALL
-    small_s, small = best(sample, clock, repeats), sample()
+    small_s, small = typical(sample, clock, repeats), sample()
     small_edges = small.num_edges
     per_edge = (large_s - small_s) / (large_edges - small_edges)
 
@@ -78,21 +80,21 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         table.weight.grad = None
         table(batch.nodes_S, batch.lookup).backward(gradient)
 
-    lookup_s = best(lookup, clock, repeats)
+    lookup_s = typical(lookup, clock, repeats)
 
     def update() -> None:
         lookup()
         gradient_squares(trainer.model)
         trainer.optimizers.rows.step()
 
-    adam_s = best(update, clock, repeats) - lookup_s
+    adam_s = typical(update, clock, repeats) - lookup_s
     rows_SE = torch.randn_like(gradient).requires_grad_()
     block = batch.blocks[0]
-    attend_s = best(lambda: layer(rows_SE, block).rows_DO.sum().backward(), clock, repeats)
+    attend_s = typical(lambda: layer(rows_SE, block).rows_DO.sum().backward(), clock, repeats)
     one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())])
     attend_flops, product_flops = layer_flops(config, one)
     left, right = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT)
-    product_s = best(lambda: left @ right, clock, repeats) / (2 * PRODUCT**3)
+    product_s = typical(lambda: left @ right, clock, repeats) / (2 * PRODUCT**3)
 
     user_BR, item_NR = (torch.randn(n, table.weight.shape[1], requires_grad=True) for n in SCORES)
     decoder, item_1N, log_weight_1N = (
@@ -106,10 +108,10 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         neg_BN = decoder.cross_scores(user_BR, item_NR)
         sampled_softmax_loss(neg_BN[:, 0], neg_BN, item_1N != item_B1, log_weight_1N).sum().backward()
 
-    score_s = best(score, clock, repeats) - 6 * SCORES[0] * SCORES[1] * table.weight.shape[1] * product_s
+    score_s = typical(score, clock, repeats) - 6 * SCORES[0] * SCORES[1] * table.weight.shape[1] * product_s
     # the sampler draws small batches now: a whole step less what its rows and scores take
     batches = trainer.batches(StepRange(0, 0, repeats + 1))
-    whole_s = best(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
+    whole_s = typical(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
     trainer.log.close()
     scores_s = SMALL * len(small.candidates.item_C) / (SCORES[0] * SCORES[1]) * score_s
     rows_s = small_edges / large_edges * (lookup_s + adam_s + attend_s)
@@ -134,7 +136,7 @@ def stream_gain(trainer: Trainer, repeats: int) -> float:
         for _ in load_batches(trainer.samplers[:num_streams], StepRange(0, 0, STREAMED), torch.device("cpu")):
             pass
 
-    one, two = (best(partial(drain, number), time.perf_counter, repeats) for number in (1, 2))
+    one, two = (typical(partial(drain, number), time.perf_counter, repeats) for number in (1, 2))
     return min(max(one / two - 1, 0.0), 1.0)
 
 
@@ -154,8 +156,8 @@ def exchanges(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
             table.weight.grad = None
             table(nodes, plan).sum().backward()
 
-        seconds[name] = best(lookup, time.perf_counter, repeats)
-    latency = best(lambda: worker.rows.all_to_all_counts(torch.ones(2, dtype=torch.int64)), time.perf_counter, 50)
+        seconds[name] = typical(lookup, time.perf_counter, repeats)
+    latency = typical(lambda: worker.rows.all_to_all_counts(torch.ones(2, dtype=torch.int64)), time.perf_counter, 50)
     trainer_log.close()
     row_bytes = count * table.weight.shape[1] * table.weight.element_size()
     return {

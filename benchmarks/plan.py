@@ -2,8 +2,8 @@
 
 1, 2 and 4 ranks of one thread each, parts read in place and through the exchange, on the standard graph in hashed
 parts. Without a constants file they are fitted first, so that fit and runs meet the same machine. Seconds are the
-median of the steps, memory is that of the largest rank, and bytes are those that all ranks sent; of each the least of
-some runs, since the constants too are the best of some repeats.
+median of the steps, memory is that of the largest rank, and bytes are those that all ranks sent; of each the median of
+some runs.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def check(prepared: PreparedGraph, constants: Constants | None, run: str, repeat
     print(f"{'ranks':>5} {'parts':10} {'what':8} {'predicted':>12} {'measured':>12} {'ratio':>6}")
     for (workers, access), config in configs.items():
         for what, expected in predicted(config, prepared, constants).items():
-            found = min(one[what] for one in runs[workers, access])
+            found = statistics.median(one[what] for one in runs[workers, access])
             ratio = f"{expected / found:6.2f}" if found else "     -"
             print(f"{workers:5} {access:10} {what:8} {expected:12.4g} {found:12.4g} {ratio}", flush=True)
 
