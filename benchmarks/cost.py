@@ -67,7 +67,8 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     batch = sample()
     large_s, large_edges = typical(sample, clock, repeats), batch.num_edges
     gain = stream_gain(trainer, repeats)
-    trainer.sampler.batch_size = SMALL
+    for sampler in trainer.samplers:
+        sampler.batch_size = SMALL
     small_s, small = typical(sample, clock, repeats), sample()
     small_edges = small.num_edges
     per_edge = (large_s - small_s) / (large_edges - small_edges)
@@ -109,7 +110,7 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         sampled_softmax_loss(neg_BN[:, 0], neg_BN, item_1N != item_B1, log_weight_1N).sum().backward()
 
     score_s = typical(score, clock, repeats) - 6 * SCORES[0] * SCORES[1] * table.weight.shape[1] * product_s
-    # the sampler draws small batches now: a whole step less what its rows and scores take
+    # the samplers draw small batches now: a whole step less what its rows and scores take
     batches = trainer.batches(StepRange(0, 0, repeats + 1))
     whole_s = typical(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
     trainer.log.close()
