@@ -95,7 +95,8 @@ def rate_beside(config: Config) -> float:
             own = config.model_copy(update={"run": f"{config.run}-{core}", "seed": config.seed + core})
             workers += start_workers(partial(steps_per_second, first_core=core), own, str(meeting))
         for meeting, exit_code in zip(meetings, wait_for_workers(workers), strict=True):
-            if exit_code != 0:
+            # None is that of one which was ended because the other failed
+            if exit_code:
                 raise first_error(meeting, [exit_code])
         return min(float(json.loads((meeting / "result.json").read_text())["value"]) for meeting in meetings)
 
