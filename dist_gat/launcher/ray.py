@@ -29,6 +29,7 @@ from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
 from dist_gat.launcher.local import worker_device
+from dist_gat.launcher.preload import environment
 from dist_gat.launcher.requests import STOP_FILE, FileRequests, on_stop_signals
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
@@ -38,6 +39,13 @@ QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
+
+# Of a cluster that is started for one run: workers that Ray starts ahead would not have the run's environment, so they
+# end unused, and meanwhile the driver waits for them; and nobody pre-empts the host.
+OWN_CLUSTER = {"RAY_prestart_worker_first_driver": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+# Actors of Ray Train that a run does without: each is one more process that imports torch while the workers start.
+NO_DATASETS, NO_CLEANER = "DatasetsCallback", "PlacementGroupCleanerCallback"
 
 TRAINING_ERROR = "training_error"
 
@@ -62,12 +70,11 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
     """
     set_defaults(QUIET)
     from ray import train
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     launch = config.launch
-    with ray_cluster(launch):
-        trainer = TorchTrainer(
+    with ray_cluster(launch) as is_own:
+        trainer = torch_trainer(is_own)(
             ray_worker,
             train_loop_config={"job": job, "config": config.model_dump(mode="json")},
             torch_config=no_group(),
@@ -139,6 +146,23 @@ def is_preempted() -> bool:
     return get_train_context().preemption_context.preemption_info is not None
 
 
+def torch_trainer(is_own: bool) -> Any:
+    """Ray's TorchTrainer without actors that a run of ours has no use for.
+
+    One hands out Ray Datasets, which nobody asks for. One frees the workers' place where the driver was killed; a
+    cluster that `is_own` ends then.
+    """
+    from ray.train.torch import TorchTrainer
+
+    unused = {NO_DATASETS, NO_CLEANER} if is_own else {NO_DATASETS}
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            return [x for x in super()._create_default_callbacks() if type(x).__name__ not in unused]
+
+    return Trainer
+
+
 def no_group() -> Any:
     """Ray's torch backend without its process group, whose store listens on every interface.
 
@@ -188,21 +212,23 @@ def family_of(address: str) -> socket.AddressFamily:
 
 
 @contextmanager
-def ray_cluster(launch: LaunchConfig) -> Iterator[None]:
-    """Connect to Ray; a local cluster that was started here ends here."""
+def ray_cluster(launch: LaunchConfig) -> Iterator[bool]:
+    """Connect to Ray; whether it is a local cluster that was started here, which then ends here."""
     import ray
 
     if ray.is_initialized():
-        yield
+        yield False
         return
-    if launch.address is not None:
-        connect(launch.address)
-    else:
-        start_local(launch)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    is_own = launch.address is None
+    with environment(OWN_CLUSTER | dict(os.environ) if is_own else {}):
+        if launch.address is None:
+            start_local(launch)
+        else:
+            connect(launch.address)
+        try:
+            yield is_own
+        finally:
+            ray.shutdown()
 
 
 def connect(address: str) -> None:
