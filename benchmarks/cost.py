@@ -4,6 +4,9 @@ Each piece of a training step by itself, on one thread, in seconds of the proces
 counts little; by the clock what is waiting as much as work: the exchange between two local workers, and what a second
 stream of sampling adds. Medians, as the steps are that they predict: on a shared machine the best of some calls
 promises what it seldom gives.
+
+`--device cuda` fits those of one GPU, whose work is timed until it has ended; what GPUs exchange, and what a host of
+several has, stays as it is in the constants that `plan` has for them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.local import run_processes
 from dist_gat.nn.decoder import Decoder
 from dist_gat.nn.loss import sampled_softmax_loss
-from dist_gat.plan.constants import Constants
+from dist_gat.plan.constants import DEFAULT, Constants, read_constants
 from dist_gat.plan.step_time import layer_flops
 from dist_gat.plan.workload import Workload
 from dist_gat.recipe import dump_yaml
@@ -39,8 +42,10 @@ from dist_gat.sampling.lookup import Lookup, plan_lookup
 from dist_gat.train.optimizer import gradient_squares
 from dist_gat.train.trainer import Trainer
 
-SMALL, SCORES, PRODUCT = 256, (2048, 1024), 512
+SMALL, SCORES = 256, (2048, 1024)
+PRODUCT = {"cpu": 512, "cuda": 4096}  # rows and columns
 EXCHANGED_ROWS = 100_000
+GPU_SEEDS, GPU_THREADS = 8192, 8
 STREAMED = 16  # batches that one stream, and two, sample
 
 
@@ -55,27 +60,31 @@ def typical(step: Callable[[], object], clock: Callable[[], float], repeats: int
 
 
 def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
-    """The constants of one rank alone, on one thread."""
+    """The constants of one rank alone, on one thread or one GPU."""
+    device = worker.device
+    torch.zeros(1, device=device)
     held = harness.resident_bytes()
     trainer = Trainer(config, worker)
-    clock = time.thread_time
+    clock = time.thread_time if device.type == "cpu" else gpu_clock
     steps = iter(range(10**6))
 
     def sample() -> Any:
         return trainer.sampler.sample(trainer.store, torch.tensor([0, next(steps)]))
 
-    batch = sample()
-    large_s, large_edges = typical(sample, clock, repeats), batch.num_edges
+    sampled = sample()
+    large_s, large_edges = typical(sample, time.thread_time, repeats), sampled.num_edges
+    upload_s = 0.0 if device.type == "cpu" else typical(lambda: sampled.to(device), clock, repeats)
+    batch = sampled.to(device)
     gain = stream_gain(trainer, repeats)
     for sampler in trainer.samplers:
         sampler.batch_size = SMALL
-    small_s, small = typical(sample, clock, repeats), sample()
+    small_s, small = typical(sample, time.thread_time, repeats), sample()
     small_edges = small.num_edges
     per_edge = (large_s - small_s) / (large_edges - small_edges)
 
     table, layer = trainer.model.table, trainer.model.encoder.layers[0]
     num_bytes = len(batch.nodes_S) * table.weight.shape[1] * table.weight.element_size()
-    gradient = torch.randn(len(batch.nodes_S), table.weight.shape[1])
+    gradient = torch.randn(len(batch.nodes_S), table.weight.shape[1], device=device)
 
     def lookup() -> None:
         table.weight.grad = None
@@ -94,16 +103,17 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     attend_s = typical(lambda: layer(rows_SE, block).rows_DO.sum().backward(), clock, repeats)
     one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())])
     attend_flops, product_flops = layer_flops(config, one)
-    left, right = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT)
-    product_s = typical(lambda: left @ right, clock, repeats) / (2 * PRODUCT**3)
+    size = PRODUCT[device.type]
+    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    product_s = typical(lambda: left @ right, clock, repeats) / (2 * size**3)
 
-    user_BR, item_NR = (torch.randn(n, table.weight.shape[1], requires_grad=True) for n in SCORES)
+    user_BR, item_NR = (torch.randn(n, table.weight.shape[1], device=device, requires_grad=True) for n in SCORES)
     decoder, item_1N, log_weight_1N = (
-        Decoder(config.model.decoder),
-        torch.arange(SCORES[1])[None],
-        torch.zeros(SCORES[1]),
+        Decoder(config.model.decoder).to(device),
+        torch.arange(SCORES[1], device=device)[None],
+        torch.zeros(SCORES[1], device=device),
     )
-    item_B1 = torch.randint(SCORES[1], (SCORES[0], 1))
+    item_B1 = torch.randint(SCORES[1], (SCORES[0], 1), device=device)
 
     def score() -> None:
         neg_BN = decoder.cross_scores(user_BR, item_NR)
@@ -127,7 +137,14 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         "score_s_per_entry": score_s / (SCORES[0] * SCORES[1]),
         "adam_s_per_byte": adam_s / num_bytes,
         "step_s": max(whole_s - rows_s - scores_s, 1e-3),
+        "upload_s_per_byte": upload_s / (8 * sum(block.neighbors_DF.numel() for block in batch.blocks)),
     }
+
+
+def gpu_clock() -> float:
+    """Seconds on the wall when the GPU has done what it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def stream_gain(trainer: Trainer, repeats: int) -> float:
@@ -179,16 +196,31 @@ def fit(prepared: PreparedGraph, run: str, repeats: int) -> Constants:
     return Constants(
         origin=f"{host_kind()}, measured", device="cpu", cores_per_host=cores(), workers_per_host=None,
         **found, **exchanged, memory_s_per_byte=shared["exchange_s_per_byte"], route_s_per_byte=route,
-        upload_s_per_byte=0.0,
     )  # fmt: skip
+
+
+def fit_gpu(prepared: PreparedGraph, run: str, repeats: int) -> Constants:
+    """Of one GPU, beside what the constants of GPUs say about several of them and their host."""
+    found = run_processes(partial(pieces, repeats), gpu_recipe(prepared, run))
+    origin = f"one {torch.cuda.get_device_name()}, measured; what several exchange, and their host, assumed"
+    return read_constants(DEFAULT[True]).model_copy(update={**found, "origin": origin})
+
+
+def gpu_recipe(prepared: PreparedGraph, run: str) -> Config:
+    """A GPU wants larger steps: with those of a core most of a step is launches."""
+    config = recipe(prepared, run, 1, num_seeds=GPU_SEEDS)
+    launch = config.launch.model_copy(update={"use_gpu": True, "threads_per_worker": GPU_THREADS})
+    return config.model_copy(update={"launch": launch})
 
 
 def main() -> None:
     parser = harness.new_parser(__doc__, repeats=9)
     parser.add_argument("--write", type=Path, help="the constants file to write")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     with hashed_graph(arguments.nodes, arguments.interactions) as (prepared, run):
-        text = dump_yaml(fit(prepared, run, arguments.repeats).model_dump())
+        fit_here = fit if arguments.device == "cpu" else fit_gpu
+        text = dump_yaml(fit_here(prepared, run, arguments.repeats).model_dump())
     print(text)
     if arguments.write:
         arguments.write.write_text(text, encoding="utf-8")

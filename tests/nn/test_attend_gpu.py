@@ -6,16 +6,14 @@ process where Triton executes kernels with numpy, and `test_kernels_compile` com
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 from nn_cases import attention, case, every_variant, ragged_block, run
 from torch.testing import assert_close
+from triton_run import HAS_TRITON, INTERPRETED, needs_triton, run_in_interpreter, triton_device
 
 from dist_gat.nn import attention as attention_module
 from dist_gat.nn.attend import attend, attend_plain, kernels
@@ -24,9 +22,6 @@ from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-HAS_TRITON = find_spec("triton") is not None
-needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
 every_rule = pytest.mark.parametrize("rule", list(Rule), ids=lambda rule: rule.name)
 # shared query, mean of the heads, own
 KINDS = [(True, False, True), (False, True, False), (False, False, True)]
@@ -35,11 +30,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 @pytest.fixture
 def device() -> str:
-    if not HAS_TRITON:
-        pytest.skip("Triton is not installed")
-    if not INTERPRETED and not torch.cuda.is_available():
-        pytest.skip("needs a GPU; test_all_of_this_in_the_interpreter runs it without one")
-    return "cpu" if INTERPRETED else "cuda"
+    return triton_device()
 
 
 def attend_gpu(rows, block, weighting):
@@ -209,17 +200,7 @@ def test_layers(device, monkeypatch, variant, mixed):
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 @pytest.mark.timeout(1800)  # a minute on an idle core
 def test_all_of_this_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-x", "-rs", __file__]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    assert " passed" in done.stdout
-    assert "needs a GPU" not in done.stdout
+    run_in_interpreter(__file__)
 
 
 @needs_triton
