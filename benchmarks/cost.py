@@ -5,8 +5,9 @@ counts little; by the clock what is waiting as much as work: the exchange betwee
 stream of sampling adds. Medians, as the steps are that they predict: on a shared machine the best of some calls
 promises what it seldom gives.
 
-`--device cuda` fits those of one GPU, whose work is timed until it has ended; what GPUs exchange, and what a host of
-several has, stays as it is in the constants that `plan` has for them.
+`--device cuda` fits those of one GPU: of each piece the time of its kernels, and of a small step all that is not, since
+a GPU mostly waits for its launches. What GPUs exchange, and what a host of several has, stays as it is in the constants
+that `plan` has for them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import harness
 from benchmarks.__main__ import host_kind
@@ -37,16 +41,20 @@ from dist_gat.plan.constants import DEFAULT, Constants, read_constants
 from dist_gat.plan.step_time import layer_flops
 from dist_gat.plan.workload import Workload
 from dist_gat.recipe import dump_yaml
+from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.loader import StepRange, load_batches
 from dist_gat.sampling.lookup import Lookup, plan_lookup
 from dist_gat.train.optimizer import gradient_squares
 from dist_gat.train.trainer import Trainer
 
-SMALL, SCORES = 256, (2048, 1024)
+SMALL, SCORED = 256, 1024
 PRODUCT = {"cpu": 512, "cuda": 4096}  # rows and columns
 EXCHANGED_ROWS = 100_000
 GPU_SEEDS, GPU_THREADS = 8192, 8
 STREAMED = 16  # batches that one stream, and two, sample
+
+
+Timed = Callable[[Callable[[], object]], float]
 
 
 def typical(step: Callable[[], object], clock: Callable[[], float], repeats: int) -> float:
@@ -59,86 +67,114 @@ def typical(step: Callable[[], object], clock: Callable[[], float], repeats: int
     return statistics.median(found[1:])
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What one piece of a step took, and how much it did: bytes, operations or scores."""
+
+    seconds: float
+    amount: float
+
+
 def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     """The constants of one rank alone, on one thread or one GPU."""
     device = worker.device
     torch.zeros(1, device=device)
     held = harness.resident_bytes()
     trainer = Trainer(config, worker)
-    clock = time.thread_time if device.type == "cpu" else gpu_clock
+    if device.type == "cpu":
+        clock = time.thread_time
+        timed: Timed = partial(typical, clock=clock, repeats=repeats)
+    else:
+        clock, timed = gpu_clock, partial(kernel_seconds, repeats=repeats)
     steps = iter(range(10**6))
 
-    def sample() -> Any:
+    def sample() -> Batch:
         return trainer.sampler.sample(trainer.store, torch.tensor([0, next(steps)]))
 
-    sampled = sample()
-    large_s, large_edges = typical(sample, time.thread_time, repeats), sampled.num_edges
-    upload_s = 0.0 if device.type == "cpu" else typical(lambda: sampled.to(device), clock, repeats)
-    batch = sampled.to(device)
+    large, large_s = sample(), typical(sample, time.thread_time, repeats)
     gain = stream_gain(trainer, repeats)
     for sampler in trainer.samplers:
         sampler.batch_size = SMALL
-    small_s, small = typical(sample, time.thread_time, repeats), sample()
-    small_edges = small.num_edges
-    per_edge = (large_s - small_s) / (large_edges - small_edges)
+    small, small_s = sample(), typical(sample, time.thread_time, repeats)
+    per_edge = (large_s - small_s) / (large.num_edges - small.num_edges)
 
-    table, layer = trainer.model.table, trainer.model.encoder.layers[0]
-    num_bytes = len(batch.nodes_S) * table.weight.shape[1] * table.weight.element_size()
-    gradient = torch.randn(len(batch.nodes_S), table.weight.shape[1], device=device)
+    size = PRODUCT[device.type]
+    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    product_s = timed(lambda: left @ right) / (2 * size**3)
+    upload_s = 0.0 if device.type == "cpu" else typical(lambda: large.to(device), clock, repeats)
+    found = model_pieces(trainer, large, product_s, timed)
+    per_unit = {name: piece.seconds / piece.amount for name, piece in found.items()}
+    # the samplers draw small batches now: a whole step less what its rows and scores take
+    batches = trainer.batches(StepRange(0, 0, repeats + 1))
+    whole_s = typical(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
+    rows_and_scores_s = sum(x.seconds for x in model_pieces(trainer, small, product_s, timed).values())
+    trainer.log.close()
+    return {
+        "process_bytes": held,
+        "sample_s": max(small_s - per_edge * small.num_edges, 1e-6),
+        "sample_s_per_edge": per_edge,
+        "stream_gain": gain,
+        "product_s_per_flop": product_s,
+        **per_unit,
+        "step_s": max(whole_s - rows_and_scores_s, 1e-3),
+        "upload_s_per_byte": upload_s / (8 * sum(block.neighbors_DF.numel() for block in large.blocks)),
+    }
+
+
+def model_pieces(trainer: Trainer, sampled: Batch, product_s: float, timed: Timed) -> dict[str, Piece]:
+    """What a batch takes in each piece of a step that grows with it, by the name of the constant."""
+    device, table, layer = trainer.worker.device, trainer.model.table, trainer.model.encoder.layers[0]
+    batch = sampled.to(device)
+    size = table.weight.shape[1]
+    num_bytes = len(batch.nodes_S) * size * table.weight.element_size()
+    gradient = torch.randn(len(batch.nodes_S), size, device=device)
 
     def lookup() -> None:
         table.weight.grad = None
         table(batch.nodes_S, batch.lookup).backward(gradient)
-
-    lookup_s = typical(lookup, clock, repeats)
 
     def update() -> None:
         lookup()
         gradient_squares(trainer.model)
         trainer.optimizers.rows.step()
 
-    adam_s = typical(update, clock, repeats) - lookup_s
+    lookup_s = timed(lookup)
+    adam_s = timed(update) - lookup_s
     rows_SE = torch.randn_like(gradient).requires_grad_()
     block = batch.blocks[0]
-    attend_s = typical(lambda: layer(rows_SE, block).rows_DO.sum().backward(), clock, repeats)
+    attend_s = timed(lambda: layer(rows_SE, block).rows_DO.sum().backward())
     one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())])
-    attend_flops, product_flops = layer_flops(config, one)
-    size = PRODUCT[device.type]
-    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
-    product_s = typical(lambda: left @ right, clock, repeats) / (2 * size**3)
+    attend_flops, product_flops = layer_flops(trainer.config, one)
 
-    user_BR, item_NR = (torch.randn(n, table.weight.shape[1], device=device, requires_grad=True) for n in SCORES)
-    decoder, item_1N, log_weight_1N = (
-        Decoder(config.model.decoder).to(device),
-        torch.arange(SCORES[1], device=device)[None],
-        torch.zeros(SCORES[1], device=device),
-    )
-    item_B1 = torch.randint(SCORES[1], (SCORES[0], 1), device=device)
+    user_BR = torch.randn(len(batch.user_at_B), size, device=device, requires_grad=True)
+    item_NR = torch.randn(SCORED, size, device=device, requires_grad=True)
+    decoder = Decoder(trainer.config.model.decoder).to(device)
+    item_1N, log_weight_1N = torch.arange(SCORED, device=device)[None], torch.zeros(SCORED, device=device)
+    item_B1 = torch.randint(SCORED, (len(user_BR), 1), device=device)
 
     def score() -> None:
         neg_BN = decoder.cross_scores(user_BR, item_NR)
         sampled_softmax_loss(neg_BN[:, 0], neg_BN, item_1N != item_B1, log_weight_1N).sum().backward()
 
-    score_s = typical(score, clock, repeats) - 6 * SCORES[0] * SCORES[1] * table.weight.shape[1] * product_s
-    # the samplers draw small batches now: a whole step less what its rows and scores take
-    batches = trainer.batches(StepRange(0, 0, repeats + 1))
-    whole_s = typical(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
-    trainer.log.close()
-    scores_s = SMALL * len(small.candidates.item_C) / (SCORES[0] * SCORES[1]) * score_s
-    rows_s = small_edges / large_edges * (lookup_s + adam_s + attend_s)
+    scores = len(user_BR) * SCORED
     return {
-        "process_bytes": held,
-        "sample_s": max(small_s - per_edge * small_edges, 1e-6),
-        "sample_s_per_edge": per_edge,
-        "stream_gain": gain,
-        "lookup_s_per_byte": lookup_s / num_bytes,
-        "attend_s_per_flop": (attend_s - product_flops * product_s) / attend_flops,
-        "product_s_per_flop": product_s,
-        "score_s_per_entry": score_s / (SCORES[0] * SCORES[1]),
-        "adam_s_per_byte": adam_s / num_bytes,
-        "step_s": max(whole_s - rows_s - scores_s, 1e-3),
-        "upload_s_per_byte": upload_s / (8 * sum(block.neighbors_DF.numel() for block in batch.blocks)),
+        "lookup_s_per_byte": Piece(lookup_s, num_bytes),
+        "adam_s_per_byte": Piece(adam_s, num_bytes),
+        "attend_s_per_flop": Piece(attend_s - product_flops * product_s, attend_flops),
+        "score_s_per_entry": Piece(timed(score) - 6 * scores * size * product_s, scores),
     }
+
+
+def kernel_seconds(step: Callable[[], object], repeats: int) -> float:
+    """What the kernels of one call take on the GPU, without what it waits for their launches."""
+    step()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        for _ in range(repeats):
+            step()
+        torch.cuda.synchronize()
+    kernels = (x for x in profiled.key_averages() if x.device_type == DeviceType.CUDA and not x.is_user_annotation)
+    return sum(x.self_device_time_total for x in kernels) / 1e6 / repeats
 
 
 def gpu_clock() -> float:

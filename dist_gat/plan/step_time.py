@@ -15,8 +15,9 @@ FORWARD_AND_BACKWARD = 3  # matrix products: one forward, two backward
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one rank. Sampling and its exchange, of one batch, run beside the rest, in streams, where
-    `sampling.prefetch` is on; `step` is the whole, at least what the cores of a host need for all its ranks."""
+    """Seconds of one rank. Sampling, which ends on the device, and its exchange are of one batch and run beside the
+    rest, in streams, where `sampling.prefetch` is on; `step` is the whole, at least what the cores of a host need for
+    all its ranks."""
 
     sampling: float
     sampling_exchange: float
@@ -52,9 +53,9 @@ def expected_step(
     products += 2 * FORWARD_AND_BACKWARD * scores * row_size(config)
     compute = attend * c.attend_s_per_flop + products * c.product_s_per_flop + scores * c.score_s_per_entry
 
-    sampling = c.sample_s + sum(workload.edges) * c.sample_s_per_edge
     upload = 8 * sum(n * f for n, f in zip(workload.nodes, config.sampling.fanouts, strict=False)) * c.upload_s_per_byte
-    gather = row_bytes * c.lookup_s_per_byte / num_threads + upload
+    sampling = c.sample_s + sum(workload.edges) * c.sample_s_per_edge + upload
+    gather = row_bytes * c.lookup_s_per_byte / num_threads
     compute = c.step_s + compute / num_threads
     adam = row_bytes * c.adam_s_per_byte / num_threads
     routed = 2 * row_bytes * c.route_s_per_byte * bool(traffic.rounds_model)

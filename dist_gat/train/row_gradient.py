@@ -33,7 +33,7 @@ def merge_rows(gradient: Tensor) -> Tensor:
 def square_sum(values: Tensor) -> Tensor:
     """The sum of squares of [N, E], in float64 but without a copy; the same bits for any number of threads."""
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
-        return values.double().square().sum()
+        return torch.linalg.vector_norm(values, dtype=torch.float64).square()
     rows = values.detach().contiguous().numpy()
     sums = np.zeros(-(-len(rows) // ROWS_PER_SUM))
 
@@ -46,8 +46,8 @@ def square_sum(values: Tensor) -> Tensor:
 
 def _is_distinct(rows_N: Tensor, num_rows: int) -> bool:
     if rows_N.device.type != "cpu":
-        rows_N = rows_N.sort().values
-        return not bool((rows_N[1:] == rows_N[:-1]).any())
+        seen = torch.zeros(num_rows, dtype=torch.bool, device=rows_N.device)
+        return int(seen.index_fill_(0, rows_N, True).sum()) == len(rows_N)
     rows = rows_N.contiguous().numpy()
     assert not len(rows) or (rows.min() >= 0 and rows.max() < num_rows), "rows outside of the table"
     return _has_no_twins(rows, np.zeros(-(-num_rows // BITS), np.uint64))
