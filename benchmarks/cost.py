@@ -69,10 +69,14 @@ def typical(step: Callable[[], object], clock: Callable[[], float], repeats: int
 
 @dataclass(frozen=True)
 class Piece:
-    """What one piece of a step took, and how much it did: bytes, operations or scores."""
+    """What one piece of a step took, and how much it did: bytes, operations or scores, and products besides."""
 
     seconds: float
     amount: float
+    product_flops: float = 0.0
+
+    def per_unit(self, product_s: float) -> float:
+        return (self.seconds - self.product_flops * product_s) / self.amount
 
 
 def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
@@ -102,12 +106,11 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     product_s = timed(lambda: left @ right) / (2 * size**3)
     upload_s = 0.0 if device.type == "cpu" else typical(lambda: large.to(device), clock, repeats)
-    found = model_pieces(trainer, large, product_s, timed)
-    per_unit = {name: piece.seconds / piece.amount for name, piece in found.items()}
+    rates = {name: piece.per_unit(product_s) for name, piece in model_pieces(trainer, large, timed).items()}
     # the samplers draw small batches now: a whole step less what its rows and scores take
     batches = trainer.batches(StepRange(0, 0, repeats + 1))
     whole_s = typical(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
-    rows_and_scores_s = sum(x.seconds for x in model_pieces(trainer, small, product_s, timed).values())
+    rows_and_scores_s = sum(x.seconds for x in model_pieces(trainer, small, timed).values())
     trainer.log.close()
     return {
         "process_bytes": held,
@@ -115,13 +118,13 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
         "sample_s_per_edge": per_edge,
         "stream_gain": gain,
         "product_s_per_flop": product_s,
-        **per_unit,
+        **rates,
         "step_s": max(whole_s - rows_and_scores_s, 1e-3),
         "upload_s_per_byte": upload_s / (8 * sum(block.neighbors_DF.numel() for block in large.blocks)),
     }
 
 
-def model_pieces(trainer: Trainer, sampled: Batch, product_s: float, timed: Timed) -> dict[str, Piece]:
+def model_pieces(trainer: Trainer, sampled: Batch, timed: Timed) -> dict[str, Piece]:
     """What a batch takes in each piece of a step that grows with it, by the name of the constant."""
     device, table, layer = trainer.worker.device, trainer.model.table, trainer.model.encoder.layers[0]
     batch = sampled.to(device)
@@ -160,8 +163,8 @@ def model_pieces(trainer: Trainer, sampled: Batch, product_s: float, timed: Time
     return {
         "lookup_s_per_byte": Piece(lookup_s, num_bytes),
         "adam_s_per_byte": Piece(adam_s, num_bytes),
-        "attend_s_per_flop": Piece(attend_s - product_flops * product_s, attend_flops),
-        "score_s_per_entry": Piece(timed(score) - 6 * scores * size * product_s, scores),
+        "attend_s_per_flop": Piece(attend_s, attend_flops, product_flops),
+        "score_s_per_entry": Piece(timed(score), scores, 6 * scores * size),
     }
 
 
@@ -239,7 +242,7 @@ def fit_gpu(prepared: PreparedGraph, run: str, repeats: int) -> Constants:
     """Of one GPU, beside what the constants of GPUs say about several of them and their host."""
     found = run_processes(partial(pieces, repeats), gpu_recipe(prepared, run))
     origin = f"one {torch.cuda.get_device_name()}, measured; what several exchange, and their host, assumed"
-    return read_constants(DEFAULT[True]).model_copy(update={**found, "origin": origin})
+    return Constants(**{**read_constants(DEFAULT[True]).model_dump(), **found, "origin": origin})
 
 
 def gpu_recipe(prepared: PreparedGraph, run: str) -> Config:

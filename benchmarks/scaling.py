@@ -6,8 +6,8 @@ otherwise the single one would use both cores. Once with as many seeds for each 
 DistributedDataParallel has them, and once with as many in the whole step, where two workers have half of them each.
 The ceiling is two trainings beside each other that know nothing of one another, each of a rank's seeds: what both cores
 give at once. The embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many workers. The
-seconds from the launcher's call to the first update, with the local launcher and with Ray; Ray's ceiling is a
-`TorchTrainer` of as many workers that do nothing.
+seconds from the launcher's call to the first update, with the local launcher and with Ray; Ray's ceiling is its trainer
+with as many workers that do nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.local import first_error, run_processes, start_workers, wait_for_workers
-from dist_gat.launcher.ray import QUIET, ray_cluster, set_defaults
+from dist_gat.launcher.ray import QUIET, ray_cluster, set_defaults, torch_trainer
 from dist_gat.sampling.loader import StepRange
 from dist_gat.train.trainer import Trainer
 
@@ -127,18 +127,17 @@ def value(job: Any, config: Config) -> float:
 
 
 def bare_ray_start(config: Config) -> float:
-    """Seconds until workers of Ray's own torch trainer, which do nothing, have begun, on a cluster like ours."""
+    """Seconds until workers that do nothing have begun, with Ray's torch trainer and a cluster as a run has them."""
     set_defaults(QUIET)
     from ray import train
-    from ray.train.torch import TorchTrainer
 
     # nested, so that it is sent as it is and a worker does not import this module
     def begin() -> float:
         return time.time()
 
     started = time.time()
-    with tempfile.TemporaryDirectory() as folder, ray_cluster(config.launch):
-        trainer = TorchTrainer(
+    with tempfile.TemporaryDirectory() as folder, ray_cluster(config.launch) as is_own:
+        trainer = torch_trainer(is_own)(
             begin,
             scaling_config=train.ScalingConfig(num_workers=config.launch.num_workers),
             run_config=train.RunConfig(name="bare", storage_path=folder),

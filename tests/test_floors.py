@@ -50,7 +50,7 @@ ALONE = {
     "dgl": ("dist_gat.dgl",),
     "pymetis": ("dist_gat.graph.assign",),
     "implicit": ("dist_gat.evaluate.baselines.als",),
-    "triton": ("dist_gat.nn.attend_triton",),
+    "triton": ("dist_gat.nn.attend_triton", "dist_gat.train.row_adam_triton"),
 }
 MAX_LINES = 400
 Sources = dict[str, str]

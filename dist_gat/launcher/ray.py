@@ -29,7 +29,6 @@ from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
 from dist_gat.launcher.local import worker_device
-from dist_gat.launcher.preload import environment
 from dist_gat.launcher.requests import STOP_FILE, FileRequests, on_stop_signals
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
@@ -40,8 +39,8 @@ QUIET = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
 
-# Of a cluster that is started for one run: workers that Ray starts ahead would not have the run's environment, so they
-# end unused, and meanwhile the driver waits for them; and nobody pre-empts the host.
+# Of a cluster that is started for one run. The driver would wait for workers that Ray starts ahead, and those of a
+# training have an environment of their own and could not use them. Nobody pre-empts the host.
 OWN_CLUSTER = {"RAY_prestart_worker_first_driver": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 # Actors of Ray Train that a run does without: each is one more process that imports torch while the workers start.
@@ -219,16 +218,18 @@ def ray_cluster(launch: LaunchConfig) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    is_own = launch.address is None
-    with environment(OWN_CLUSTER | dict(os.environ) if is_own else {}):
+    if launch.address is not None:
+        connect(launch.address)
+    added = {name: value for name, value in OWN_CLUSTER.items() if launch.address is None and name not in os.environ}
+    os.environ.update(added)
+    try:
         if launch.address is None:
             start_local(launch)
-        else:
-            connect(launch.address)
-        try:
-            yield is_own
-        finally:
-            ray.shutdown()
+        yield launch.address is None
+    finally:
+        ray.shutdown()
+        for name in added:
+            del os.environ[name]
 
 
 def connect(address: str) -> None:

@@ -7,6 +7,7 @@ Shape legend: O rows of the table, N rows with a gradient, E row size. BN and BE
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -29,8 +30,11 @@ def update_rows_gpu(
     num_rows, row_size = gradient_NE.shape
     width = triton.next_power_of_2(row_size)
     height = max(TILE // width, 1)
-    if gradient_NE.numel():
-        _update_rows[-(-num_rows // height),](
+    if not gradient_NE.numel():
+        return
+    # that of the tensors need not be the current one
+    with torch.cuda.device_of(weight_OE):
+        _update_rows[(-(-num_rows // height),)](
             weight_OE, mean_OE, square_OE, rows_N, gradient_NE, num_rows, gain1, gain2, eps, size,
             SIZE=row_size, BN=height, BE=width,
         )  # fmt: skip

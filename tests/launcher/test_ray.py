@@ -6,6 +6,7 @@ In processes of their own: threads of Ray's libraries outlive `ray.shutdown()`, 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from dist_gat.config import Config, LaunchConfig
 from dist_gat.config_file import dump_config, parse_config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.errors import ClusterError
-from dist_gat.launcher.ray import ray_cluster
+from dist_gat.launcher.ray import NO_CLEANER, NO_DATASETS, OWN_CLUSTER, ray_cluster, torch_trainer
 
 
 def on_ray(verb: str, config: Config, recipe: Path) -> subprocess.CompletedProcess[str]:
@@ -77,3 +78,21 @@ def test_a_ray_that_does_not_start_is_an_error_in_words(monkeypatch: pytest.Monk
         ray_cluster(LaunchConfig(num_workers=1)),
     ):
         pass
+    assert not OWN_CLUSTER.keys() & os.environ.keys()
+
+
+def test_actors_that_a_run_has_no_use_for_are_those_of_this_release_of_ray(tmp_path: Path) -> None:
+    """By name, so that a release which calls them otherwise is noticed."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def callbacks(kind: type[TorchTrainer]) -> list[str]:
+        trainer = kind(
+            print, scaling_config=ScalingConfig(num_workers=2), run_config=RunConfig(storage_path=str(tmp_path))
+        )
+        return [type(x).__name__ for x in trainer._create_default_callbacks()]
+
+    all_of_ray = callbacks(TorchTrainer)
+    assert {NO_DATASETS, NO_CLEANER} <= set(all_of_ray)
+    assert callbacks(torch_trainer(is_own=True)) == [x for x in all_of_ray if x not in (NO_DATASETS, NO_CLEANER)]
+    assert callbacks(torch_trainer(is_own=False)) == [x for x in all_of_ray if x != NO_DATASETS]

@@ -68,6 +68,8 @@ def test_the_optimiser_on_a_gpu(device: str) -> None:
         theirs.step()
         assert ours.state[weight]["step"] == theirs.state[exact]["step"] == number + 1
     assert_close(weight.detach().cpu().double(), exact.detach(), **ROUNDING)
+    # as the kernel wants them; torch's own step would have left them as they were
+    assert all(ours.state[weight][name].is_contiguous() for name in MOMENTS)
 
 
 @needs_triton
