@@ -36,11 +36,14 @@ def start_nursery(launch: LaunchConfig, *modules: str) -> None:
 
 @contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that the block starts."""
-    before = dict(os.environ)
+    """Environment variables for the processes that the block starts; others, set meanwhile, stay."""
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -29,6 +29,7 @@ from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.job import Job
 from dist_gat.launcher.local import worker_device
+from dist_gat.launcher.preload import environment
 from dist_gat.launcher.requests import STOP_FILE, FileRequests, on_stop_signals
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
@@ -218,18 +219,16 @@ def ray_cluster(launch: LaunchConfig) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    if launch.address is not None:
-        connect(launch.address)
-    added = {name: value for name, value in OWN_CLUSTER.items() if launch.address is None and name not in os.environ}
-    os.environ.update(added)
-    try:
+    is_own = launch.address is None
+    with environment({name: os.environ.get(name, value) for name, value in OWN_CLUSTER.items()} if is_own else {}):
         if launch.address is None:
             start_local(launch)
-        yield launch.address is None
-    finally:
-        ray.shutdown()
-        for name in added:
-            del os.environ[name]
+        else:
+            connect(launch.address)
+        try:
+            yield is_own
+        finally:
+            ray.shutdown()
 
 
 def connect(address: str) -> None:
@@ -293,16 +292,12 @@ def loopback_allowed() -> Iterator[None]:
     """
     from ray._private import ray_constants
 
-    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        yield
+        with environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
+            yield
     finally:
-        value, ray_constants.ENABLE_RAY_CLUSTER = before
-        os.environ.pop(name)
-        if value is not None:
-            os.environ[name] = value
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def ray_health() -> str:
