@@ -27,17 +27,17 @@ from benchmarks import harness
 from benchmarks.graph import prepared_graph
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.peer import STOCK, StockPeer
-from dist_gat.config import AttentionConfig, NegativesConfig, SamplingConfig
-from dist_gat.dgl import dgl
+from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.sections import AttentionConfig, NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.attention import AttentionLayer
-from dist_gat.random import Purpose, make_key
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.neighbors import hide_pairs
+from dist_gat.sampling.dgl import dgl
+from dist_gat.sampling.draws import hide_pairs
+from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import open_store
 
 FANOUTS = [10, 10]
 SIZE, HEADS = 64, 4

@@ -22,11 +22,11 @@ import torch
 from benchmarks import harness
 from benchmarks.graph import prepared_graph
 from benchmarks.harness import Line
-from dist_gat.config import NegativesConfig, SamplingConfig
+from dist_gat.config.sections import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
+from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import open_store
 
 SEEDS, WORLD_SIZE, FAN_OUT = 1024, 4, 10
 STEPS_A_REPEAT = {1: 5, 2: 1}  # by hops

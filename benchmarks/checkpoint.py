@@ -13,8 +13,8 @@ import tempfile
 import time
 from typing import Any
 
-from dist_gat.config import Config
-from dist_gat.config_file import load_config
+from dist_gat.config.files import load_config
+from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.launch import run_job
 from dist_gat.sampling.loader import StepRange

@@ -29,22 +29,22 @@ from benchmarks import harness
 from benchmarks.__main__ import host_kind
 from benchmarks.graph import hashed_graph
 from benchmarks.scaling import recipe
-from dist_gat.config import Config
+from dist_gat.config.plain_yaml import dump_yaml
+from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import cores
 from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.local import run_processes
 from dist_gat.nn.decoder import Decoder
-from dist_gat.nn.loss import sampled_softmax_loss
+from dist_gat.optim.optimizer import gradient_squares
 from dist_gat.plan.constants import DEFAULT, Constants, read_constants
 from dist_gat.plan.step_time import layer_flops
 from dist_gat.plan.workload import Workload
-from dist_gat.recipe import dump_yaml
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.loader import StepRange, load_batches
-from dist_gat.sampling.lookup import Lookup, plan_lookup
-from dist_gat.train.optimizer import gradient_squares
+from dist_gat.sampling.row_lookup import Lookup, plan_lookup
+from dist_gat.tasks.ranking_loss import sampled_softmax_loss
 from dist_gat.train.trainer import Trainer
 
 SMALL, SCORED = 256, 1024

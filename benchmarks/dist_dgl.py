@@ -35,20 +35,20 @@ from benchmarks import harness
 from benchmarks.graph import prepared_graph
 from benchmarks.harness import OURS
 from benchmarks.step import NodeBlocks
-from dist_gat.config import Config, SamplingConfig
-from dist_gat.config_file import parse_config
-from dist_gat.dgl import dgl
+from dist_gat.base.quiet import silent
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config, SamplingConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.large_pages import large_zeros
+from dist_gat.kernels.copy_rows import copy_rows, take_rows
+from dist_gat.kernels.large_pages import large_zeros
 from dist_gat.launcher.host import cores
 from dist_gat.launcher.launch import run_job
-from dist_gat.quiet import silent
-from dist_gat.sampling.copy_rows import copy_rows, take_rows
+from dist_gat.sampling.dgl import dgl
+from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.loader import open_loader, open_streams, take_turns
 from dist_gat.sampling.sampler import gather_features
-from dist_gat.sampling.store import GraphStore, open_store
 
 FANOUTS, SEEDS, COLUMNS, RANKS = [10, 10], 1024, 64, 2
 WARM_UP, BATCHES = 5, 80

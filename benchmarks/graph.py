@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from dist_gat.config import DataConfig, FeatureConfig, PartsConfig, SplitConfig
-from dist_gat.dgl import dgl
+from dist_gat.config.sections import DataConfig, FeatureConfig, PartsConfig, SplitConfig
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.sampling.dgl import dgl
 
 USER_EXPONENT, ITEM_EXPONENT = 0.6, 0.8
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from dist_gat.base.peak_memory import peak_memory, reset_peak_memory
 from dist_gat.launcher.host import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-from dist_gat.memory import peak_memory, reset_peak_memory
 
 OURS = "dist_gat"
 SETTLE_S = 0.02  # of steps of milliseconds

@@ -19,14 +19,14 @@ from torch import Tensor
 from benchmarks import harness
 from benchmarks.graph import dgl_graph, prepared_graph
 from benchmarks.harness import OURS, Step
-from dist_gat.config import EvaluateConfig, ModelConfig
-from dist_gat.dgl import DataLoader, dgl
+from dist_gat.config.sections import EvaluateConfig, ModelConfig
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.recommender import build_recommender
-from dist_gat.sampling.store import open_store
+from dist_gat.sampling.dgl import DataLoader, dgl
+from dist_gat.sampling.graph_store import open_store
 
 SIZE, HEADS, LAYERS = 64, 4, 2
 CHUNK = 8192
@@ -40,7 +40,7 @@ def our_inference(prepared: PreparedGraph, _: int) -> Step:
     model = build_recommender(config, LAYERS, {}, bounds, Channel("rows"), 0)
     store = open_store(prepared, Channel("sampling"), "auto")
     edge_chunk = EvaluateConfig().edge_chunk
-    return lambda: infer_representations(model.encoder, model.table, store, edge_chunk, needs_degree=False)
+    return lambda: infer_representations(model.encoder, model.table, store, edge_chunk)
 
 
 def dgl_inference(prepared: PreparedGraph, threads: int) -> Step:

@@ -20,10 +20,10 @@ import torch
 from benchmarks import harness
 from benchmarks.graph import power_law_pairs
 from benchmarks.harness import OURS, Line
-from dist_gat.config import DataConfig, PartsConfig, SplitConfig
-from dist_gat.dgl import dgl
+from dist_gat.base.peak_memory import peak_memory
+from dist_gat.config.sections import DataConfig, PartsConfig, SplitConfig
 from dist_gat.graph.prepare import prepare_dataset
-from dist_gat.memory import peak_memory
+from dist_gat.sampling.dgl import dgl
 
 NUM_PARTS = 4
 # our method, DGL's, the bars of speed and of memory

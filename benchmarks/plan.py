@@ -20,13 +20,13 @@ from benchmarks import harness
 from benchmarks.cost import fit, fit_gpu, gpu_recipe
 from benchmarks.graph import hashed_graph
 from benchmarks.scaling import recipe
-from dist_gat.config import Config
+from dist_gat.base.peak_memory import peak_memory, reset_peak_memory
+from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import cores
 from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.local import run_processes
-from dist_gat.memory import peak_memory, reset_peak_memory
 from dist_gat.plan.constants import Constants, read_constants
 from dist_gat.plan.plan import make_plan
 from dist_gat.plan.workload import GraphShape

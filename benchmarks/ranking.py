@@ -19,16 +19,16 @@ from torch import Tensor
 
 from benchmarks import harness
 from benchmarks.harness import OURS, Step
-from dist_gat.config import EvaluateConfig
-from dist_gat.config_file import load_config
-from dist_gat.evaluate.ranking import rank_representations
+from dist_gat.config.files import load_config
+from dist_gat.config.sections import EvaluateConfig
+from dist_gat.evaluate.full_ranking import rank_representations
 from dist_gat.evaluate.topk import known_items
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.graph.ranges import ITEM, USER
 from dist_gat.launcher.host import keep_freed_memory
-from dist_gat.sampling.store import open_store
+from dist_gat.sampling.graph_store import open_store
 
 SIZE, K = 64, 20
 DENSE = "dense + torch.topk"

@@ -27,8 +27,8 @@ import torch
 from benchmarks import harness
 from benchmarks.graph import hashed_graph
 from benchmarks.harness import OURS, Line
-from dist_gat.config import Config
-from dist_gat.config_file import parse_config
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.launch import run_job

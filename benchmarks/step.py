@@ -28,18 +28,18 @@ from benchmarks import harness
 from benchmarks.graph import dgl_graph, prepared_graph
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.peer import STOCK, StockPeer
-from dist_gat.config import ModelConfig, NegativesConfig, SamplingConfig, TrainConfig
-from dist_gat.dgl import BlockSampler, DataLoader, dgl
+from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.sections import ModelConfig, NegativesConfig, SamplingConfig, TrainConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.recommender import build_recommender
-from dist_gat.random import Purpose, make_key
+from dist_gat.optim.optimizer import build_optimizers
+from dist_gat.sampling.dgl import BlockSampler, DataLoader, dgl
+from dist_gat.sampling.draws import hide_pairs
+from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.loader import open_loader, take_turns
-from dist_gat.sampling.neighbors import hide_pairs
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import GraphStore, open_store
-from dist_gat.train.optimizer import build_optimizers
 
 SIZE, HEADS, SEEDS, FANOUTS = 64, 4, 1024, [10, 10]
 BATCHES = 20  # that sampling is timed over

@@ -11,13 +11,14 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dist_gat.config import Config
-from dist_gat.config_file import is_section
+from dist_gat.config.files import is_section
+from dist_gat.config.sections import Config
 
 HEADER = """# Every setting
 
-Written by `python docs/configuration.py` from `dist_gat/config.py`. A recipe is one YAML file with these keys; on the
-command line they follow as dotted overrides, `model.num_heads=4`. An unknown key is an error that names the nearest.
+Written by `python docs/configuration.py` from `dist_gat/config/sections.py`. A recipe is one YAML file with these
+keys; on the command line they follow as dotted overrides, `model.num_heads=4`. An unknown key is an error that names
+the nearest.
 """
 
 

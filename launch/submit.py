@@ -23,9 +23,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from dist_gat.config import Config
-from dist_gat.config_file import dump_config, load_config
-from dist_gat.errors import ClusterError, DistGatError
+from dist_gat.base.errors import ClusterError, DistGatError
+from dist_gat.config.files import dump_config, load_config
+from dist_gat.config.sections import Config
 
 RECIPE = "recipe.yaml"
 

@@ -21,8 +21,8 @@ import scipy.sparse
 import torch
 import torch.distributed as dist
 
-from dist_gat.config import Config, DataConfig, PartsConfig
-from dist_gat.config_file import parse_config
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config, DataConfig, PartsConfig
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset

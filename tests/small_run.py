@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.api import prepare, train
-from dist_gat.config import Config
-from dist_gat.config_file import parse_config
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
 
 
 def recipe(folder: Path, **model: Any) -> Config:

@@ -11,9 +11,9 @@ import pytest
 from faults.hostile import contents, prepare_tiny, rewrite_manifest
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.errors import ConfigError, StorageError
-from dist_gat.storage import END_BYTES
+from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.storage import END_BYTES
+from dist_gat.config.sections import Config
 
 LARGE = 4 * END_BYTES
 

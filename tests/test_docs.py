@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from dist_gat import api
 from dist_gat.cli.main import app
-from dist_gat.config_file import load_config, parse_config
-from dist_gat.space import read_space
+from dist_gat.config.files import load_config, parse_config
+from dist_gat.tune.search_space import read_space
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]

@@ -14,43 +14,21 @@ import pytest
 import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
-FLOORS = (
-    (
-        "errors",
-        "recipe",
-        "config",
-        "config_file",
-        "final_recipe",
-        "space",
-        "random",
-        "pairs",
-        "grouping",
-        "quiet",
-        "memory",
-        "dgl",
-        "prefetch",
-        "atomics",
-        "lanes",
-        "large_pages",
-        "threads",
-    ),
-    ("storage",),
-    ("data", "graph"),
-    ("exchange",),
-    ("sampling", "nn"),
-    ("train", "evaluate", "plan"),
-    ("launcher", "pages", "api", "cli"),
-)
-FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+ROOMS = (
+    "kernels", "base", "config", "exchange", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim", "filters",
+    "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "workflows", "tune", "pages",
+    "api", "cli",
+)  # fmt: skip
+FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {
-    "ray": ("dist_gat.launcher.ray", "dist_gat.launcher.tuner"),
-    "optuna": ("dist_gat.launcher.tuner",),
-    "tensorboard": ("dist_gat.train.metrics",),
-    "torch.utils.tensorboard": ("dist_gat.train.metrics",),
-    "dgl": ("dist_gat.dgl",),
+    "ray": ("dist_gat.launcher.ray", "dist_gat.tune.tuner"),
+    "optuna": ("dist_gat.tune.tuner",),
+    "tensorboard": ("dist_gat.train.run_log",),
+    "torch.utils.tensorboard": ("dist_gat.train.run_log",),
+    "dgl": ("dist_gat.sampling.dgl",),
     "pymetis": ("dist_gat.graph.assign",),
-    "implicit": ("dist_gat.evaluate.baselines.als",),
-    "triton": ("dist_gat.nn.attend_triton", "dist_gat.train.row_adam_triton"),
+    "implicit": ("dist_gat.baselines.als",),
+    "triton": ("dist_gat.kernels.attend_triton", "dist_gat.kernels.row_adam_triton"),
 }
 MAX_LINES = 400
 Sources = dict[str, str]
@@ -189,6 +167,12 @@ def test_nothing_reads_or_writes_pickle(package: Sources) -> None:
     assert unsafe_reads(package) == []
 
 
+def test_no_two_files_have_one_name_and_none_is_loose_at_the_root() -> None:
+    names = [path.stem for path in ROOT.rglob("*.py") if path.stem != "__init__"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+    assert sorted(path.name for path in ROOT.glob("*.py")) == ["__init__.py", "api.py"]
+
+
 def test_no_file_is_long(package: Sources) -> None:
     assert long_files(package) == []
 
@@ -197,7 +181,7 @@ def broken(*lines: Iterable[str], module: str = "dist_gat.graph.a") -> Sources:
     return {
         "dist_gat.graph.b": "from dist_gat.graph import a\n",
         "dist_gat.nn.c": "",
-        "dist_gat.sampling.d": "from dist_gat.nn import c",
+        "dist_gat.evaluate.d": "from dist_gat.nn import c",
         "dist_gat.graph.a": "",
         module: "\n".join(map(str, lines)),
     }
@@ -236,9 +220,9 @@ def test_the_rules_find_circles() -> None:
         "dist_gat.graph.b",
     ]
     # no two modules import each other, yet nn and sampling do
-    sources = broken("from dist_gat.sampling import d", module="dist_gat.nn.e")
+    sources = broken("from dist_gat.evaluate import d", module="dist_gat.nn.e")
     assert cycles(our_imports(sources)) == []
-    assert cycles(folder_imports(sources)) == ["nn", "sampling"]
+    assert cycles(folder_imports(sources)) == ["evaluate", "nn"]
 
 
 @pytest.mark.parametrize(
@@ -257,8 +241,8 @@ def test_the_rules_find_a_library_out_of_its_home(line: str) -> None:
 
 
 def test_the_rules_let_a_library_be_at_home() -> None:
-    assert lodgers({"dist_gat.dgl": "import dgl\nfrom dgl.dataloading import DataLoader"}) == []
-    assert lodgers(broken("from dist_gat.dgl import DataLoader", "from dist_gat.launcher import ray")) == []
+    assert lodgers({"dist_gat.sampling.dgl": "import dgl\nfrom dgl.dataloading import DataLoader"}) == []
+    assert lodgers(broken("from dist_gat.sampling.dgl import DataLoader", "from dist_gat.launcher import ray")) == []
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from dist_gat.cli.fit import fit
+from dist_gat.base.errors import DistGatError
+from dist_gat.cli.fit_command import fit
 from dist_gat.cli.output import STOPPED, make_table, open_output
-from dist_gat.cli.plan import plan
-from dist_gat.cli.slices import slice_tables
-from dist_gat.cli.tune import tune
-from dist_gat.config import RANKING_METRICS
-from dist_gat.config_file import load_config
-from dist_gat.errors import DistGatError
+from dist_gat.cli.plan_command import plan
+from dist_gat.cli.slice_tables import slice_tables
+from dist_gat.cli.tune_command import tune
+from dist_gat.config.files import load_config
+from dist_gat.config.sections import RANKING_METRICS
 from dist_gat.launcher.host import let_threads_sleep
 from dist_gat.launcher.preload import prepare_workers
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dist_gat.errors import printable
+from dist_gat.base.errors import printable
 
 # exit code of a run that was asked to stop, as after SIGTERM
 STOPPED = 143

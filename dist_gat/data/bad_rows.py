@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dist_gat.errors import DataError
+from dist_gat.base.errors import DataError
 
 NUM_EXAMPLES = 3
 MAX_SHOWN = 60  # characters of a value in a message

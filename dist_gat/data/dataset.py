@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dist_gat.config import DataConfig
+from dist_gat.base.errors import DataError
+from dist_gat.base.pairs import order_of_pairs, sort_pairs
+from dist_gat.config.sections import DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
 from dist_gat.data.given_split import read_given_splits, split_files
 from dist_gat.data.side_table import read_features, read_titles
 from dist_gat.data.split import SPLITS, split_interactions
 from dist_gat.data.table import read_table
 from dist_gat.data.vocabulary import build_vocabulary, encode
-from dist_gat.errors import DataError
-from dist_gat.pairs import order_of_pairs, sort_pairs
 
 BAD_ROWS = "bad rows"  # the reason in Dataset.dropped for rows that skip_bad_rows left out
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
-from dist_gat.config import DataConfig
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
 from dist_gat.data.source import open_source
 from dist_gat.data.split import SPLITS
 from dist_gat.data.table import IDS, read_table
-from dist_gat.errors import DataError
 
 
 def split_files(config: DataConfig) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_gat.errors import DataError
+from dist_gat.base.errors import DataError
 
 DOWNLOAD_TIMEOUT_S = 300
 WHEEL = "recbole==1.2.1"

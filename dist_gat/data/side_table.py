@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dist_gat.config import DataConfig, FeatureConfig
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import DataConfig, FeatureConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows, shown
 from dist_gat.data.source import ROW, SUFFIXES, RawTable, missing_column, open_source, read_columns, read_header
 from dist_gat.data.table import bad_ids, bad_values, checked_ids, refuse_line_breaks
 from dist_gat.data.values import parse_numbers
 from dist_gat.data.vocabulary import encode
-from dist_gat.errors import DataError
 
 
 def read_features(

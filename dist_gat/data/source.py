@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
+from dist_gat.base.errors import DataError
 from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, shown
 from dist_gat.data.parquet import read_parquet
-from dist_gat.errors import DataError
 
 MAX_NAMES = 20  # columns that a message names
 MAX_REASON = 300  # characters of another library's message

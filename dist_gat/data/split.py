@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 import polars as pl
 
-from dist_gat.config import SplitConfig
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import SplitConfig
 from dist_gat.data.vocabulary import build_vocabulary, encode
-from dist_gat.errors import DataError
 
 SPLITS = ("train", "valid", "test")
 

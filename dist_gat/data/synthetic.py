@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dist_gat.errors import ConfigError
+from dist_gat.base.errors import ConfigError
 
 POPULARITY_EXPONENT = 1.0  # an item of rank r in its community is drawn in proportion to r ** -exponent
 FIRST_SECOND = 1_600_000_000  # 2020-09-13

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
-from dist_gat.config import ColumnsConfig, DataConfig
+from dist_gat.base.errors import DataError
+from dist_gat.base.pairs import fit_together, have_repeats
+from dist_gat.config.sections import ColumnsConfig, DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows
 from dist_gat.data.source import ROW, Source, missing_column, open_source, read_columns, read_header, unclosed_quote
 from dist_gat.data.values import MAX_ID_BYTES, is_id_type, narrow_ids, parse_datetimes, parse_ids, parse_numbers
 from dist_gat.data.vocabulary import WHOLE, above
-from dist_gat.errors import DataError
-from dist_gat.pairs import fit_together, have_repeats
 
 ALIASES = {
     "user_id": ("user_id",),

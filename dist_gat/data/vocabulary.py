@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
+from dist_gat.base.errors import DataError
 from dist_gat.data.bad_rows import shown
-from dist_gat.errors import DataError
 
 MAX_CANDIDATES = 10_000  # IDs compared with a mistyped one
 WHOLE = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from dist_gat.evaluate.degrees import degrees_of
+from dist_gat.evaluate.full_ranking import JudgedRanking, sum_of_parts
 from dist_gat.evaluate.inference import fetch_rows, padded
-from dist_gat.evaluate.ranking import JudgedRanking, sum_of_parts
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, route_to
 from dist_gat.graph.ranges import ITEM, USER
-from dist_gat.nn.embedding import EmbeddingShard
-from dist_gat.sampling.store import GraphStore
+from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.sampling.graph_store import GraphStore
 
 # of float64, in the representations of a chunk's lists
 CHUNK_CELLS = 1 << 22

@@ -15,7 +15,7 @@ import torch
 
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.ranges import ITEM, USER
-from dist_gat.sampling.store import GraphStore
+from dist_gat.sampling.graph_store import GraphStore
 
 USER_SLICES = ("cold", "q1", "q2", "q3", "q4")
 ITEM_SLICES = ("cold", "head", "mid", "tail")

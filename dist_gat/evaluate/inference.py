@@ -25,12 +25,13 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, exchange_back, route_to
 from dist_gat.graph.part import Part
 from dist_gat.graph.ranges import ITEM, USER, NodeRanges
-from dist_gat.nn.embedding import EmbeddingShard
 from dist_gat.nn.encoder import Encoder, RunningCombination
+from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.neighbors import Relabeller
+from dist_gat.sampling.draws import Relabeller
+from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.sampler import gather_features
-from dist_gat.sampling.store import GraphStore
 
 # What a destination takes beside its edges, in edges: its rows, and the sums of its heads where they are kept.
 MIN_WIDTH = 32
@@ -43,7 +44,6 @@ def infer_representations(
     table: EmbeddingShard,
     store: GraphStore,
     edge_chunk: int,
-    needs_degree: bool,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Tensor:
     """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
@@ -59,7 +59,7 @@ def infer_representations(
     }
     all_here = table.channel.group is None and device.type == "cpu"
     in_place = all_here and not encoder.projects_sources
-    degree_S = torch.from_numpy(store.in_degree(own_nodes)) if in_place and needs_degree else None
+    degree_S = torch.from_numpy(store.in_degree(own_nodes)) if in_place and encoder.needs_degree else None
     below = encoder.input_rows(table.weight, features)
 
     def attended(layer: nn.Module, part: Part, rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def infer_representations(
             source_rows = below
             block = block_in_place(part.indptr, part.indices, rows, part.first_node, len(below), degree_S)
         else:
-            nodes, block = full_block(part, rows, store, needs_degree)
+            nodes, block = full_block(part, rows, store, encoder.needs_degree)
             source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
         at_D = torch.from_numpy(rows + (part.first_node - first)).to(device)
         return at_D, layer(source_rows, block.to(device)).rows_DO.to(below.dtype)
@@ -97,6 +97,12 @@ def infer_representations(
         progress(f"inference: layer {number} of {len(encoder.layers)}")
     assert combination.rows is not None, "there is an input"
     return combination.rows.clone() if combination.rows is table.weight else combination.rows
+
+
+def ranking_rows(model: Recommender, store: GraphStore, edge_chunk: int) -> Tensor:
+    """[O, R]: rows of this rank's nodes whose inner products rank items for users. Collective."""
+    rows_OR = infer_representations(model.encoder, model.table, store, edge_chunk)
+    return model.ranking_rows(rows_OR, np.arange(len(rows_OR)) + model.table.first_node, store)
 
 
 def typed_chunks(

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from dist_gat.evaluate.degrees import DegreeSlices, degrees_of, item_slices, own_degrees, user_slices
+from dist_gat.evaluate.full_ranking import JudgedRanking, sum_of_parts
 from dist_gat.evaluate.metrics import metric_names, user_metrics
-from dist_gat.evaluate.ranking import JudgedRanking, sum_of_parts
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.ranges import USER
-from dist_gat.sampling.store import GraphStore
+from dist_gat.sampling.graph_store import GraphStore
 
 
 def slice_metrics(

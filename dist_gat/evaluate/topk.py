@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_array
 
-from dist_gat.pairs import sort_pairs
-from dist_gat.threads import cut, in_threads
+from dist_gat.base.pairs import sort_pairs
+from dist_gat.kernels.threads import cut, in_threads
 
 STRIP, USERS_PER_TASK = 64, 128
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dist_gat.errors import ClusterError, first_line
+from dist_gat.base.errors import ClusterError, first_line
 from dist_gat.exchange.shared_rows import MAX_RANKS, Handle, SharedRows, map_memory, new_memory
 
 ROLL_CALL_S = 5

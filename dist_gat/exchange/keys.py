@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.grouping import split
+from dist_gat.kernels.grouping import split
 
 # keys for this receiver, whether the room of any of the sender's messages is too short, whether it sends any keys
 HEADER = 3

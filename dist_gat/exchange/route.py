@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.grouping import order_by_group
+from dist_gat.kernels.grouping import order_by_group
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dist_gat.exchange.agreement import share_text, together
+from dist_gat.base.storage import describe_files, flush_folder, replace_folder, write_manifest
 from dist_gat.exchange.channel import Channel
-from dist_gat.storage import describe_files, flush_folder, replace_folder, write_manifest
+from dist_gat.exchange.fail_together import share_text, together
 
 
 @contextmanager

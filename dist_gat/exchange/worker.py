@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
-from dist_gat.errors import ClusterError, first_line
+from dist_gat.base.errors import ClusterError, first_line
 from dist_gat.exchange.channel import Channel, open_channel, share_memory, who_is_missing
-from dist_gat.exchange.requests import Requests
+from dist_gat.exchange.stop_requests import Requests
 
 
 @dataclass(frozen=True)

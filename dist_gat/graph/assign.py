@@ -9,10 +9,10 @@ import numpy as np
 import pymetis
 from scipy.sparse import csr_array
 
-from dist_gat.config import PartsConfig
+from dist_gat.base.quiet import silent
+from dist_gat.base.random import Purpose, hash_ids, make_key
+from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Edges
-from dist_gat.quiet import silent
-from dist_gat.random import Purpose, hash_ids, make_key
 
 
 def assign_nodes(train: Edges, num_users: int, num_items: int, config: PartsConfig, seed: int) -> np.ndarray:

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from dist_gat.base.errors import StorageError
+from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_files
 from dist_gat.data.parquet import read_parquet
-from dist_gat.errors import StorageError
 from dist_gat.graph.ranges import ITEM, NodeRanges, read_ranges
-from dist_gat.storage import MANIFEST, open_array, read_manifest, verify_files
 
 FORMAT, VERSION = "dist_gat.parts", 2
 SPLITS = ("train", "valid", "test")

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dist_gat.config import DataConfig, PartsConfig
+from dist_gat.base.errors import ConfigError
+from dist_gat.base.pairs import order_of_pairs, sort_pairs
+from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, save_array, write_manifest
+from dist_gat.config.sections import DataConfig, PartsConfig
 from dist_gat.data.dataset import Dataset, Edges, load_dataset
-from dist_gat.errors import ConfigError
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import ITEM, NODE_TYPES, USER, NodeRanges
-from dist_gat.pairs import order_of_pairs, sort_pairs
-from dist_gat.storage import atomic_folder, refuse_foreign_folder, save_array, write_manifest
 
 POPULARITY_EXPONENT = 0.75
 

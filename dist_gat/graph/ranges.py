@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from dist_gat.errors import StorageError
+from dist_gat.base.errors import StorageError
 
 USER, ITEM = 0, 1
 NODE_TYPES = ("user", "item")

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dist_gat.config import Config, LaunchConfig
-from dist_gat.config_file import parse_config
-from dist_gat.errors import first_line
+from dist_gat.base.errors import first_line
+from dist_gat.base.quiet import silent
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import cores, worker_environment
-from dist_gat.quiet import silent
 
 PACKAGE = "dist-gat"
 GIB = 1 << 30
@@ -178,8 +178,8 @@ def check_numba() -> Iterator[Finding]:
     """Sample two rows with our own kernel, and look where numba keeps the compiled code."""
     import numpy as np
 
-    from dist_gat.random import fold
-    from dist_gat.sampling.neighbors import hide_pairs, sample_rows
+    from dist_gat.base.random import fold
+    from dist_gat.sampling.draws import hide_pairs, sample_rows
 
     indptr, indices = np.array([0, 2, 4]), np.array([1, 2, 0, 2])
     nothing_hidden = hide_pairs(np.empty((0, 2), dtype=np.int64))
@@ -196,7 +196,7 @@ def check_dgl() -> Iterator[Finding]:
     """Draw the edges of a ring through DGL's loader."""
     import torch
 
-    from dist_gat.dgl import BlockSampler, DataLoader, dgl
+    from dist_gat.sampling.dgl import BlockSampler, DataLoader, dgl
 
     nodes = torch.arange(8)
     dst, src = torch.cat([nodes, (nodes + 1) % 8]), torch.cat([(nodes + 1) % 8, nodes])
@@ -215,7 +215,7 @@ def check_metis() -> Iterator[Finding]:
     """Two users with an item each, in two parts."""
     import numpy as np
 
-    from dist_gat.config import PartsConfig
+    from dist_gat.config.sections import PartsConfig
     from dist_gat.data.dataset import Edges
     from dist_gat.graph.assign import assign_nodes
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 
-from dist_gat.config import LaunchConfig
+from dist_gat.config.sections import LaunchConfig
 
 # from malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dist_gat.config import Config
-from dist_gat.errors import ConfigError
-from dist_gat.launcher.job import Job
+from dist_gat.config.sections import Config
+from dist_gat.jobs.job import Job
 from dist_gat.launcher.local import run_local
 from dist_gat.launcher.progress import show_progress
-from dist_gat.launcher.ray import QUIET, run_ray, set_defaults
-from dist_gat.train.metrics import PROGRESS_FILE
+from dist_gat.launcher.ray import run_ray
+from dist_gat.train.run_log import PROGRESS_FILE
 
 
 def run_job(job: Job, config: Config, quiet: bool = False) -> dict[str, Any]:
@@ -32,17 +30,3 @@ def with_absolute_paths(config: Config) -> Config:
         update={"path": str(Path(config.data.path).resolve()), "prepared": str(Path(config.data.prepared).resolve())}
     )
     return config.model_copy(update={"data": data, "run": str(config.run_folder.resolve())})
-
-
-def load_tuner() -> Callable[..., bool]:
-    """`run_tuner`, imported now, because it needs Ray and an extra. Raises `ConfigError` without Optuna."""
-    set_defaults(QUIET)
-    try:
-        from dist_gat.launcher.tuner import run_tuner
-    except ModuleNotFoundError as err:
-        if err.name != "optuna":
-            raise
-        raise ConfigError(
-            "tune needs the library Optuna, which is not installed: pip install 'dist-gat[tune]'"
-        ) from None
-    return run_tuner

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dist_gat.config import Config
-from dist_gat.errors import ClusterError, DistGatError, TrainingError
+from dist_gat.base.errors import ClusterError, DistGatError, TrainingError
+from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import join_workers
+from dist_gat.jobs.job import Job
 from dist_gat.launcher.host import end_with_parent, keep_freed_memory, threads_per_worker, worker_environment
-from dist_gat.launcher.job import Job
 from dist_gat.launcher.preload import start_nursery
-from dist_gat.launcher.requests import SignalRequests, on_stop_signals
+from dist_gat.launcher.stop_signals import SignalRequests, on_stop_signals
 
 
 def run_local(job: Job, config: Config) -> dict[str, Any]:

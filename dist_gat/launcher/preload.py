@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
-from dist_gat.config import LaunchConfig
+from dist_gat.config.sections import LaunchConfig
 from dist_gat.launcher.host import worker_environment
 
 # torch's optimisers and DDP import torch._dynamo when they are first used
-PRELOAD = ["dist_gat.train.trainer", "torch._dynamo"]
+PRELOAD = ["dist_gat.jobs.training", "torch._dynamo"]
 
 
 def prepare_workers(launch: LaunchConfig) -> None:

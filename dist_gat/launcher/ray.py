@@ -22,15 +22,15 @@ from typing import Any
 
 import torch.distributed as dist
 
-from dist_gat.config import Config, LaunchConfig
-from dist_gat.config_file import parse_config
-from dist_gat.errors import ClusterError, DistGatError, TrainingError, first_line
+from dist_gat.base.errors import ClusterError, DistGatError, TrainingError, first_line
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.exchange.worker import join_workers
+from dist_gat.jobs.job import Job
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
-from dist_gat.launcher.job import Job
 from dist_gat.launcher.local import worker_device
 from dist_gat.launcher.preload import environment
-from dist_gat.launcher.requests import STOP_FILE, FileRequests, on_stop_signals
+from dist_gat.launcher.stop_signals import STOP_FILE, FileRequests, on_stop_signals
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
 QUIET = {

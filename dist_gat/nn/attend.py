@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.nn.attend_cpu import attend_cpu
 from dist_gat.nn.project import projected
 from dist_gat.nn.scoring import exp_logits, linear_weights, softmax_weights
-from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
 KERNEL_TYPES = {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32, torch.bfloat16)}

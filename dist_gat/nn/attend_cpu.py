@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dist_gat.lanes import known, width_of
-from dist_gat.nn import attend_kernels as kernels
-from dist_gat.nn.weighting import Rule, Weighting
+from dist_gat.kernels import attend_numba as kernels
+from dist_gat.kernels.lanes import known, width_of
+from dist_gat.kernels.threads import in_all_threads
+from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
-from dist_gat.threads import in_all_threads
 
 # wide neighbourhoods, those of inference, are shared out too
 DESTINATIONS_PER_TASK, EDGES_PER_TASK = 256, 4096

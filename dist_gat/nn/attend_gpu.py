@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dist_gat.nn.attend_triton import WINDOW, backward, forward, sum_sources, sum_windows
+from dist_gat.kernels.attend_triton import WINDOW, backward, forward, sum_sources, sum_windows
+from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.nn.project import projected
-from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
 # A tile has at most so many products [R, H, I]; 64 of them and 16 numbers of each sum [H, I] a lane fit its registers

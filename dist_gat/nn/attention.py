@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dist_gat.config import AttentionConfig
+from dist_gat.config.sections import AttentionConfig
 from dist_gat.nn.attend import attend, own_and_all_rows
 from dist_gat.nn.scoring import build_scoring
 from dist_gat.sampling.block import Block

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config import DecoderConfig
+from dist_gat.config.sections import DecoderConfig
 
 # Below this norm a row is scaled by 1/MIN_NORM instead, which bounds its gradient.
 MIN_NORM = 1e-6

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dist_gat.config import ModelConfig
+from dist_gat.config.sections import ModelConfig
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
 
@@ -47,6 +47,11 @@ class Encoder(nn.Module):
     def projects_sources(self) -> bool:
         """Whether some layer projects every row that it reads."""
         return any(isinstance(layer, AttentionLayer) and layer.scoring.projects_sources for layer in self.layers)
+
+    @property
+    def needs_degree(self) -> bool:
+        """Whether some layer reads in-degrees."""
+        return any(isinstance(layer, AttentionLayer) and layer.scoring.needs_degree for layer in self.layers)
 
     def input_rows(self, embedding_SE: Tensor, features: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         """x_s = e_s + W_type f_s: ID embeddings plus projected features, where a node has some.

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dist_gat.config import LossConfig, ModelConfig, NegativesConfig
+from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.sections import LossConfig, ModelConfig, NegativesConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.ranges import ITEM
 from dist_gat.nn.decoder import Decoder
-from dist_gat.nn.embedding import EmbeddingShard
 from dist_gat.nn.encoder import Encoded, Encoder
+from dist_gat.nn.inputs.id_embedding import EmbeddingShard
 from dist_gat.nn.popularity import Popularity
-from dist_gat.random import Purpose, make_key
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.store import GraphStore
+from dist_gat.sampling.graph_store import GraphStore
 
 Features = dict[str, tuple[Tensor, Tensor]]
 

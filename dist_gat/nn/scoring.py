@@ -15,14 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config import AttentionConfig
-from dist_gat.nn.weighting import Rule, Weighting
+from dist_gat.config.sections import AttentionConfig
+from dist_gat.kernels.weighting import MAX_EXPONENT, MIN_SCORE_SUM, Rule, Weighting
 from dist_gat.sampling.block import Block
 
-# Two distinct float64 scores above 40 differ in s exp(s) by more than 1e3: their softmax is 0 or 1 already.
-MAX_EXPONENT = 40.0
-# A smaller sum of scores is no scale to divide by.
-MIN_SCORE_SUM = 1e-6
 KEY_NOISE = 0.1
 
 
@@ -69,9 +65,11 @@ class Scoring(nn.Module):
     """Common interface: how to weigh neighbours before the aggregation, output transform after it.
 
     projects_sources: whether every row is projected, not only those of the block's edges.
+    needs_degree: whether blocks must have `degree_S`.
     """
 
     projects_sources = False
+    needs_degree = False
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         """Of all rows and the destinations' own among them."""
@@ -95,6 +93,8 @@ class DegreeScoring(Scoring):
     LightGCN (He et al. 2020) has 1 / sqrt(d_u d_i); the first factor makes the sum over a uniform sample an
     unbiased estimate of the sum over all neighbours, and is 1 where all of them are in the block.
     """
+
+    needs_degree = True
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         assert block.degree_S is not None, "scoring=degree needs blocks with degree_S"

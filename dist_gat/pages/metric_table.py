@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dist_gat.errors import StorageError
+from dist_gat.base.errors import StorageError
 
 MAX_ROWS = 1000
 

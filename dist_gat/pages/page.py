@@ -11,8 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dist_gat.errors import StorageError
-from dist_gat.storage import write_text
+from dist_gat.base.errors import StorageError
+from dist_gat.base.storage import write_text
 
 
 def fill_template(template: str, **values: Any) -> str:

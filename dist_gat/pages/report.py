@@ -6,22 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_gat.config import RANKING_METRICS
-from dist_gat.config_file import dump_config
-from dist_gat.errors import ConfigError, StorageError
-from dist_gat.evaluate.attention_profile import attention_by_degree
-from dist_gat.evaluate.trained_run import (
-    COMPARISON_FILE,
-    EVALUATION_FILE,
-    RunSource,
-    locate_run,
-    model_digest,
-    open_trained_run,
-)
+from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.config.files import dump_config
+from dist_gat.config.sections import RANKING_METRICS
+from dist_gat.explain.attention_by_degree import attention_by_degree
+from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
 from dist_gat.pages.chart import Curve, line_chart
 from dist_gat.pages.metric_table import metric_tables, read_json
 from dist_gat.pages.page import fill_template
-from dist_gat.train.metrics import read_curves
+from dist_gat.serve.saved_model import model_digest
+from dist_gat.train.run_log import read_curves
+from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE
 
 CHARTS = {
     "loss": "train/loss",

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from dist_gat.errors import ConfigError
-from dist_gat.recipe import read_yaml
+from dist_gat.base.errors import ConfigError
+from dist_gat.config.plain_yaml import read_yaml
 
 FOLDER = Path(__file__).parent / "constants"
 DEFAULT = {False: FOLDER / "cpu-2-amd-epyc.yaml", True: FOLDER / "h100.yaml"}  # by launch.use_gpu

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from dist_gat.config import Config
+from dist_gat.config.sections import Config
 from dist_gat.graph.ranges import parts_of_ranks
 from dist_gat.nn.encoder import Encoder
 from dist_gat.plan.constants import Constants

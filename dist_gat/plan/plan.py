@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dist_gat.config import Config
-from dist_gat.errors import ConfigError
+from dist_gat.base.errors import ConfigError
+from dist_gat.config.sections import Config
 from dist_gat.plan.constants import Constants
 from dist_gat.plan.memory import Memory, dense_bytes, expected_memory
 from dist_gat.plan.step_time import StepTime, expected_step

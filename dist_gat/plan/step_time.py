@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from dist_gat.config import Config
+from dist_gat.config.sections import Config
 from dist_gat.plan.constants import Constants
 from dist_gat.plan.traffic import Traffic, row_size, value_bytes
 from dist_gat.plan.workload import Workload

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from dist_gat.config import Config
+from dist_gat.config.sections import Config
 from dist_gat.nn.recommender import training_needs_degree
 from dist_gat.plan.workload import Workload
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import poisson
 
-from dist_gat.config import Config
-from dist_gat.errors import ConfigError
+from dist_gat.base.errors import ConfigError
+from dist_gat.config.sections import Config
 from dist_gat.graph.prepare import POPULARITY_EXPONENT
 from dist_gat.graph.ranges import ITEM, USER
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.sampling.block import Block, to_device
-from dist_gat.sampling.lookup import Lookup
+from dist_gat.sampling.row_lookup import Lookup
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
-from dist_gat.config import SamplingConfig
-from dist_gat.dgl import BlockSampler, DataLoader
+from dist_gat.config.sections import SamplingConfig
 from dist_gat.exchange.channel import open_channel
 from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.dgl import BlockSampler, DataLoader
+from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import GraphStore
 
 # DGL's prefetch thread holds one batch in its queue and the next in its hand
 IN_FLIGHT = 2

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_gat.config import NegativesConfig
+from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.sections import NegativesConfig
 from dist_gat.graph.prepare import POPULARITY_EXPONENT
-from dist_gat.random import Purpose, make_key
-from dist_gat.sampling.store import GraphStore
+from dist_gat.sampling.graph_store import GraphStore
 
 OWN_STREAM, SHARED_STREAM = 0, 1
 

@@ -12,17 +12,17 @@ import time
 import numpy as np
 import torch
 
-from dist_gat.config import NegativesConfig, SamplingConfig
-from dist_gat.dgl import BlockSampler
+from dist_gat.base.pairs import sort_pairs
+from dist_gat.base.random import Purpose, make_key, permute
+from dist_gat.config.sections import NegativesConfig, SamplingConfig
 from dist_gat.exchange.route import share_rows
-from dist_gat.pairs import sort_pairs
-from dist_gat.random import Purpose, make_key, permute
 from dist_gat.sampling.batch import Batch, Candidates
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.lookup import plan_lookup
+from dist_gat.sampling.dgl import BlockSampler
+from dist_gat.sampling.draws import HiddenEdges, Relabeller, count_neighbors, hide_pairs
+from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.negatives import NegativeSampler
-from dist_gat.sampling.neighbors import HiddenEdges, Relabeller, count_neighbors, hide_pairs
-from dist_gat.sampling.store import GraphStore
+from dist_gat.sampling.row_lookup import plan_lookup
 
 NOTHING = np.zeros((0, 2), dtype=np.int64)
 

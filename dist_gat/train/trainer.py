@@ -13,50 +13,36 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dist_gat.config import Config
-from dist_gat.config_file import dump_config
-from dist_gat.errors import TrainingError
-from dist_gat.evaluate.blend import build_blend
-from dist_gat.evaluate.evaluator import ranking_rows, split_metrics
-from dist_gat.evaluate.saved_model import save_model
-from dist_gat.exchange.requests import Request
+from dist_gat.base.errors import TrainingError
+from dist_gat.base.peak_memory import peak_memory
+from dist_gat.base.storage import write_text
+from dist_gat.checkpoints.checkpoint_store import open_archive
+from dist_gat.checkpoints.checkpoint_writer import CheckpointWriter
+from dist_gat.checkpoints.resume import resume
+from dist_gat.checkpoints.snapshot import load_best, take_snapshot
+from dist_gat.config.files import dump_config
+from dist_gat.config.sections import Config
+from dist_gat.evaluate.full_ranking import split_metrics
+from dist_gat.evaluate.inference import ranking_rows
+from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import parts_of_ranks
-from dist_gat.memory import peak_memory, reset_peak_memory
 from dist_gat.nn.attention import attention_entropy
 from dist_gat.nn.recommender import Recommender, build_recommender, training_needs_degree
+from dist_gat.optim.optimizer import build_optimizers, clip_gradients, gradient_squares
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
+from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.loader import StepRange, count_streams, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import open_store
-from dist_gat.storage import write_text
-from dist_gat.train.archive import open_archive
-from dist_gat.train.ballot import Ballot, vote
-from dist_gat.train.checkpoint import load_best, take_snapshot
-from dist_gat.train.metrics import RunLog
-from dist_gat.train.objective import loss_terms
-from dist_gat.train.optimizer import build_optimizers, clip_gradients, gradient_squares
-from dist_gat.train.profile import Profile
-from dist_gat.train.resume import resume
-from dist_gat.train.window import Window
-from dist_gat.train.writer import CheckpointWriter
+from dist_gat.tasks.ranking import loss_terms
+from dist_gat.train.log_window import Window
+from dist_gat.train.run_log import RunLog
+from dist_gat.train.step_vote import Ballot, vote
+from dist_gat.train.trace import Profile
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-
-
-def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
-    """Train one recommender; every rank calls this. Returns the result, the same on every rank.
-
-    Goes on from the newest checkpoint in the run folder, on this or another number of ranks.
-    """
-    reset_peak_memory()
-    trainer = Trainer(config, worker)
-    try:
-        return trainer.run()
-    finally:
-        trainer.log.close()
 
 
 class Trainer:
@@ -98,8 +84,11 @@ class Trainer:
         self.profile = Profile(config.run_folder / "profile", worker.rank, config.train.profile)
         self.saved_at = time.monotonic()
 
-    def run(self) -> dict[str, Any]:
-        """Epochs until the last one, the last step, until validation stops getting better, or until asked to stop."""
+    def run(self) -> bool:
+        """Epochs until the last one, the last step, until validation stops getting better, or until asked to stop.
+
+        Returns whether it was asked to stop.
+        """
         train, per_epoch = self.config.train, self.sampler.steps_per_epoch
         self.log.event(
             "start", step=self.cursor.step, total_steps=self.total_steps, steps_per_epoch=per_epoch,
@@ -112,7 +101,7 @@ class Trainer:
             while not stopped and self.cursor.step < self.total_steps and not self.is_exhausted():
                 stopped = self.train_epoch()
             self.writer.wait()
-        return self.result(stopped=True) if stopped else self.finish()
+        return stopped
 
     def is_exhausted(self) -> bool:
         patience = self.config.train.patience
@@ -241,8 +230,8 @@ class Trainer:
         if not self.store.prepared.num_edges("valid"):
             return
         started = time.perf_counter()
-        rows_OR = ranking_rows(self.model, self.store, self.config)
-        metrics = split_metrics(rows_OR, self.model, self.store, self.worker, "valid", self.config)
+        rows_OR = ranking_rows(self.model, self.store, self.config.evaluate.edge_chunk)
+        metrics = split_metrics(rows_OR, self.model, self.store, self.worker, "valid", self.config.evaluate)
         name = self.config.train.metric
         better = self.cursor.validated({"epoch": epoch, "step": self.cursor.step, **metrics}, name)
         self.log.scalars(self.cursor.step, {f"valid/{name}": value for name, value in metrics.items()})
@@ -261,23 +250,11 @@ class Trainer:
         self.saved_at = time.monotonic()
         self.log.event("save", step=self.cursor.step)
 
-    def finish(self) -> dict[str, Any]:
-        """Save, from the best checkpoint, the model that `recommend` reads. Collective."""
+    def load_best(self) -> None:
+        """Put the weights of the best validation back, where they are not the present ones. Collective."""
         best = self.cursor.best
         if best and best["step"] != self.cursor.step:
             load_best(self.archive, best["step"], self.model, self.store)
-        result = self.result(stopped=False)
-        self.log.event("export", epoch=result["best_epoch"])
-        rows_OR = ranking_rows(self.model, self.store, self.config)
-        blend = build_blend(
-            rows_OR, self.model.table, self.store, self.worker, self.config.blend, self.config.evaluate,
-            self.config.train.metric, self.config.seed,
-        )  # fmt: skip
-        result["blend"] = blend.weights
-        save_model(self.config, self.model, rows_OR, blend, self.store, self.worker.control)
-        self.log.hyper_parameters(self.config.model_dump(mode="json"), result["valid"])
-        self.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
-        return result
 
     def result(self, stopped: bool) -> dict[str, Any]:
         """The same on every rank; memory is the sum of their peaks. Collective."""

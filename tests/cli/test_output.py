@@ -7,9 +7,9 @@ import json
 import pytest
 import typer
 
+from dist_gat.base.errors import DataError
 from dist_gat.cli import main
 from dist_gat.cli.output import make_table, open_output
-from dist_gat.errors import DataError
 
 HOSTILE = ["\x1b[2J", "[red]x[/red]", ":smile:", "two\nlines", "\x9b31m", "back\\", "[/]", "\u202egpj.exe"]
 SHOWN = [r"\x1b[2J", "[red]x[/red]", ":smile:", r"two\nlines", r"\x9b31m", "back\\", "[/]", r"\u202egpj.exe"]

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dist_gat.config import DataConfig
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import DataConfig
 from dist_gat.data.dataset import Dataset, Edges, load_dataset
-from dist_gat.errors import DataError
 
 HEADER = "user_id,item_id\n"
 

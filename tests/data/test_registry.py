@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dist_gat.base.errors import DataError
 from dist_gat.data import registry
-from dist_gat.errors import DataError
 
 NAME = "movielens-100k"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_gat.config import SplitConfig
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import SplitConfig
 from dist_gat.data.split import SPLITS, from_rank, split_interactions
-from dist_gat.errors import DataError
 
 METHODS = ("random", "temporal", "leave_last_out")
 PAIRS = st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=40)

@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dist_gat.config import DataConfig
+from dist_gat.base.errors import ConfigError
+from dist_gat.config.sections import DataConfig
 from dist_gat.data.dataset import load_dataset
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.errors import ConfigError
 
 SIZES: dict[str, Any] = {"num_users": 60, "num_items": 90, "num_communities": 3, "interactions_per_user": 8}
 

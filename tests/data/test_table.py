@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dist_gat.config import DataConfig
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import DataConfig
 from dist_gat.data.table import read_table
-from dist_gat.errors import DataError
 
 LINES = ["user_id,item_id,rating,timestamp", "a,x,1,100", "a,y,2,200", "b,x,3.5,300"]
 

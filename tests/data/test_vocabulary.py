@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dist_gat.base.errors import DataError
 from dist_gat.data.vocabulary import WHOLE, build_vocabulary, encode, is_dense, parse_id
-from dist_gat.errors import DataError
 
 IDS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1)).map(lambda ids: pl.Series(ids, dtype=pl.Int64)),

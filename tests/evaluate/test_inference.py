@@ -10,17 +10,17 @@ import pytest
 import torch
 from helpers import Ranks, adjacency, split_pairs
 
-from dist_gat.config import EvaluateConfig, ModelConfig
+from dist_gat.config.sections import EvaluateConfig, ModelConfig
+from dist_gat.evaluate.full_ranking import rank_representations, ranking_metrics
 from dist_gat.evaluate.inference import MIN_WIDTH, degree_chunks, infer_representations
-from dist_gat.evaluate.ranking import rank_representations, ranking_metrics
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import USER, parts_of_ranks
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.sampling.block import Block
+from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.sampler import gather_features
-from dist_gat.sampling.store import open_store
 
 LAYERS = 2
 EVALUATE = EvaluateConfig(ks=[5, 10], user_chunk=7, edge_chunk=60)
@@ -40,7 +40,7 @@ def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True
     model = build_recommender(model_config(**settings), LAYERS, sizes, starts, worker.rows, 0)
     table = model.table.weight.detach().clone()
     with torch.no_grad():
-        rows = infer_representations(model.encoder, model.table, store, EVALUATE.edge_chunk, True)
+        rows = infer_representations(model.encoder, model.table, store, EVALUATE.edge_chunk)
         ranked = model.decoder.ranking_rows(rows)
         rankings = rank_representations(ranked, store, worker.rows, "test", EVALUATE, model.table.first_node)
     assert torch.equal(model.table.weight, table), "inference reads the table"

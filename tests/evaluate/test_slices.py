@@ -13,16 +13,16 @@ import pytest
 import torch
 from helpers import Ranks, split_pairs
 
-from dist_gat.config import EvaluateConfig, ModelConfig
+from dist_gat.config.sections import EvaluateConfig, ModelConfig
 from dist_gat.evaluate import beyond_accuracy as beyond
+from dist_gat.evaluate.full_ranking import judge, rank_representations
 from dist_gat.evaluate.metrics import metric_names
-from dist_gat.evaluate.ranking import judge, rank_representations
 from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import ITEM, USER, parts_of_ranks
 from dist_gat.nn.recommender import build_recommender
-from dist_gat.sampling.store import open_store
+from dist_gat.sampling.graph_store import open_store
 
 EVALUATE = EvaluateConfig(ks=[1, 4], user_chunk=7)
 KS = EVALUATE.ks

@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from helpers import Ranks
 
-from dist_gat.errors import ClusterError
+from dist_gat.base.errors import ClusterError
+from dist_gat.base.storage import read_manifest
 from dist_gat.exchange import channel as channel_module
 from dist_gat.exchange.channel import open_channel
 from dist_gat.exchange.route import route_to
 from dist_gat.exchange.shared_folder import shared_folder
 from dist_gat.exchange.worker import join_workers
-from dist_gat.storage import read_manifest
 
 CPU = torch.device("cpu")
 

@@ -55,7 +55,7 @@ GUARDS = (
     Guard(
         2,
         "a checkpoint's optimiser rows are loaded",
-        (("dist_gat/train/checkpoint.py",
+        (("dist_gat/checkpoints/snapshot.py",
           "load_rows(part_file(folder, part), part_rows(model, store.ranges, part, moments))",
           "load_rows(part_file(folder, part), part_rows(model, store.ranges, part))"),),
         "not the bits of the undisturbed run",
@@ -88,19 +88,19 @@ GUARDS = (
     Guard(
         4,
         "workers listen to SIGTERM",
-        (("dist_gat/launcher/requests.py", "with on_stop_signals(self._stop):", "with on_stop_signals(dict):"),),
+        (("dist_gat/launcher/stop_signals.py", "with on_stop_signals(self._stop):", "with on_stop_signals(dict):"),),
         "AssertionError",
     ),
     Guard(
         5,
         "the dense optimiser's state is loaded",
-        (("dist_gat/train/checkpoint.py", "load_dense_state(folder / DENSE_OPTIMIZER, optimizers.dense)", "pass"),),
+        (("dist_gat/checkpoints/snapshot.py", "load_dense_state(folder / DENSE_OPTIMIZER, optimizers.dense)", "pass"),),
         "not the bits of the undisturbed run",
     ),
     Guard(
         6,
         "the loss is divided by the seeds of all ranks",
-        (("dist_gat/train/objective.py", "{loss.kind: loss_B.sum() / batch.num_global_seeds}",
+        (("dist_gat/tasks/ranking.py", "{loss.kind: loss_B.sum() / batch.num_global_seeds}",
           "{loss.kind: loss_B.mean() / channel.world_size}"),),
         "AssertionError",
     ),
@@ -114,7 +114,7 @@ GUARDS = (
     Guard(
         7,
         "what is read of a checkpoint has the SHA-256 of its manifest",
-        (("dist_gat/train/checkpoint.py", 'verify_files(folder, {"files": wanted}, REMEDY)', "wanted"),),
+        (("dist_gat/checkpoints/snapshot.py", 'verify_files(folder, {"files": wanted}, REMEDY)', "wanted"),),
         "DID NOT RAISE",
     ),
     Guard(
@@ -128,7 +128,7 @@ GUARDS = (
     Guard(
         9,
         "what fails on one rank fails on all",
-        (("dist_gat/exchange/agreement.py", "errors = share_text(_told(failure), channel)",
+        (("dist_gat/exchange/fail_together.py", "errors = share_text(_told(failure), channel)",
           'errors = [""] * channel.rank + [_told(failure)]'),),
         "told-0.json",
     ),
@@ -141,7 +141,7 @@ GUARDS = (
     Guard(
         10,
         "ranks hear of what another rank found",
-        (("dist_gat/train/ballot.py", "votes_WK = channel.sum(votes_WK)", "channel.sum(votes_WK)"),),
+        (("dist_gat/train/step_vote.py", "votes_WK = channel.sum(votes_WK)", "channel.sum(votes_WK)"),),
         "AssertionError",
     ),
     Guard(
@@ -153,19 +153,19 @@ GUARDS = (
     Guard(
         12,
         "files are checked against the manifest when a folder is opened",
-        (("dist_gat/storage.py", "_check_file(folder, name, entry, remedy)\n    return", "pass\n    return"),),
+        (("dist_gat/base/storage.py", "_check_file(folder, name, entry, remedy)\n    return", "pass\n    return"),),
         "ClusterError",
     ),
     Guard(
         13,
         "a checkpoint of other settings is refused",
-        (("dist_gat/train/resume.py", "        if changed:\n", "        if False:\n"),),
+        (("dist_gat/checkpoints/resume.py", "        if changed:\n", "        if False:\n"),),
         "ClusterError",
     ),
     Guard(
         13,
         "a checkpoint of another data set is refused",
-        (("dist_gat/train/resume.py", 'if manifest["data_fingerprint"] != prepared.fingerprint:', "if False:"),),
+        (("dist_gat/checkpoints/resume.py", 'if manifest["data_fingerprint"] != prepared.fingerprint:', "if False:"),),
         "DID NOT RAISE",
     ),
     Guard(
@@ -183,20 +183,21 @@ GUARDS = (
     Guard(
         16,
         "workers that start anew go on from the newest checkpoint",
-        (("dist_gat/train/resume.py", "    for step in steps:\n", "    for step in ():\n"),),
+        (("dist_gat/checkpoints/resume.py", "    for step in steps:\n", "    for step in ():\n"),),
         "0 < starts[1]",
     ),
     Guard(
         17,
         "arrays of Python objects are not read",
-        (("dist_gat/storage.py", 'mmap_mode="r", allow_pickle=False', "allow_pickle=True"),),
+        (("dist_gat/base/storage.py", 'mmap_mode="r", allow_pickle=False', "allow_pickle=True"),),
         "the pickle was executed",
     ),
     Guard(
         17,
         "recipes have no tags, and the YAML loader is the safe one",
-        (("dist_gat/recipe.py", "class _PlainLoader(yaml.SafeLoader):", "class _PlainLoader(yaml.UnsafeLoader):"),
-         ("dist_gat/recipe.py", 'if event.tag not in (None, "!"):', "if False:")),
+        (("dist_gat/config/plain_yaml.py",
+          "class _PlainLoader(yaml.SafeLoader):", "class _PlainLoader(yaml.UnsafeLoader):"),
+         ("dist_gat/config/plain_yaml.py", 'if event.tag not in (None, "!"):', "if False:")),
         "the pickle was executed",
     ),
     Guard(
@@ -215,19 +216,19 @@ GUARDS = (
     Guard(
         19,
         "a run holds its folder",
-        (("dist_gat/train/run_folder.py", "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),),
+        (("dist_gat/base/run_folder.py", "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),),
         "TimeoutExpired",
     ),
     Guard(
         20,
         "what an attempt logged behind the checkpoint is taken back",
-        (("dist_gat/train/metrics.py", "purge_step=step + 1", "purge_step=None"),),
+        (("dist_gat/train/run_log.py", "purge_step=step + 1", "purge_step=None"),),
         "TensorBoard has the steps",
     ),
     Guard(
         21,
         "old checkpoints are deleted",
-        (("dist_gat/train/archive.py", "for step in self.steps()[keep:]:", "for step in ():"),),
+        (("dist_gat/checkpoints/checkpoint_store.py", "for step in self.steps()[keep:]:", "for step in ():"),),
         "AssertionError",
     ),
     Guard(
@@ -240,13 +241,13 @@ GUARDS = (
     Guard(
         22,
         "a pre-emption notice asks for a checkpoint",
-        (("dist_gat/launcher/requests.py", "return Request.PREEMPT\n", "return Request.NOTHING\n"),),
+        (("dist_gat/launcher/stop_signals.py", "return Request.PREEMPT\n", "return Request.NOTHING\n"),),
         "started at",
     ),
     Guard(
         22,
         "a pre-emption notice is heeded once",
-        (("dist_gat/launcher/requests.py", "self.has_saved or request == Request.PREEMPT", "self.has_saved"),),
+        (("dist_gat/launcher/stop_signals.py", "self.has_saved or request == Request.PREEMPT", "self.has_saved"),),
         "started at",
     ),
 )  # fmt: skip

@@ -11,10 +11,10 @@ from typing import Any
 from faults.bad_inputs import FEATURES, GOOD, ITEMS, TITLES, BadInput
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.config_file import parse_config
-from dist_gat.errors import DistGatError
-from dist_gat.storage import MANIFEST, write_manifest
+from dist_gat.base.errors import DistGatError
+from dist_gat.base.storage import MANIFEST, write_manifest
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
 
 TINY = {
     "sampling": {"fanouts": [3]},

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from faults.runs import hashes_of
 
-from dist_gat.config import Config
-from dist_gat.errors import DistGatError
-from dist_gat.exchange.requests import Request
+from dist_gat.base.errors import DistGatError
+from dist_gat.checkpoints import snapshot as checkpoint
+from dist_gat.checkpoints.snapshot import take_snapshot
+from dist_gat.config.sections import Config
+from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.loader import StepRange
-from dist_gat.train import checkpoint
-from dist_gat.train.checkpoint import take_snapshot
 from dist_gat.train.trainer import Trainer
 
 BAD_STEP, BAD_RANK = 16, 1

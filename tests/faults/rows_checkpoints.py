@@ -24,14 +24,14 @@ from faults.board import NotExercised, row
 from faults.runs import archive_of, assert_nothing_lost, assert_same_state, leftovers, small_run, state_of
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.errors import ClusterError, TrainingError
+from dist_gat.base.errors import ClusterError, TrainingError
+from dist_gat.base.storage import verify_files
+from dist_gat.checkpoints.checkpoint_store import DAMAGED
+from dist_gat.checkpoints.snapshot import read_checkpoint
+from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.launch import run_job
 from dist_gat.sampling.loader import StepRange
-from dist_gat.storage import verify_files
-from dist_gat.train.archive import DAMAGED
-from dist_gat.train.checkpoint import read_checkpoint
 from dist_gat.train.trainer import Trainer
 
 # what a rank imports, so that each of many ranks starts at once

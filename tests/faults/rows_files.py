@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.errors import ClusterError, DistGatError, StorageError
+from dist_gat.base.errors import ClusterError, DistGatError, StorageError
+from dist_gat.base.storage import END_BYTES, MANIFEST
+from dist_gat.config.sections import Config
 from dist_gat.graph.part import open_prepared
-from dist_gat.storage import END_BYTES, MANIFEST
 
 NUM_EXAMPLES = 60  # of random files, for each format
 

@@ -17,9 +17,9 @@ from faults.board import row
 from faults.hostile import config_of, prepare_tiny, rewrite_manifest
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.errors import DistGatError
-from dist_gat.train.archive import FolderArchive
+from dist_gat.base.errors import DistGatError
+from dist_gat.checkpoints.checkpoint_store import FolderArchive
+from dist_gat.config.sections import Config
 
 USERS = [f"u{number}" for number in range(6)]
 UNREAD = ("edge_weight", "edge_time", "config")  # files that no verb opens

@@ -16,7 +16,7 @@ from faults.board import row
 from faults.runs import NUM_STEPS, Command, RayCommand, assert_nothing_lost, events_of, points_of, small_run
 from ray_head import Head, running_head
 
-from dist_gat.config_file import dump_config
+from dist_gat.config.files import dump_config
 from dist_gat.launcher.ray import QUIET, loopback_allowed
 
 LOOPBACK = {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}

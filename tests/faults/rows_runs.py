@@ -29,8 +29,8 @@ from faults.runs import (
 from safetensors.torch import load_file
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.errors import ClusterError, ConfigError
+from dist_gat.base.errors import ClusterError, ConfigError
+from dist_gat.config.sections import Config
 from dist_gat.graph.part import open_prepared
 from dist_gat.launcher.launch import run_job
 

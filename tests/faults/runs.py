@@ -26,10 +26,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.config_file import dump_config
-from dist_gat.train.archive import FolderArchive
-from dist_gat.train.metrics import PROGRESS_FILE
+from dist_gat.checkpoints.checkpoint_store import FolderArchive
+from dist_gat.config.files import dump_config
+from dist_gat.config.sections import Config
+from dist_gat.train.run_log import PROGRESS_FILE
 
 STEPS_PER_EPOCH = 11
 NUM_STEPS = 33

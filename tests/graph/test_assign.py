@@ -14,7 +14,7 @@ from helpers import random_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_gat.config import PartsConfig
+from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Edges
 from dist_gat.graph.assign import assign_nodes, even_ranges
 from dist_gat.graph.prepare import partition_quality, relabel

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 from helpers import prepare_pairs, random_pairs
 
-from dist_gat.errors import StorageError
+from dist_gat.base.errors import StorageError
+from dist_gat.base.storage import MANIFEST, save_array, write_manifest
 from dist_gat.graph.part import FORMAT, VERSION, PreparedGraph, open_prepared
-from dist_gat.storage import MANIFEST, save_array, write_manifest
 
 INDICES = "parts/0001/indices.npy"
 

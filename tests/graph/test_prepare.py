@@ -14,7 +14,7 @@ from helpers import NUM_FEATURES, adjacency, prepare, prepare_pairs, random_pair
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_gat.errors import ConfigError, DataError
+from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.graph import prepare as prepare_module
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.prepare import relabel

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dist_gat.config_file import load_config
+from dist_gat.config.files import load_config
 
 ROOT = Path(__file__).parent.parent.parent
 YAML_FILES = [*sorted((ROOT / "launch").glob("*.yaml")), *sorted((ROOT / "docker").glob("*.yaml"))]

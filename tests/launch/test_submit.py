@@ -13,7 +13,7 @@ import yaml
 from ray_head import SUBMIT, Head, free_ports, running_head
 
 from dist_gat.api import prepare
-from dist_gat.config_file import load_config
+from dist_gat.config.files import load_config
 from dist_gat.data.synthetic import write_synthetic
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from processes import becomes_true, is_running
 
-from dist_gat.config import Config, LaunchConfig
-from dist_gat.config_file import parse_config
-from dist_gat.errors import ClusterError, DataError
+from dist_gat.base.errors import ClusterError, DataError
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import threads_per_worker, worker_environment
 from dist_gat.launcher.launch import run_job

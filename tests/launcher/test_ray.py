@@ -15,10 +15,10 @@ import pytest
 from faults.hostile import rewrite_manifest
 
 from dist_gat.api import prepare, train
-from dist_gat.config import Config, LaunchConfig
-from dist_gat.config_file import dump_config, parse_config
+from dist_gat.base.errors import ClusterError
+from dist_gat.config.files import dump_config, parse_config
+from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.errors import ClusterError
 from dist_gat.launcher.ray import NO_CLEANER, NO_DATASETS, OWN_CLUSTER, ray_cluster, torch_trainer
 
 

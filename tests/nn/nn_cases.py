@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dist_gat.config import AttentionConfig
-from dist_gat.nn.weighting import Rule, Weighting
+from dist_gat.config.sections import AttentionConfig
+from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
 VARIANTS = [

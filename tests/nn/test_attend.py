@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from nn_cases import VARIANTS, attention, case, ragged_block, run
 from torch.testing import assert_close
 
+from dist_gat.kernels.threads import cut, in_threads
+from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.nn import attend_cpu as attend_cpu_module
 from dist_gat.nn.attend import attend, attend_plain
 from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, PARTS_PER_THREAD
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.project import project_heads
-from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
-from dist_gat.threads import cut, in_threads
 
 SCORED = [Rule.SOFTMAX, Rule.EXP, Rule.LINEAR]
 

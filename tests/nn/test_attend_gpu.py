@@ -15,11 +15,11 @@ from nn_cases import attention, case, every_variant, ragged_block, run
 from torch.testing import assert_close
 from triton_run import HAS_TRITON, INTERPRETED, needs_triton, run_in_interpreter, triton_device
 
+from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.nn import attention as attention_module
 from dist_gat.nn.attend import attend, attend_plain, kernels
 from dist_gat.nn.attend_cpu import attend_cpu
 from dist_gat.nn.attention import AttentionLayer
-from dist_gat.nn.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
 every_rule = pytest.mark.parametrize("rule", list(Rule), ids=lambda rule: rule.name)
@@ -268,12 +268,12 @@ def test_the_cpu_needs_no_triton():
 import sys
 sys.modules["triton"] = None
 import torch
-from dist_gat.config import AttentionConfig
+from dist_gat.config.sections import AttentionConfig
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
 layer = AttentionLayer(AttentionConfig(num_heads=2), 4, 4)
 layer(torch.rand(3, 4), Block(torch.tensor([[1, 2]]), torch.tensor([2]), 3)).rows_DO.sum().backward()
-assert "dist_gat.nn.attend_triton" not in sys.modules
+assert "dist_gat.kernels.attend_triton" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -5,9 +5,9 @@ import torch
 from nn_cases import attention, random_block
 from torch.testing import assert_close
 
-from dist_gat.dgl import dgl
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
+from dist_gat.sampling.dgl import dgl
 
 SIZE = 12
 

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from torch.testing import assert_close
 
-from dist_gat.config import DecoderConfig, ModelConfig
+from dist_gat.config.sections import DecoderConfig, ModelConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.ranges import ITEM
-from dist_gat.nn.loss import sampled_softmax_loss
 from dist_gat.nn.popularity import Popularity
 from dist_gat.nn.recommender import build_recommender
-from dist_gat.sampling.store import open_store
+from dist_gat.sampling.graph_store import open_store
+from dist_gat.tasks.ranking_loss import sampled_softmax_loss
 
 
 def test_it_grows_with_the_logarithm_of_the_degree_and_starts_as_nothing():

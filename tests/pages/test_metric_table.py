@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_gat.errors import StorageError
+from dist_gat.base.errors import StorageError
 from dist_gat.pages.metric_table import MAX_ROWS, metric_tables, read_json
 
 

@@ -14,9 +14,9 @@ import pytest
 from small_run import prepare_and_train, recipe
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.config_file import parse_config
-from dist_gat.errors import StorageError
+from dist_gat.base.errors import StorageError
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
 
 USER = "<script>alert(1)</script>"
 ITEM = '"><img src=x onerror=alert(2)>'
@@ -188,7 +188,7 @@ def test_a_page_that_cannot_be_written_is_an_error(hostile: Config, tmp_path: Pa
 
 
 def test_a_new_run_in_the_folder_forgets_the_evaluation(tmp_path: Path, hostile: Config) -> None:
-    from dist_gat.train.run_folder import clear_run
+    from dist_gat.base.run_folder import clear_run
 
     (tmp_path / "evaluation.json").write_text("{}")
     clear_run(tmp_path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dist_gat.config import Config
-from dist_gat.config_file import parse_config
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.plan.workload import GraphShape
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from plan_cases import graph_of, recipe
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.errors import ConfigError
+from dist_gat.base.errors import ConfigError
+from dist_gat.config.plain_yaml import dump_yaml
+from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.plan.constants import DEFAULT, Constants, read_constants
 from dist_gat.plan.memory import graph_bytes
 from dist_gat.plan.plan import Plan, make_plan
 from dist_gat.plan.workload import GraphShape
-from dist_gat.recipe import dump_yaml
 from dist_gat.sampling.loader import StepRange
 from dist_gat.train.trainer import Trainer
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_cases import graph_of, recipe
 
-from dist_gat.errors import ConfigError
+from dist_gat.base.errors import ConfigError
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.plan.workload import GraphShape, degree_classes, expected_workload
+from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import open_store
 
 
 @pytest.mark.parametrize("fanouts", [[10], [10, 10], [4, 3, 2]])

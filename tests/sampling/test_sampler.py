@@ -11,15 +11,15 @@ import torch
 from helpers import Ranks, adjacency, split_pairs
 from scipy.stats import chisquare
 
-from dist_gat.config import NegativesConfig, SamplingConfig
+from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.sections import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import ITEM
-from dist_gat.random import Purpose, make_key
 from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.loader import StepRange, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.sampling.store import open_store
 
 NEGATIVES = NegativesConfig(num_shared=10, num_per_seed=2, distribution="popularity", in_batch=True)
 FANOUTS = [3, 4]

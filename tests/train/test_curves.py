@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dist_gat.errors import StorageError
-from dist_gat.train.metrics import RunLog, read_curves
+from dist_gat.base.errors import StorageError
+from dist_gat.train.run_log import RunLog, read_curves
 
 
 def test_curves_come_back_whole_and_without_what_a_resumed_run_did_again(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.config_file import parse_config
+from dist_gat.checkpoints.weight_files import load_tensors, part_file
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.evaluate.saved_model import open_model
 from dist_gat.graph.part import open_prepared
 from dist_gat.graph.ranges import ITEM
-from dist_gat.nn.weights import load_tensors, part_file
-from dist_gat.train.metrics import read_curves
+from dist_gat.serve.saved_model import open_model
+from dist_gat.train.run_log import read_curves
 
 
 def recipe(folder: Path, run: str, num_workers: int = 1, **sections: Any) -> Config:

@@ -10,10 +10,10 @@ import torch
 from helpers import parse_sections
 
 from dist_gat.api import evaluate, prepare, recommend, train
-from dist_gat.config import Config
+from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
+from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.local import run_processes
-from dist_gat.train.trainer import train_worker
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 STEPS = 30

@@ -9,13 +9,13 @@ import torch
 from helpers import Ranks
 
 from dist_gat import api
-from dist_gat.config import Config
-from dist_gat.config_file import parse_config
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.exchange.requests import Request, Requests
+from dist_gat.exchange.stop_requests import Request, Requests
 from dist_gat.exchange.worker import join_workers
-from dist_gat.train.metrics import PROGRESS_FILE
-from dist_gat.train.trainer import train_worker
+from dist_gat.jobs.training import train_worker
+from dist_gat.train.run_log import PROGRESS_FILE
 
 HEARD_AT = (3, 4)  # by rank
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat.api import evaluate, prepare, recommend, train
-from dist_gat.config import Config
-from dist_gat.config_file import load_config
+from dist_gat.base.errors import StorageError
+from dist_gat.checkpoints.checkpoint_store import FolderArchive
+from dist_gat.config.files import load_config
+from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.errors import StorageError
-from dist_gat.train.archive import FolderArchive
 
 
 def recipe(folder: Path, **sections: dict[str, Any]) -> Config:

@@ -9,9 +9,9 @@ import pytest
 from helpers import parse_sections
 
 from dist_gat.api import prepare, train
-from dist_gat.config import Config
+from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.train.metrics import read_curves
+from dist_gat.train.run_log import read_curves
 
 STEPS = 54
 

@@ -1,0 +1,253 @@
+"""Files that are either whole or not there: atomic folders, npy arrays, JSON manifests with SHA-256.
+
+Nothing here reads or writes pickle. A folder gets its final name in one rename, after its manifest. A folder that
+is read may come from anybody: names in its manifest stay below it, and so does what its links lead to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from dist_gat.base.errors import ConfigError, StorageError
+
+MANIFEST = "manifest.json"
+END_BYTES = 64 * 1024  # at each end of a file, for a digest that costs the same whatever its size
+VERIFY_THREADS = 8
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes `target` when the block succeeds, and vanishes when it fails.
+
+    An existing `target` is replaced only then.
+    """
+    target = Path(os.path.abspath(target))  # `.` has no name to put a temporary one beside
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        flush_folder(temporary)
+        replace_folder(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Give `source` the name `target`; what stood there goes away after the rename.
+
+    A symbolic link at `target` is replaced too; what it leads to stays as it is.
+    """
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists() or target.is_symlink():
+        target.rename(old)
+    source.rename(target)
+    _flush(target.parent)
+    if old.is_symlink():
+        old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that has a final name: first the name goes, so that a crash leaves no half of it."""
+    doomed = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the disk hold every file and folder below, and their names."""
+    for path in sorted(folder.rglob("*")):
+        _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refuse_foreign_folder(target: Path, kind: str, setting: str, command: str) -> None:
+    """Raise `ConfigError` where `target` holds something that `command` did not write, and would replace.
+
+    kind: the format in the manifests that it writes. setting: the key that leads to `target`, for the message.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        described = json.loads((target / MANIFEST).read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        described = None
+    if described != kind:
+        raise ConfigError(
+            f"{setting}: {target} was not written by `{command}`, which would replace it; "
+            "choose another folder, or remove this one"
+        )
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Raise `StorageError` where a symbolic link below `folder` leads out of it. `folder` itself may be a link."""
+    # os.walk passes over folders that vanish meanwhile, as old checkpoints of a running job do; Path.rglob raises
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in [*folders, *files]):
+            if path.is_symlink() and not _is_inside(folder, path):
+                raise StorageError(
+                    f"{path}: this link leads to {os.path.realpath(path)}, out of {folder}; nothing is read or written "
+                    "there: remove the link, or move the whole folder and set `run` to its new place"
+                )
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
+    # not Path.resolve: it raises where links lead in a circle
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file in one step: readers see the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+
+
+def _sha256(file: Any) -> str:
+    # Python 3.10 has no hashlib.file_digest
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one npy array; folders on the way are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def open_array(path: Path, dtypes: Sequence[str], shape: tuple[int, ...], remedy: str) -> np.ndarray:
+    """Memory-map one npy array, read-only.
+
+    dtypes: the names that its type may have. Raises `StorageError`, also for an array of Python objects, which
+    would be unpickled.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as err:  # numpy tokenises and evaluates the header, so there is no list of what it raises
+        raise StorageError(f"{path}: expected a readable npy array: {err}; {remedy}") from None
+    is_array = isinstance(array, np.ndarray)  # np.load opens zip archives too
+    found = f"{array.dtype.name} {list(array.shape)}" if is_array else "a zip archive"
+    if not is_array or array.dtype.name not in dtypes or array.shape != shape:
+        raise StorageError(f"{path}: expected {' or '.join(dtypes)} {list(shape)}, found {found}; {remedy}")
+    return array
+
+
+def ends_of(path: Path) -> str:
+    """SHA-256 of the first and the last `END_BYTES` of a file: finds a file in another's place, at constant cost."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(END_BYTES))
+        file.seek(max(file.seek(0, os.SEEK_END) - END_BYTES, 0))
+        digest.update(file.read(END_BYTES))
+    return digest.hexdigest()
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and digests of every file below `folder`, by its name relative to the folder."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "ends_sha256": ends_of(path),
+            "sha256": sha256_of(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }
+
+
+def write_manifest(
+    folder: Path, kind: str, version: int, content: dict[str, Any], files: dict[str, Any] | None = None
+) -> None:
+    """Write `folder/manifest.json`: the format, `content`, and `files`, by default a description of all below."""
+    files = describe_files(folder) if files is None else files
+    manifest = {"format": kind, "version": version, **content, "files": files}
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+
+
+def read_manifest(
+    folder: Path, kind: str, version: int, remedy: str, only: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Read a manifest; check format, version and that every file, or `only` those named, has its size and ends.
+
+    `remedy` tells the user which command makes the folder anew. Raises `StorageError`.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StorageError(f"{path}: not found; {remedy}") from None
+    except (OSError, ValueError, RecursionError) as err:
+        raise StorageError(f"{path}: not valid JSON ({err}); {remedy}") from None
+    described = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
+    if described != (kind, version):
+        raise StorageError(f"{path}: expected format {kind} version {version}, found {described}; {remedy}")
+    if not isinstance(manifest.get("files"), dict):
+        raise StorageError(f"{path}: expected a list of files; {remedy}")
+    for name, entry in manifest["files"].items():
+        if only is None or name in only:
+            _check_file(folder, name, entry, remedy)
+    return manifest
+
+
+def _check_file(folder: Path, name: str, entry: Any, remedy: str) -> None:
+    """Raise `StorageError` unless the file of a manifest's entry is inside `folder` with its size and ends."""
+    if not isinstance(entry, dict) or not {"bytes", "ends_sha256", "sha256"} <= entry.keys():
+        raise StorageError(f"{folder / MANIFEST}: {name!r} has no size and digests; {remedy}")
+    plain = PurePosixPath(name)
+    try:
+        inside = not plain.is_absolute() and ".." not in plain.parts and _is_inside(folder, folder / name)
+        size = (folder / name).stat().st_size if inside and (folder / name).is_file() else None
+        ends = ends_of(folder / name) if size == entry["bytes"] else None
+    except (OSError, ValueError) as err:  # no permission, or no name that a file system takes
+        raise StorageError(f"{folder / MANIFEST}: the file {name!r} can't be read: {err}; {remedy}") from None
+    if not inside:
+        raise StorageError(f"{folder / MANIFEST}: expected files inside the folder, found {name!r}; {remedy}")
+    if size != entry["bytes"]:
+        found = "no file" if size is None else f"{size} bytes"
+        raise StorageError(f"{folder / name}: expected {entry['bytes']} bytes, found {found}; {remedy}")
+    if ends != entry["ends_sha256"]:
+        raise StorageError(
+            f"{folder / name}: another file of the same size: expected SHA-256 {entry['ends_sha256']} of its first and "
+            f"last {END_BYTES // 1024} KiB, found {ends}; {remedy}"
+        )
+
+
+def verify_files(
+    folder: Path, manifest: dict[str, Any], remedy: str, progress: Callable[[str], None] = lambda message: None
+) -> None:
+    """Check the SHA-256 of every file of a manifest that `read_manifest` gave. Raises `StorageError`."""
+    files = manifest["files"]
+    size = sum(entry["bytes"] for entry in files.values())
+    progress(f"checking the SHA-256 of {len(files):,} files, {size / 2**30:.3g} GiB, in {folder}")
+    with ThreadPoolExecutor(min(VERIFY_THREADS, os.cpu_count() or 1), "verify") as pool:
+        digests = pool.map(lambda name: sha256_of(folder / name), files)
+        for (name, entry), digest in zip(files.items(), digests, strict=True):
+            if digest != entry["sha256"]:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise StorageError(f"{folder / name}: expected SHA-256 {entry['sha256']}, found {digest}; {remedy}")

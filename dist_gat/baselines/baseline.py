@@ -1,0 +1,70 @@
+"""Baselines through the same ranking and metrics as the models, on one machine."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from dist_gat.baselines.als import fit_als
+from dist_gat.baselines.ease import fit_ease
+from dist_gat.baselines.graph_filters import fit_gfcf, fit_linear
+from dist_gat.baselines.most_popular import fit_popularity
+from dist_gat.baselines.neighbors import fit_itemknn, fit_userknn
+from dist_gat.baselines.scorer import Fit
+from dist_gat.config.sections import EvaluateConfig
+from dist_gat.evaluate.full_ranking import PartRanking, rank_parts, ranking_metrics
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.ranges import ITEM, USER, NodeRanges
+
+BASELINES: dict[str, Fit] = {
+    "popularity": fit_popularity,
+    "userknn": fit_userknn,
+    "itemknn": fit_itemknn,
+    "als": fit_als,
+    "ease": fit_ease,
+    "gfcf": fit_gfcf,
+    "linear": fit_linear,
+}
+
+
+def evaluate_baseline(name: str, prepared: PreparedGraph, split: str, config: EvaluateConfig) -> dict[str, float]:
+    """Metrics of one baseline on a split, trained on the training interactions.
+
+    Raises `ConfigError` where the baseline can't run on this data set or machine.
+    """
+    rankings = rank_baseline(name, prepared, split, config)
+    return ranking_metrics(rankings, prepared, Channel("baseline"), split, config.ks)
+
+
+def rank_baseline(name: str, prepared: PreparedGraph, split: str, config: EvaluateConfig) -> list[PartRanking]:
+    """The best items of all users, part by part."""
+    ranges = prepared.ranges
+    score = BASELINES[name](training_matrix(prepared), config.baseline)
+    user_shift, item_shift = shifts(ranges, USER), shifts(ranges, ITEM)
+
+    def score_part(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
+        user = int(ranges.bounds[part, USER] - user_shift[part])
+        shift = int(item_shift[ranges.part_of(np.array(first))])
+        return score(slice(user + start, user + stop), slice(first - shift, last - shift))
+
+    parts = range(ranges.num_parts)
+    return rank_parts(prepared, parts, split, max(config.ks), config.user_chunk, score_part)
+
+
+def training_matrix(prepared: PreparedGraph) -> csr_array:
+    """float32 [users, items]: 1 at each training interaction; users and items in the order of their node IDs."""
+    ranges = prepared.ranges
+    pairs = np.concatenate([part.edges["train"] for part in prepared.parts])
+    row, column = (
+        pairs[:, kind] - shifts(ranges, kind)[ranges.part_of(pairs[:, kind])] for kind in (USER, ITEM)
+    )  # fmt: skip
+    shape = (ranges.count(USER), ranges.count(ITEM))
+    return csr_array((np.ones(len(pairs), np.float32), (row, column)), shape=shape)
+
+
+def shifts(ranges: NodeRanges, node_type: int) -> np.ndarray:
+    """int64 [P]: in each part, node ID minus position among all nodes of the type."""
+    start, stop = ranges.bounds[:, node_type], ranges.bounds[:, node_type + 1]
+    sizes = stop - start
+    return start - (np.cumsum(sizes) - sizes)

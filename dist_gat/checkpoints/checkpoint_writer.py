@@ -1,0 +1,50 @@
+"""`CheckpointWriter`: commits checkpoints in the background, one at a time."""
+
+from __future__ import annotations
+
+import threading
+
+from dist_gat.checkpoints.checkpoint_store import Archive
+from dist_gat.checkpoints.snapshot import Snapshot, write_snapshot
+from dist_gat.config.sections import CheckpointConfig
+from dist_gat.exchange.channel import Channel
+
+
+class CheckpointWriter:
+    """Every rank has one; their threads meet on a channel of their own.
+
+    A failure is an error on every rank, since the threads agree on it. It is kept until the training loops
+    ask for it with `wait`, at a step on which they agree too.
+    """
+
+    def __init__(self, archive: Archive, config: CheckpointConfig, channel: Channel) -> None:
+        self.archive, self.config, self.channel = archive, config, channel
+        self.thread: threading.Thread | None = None
+        self.error: Exception | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin to write; first waits until the checkpoint before is done. Collective."""
+        self.wait()
+        # a daemon, so that a rank whose peers are gone can still end
+        self.thread = threading.Thread(target=self._commit, args=(snapshot,), name="checkpoint", daemon=True)
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Return when nothing is being written. Raises what went wrong. Collective."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.error is not None:
+            raise self.error
+
+    def _commit(self, snapshot: Snapshot) -> None:
+        try:
+            write_snapshot(self.archive, snapshot, self.channel)
+            if self.channel.rank == 0:
+                self.archive.prune(self.config.keep, snapshot.content["best"].get("step"))
+        except Exception as err:
+            self.error = err

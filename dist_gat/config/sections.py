@@ -1,0 +1,319 @@
+"""The whole configuration: one small typed model per component, one YAML per recipe.
+
+A component receives the smallest of these models that it needs, never the root. Values are checked here,
+once; code further in trusts them. `dist_gat.config.files` reads and writes them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+def _no_nul(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("the name of a file has no NUL byte")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_no_nul)]
+Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and strict about the names of its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ColumnsConfig(Section):
+    """Names of the input columns, where they differ from the standard ones."""
+
+    user_id: str | None = Field(None, description="default: user_id")
+    item_id: str | None = Field(None, description="default: item_id")
+    weight: str | None = Field(None, description="default: weight or rating, where present")
+    datetime: str | None = Field(None, description="default: datetime or timestamp, where present")
+
+
+class SplitConfig(Section):
+    """How interactions are divided into train, valid and test.
+
+    `files` takes the split from `data.train`, `data.valid` and `data.test`; the others divide
+    `data.interactions`: `temporal` by time over all rows, `leave_last_out` per user, `random` by a hash of
+    the pair, so that the split does not depend on the order of the rows.
+    """
+
+    method: Literal["files", "temporal", "leave_last_out", "random"] = "random"
+    valid_ratio: Ratio = 0.1
+    test_ratio: Ratio = 0.1
+    valid_is_part_of_train: bool = Field(
+        False, description="files: the valid pairs also stand in the train file, and are taken out of it"
+    )
+    merge_valid: bool = Field(False, description="train on the valid pairs too: `fit` does so once all is chosen")
+
+
+class FeatureConfig(Section):
+    """A table of numeric input features of one node type, keyed by external ID."""
+
+    path: FileName
+    id_column: str
+    columns: list[str] = Field(min_length=1)
+
+
+class DataConfig(Section):
+    """Where the interactions come from. Relative file names are below `path`; absolute ones and `..` are taken as they
+    stand, since a recipe is yours.
+    """
+
+    path: FileName = "."
+    interactions: FileName | None = None
+    train: FileName | None = None
+    valid: FileName | None = None
+    test: FileName | None = None
+    format: Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn"] = "auto"
+    separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
+    columns: ColumnsConfig = ColumnsConfig()
+    min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
+    skip_bad_rows: bool = False
+    split: SplitConfig = SplitConfig()
+    user_features: FeatureConfig | None = None
+    item_features: FeatureConfig | None = None
+    item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
+    prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+
+    @model_validator(mode="after")
+    def _files_match_split(self) -> DataConfig:
+        if self.split.method == "files":
+            if self.train is None or self.test is None:
+                raise ValueError("data.split.method=files needs data.train and data.test")
+        elif self.interactions is None:
+            raise ValueError(f"data.split.method={self.split.method} needs data.interactions")
+        return self
+
+
+class PartsConfig(Section):
+    """How nodes are assigned to parts. Have at least as many parts as workers; more allow growth."""
+
+    num_parts: PositiveInt = 4
+    method: Literal["metis", "range", "hash"] = "metis"
+
+
+class SamplingConfig(Section):
+    """Neighbour sampling: one fan-out per attention layer, the seeds' own neighbours first."""
+
+    fanouts: list[PositiveInt] = Field([10, 10], description="[]: no layers, which is matrix factorisation")
+    exclude_targets: bool = Field(True, description="hide the seed edges and their reverses from the message graph")
+    prefetch: bool = Field(True, description="sample the next batches in the background")
+    num_streams: PositiveInt = Field(
+        4, description="batches that a worker samples at the same time, each in a thread and with a channel of its own"
+    )
+    access: Literal["auto", "exchange"] = Field(
+        "auto", description="auto: read the parts on this host in place; exchange: as if each rank had its own host"
+    )
+    cache_bytes: int = Field(
+        64 << 20, ge=0, description="a worker's memory for input features of remote nodes of high degree; 0: none"
+    )
+
+
+class NegativesConfig(Section):
+    """Negative items of a step: `num_shared` for all its seeds, `num_per_seed` for each one alone."""
+
+    distribution: Literal["uniform", "popularity"] = Field("uniform", description="popularity: degree ** 0.75")
+    num_shared: int = Field(1024, ge=0)
+    num_per_seed: int = Field(0, ge=0)
+    in_batch: bool = Field(False, description="the positive items of all ranks' seeds serve as negatives too")
+
+    @model_validator(mode="after")
+    def _some(self) -> NegativesConfig:
+        if self.num_shared == 0 and self.num_per_seed == 0 and not self.in_batch:
+            raise ValueError("there are no negatives: set num_shared, num_per_seed or in_batch")
+        return self
+
+
+class AttentionConfig(Section):
+    """One attention layer. See `dist_gat.nn.attention` for the equations."""
+
+    scoring: Literal["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree"] = "dot"
+    num_heads: PositiveInt = 1
+    normalization: Literal["softmax", "linear"] = "softmax"
+    transform: Literal["none", "mlp"] = Field("none", description="dot, dot_exp: mlp is LeakyReLU(z W_v) W_o")
+    residual: bool = True
+    negative_slope: float = 0.2
+
+    @model_validator(mode="after")
+    def _linear_is_for_dot(self) -> AttentionConfig:
+        if self.normalization == "linear" and self.scoring != "dot":
+            raise ValueError(f"normalization=linear is defined for scoring=dot alone, not for {self.scoring}")
+        if self.transform == "mlp" and self.scoring not in ("dot", "dot_exp"):
+            raise ValueError(f"transform=mlp is for scoring=dot and dot_exp, not for {self.scoring}")
+        return self
+
+
+class DecoderConfig(Section):
+    """How a user and an item representation become a score."""
+
+    kind: Literal["dot", "cosine"] = "dot"
+    temperature: float = Field(1.0, gt=0.0, description="cosine: the score is cos / temperature")
+    popularity: bool = Field(False, description="add β log(1 + degree of the item) to the score, with a learned β")
+
+
+class ModelConfig(AttentionConfig):
+    """The recommender: ID embeddings, attention layers (one per fan-out, alike), combination, decoder."""
+
+    embedding_size: PositiveInt = 64
+    init_std: float = Field(0.1, gt=0.0)
+    combination: Literal["last", "mean", "concat"] = "mean"
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class BlendConfig(Section):
+    """Closed-form scores beside the model's, with weights. See `dist_gat.filters.blend` for the equations."""
+
+    spectral_rank: int = Field(0, ge=0, description="columns of the spectral filter; 0: without it")
+    spectral_ridge: float = Field(0.06, gt=0.0, description="the larger, the fewer of the columns count")
+    linear: bool = Field(False, description="score by users with common items too")
+    linear_deflation: int = Field(0, ge=0, description="leading directions that the linear filter leaves out")
+    spectral_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
+    linear_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
+    num_users: PositiveInt = Field(5000, description="of validation, that the weights are chosen with")
+
+
+class LossConfig(Section):
+    """The training objective over positive and negative scores."""
+
+    kind: Literal["bpr", "softmax"] = "softmax"
+    log_q: bool = Field(True, description="softmax: correct for the distribution that negatives are drawn from")
+    l2: float = Field(0.0, ge=0.0, description="weight of the squared norm of the seeds' ID embeddings")
+
+
+class TrainConfig(Section):
+    """Optimisation. `batch_size` counts the seed edges of a global step, over all workers."""
+
+    num_epochs: PositiveInt = 20
+    batch_size: PositiveInt = 4096
+    max_steps: int | None = Field(None, gt=0, description="stop after so many steps, for trials")
+    stop_epoch: int | None = Field(
+        None, gt=0, description="end after this epoch, with the learning rates of num_epochs: `fit` sets it"
+    )
+    learning_rate: float = Field(0.01, gt=0.0)
+    dense_learning_rate: float | None = Field(None, gt=0.0, description="default: learning_rate")
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    clip_norm: float | None = Field(None, gt=0.0)
+    precision: Literal["float32", "float64", "bfloat16"] = Field(
+        "float32", description="bfloat16: mixed precision, weights and embeddings stay in float32"
+    )
+    metric: str = "ndcg@20"
+    patience: int = Field(3, ge=0, description="stop after so many validations without a better metric; 0: never")
+    validate_every: PositiveInt = Field(1, description="epochs between validations")
+    log_every: PositiveInt = Field(10, description="steps between TensorBoard points")
+    profile: int = Field(0, ge=0, description="record so many steps for Perfetto, and name the bottleneck")
+
+
+class CheckpointConfig(Section):
+    """When a run saves its whole state. Every epoch ends with a checkpoint; these come besides.
+
+    A run goes on from the checkpoints that it finds in its folder. `previous` allows it to pass over damaged
+    ones, `restart` deletes all that an earlier run left there.
+    """
+
+    every_steps: int | None = Field(None, gt=0)
+    every_minutes: float | None = Field(10.0, gt=0.0)
+    keep: PositiveInt = Field(2, description="so many of the newest stay, and the best")
+    resume: Literal["auto", "previous", "restart"] = "auto"
+    url: str | None = Field(
+        None, description="where checkpoints go instead of the run folder: s3://bucket/folder, gs://, hdfs://, …"
+    )
+
+
+class BaselineConfig(Section):
+    """Settings of the baselines. See `dist_gat.evaluate.baselines` for the equations."""
+
+    userknn_neighbors: PositiveInt = 100
+    itemknn_neighbors: PositiveInt = 100
+    shrinkage: float = Field(0.0, ge=0.0, description="userknn, itemknn: cosines that few pairs support count less")
+    als_factors: PositiveInt = 64
+    als_regularization: float = Field(0.01, gt=0.0)
+    als_alpha: float = Field(10.0, gt=0.0, description="confidence in an interaction, where the rest has 1")
+    als_iterations: PositiveInt = 15
+    ease_l2: float = Field(250.0, gt=0.0)
+    ease_max_items: PositiveInt = Field(20_000, description="takes 8 bytes × items², 3.2 GB for the default")
+    gfcf_factors: PositiveInt = Field(256, description="at most one for 16 users or items")
+    gfcf_weight: float = Field(0.3, ge=0.0, description="of the ideal low-pass filter beside the linear one")
+
+
+class EvaluateConfig(Section):
+    """Exact full ranking. Memory is bounded by the two chunk sizes, in nodes and in padded edges."""
+
+    ks: list[PositiveInt] = Field([10, 20], min_length=1)
+    user_chunk: PositiveInt = 1024
+    edge_chunk: PositiveInt = 200_000
+    baselines: list[Literal["popularity", "userknn", "itemknn", "als", "ease", "gfcf", "linear"]] = []
+    baseline: BaselineConfig = BaselineConfig()
+
+
+class LaunchConfig(Section):
+    """Where the workers run. Everything listens on loopback until `interface` and `host` say otherwise."""
+
+    launcher: Literal["ray", "local"] = "ray"
+    num_workers: PositiveInt = 2
+    threads_per_worker: int | None = Field(None, gt=0, description="default: the host's cores over num_workers")
+    use_gpu: bool = False
+    address: str | None = Field(None, description="of a running Ray cluster; default: start a local one")
+    host: str = "127.0.0.1"
+    interface: str | None = Field("lo", description="network interface of process groups; null: let torch choose")
+    timeout_s: PositiveInt = 600
+    max_failures: int = Field(3, ge=0, description="ray: restarts from the last checkpoint after a worker was lost")
+
+
+class Config(Section):
+    """A recipe: everything from the input table to the trained recommender."""
+
+    name: str
+    seed: int = Field(0, ge=0, lt=2**63)
+    run: FileName = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
+    data: DataConfig
+    parts: PartsConfig = PartsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    negatives: NegativesConfig = NegativesConfig()
+    model: ModelConfig = ModelConfig()
+    blend: BlendConfig = BlendConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    launch: LaunchConfig = LaunchConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not name or not all(ch.isalnum() or ch in "-_." for ch in name) or name.startswith("."):
+            raise ValueError("a name has letters, digits, '-', '_' and '.', and does not start with '.'")
+        return name
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.run or f"runs/{self.name}")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.launch.num_workers > self.parts.num_parts:
+            raise ValueError(
+                f"launch.num_workers={self.launch.num_workers} exceeds parts.num_parts={self.parts.num_parts}: "
+                "every worker owns at least one part"
+            )
+        metric, _, k = self.train.metric.partition("@")
+        if metric not in RANKING_METRICS or not k.isdigit() or int(k) not in self.evaluate.ks:
+            choices = [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
+            raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")
+        heads, size = self.model.num_heads, self.model.embedding_size
+        if self.model.scoring in ("additive", "additive_v2") and size % heads:
+            raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
+        return self
+
+
+RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")

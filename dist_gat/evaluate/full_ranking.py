@@ -1,0 +1,173 @@
+"""Exact full ranking over sharded representations, and its metrics.
+
+Every rank ranks its own users. Item rows are sent round block by block, so no rank holds all of them, and
+a score block is at most `user_chunk` × ITEM_BLOCK. Blocks and chunks are cut inside parts, and sums are
+taken part by part, so the numbers are the same for any number of ranks.
+
+Shape legend: O own nodes, R representation size, K best items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import EvaluateConfig
+from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
+from dist_gat.evaluate.score_term import ScoreTerm
+from dist_gat.evaluate.topk import RunningTopK, known_items
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.route import share_rows
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.ranges import ITEM, USER
+from dist_gat.nn.recommender import Recommender
+from dist_gat.sampling.graph_store import GraphStore
+
+# the scores of a block and a chunk of users stay in the last cache
+ITEM_BLOCK = 2048
+SEEN_BEFORE = {"train": [], "valid": ["train"], "test": ["train", "valid"]}
+
+
+@dataclass(frozen=True)
+class PartRanking:
+    """The best items of one part's users: node IDs int64 [U], items int64 [U, K], scores float32 [U, K]."""
+
+    part: int
+    users: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
+
+
+# scores of a part's users [start, stop) for item nodes [first, last), float32 [stop - start, last - first]
+ScoreBlock = Callable[[int, int, int, int, int], np.ndarray]
+
+
+def rank_parts(
+    prepared: PreparedGraph, parts: Sequence[int], split: str, k: int, user_chunk: int, score: ScoreBlock,
+    next_block: Callable[[int, int], None] = lambda first, last: None, block_size: int = ITEM_BLOCK,
+) -> list[PartRanking]:  # fmt: skip
+    """Rank all items for the users of `parts`, items known before `split` left out.
+
+    `next_block(first, last)` is called, by every rank in the same order, before the block's scores.
+    """
+    users = {p: prepared.ranges.nodes_of_type(p, USER) for p in parts}
+    best = {p: RunningTopK(len(users[p]), k) for p in parts}
+    known = {
+        p: known_items(users[p].start, len(users[p]), [prepared.parts[p].edges[s] for s in SEEN_BEFORE[split]])
+        for p in parts
+    }
+    for first, last in item_blocks(prepared, block_size):
+        next_block(first, last)
+        for p in parts:
+            for start in range(0, len(users[p]), user_chunk):
+                stop = min(start + user_chunk, len(users[p]))
+                best[p].merge(start, score(p, start, stop, first, last), first, known[p])
+    return [PartRanking(p, np.array(users[p], dtype=np.int64), best[p].items_UK, best[p].scores_UK) for p in parts]
+
+
+def item_blocks(prepared: PreparedGraph, size: int) -> list[tuple[int, int]]:
+    """(first, last) item node IDs of each block of at most `size` items; no block crosses a part."""
+    blocks = []
+    for part in range(prepared.ranges.num_parts):
+        items = prepared.ranges.nodes_of_type(part, ITEM)
+        blocks += [(first, min(first + size, items.stop)) for first in range(items.start, items.stop, size)]
+    return blocks
+
+
+def rank_representations(
+    rows_OR: Tensor, store: GraphStore, channel: Channel, split: str, config: EvaluateConfig, first_node: int,
+    terms: Sequence[ScoreTerm] = (),
+) -> list[PartRanking]:  # fmt: skip
+    """Rank for this rank's users by the inner product of representations, plus `terms`. Collective.
+
+    rows_OR: representations of this rank's nodes, from node `first_node` on, as `Decoder.ranking_rows` gives them.
+    """
+    if not bool(torch.isfinite(rows_OR).all()):
+        raise DataError("representations have NaN or infinite values: training diverged; lower train.learning_rate")
+    prepared = store.prepared
+    block: list[Tensor] = []
+
+    def next_block(first: int, last: int) -> None:
+        start, stop = max(first - first_node, 0), max(last - first_node, 0)
+        block[:] = [share_rows(rows_OR[start:stop], channel)]
+        for term in terms:
+            term.next_block(first, last)
+
+    def score(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
+        user = prepared.ranges.bounds[part, USER] - first_node
+        scores = (rows_OR[user + start : user + stop] @ block[0].T).float().cpu().numpy()
+        for term in terms:
+            scores += term.scores(part, start, stop)
+        return scores
+
+    size = max((term.block_size for term in terms), default=ITEM_BLOCK)
+    return rank_parts(
+        prepared, store.own_parts, split, max(config.ks), config.user_chunk, score, next_block, size
+    )  # fmt: skip
+
+
+def ranking_metrics(
+    rankings: Sequence[PartRanking], prepared: PreparedGraph, channel: Channel, split: str, ks: Sequence[int]
+) -> dict[str, float]:
+    """Mean metrics over all users with interactions in `split`, and their number as `num_users`. Collective."""
+    sums = np.zeros((prepared.ranges.num_parts, len(metric_names(ks)) + 1))
+    for judged in judge(rankings, prepared, split):
+        values = user_metrics(judged.hits, judged.num_relevant, ks)
+        sums[judged.part] = [*values.sum(axis=0), len(values)]
+    *totals, num_users = sum_of_parts(sums, channel).tolist()
+    means = {name: total / max(num_users, 1) for name, total in zip(metric_names(ks), totals, strict=True)}
+    return {**means, "num_users": num_users}
+
+
+def split_metrics(
+    rows_OR: Tensor, model: Recommender, store: GraphStore, worker: Worker, split: str, config: EvaluateConfig
+) -> dict[str, float]:
+    """Full-ranking metrics of a split, by a model's ranking rows alone. Collective."""
+    rankings = rank_representations(rows_OR, store, worker.rows, split, config, model.table.first_node)
+    return ranking_metrics(rankings, store.prepared, worker.control, split, config.ks)
+
+
+@dataclass(frozen=True)
+class JudgedRanking:
+    """The best items of one part's users with interactions in a split, and which of them are among these.
+
+    users: int64 [U], items: int64 [U, K], -1 where there are fewer; hits: bool [U, K]; num_relevant: int64 [U].
+    """
+
+    part: int
+    users: np.ndarray
+    items: np.ndarray
+    hits: np.ndarray
+    num_relevant: np.ndarray
+
+
+def judge(rankings: Sequence[PartRanking], prepared: PreparedGraph, split: str) -> list[JudgedRanking]:
+    """The rankings of the users that metrics are about: those with interactions in `split`."""
+    judged = []
+    for ranking in rankings:
+        hits, num_relevant = find_hits(ranking.users, ranking.items, prepared.parts[ranking.part].edges[split])
+        some = num_relevant > 0
+        judged.append(
+            JudgedRanking(ranking.part, ranking.users[some], ranking.items[some], hits[some], num_relevant[some])
+        )
+    return judged
+
+
+def sum_of_parts(values: np.ndarray, channel: Channel) -> np.ndarray:
+    """The sum over parts of float64 [P, ...], to the same bits on any number of ranks. Collective.
+
+    Each part's row is written by one rank and 0 on the others, so the sum over ranks is exact, and the one over
+    parts goes in order.
+    """
+    return channel.sum(torch.from_numpy(values)).cumsum(dim=0)[-1].numpy()
+
+
+def held_out_split(prepared: PreparedGraph) -> str:
+    """The split that models are compared on: test, or valid where there is no test."""
+    return "test" if prepared.num_edges("test") else "valid"

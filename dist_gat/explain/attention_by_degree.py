@@ -1,0 +1,51 @@
+"""How evenly nodes of different degree attend, over all their neighbours, with the saved weights.
+
+Shape legend: D destinations, A edges into them, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.base.random import Purpose, make_key, permute
+from dist_gat.explain.trained_run import TrainedRun
+
+MAX_NODES = 256
+
+
+def attention_by_degree(run: TrainedRun, max_nodes: int = MAX_NODES) -> list[dict[str, Any]]:
+    """Mean entropy of attention for each layer and bucket of in-degrees [2^b, 2^(b + 1)), over a sample of nodes.
+
+    `layer`, `first_degree` and `last_degree` of the bucket, `nodes`, and `entropy`: 1 is uniform, 0 is all weight on
+    one neighbour. Buckets without sampled nodes are left out. The sample depends on the seed alone.
+    """
+    num_nodes = run.store.ranges.num_nodes
+    key = make_key(run.config.seed, Purpose.REPORT)
+    near = run.neighborhood(permute(key, np.arange(min(max_nodes, num_nodes)), num_nodes))
+    alphas = run.encode(near, run.input_rows(near.nodes)).alphas
+    num_targets = near.hop_ends[0]
+    indptr = near.indptr[: num_targets + 1]
+    bucket_of = np.log2(np.maximum(np.diff(indptr), 1)).astype(np.int64)
+    rows = []
+    for layer, alpha_AH in enumerate(alphas, start=1):
+        entropy_D = row_entropy(alpha_AH[: int(indptr[-1])], indptr)
+        for bucket in np.unique(bucket_of[bucket_of > 0]).tolist():
+            mine = torch.from_numpy(bucket_of == bucket)
+            row = {"layer": layer, "first_degree": 2**bucket, "last_degree": 2 ** (bucket + 1) - 1}
+            rows.append({**row, "nodes": int(mine.sum()), "entropy": float(entropy_D[mine].mean())})
+    return rows
+
+
+def row_entropy(alpha_AH: Tensor, indptr: np.ndarray) -> Tensor:
+    """[D]: each destination's part of `attention_entropy`, for weights that lie edge by edge; NaN below degree 2."""
+    count = torch.from_numpy(np.diff(indptr))
+    row_A = torch.repeat_interleave(torch.arange(len(count)), count)
+    alpha_AH = alpha_AH.double().clamp(min=0.0)
+    zeros_DH = torch.zeros(len(count), alpha_AH.shape[1], dtype=torch.float64)
+    share_AH = alpha_AH / zeros_DH.index_add(0, row_A, alpha_AH)[row_A]
+    entropy_DH = zeros_DH.index_add(0, row_A, torch.special.entr(share_AH))
+    return (entropy_DH / count.log()[:, None]).mean(dim=1).where(count >= 2, torch.nan)

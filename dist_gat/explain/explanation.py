@@ -1,0 +1,176 @@
+"""Why an item was recommended to a user: what the attention weighs, and whether the score depends on it.
+
+The weight of an edge is its attention averaged over layers and heads. That attention is no explanation by itself
+(Jain and Wallace, NAACL 2019) is why the heaviest edges are deleted from the message graph, both directions, and
+the drop of the score is held against that of as many random edges of the user (fidelity, Yuan et al., TPAMI 2023).
+
+Shape legend: d edges of a node, L layers, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from dist_gat.base.errors import ConfigError, DataError
+from dist_gat.base.random import Purpose, make_key, permute
+from dist_gat.data.vocabulary import parse_id
+from dist_gat.explain.neighborhood import Neighborhood
+from dist_gat.explain.trained_run import TrainedRun
+from dist_gat.serve.recommend import recommend_items
+from dist_gat.serve.saved_model import SavedModel
+
+USER_AT, ITEM_AT = 0, 1  # positions in the sub-graph
+MAX_DELETED = 5
+RANDOM_DRAWS = 20
+USERS_BEHIND = 3
+
+
+def explain_item(
+    run: TrainedRun, user: str, item: str | None, top: int, progress: Callable[[str], None] = lambda message: None
+) -> dict[str, Any]:
+    """The explanation of one recommendation, in plain values and external IDs.
+
+    `user`, `item`, `score` (recomputed) and `saved_score`, `popularity` (what of the score is the item's own),
+    `neighborhood` (its size), `interactions` and `item_users` (the `top` heaviest edges of both, of `num_interactions`
+    and `num_item_users`: `weight`, `layers` [L][H], and `behind`, the heaviest edges of an interaction's item),
+    `fidelity`. Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a
+    user who has met every item.
+    """
+    if top < 1:
+        raise ConfigError(f"top={top}: expected a positive number of interactions to show")
+    user_id, user_node = find_node(run.saved, "user", user)
+    _, item_node = find_node(run.saved, "item", str(best_new_item(run.saved, user)) if item is None else item)
+    targets = np.array([user_node, item_node])
+    near = run.neighborhood(targets)
+    progress(f"neighbourhood: {len(near.nodes):,} nodes, {near.num_edges:,} edges")
+    assert near.in_degree[USER_AT], "every user of a prepared data set has a training interaction"
+    input_SE = run.input_rows(near.nodes)
+    encoded = run.encode(near, input_SE)
+    score, saved_TR = score_of(run, near, encoded.rows_NR), run.representations(targets)
+    names = Names(run.saved, near)
+    interactions = heaviest_edges(encoded.alphas, near, USER_AT, top)
+    return {
+        "user": {"user_id": user_id},
+        "item": names.item(ITEM_AT),
+        "score": score,
+        # beyond the representation a row has nothing else
+        "popularity": float(saved_TR[ITEM_AT, run.model.encoder.representation_size :].sum()),
+        "saved_score": float(saved_TR[USER_AT] @ saved_TR[ITEM_AT]),
+        "neighborhood": {"nodes": len(near.nodes), "edges": near.num_edges},
+        "num_interactions": int(near.in_degree[USER_AT]),
+        "num_item_users": int(near.in_degree[ITEM_AT]),
+        "interactions": [
+            {**names.item(place), **entry, "behind": users_behind(encoded.alphas, near, place, names)}
+            for place, entry in interactions
+        ],
+        "item_users": [
+            {**names.user(place), **entry} for place, entry in heaviest_edges(encoded.alphas, near, ITEM_AT, top)
+        ],
+        "fidelity": fidelity(run, near, input_SE, edge_weights(encoded.alphas, near, USER_AT), score),
+    }
+
+
+def fidelity(
+    run: TrainedRun, near: Neighborhood, input_SE: Tensor, weight_LdH: Tensor, score: float
+) -> dict[str, Any]:  # fmt: skip
+    """Drops of the score: without the heaviest edges of the user, and without as many random ones of its edges.
+
+    At most half of the edges are deleted, so that random ones can differ from the heaviest; a user with one
+    interaction has but that one, and both drops are equal. `above_chance`: by more than two standard deviations.
+    """
+    sources = near.indices[near.edges_of(USER_AT)]
+    count = max(1, min(MAX_DELETED, len(sources) // 2))
+
+    def drop(edges: np.ndarray) -> float:
+        rest = near.without(USER_AT, sources[edges])
+        return score - score_of(run, near, run.encode(rest, input_SE).rows_NR)
+
+    keys = [
+        make_key(run.config.seed, Purpose.EXPLANATION, int(near.nodes[USER_AT]), draw) for draw in range(RANDOM_DRAWS)
+    ]
+    drops = [drop(permute(key, np.arange(count), len(sources))) for key in keys]
+    top_drop, mean, std = drop(heaviest_first(weight_LdH)[:count]), float(np.mean(drops)), float(np.std(drops))
+    return {
+        "deleted": count,
+        "top_drop": top_drop,
+        "random_drop_mean": mean,
+        "random_drop_std": std,
+        "above_chance": top_drop > mean + 2 * std,
+        "random_drops": drops,
+    }
+
+
+def score_of(run: TrainedRun, near: Neighborhood, rows_TR: Tensor) -> float:
+    """The score of the two targets, or the model's part of it: the product of their ranking rows.
+
+    Their popularity is that of the whole graph, whatever edges are deleted.
+    """
+    rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store)
+    return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
+
+
+def edge_weights(alphas: list[Tensor], near: Neighborhood, place: int) -> Tensor:
+    """[L, d, H]: the attention of a node to its neighbours, in every layer that computes the node."""
+    edges = near.edges_of(place)
+    return torch.stack([alpha_AH[edges] for alpha_AH in alphas if edges.stop <= len(alpha_AH)])
+
+
+def heaviest_first(weight_LdH: Tensor) -> np.ndarray:
+    """int64 [d]: a node's edges by their mean weight, the heaviest first; equal ones in their order."""
+    return np.argsort(-weight_LdH.double().mean(dim=(0, 2)).numpy(), kind="stable")
+
+
+def heaviest_edges(alphas: list[Tensor], near: Neighborhood, place: int, top: int) -> list[tuple[int, dict[str, Any]]]:
+    """The `top` heaviest edges of a node: the neighbour's position; `weight` and, for each layer and head, `layers`."""
+    weight_LdH = edge_weights(alphas, near, place)
+    sources = near.indices[near.edges_of(place)]
+    found = []
+    for edge in heaviest_first(weight_LdH)[:top]:
+        weight_LH = weight_LdH[:, int(edge)]
+        found.append((int(sources[edge]), {"weight": float(weight_LH.double().mean()), "layers": weight_LH.tolist()}))
+    return found
+
+
+def users_behind(alphas: list[Tensor], near: Neighborhood, item_at: int, names: Names) -> list[dict[str, Any]]:
+    """The heaviest users that an interaction's item attends to itself, one hop on; none with a single layer."""
+    if len(alphas) == 1:
+        return []
+    return [{**names.user(place), **entry} for place, entry in heaviest_edges(alphas, near, item_at, USERS_BEHIND)]
+
+
+def find_node(saved: SavedModel, kind: str, text: str) -> tuple[Any, int]:
+    """The external ID that prints as `text`, in the data set's type, and its node. Raises `DataError`."""
+    ids = saved.ids(kind)
+    found = parse_id(text, ids["external_id"].alias(f"{kind} ID"))
+    return found, int(ids.filter(pl.col("external_id") == found)["node_id"][0])
+
+
+def best_new_item(saved: SavedModel, user: str) -> Any:
+    """The external ID of the item that `recommend` puts first. Raises `DataError` where there is none."""
+    best = recommend_items(saved, [user], 1)
+    if best.is_empty():
+        raise DataError(f"user '{user}' has met every item, so there is none to recommend; give one with --item")
+    return best["item_id"][0]
+
+
+class Names:
+    """External IDs, and titles where the data set has some, of the nodes of a sub-graph."""
+
+    def __init__(self, saved: SavedModel, near: Neighborhood) -> None:
+        self.nodes = near.nodes
+        wanted = pl.col("node_id").is_in(pl.Series(near.nodes).implode())
+        tables = {kind: saved.ids(kind).filter(wanted) for kind in ("user", "item")}
+        self.rows = {kind: {row["node_id"]: row for row in table.to_dicts()} for kind, table in tables.items()}
+
+    def user(self, place: int) -> dict[str, Any]:
+        return {"user_id": self.rows["user"][int(self.nodes[place])]["external_id"]}
+
+    def item(self, place: int) -> dict[str, Any]:
+        row = self.rows["item"][int(self.nodes[place])]
+        return {"item_id": row["external_id"], **({"title": row["title"]} if "title" in row else {})}

@@ -1,0 +1,126 @@
+"""`TrainedRun`: a run folder and its prepared data set, opened in one process to look into the model.
+
+No worker is started, and embedding rows are read for the nodes that are asked for, part by part.
+
+Shape legend: n nodes asked for, E embedding size, R representation size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.storage import refuse_links_out
+from dist_gat.checkpoints.weight_files import load_dense, load_rows, part_file
+from dist_gat.config.files import load_config
+from dist_gat.config.sections import Config
+from dist_gat.exchange.channel import Channel
+from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.nn.encoder import Encoded
+from dist_gat.nn.recommender import Recommender, build_recommender
+from dist_gat.sampling.graph_store import GraphStore, open_store
+from dist_gat.sampling.sampler import gather_features
+from dist_gat.serve.saved_model import SavedModel, open_model
+
+RunSource = Config | str | Path
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """model: the dense weights and the decoder; its table has no rows."""
+
+    folder: Path
+    config: Config
+    saved: SavedModel
+    store: GraphStore
+    model: Recommender
+
+    def neighborhood(self, targets: np.ndarray) -> Neighborhood:
+        """The sub-graph that int64 [T] distinct target nodes are computed from."""
+        return find_neighborhood(self.store, targets, len(self.model.encoder.layers))
+
+    def input_rows(self, nodes: np.ndarray) -> Tensor:
+        """[n, E]: ID embeddings and projected features, what the first layer reads."""
+        embedding = self._read("embedding", self.config.model.embedding_size, nodes)
+        with torch.no_grad():
+            return self.model.encoder.input_rows(embedding, gather_features(self.store, nodes))
+
+    def representations(self, nodes: np.ndarray) -> Tensor:
+        """[n, R]: the rows that `recommend` multiplies."""
+        return self._read("representation", self.saved.manifest["representation_size"], nodes)
+
+    def _read(self, name: str, size: int, nodes: np.ndarray) -> Tensor:
+        """[n, size] saved rows of nodes, in float32 as evaluation has them whatever training used."""
+        starts, part_of = self.saved.ranges.starts, self.saved.ranges.part_of(nodes)
+        rows = torch.empty(len(nodes), size)
+        for part in np.unique(part_of):
+            whole = torch.empty(int(starts[part + 1] - starts[part]), size)
+            load_rows(part_file(self.saved.folder, part), {name: whole})
+            mine = np.flatnonzero(part_of == part)
+            rows[torch.from_numpy(mine)] = whole[torch.from_numpy(nodes[mine] - starts[part])]
+        return rows
+
+    def encode(self, neighborhood: Neighborhood, input_SE: Tensor) -> Encoded:
+        """Representations of the targets and the attention of every layer; see `encode_targets`."""
+        return encode_targets(
+            self.model.encoder, neighborhood, input_SE, self.config.evaluate.edge_chunk
+        )  # fmt: skip
+
+
+def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
+    """The configuration and the folder of a run, from either of them. Raises `ConfigError`, `StorageError`.
+
+    A folder's own `config.yaml` is read, with the overrides on top, and the folder is the run wherever it was
+    moved to; file names in it are still relative to the working directory.
+    """
+    if isinstance(source, Config) or not Path(source).is_dir():
+        config = source if isinstance(source, Config) else load_config(source, overrides)
+        folder = config.run_folder
+    else:
+        folder = Path(source)
+        if not (folder / "config.yaml").is_file():
+            raise StorageError(
+                f"{folder}: expected config.yaml in a run folder; give a folder that `dist-gat train` wrote"
+            )
+        config = load_config(folder / "config.yaml", overrides)
+    refuse_links_out(folder)
+    return config, folder
+
+
+def open_trained_run(
+    source: RunSource, overrides: Sequence[str] = (), verify: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> TrainedRun:  # fmt: skip
+    """Open the saved model of a run and its data set; with `verify` the SHA-256 of their files is checked first.
+
+    Raises `StorageError` where one is missing or of the other's, `ConfigError` for a model without attention.
+    """
+    config, folder = locate_run(source, overrides)
+    saved = open_model(folder / "model", verify, progress)
+    prepared = open_prepared(config.data.prepared, verify, progress)
+    require_same_data(saved, prepared)
+    if not config.sampling.fanouts:
+        raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")
+    store = open_store(prepared, Channel("sampling"), "auto")
+    no_rows = np.zeros(2, dtype=np.int64)
+    model = build_recommender(
+        config.model, len(config.sampling.fanouts), prepared.feature_sizes, no_rows, Channel("rows"), config.seed
+    )  # fmt: skip
+    load_dense(saved.folder, model)
+    return TrainedRun(folder, config, saved, store, model)
+
+
+def require_same_data(saved: SavedModel, prepared: PreparedGraph) -> None:
+    """Raise `StorageError` unless the model was trained on this data set."""
+    if saved.manifest["data_fingerprint"] != prepared.fingerprint:
+        raise StorageError(
+            f"{saved.folder}: the model was trained on another prepared data set than {prepared.folder}; "
+            "prepare it again with the same settings, or train again"
+        )

@@ -1,0 +1,210 @@
+"""`Blend`: closed-form scores beside the model's, with weights that validation chooses.
+
+score(u, i) = z_u · z_i + w_s spectral(u, i) + w_l linear(u, i), with the filters of `spectral_filter` and
+`linear_filter` on the training graph. The model sees features and attention, the filters every interaction at once.
+
+Shape legend: O own nodes, R representation size, k spectral rank, j deflated directions, n sampled users of a part,
+m items of a block, N nodes, C choices of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from dist_gat.base.random import Purpose, make_key, uniform
+from dist_gat.config.sections import BlendConfig, EvaluateConfig
+from dist_gat.evaluate.full_ranking import PartRanking, item_blocks, rank_representations, sum_of_parts
+from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
+from dist_gat.evaluate.topk import Known, RunningTopK, known_items
+from dist_gat.exchange.route import share_rows
+from dist_gat.exchange.worker import Worker
+from dist_gat.filters.linear_filter import FILTER_BLOCK, LinearFilter, LinearTerm, deflation_rows
+from dist_gat.filters.spectral_filter import spectral_rows
+from dist_gat.filters.user_items import training_profiles
+from dist_gat.graph.ranges import ITEM, USER
+from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.sampling.graph_store import GraphStore
+
+# weights that are tried, in units in which every score varies like the model's
+SPECTRAL_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+LINEAR_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+# of what the linear filter varies: where deflation leaves less, it leaves rounding
+ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Blend:
+    """spectral_Ok, deflation_Oj: rows of this rank's nodes, not weighted; k and j may be 0. linear: None without it.
+
+    The weights are those of the filters; at 0 the model is alone.
+    """
+
+    spectral_Ok: Tensor
+    deflation_Oj: Tensor
+    linear: LinearFilter | None
+    spectral_weight: float = 0.0
+    linear_weight: float = 0.0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"spectral": self.spectral_weight, "linear": self.linear_weight}
+
+    @property
+    def weighted_rows(self) -> Tensor:
+        """[O, k + j] or fewer: rows whose inner products are w_s spectral(u, i) and what deflates w_l linear(u, i)."""
+        pairs = ((self.spectral_Ok, self.spectral_weight), (self.deflation_Oj, self.linear_weight))
+        kept = [rows * weight**0.5 for rows, weight in pairs if weight]
+        return torch.cat(kept, dim=1) if kept else self.spectral_Ok[:, :0]
+
+    def rank(
+        self, rows_OR: Tensor, store: GraphStore, worker: Worker, split: str, config: EvaluateConfig, first_node: int
+    ) -> list[PartRanking]:
+        """The best items of this rank's users. Collective."""
+        weighted = self.weighted_rows
+        rows = torch.cat([rows_OR, weighted.to(rows_OR)], dim=1) if weighted.shape[1] else rows_OR
+        terms = [LinearTerm(self.linear, self.linear_weight, store)] if self.linear and self.linear_weight else []
+        return rank_representations(rows, store, worker.rows, split, config, first_node, terms)
+
+
+def build_blend(
+    rows_OR: Tensor, table: EmbeddingShard, store: GraphStore, worker: Worker, config: BlendConfig,
+    evaluate: EvaluateConfig, metric: str, seed: int,
+) -> Blend:  # fmt: skip
+    """The filters of the training graph, with the configured weights or those that are best on validation. Collective.
+
+    rows_OR: the model's ranking rows. Without validation pairs and without configured weights the model stays alone.
+    """
+    is_set = config.spectral_weight is not None and config.linear_weight is not None
+    # what counts for nothing need not be there
+    has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
+    has_linear = config.linear and not (is_set and config.linear_weight == 0)
+    spectral_Ok = deflation_Oj = torch.zeros(len(rows_OR), 0)
+    if has_spectral:
+        spectral_Ok = spectral_rows(
+            store, table, worker.control, config.spectral_rank, config.spectral_ridge, evaluate.edge_chunk, seed
+        )
+    linear = None
+    if has_linear:
+        linear = LinearFilter(training_profiles(store), store.ranges.num_parts, store.ranges.num_nodes)
+        if config.linear_deflation:
+            deflation_Oj = deflation_rows(
+                store, table, worker.control, config.linear_deflation, evaluate.edge_chunk, seed
+            )  # fmt: skip
+    weights = (config.spectral_weight or 0.0) * has_spectral, (config.linear_weight or 0.0) * has_linear
+    blend = Blend(spectral_Ok, deflation_Oj, linear, *weights)
+    if is_set or not (has_spectral or has_linear) or not store.prepared.num_edges("valid"):
+        return blend
+    tuner = _Tuner(blend, rows_OR, table, store, worker, evaluate, config.num_users, seed)
+    return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric))
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Users of a part with validation interactions: nodes int64 [n], rows of each kind, profiles, what they know."""
+
+    part: int
+    users: np.ndarray
+    rows_nX: list[Tensor]
+    profile_nN: csr_array
+    known: Known
+
+
+class _Tuner:
+    """Tries all choices of weights in one pass over the items, for a sample of the users."""
+
+    def __init__(
+        self, blend: Blend, rows_OR: Tensor, table: EmbeddingShard, store: GraphStore, worker: Worker,
+        config: EvaluateConfig, num_users: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.blend, self.store, self.worker, self.config = blend, store, worker, config
+        # of the model, the spectral filter, the linear one's deflation
+        self.rows_OX = [rows_OR.float().cpu(), blend.spectral_Ok, blend.deflation_Oj]
+        self.first_node = table.first_node
+        valid = [(part, store.prepared.parts[part].edges["valid"]) for part in store.own_parts]
+        judged = [(part, np.unique(edges[:, 0])) for part, edges in valid]
+        total = float(worker.control.sum(torch.tensor([float(sum(len(users) for _, users in judged))])))
+        key, share = make_key(seed, Purpose.BLEND), num_users / max(total, 1.0)
+        self.samples = [self._sample(part, users[uniform(key, users) < share]) for part, users in judged]
+
+    def _sample(self, part: int, users: np.ndarray) -> _Sample:
+        own = self.store.ranges.nodes_of_type(part, USER)
+        # before validation a user is known to have met the profile, no more
+        known = known_items(own.start, len(own), [self.store.prepared.parts[part].edges["train"]]).of(users - own.start)
+        at, profile_nN = torch.from_numpy(users - self.first_node), known.matrix(self.store.ranges.num_nodes)
+        return _Sample(part, users, [rows.index_select(0, at) for rows in self.rows_OX], profile_nN, known)
+
+    def blocks(self) -> Iterator[tuple[int, Tensor, csr_array | None]]:
+        """(first item node, rows of the items side by side, columns of the linear filter). Collective."""
+        rows_OX = torch.cat(self.rows_OX, dim=1)
+        for first, last in item_blocks(self.store.prepared, FILTER_BLOCK):
+            start, stop = max(first - self.first_node, 0), max(last - self.first_node, 0)
+            columns = None if self.blend.linear is None else self.blend.linear.columns(first, last)
+            yield first, share_rows(rows_OX[start:stop].to(self.worker.rows.device), self.worker.rows).cpu(), columns
+
+    def scores(self, sample: _Sample, rows: Tensor, columns_Nm: csr_array | None) -> np.ndarray:
+        """float32 [4, n, m]: of the model, the spectral filter, the linear one and its deflation."""
+        of_items = rows.split([kind.shape[1] for kind in self.rows_OX], dim=1)
+        model, spectral, deflation = (
+            (users @ items.T).numpy() for users, items in zip(sample.rows_nX, of_items, strict=True)
+        )
+        linear = np.zeros_like(model)
+        if columns_Nm is not None and self.blend.linear is not None:
+            linear = self.blend.linear.scores(sample.profile_nN, columns_Nm)
+        return np.stack([model, spectral, linear, deflation])
+
+    def deviations(self) -> np.ndarray:
+        """float64 [4]: how much each score varies over the items of a user, as the root of the mean variance.
+
+        Of the model, the spectral filter, the linear one alone, and with its deflation.
+        """
+        sums = {sample.part: np.zeros((2, 4, len(sample.users))) for sample in self.samples}
+        for _, rows, columns in self.blocks():
+            for sample in self.samples:
+                scores = self.scores(sample, rows, columns).astype(np.float64)
+                scores[3] += scores[2]
+                sums[sample.part] += np.stack([scores.sum(axis=2), (scores**2).sum(axis=2)])
+        variances = np.zeros((self.store.ranges.num_parts, 5))
+        for part, (first, second) in sums.items():
+            mean = first / max(self.store.ranges.count(ITEM), 1)
+            variance = second / max(self.store.ranges.count(ITEM), 1) - mean**2
+            variances[part] = [*np.maximum(variance, 0.0).sum(axis=1), first.shape[1]]
+        *totals, count = sum_of_parts(variances, self.worker.control).tolist()
+        return np.sqrt(np.array(totals) / max(count, 1))
+
+    def best(self, metric: str) -> tuple[float, float]:
+        """The spectral and the linear weight with the best mean metric; of equal ones the smaller. Collective."""
+        model, spectral, whole, linear = self.deviations().tolist()
+        if linear < ROUNDING * whole:
+            linear = 0.0
+        choices = [
+            (s * model / spectral if s else 0.0, w * model / linear if w else 0.0)
+            for s, w in product(SPECTRAL_CHOICES if spectral else (0.0,), LINEAR_CHOICES if linear else (0.0,))
+        ]
+        k = max(self.config.ks)
+        best = {s.part: [RunningTopK(len(s.users), k) for _ in choices] for s in self.samples}
+        for first, rows, columns in self.blocks():
+            for sample in self.samples:
+                model_nm, spectral_nm, linear_nm, deflation_nm = self.scores(sample, rows, columns)
+                linear_nm += deflation_nm
+                for (w_s, w_l), ranked in zip(choices, best[sample.part], strict=True):
+                    blended = model_nm + np.float32(w_s) * spectral_nm + np.float32(w_l) * linear_nm
+                    ranked.merge(0, blended, first, sample.known)
+        return choices[int(self._means(best, metric).argmax())]
+
+    def _means(self, best: dict[int, list[RunningTopK]], metric: str) -> np.ndarray:
+        """float64 [C]: the sums of the metric over the sampled users of all ranks. Collective."""
+        column = metric_names(self.config.ks).index(metric)
+        sums = np.zeros((self.store.ranges.num_parts, len(next(iter(best.values())))))
+        for sample in self.samples:
+            truth = self.store.prepared.parts[sample.part].edges["valid"]
+            for choice, ranked in enumerate(best[sample.part]):
+                hits, num_relevant = find_hits(sample.users, ranked.items_UK, truth)
+                sums[sample.part, choice] = user_metrics(hits, num_relevant, self.config.ks)[:, column].sum()
+        return sum_of_parts(sums, self.worker.control)

@@ -1,0 +1,123 @@
+"""Leading directions of the interaction graph: the first singular vectors of D_U^-a R D_I^-a, over shards.
+
+They come from randomised subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011), whose products with the
+matrix are sums over neighbours: each rank sums for its own nodes and asks the owners for the rows.
+
+Shape legend: O own nodes, P parts, k columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from dist_gat.base.random import Purpose, make_key, normal_rows
+from dist_gat.evaluate.inference import fetch_rows, padded
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.part import Part
+from dist_gat.graph.ranges import ITEM, USER
+from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.sampling.graph_store import GraphStore
+
+OVERSAMPLING = 16
+ITERATIONS = 4
+# of σ²: below this a direction is rounding
+NOTHING = 1e-10
+
+
+def leading_directions(graph: OwnGraph, rank: int, seed: int) -> tuple[Tensor, np.ndarray]:
+    """The right singular vectors q at this rank's items, float32 [O, rank], and all σ², float64 [rank]. Collective.
+
+    Where the graph has fewer directions, σ² and the last columns are 0. The same bits on any number of ranks.
+    """
+    key = make_key(seed, Purpose.SPECTRAL)
+    width = rank + OVERSAMPLING
+    rows_Ok = torch.from_numpy(normal_rows(key, graph.table.first_node, graph.num_nodes, width, 1.0))
+    for _ in range(ITERATIONS):
+        for node_type in (USER, ITEM):
+            rows_Ok = orthonormal(graph.sum_neighbors(rows_Ok, node_type), graph, node_type)
+    squares_k, turn_kk = descending(graph.gram(graph.sum_neighbors(rows_Ok, USER), USER), graph.channel)
+    turned_Ok = (rows_Ok.double().numpy() @ turn_kk[:, :rank]).astype(np.float32)
+    return torch.from_numpy(turned_Ok), squares_k[:rank]
+
+
+class OwnGraph:
+    """This rank's nodes with the scale d^-a of each, and sums over their neighbours."""
+
+    def __init__(
+        self, store: GraphStore, table: EmbeddingShard, channel: Channel, edge_chunk: int, exponent: float
+    ) -> None:
+        self.store, self.table, self.channel, self.edge_chunk = store, table, channel, edge_chunk
+        self.parts = [store.prepared.parts[part] for part in store.own_parts]
+        self.num_nodes = sum(part.num_nodes for part in self.parts)
+        degree_O = np.concatenate([np.diff(part.indptr) for part in self.parts])
+        self.scale_O1 = torch.from_numpy(np.maximum(degree_O, 1).astype(np.float32) ** -exponent)[:, None]
+
+    def rows_of(self, part: int, node_type: int) -> slice:
+        nodes = self.store.ranges.nodes_of_type(part, node_type)
+        return slice(nodes.start - self.table.first_node, nodes.stop - self.table.first_node)
+
+    def is_of_type(self, node_type: int) -> Tensor:
+        """bool [O]"""
+        mask = torch.zeros(self.num_nodes, dtype=torch.bool)
+        for part in self.parts:
+            mask[self.rows_of(part.number, node_type)] = True
+        return mask
+
+    def sum_neighbors(self, rows_Ok: Tensor, node_type: int) -> Tensor:
+        """[O, k]: scale · Σ scale · row over the in-neighbours of each node of a type, 0 for the others. Collective."""
+        scaled_Ok, out_Ok = rows_Ok * self.scale_O1, torch.zeros_like(rows_Ok)
+        nothing = (self.parts[0], 0, 0)
+        for part, start, stop in padded(self._chunks(node_type), nothing, self.table.channel):
+            first, last = int(part.indptr[start]), int(part.indptr[stop])
+            nodes, place = np.unique(part.indices[first:last], return_inverse=True)
+            fetched = fetch_rows(scaled_Ok, torch.from_numpy(nodes.astype(np.int64)), self.table).numpy()
+            ones, indptr = np.ones(last - first, np.float32), part.indptr[start : stop + 1] - first
+            sums = csr_array((ones, place, indptr), shape=(stop - start, len(nodes))) @ fetched
+            at = part.first_node - self.table.first_node
+            out_Ok[at + start : at + stop] = torch.from_numpy(sums)
+        return out_Ok * self.scale_O1
+
+    def _chunks(self, node_type: int) -> list[tuple[Part, int, int]]:
+        """(part, first row, row behind the last) of runs of about `edge_chunk` edges."""
+        chunks = []
+        for part in self.parts:
+            nodes = self.store.ranges.nodes_of_type(part.number, node_type)
+            start, end = nodes.start - part.first_node, nodes.stop - part.first_node
+            while start < end:
+                limit = part.indptr[start] + self.edge_chunk
+                stop = min(max(int(np.searchsorted(part.indptr, limit, side="right")) - 1, start + 1), end)
+                chunks.append((part, start, stop))
+                start = stop
+        return chunks
+
+    def gram(self, rows_Ok: Tensor, node_type: int) -> np.ndarray:
+        """float64 [k, k]: the products of the columns over all nodes of a type, summed part by part. Collective."""
+        width = rows_Ok.shape[1]
+        total = torch.zeros(width, width, dtype=torch.float64)
+        for part in range(self.store.ranges.num_parts):
+            own = torch.zeros_like(total)
+            if part in self.store.own_parts:
+                rows = rows_Ok[self.rows_of(part, node_type)].double()
+                own = rows.T @ rows
+            total += self.channel.sum(own)
+        return total.numpy()
+
+
+def orthonormal(rows_Ok: Tensor, graph: OwnGraph, node_type: int) -> Tensor:
+    """The same span with orthonormal columns; directions that are not there become 0. Collective."""
+    squares_k, turn_kk = descending(graph.gram(rows_Ok, node_type), graph.channel)
+    inverse_k = np.where(squares_k > NOTHING * squares_k[0], 1 / np.sqrt(np.maximum(squares_k, NOTHING**2)), 0.0)
+    return torch.from_numpy((rows_Ok.double().numpy() @ (turn_kk * inverse_k)).astype(np.float32))
+
+
+def descending(matrix_kk: np.ndarray, channel: Channel) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues from the largest on, none below 0, and vectors, the same bits on every rank. Collective."""
+    both = np.zeros((len(matrix_kk) + 1, len(matrix_kk)))
+    if channel.rank == 0:
+        values, vectors = np.linalg.eigh(matrix_kk)
+        both[0], both[1:] = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    both = channel.sum(torch.from_numpy(both)).numpy()
+    return both[0], both[1:]

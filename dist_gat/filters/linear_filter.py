@@ -1,0 +1,103 @@
+"""`LinearFilter`: scores of items by what users with common items have met, exactly and part by part.
+
+score(u, i) = Σ_j Σ_v 1 / (d_v sqrt(d_u d_j d_i)) over the items j of u and the users v that have met both j and i: the
+row of u in D_U^-½ R P̃ with P̃ = R̃ᵀR̃ and R̃ = D_U^-½ R D_I^-½, the linear filter of GF-CF (Shen et al., CIKM 2021). It
+is local where embeddings are smooth, which is why the two together rank better than either.
+
+Most of its score is along the leading directions q of P̃ = Σ_k σ_k² q_k q_kᵀ all the same, what many users share, and a
+smooth score beside it has these already. Deflation leaves them out: the row of u in D_U^-½ R (P̃ - Σ_k<j σ_k² q_k q_kᵀ).
+
+Shape legend: U users of a part, n users that are asked about, m items of a block, N nodes, O own nodes, j directions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array, diags_array
+from torch import Tensor
+
+from dist_gat.exchange.channel import Channel
+from dist_gat.filters.leading_directions import OwnGraph, leading_directions
+from dist_gat.filters.user_items import Profiles, own_profile
+from dist_gat.graph.ranges import ITEM, USER
+from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.sampling.graph_store import GraphStore
+
+# items of a block: its columns are a matrix of all items by those of the block, for which all profiles are read
+FILTER_BLOCK = 4096
+
+
+class LinearFilter:
+    """profiles: the training interactions of every part's users; they are read again for each block."""
+
+    def __init__(self, profiles: Profiles, num_parts: int, num_nodes: int) -> None:
+        self.profiles, self.num_parts = profiles, num_parts
+        degree_N = np.zeros(num_nodes)
+        for part in range(num_parts):
+            degree_N += np.bincount(profiles(part).indices, minlength=num_nodes)
+        self.item_scale_N = (np.maximum(degree_N, 1) ** -0.5).astype(np.float32)
+
+    def columns(self, first: int, last: int) -> csr_array:
+        """float32 [N, m]: the columns of P̃ of the item nodes [first, last)."""
+        total = csr_array((len(self.item_scale_N), last - first), dtype=np.float32)
+        for part in range(self.num_parts):
+            profile_UN = self.profiles(part)
+            among_Um = profile_UN[:, first:last]
+            total += profile_UN.T @ (diags_array(user_scale(profile_UN) ** 2) @ among_Um)
+        return csr_array(diags_array(self.item_scale_N) @ total @ diags_array(self.item_scale_N[first:last]))
+
+    def scores(self, profile_nN: csr_array, columns_Nm: csr_array) -> np.ndarray:
+        """float32 [n, m]: users with these profiles, items of these `columns`."""
+        return np.asarray((diags_array(user_scale(profile_nN)) @ (profile_nN @ columns_Nm)).toarray())
+
+    def companions(self, profile_nN: csr_array) -> list[csr_array]:
+        """Of each part float32 [n, U]: how much its users count for these; cheaper than `columns` for few users."""
+        left_nN = diags_array(user_scale(profile_nN)) @ profile_nN @ diags_array(self.item_scale_N)
+        parts = []
+        for part in range(self.num_parts):
+            profile_UN = self.profiles(part)
+            parts.append(csr_array(left_nN @ profile_UN.T @ diags_array(user_scale(profile_UN) ** 2)))
+        return parts
+
+    def scores_of_users(self, companions: list[csr_array], first: int, last: int) -> np.ndarray:
+        """float32 [n, m]: the same scores to rounding, for the item nodes [first, last)."""
+        products = [
+            weights_nU @ self.profiles(part)[:, first:last] for part, weights_nU in enumerate(companions)
+        ]  # fmt: skip
+        return np.asarray(sum(products[1:], products[0]).toarray()) * self.item_scale_N[first:last]
+
+
+class LinearTerm:
+    """A `ScoreTerm`: weight times the filter's scores of this rank's users."""
+
+    block_size = FILTER_BLOCK
+
+    def __init__(self, linear: LinearFilter, weight: float, store: GraphStore) -> None:
+        self.linear, self.weight = linear, np.float32(weight)
+        self.profiles = {part: own_profile(store, part) for part in store.own_parts}
+        self.columns_Nm: csr_array | None = None
+
+    def next_block(self, first: int, last: int) -> None:
+        self.columns_Nm = self.linear.columns(first, last)
+
+    def scores(self, part: int, start: int, stop: int) -> np.ndarray:
+        assert self.columns_Nm is not None, "a block comes before its scores"
+        return self.weight * self.linear.scores(self.profiles[part][start:stop], self.columns_Nm)
+
+
+def deflation_rows(
+    store: GraphStore, table: EmbeddingShard, channel: Channel, rank: int, edge_chunk: int, seed: int
+) -> Tensor:
+    """float32 [O, rank]: rows of this rank's nodes whose inner products, added, deflate the filter. Collective."""
+    graph = OwnGraph(store, table, channel, edge_chunk, 0.5)
+    basis_Ok, squares_k = leading_directions(graph, rank, seed)
+    basis_Ok *= torch.from_numpy(np.sqrt(squares_k).astype(np.float32))
+    # D_U^-½ R q has no scale of the items
+    user_rows = graph.sum_neighbors(basis_Ok / graph.scale_O1, USER)
+    return torch.where(graph.is_of_type(ITEM)[:, None], -basis_Ok, user_rows)
+
+
+def user_scale(profile_UN: csr_array) -> np.ndarray:
+    """float32 [U]: d_u^-½, and 1 for a user without interactions."""
+    return (np.maximum(np.diff(profile_UN.indptr), 1) ** -0.5).astype(np.float32)

@@ -1,0 +1,26 @@
+"""One baseline as a job, in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dist_gat.base.errors import ConfigError
+from dist_gat.base.peak_memory import peak_memory, reset_peak_memory
+from dist_gat.baselines.baseline import evaluate_baseline
+from dist_gat.config.sections import Config
+from dist_gat.evaluate.full_ranking import held_out_split
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import open_prepared
+
+
+def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]:
+    """Metrics, seconds and peak memory of a baseline, in a process of its own; or a note on why it can't run."""
+    reset_peak_memory()
+    started = time.perf_counter()
+    prepared = open_prepared(config.data.prepared)
+    try:
+        metrics = evaluate_baseline(name, prepared, held_out_split(prepared), config.evaluate)
+    except ConfigError as err:
+        return {"note": str(err)}
+    return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}

@@ -1,0 +1,43 @@
+"""Training as a job: the loop, and after it the blend and the saved model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dist_gat.base.peak_memory import reset_peak_memory
+from dist_gat.config.sections import Config
+from dist_gat.evaluate.inference import ranking_rows
+from dist_gat.exchange.worker import Worker
+from dist_gat.filters.blend import build_blend
+from dist_gat.serve.saved_model import save_model
+from dist_gat.train.trainer import Trainer
+
+
+def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
+    """Train one recommender; every rank calls this. Returns the result, the same on every rank.
+
+    Goes on from the newest checkpoint in the run folder, on this or another number of ranks.
+    """
+    reset_peak_memory()
+    trainer = Trainer(config, worker)
+    try:
+        return trainer.result(stopped=True) if trainer.run() else save_best(trainer)
+    finally:
+        trainer.log.close()
+
+
+def save_best(trainer: Trainer) -> dict[str, Any]:
+    """Save, from the best checkpoint, the model that `recommend` reads. Collective."""
+    config, model, store, worker = trainer.config, trainer.model, trainer.store, trainer.worker
+    trainer.load_best()
+    result = trainer.result(stopped=False)
+    trainer.log.event("export", epoch=result["best_epoch"])
+    rows_OR = ranking_rows(model, store, config.evaluate.edge_chunk)
+    blend = build_blend(
+        rows_OR, model.table, store, worker, config.blend, config.evaluate, config.train.metric, config.seed
+    )  # fmt: skip
+    result["blend"] = blend.weights
+    save_model(config, model, rows_OR, blend, store, worker.control)
+    trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
+    trainer.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
+    return result

@@ -1,0 +1,106 @@
+"""Two standard optimisers: Adam for the dense weights, SparseAdam (as `RowAdam`) for this rank's embedding rows.
+
+It touches only rows that have a gradient in the step, so its work hardly grows with the table: by a bit a row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dist_gat.config.sections import TrainConfig
+from dist_gat.nn.recommender import Recommender
+from dist_gat.optim.row_adam import MOMENTS, RowAdam, new_moments
+from dist_gat.optim.row_gradient import merge_rows, square_sum
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """dense is None where the model has no dense weights (LightGCN, for one)."""
+
+    rows: RowAdam
+    dense: torch.optim.Adam | None
+    config: TrainConfig
+    total_steps: int
+
+    def set_learning_rate(self, step: int) -> float:
+        """Set the rates of the given global step; returns that of the embedding rows."""
+        factor = schedule_factor(self.config, step, self.total_steps)
+        rate = self.config.learning_rate * factor
+        self.rows.param_groups[0]["lr"] = rate
+        if self.dense is not None:
+            self.dense.param_groups[0]["lr"] = (self.config.dense_learning_rate or self.config.learning_rate) * factor
+        return rate
+
+    def zero_grad(self) -> None:
+        self.rows.zero_grad()
+        if self.dense is not None:
+            self.dense.zero_grad()
+
+    def step(self) -> None:
+        self.rows.step()
+        if self.dense is not None:
+            self.dense.step()
+
+    def row_moments(self, model: Recommender) -> dict[str, Tensor]:
+        """SparseAdam's `exp_avg` and `exp_avg_sq`, [O, E] like the embedding rows; zeros before the first step."""
+        state = self.rows.state.get(model.table.weight, {})
+        return {name: state[name] for name in MOMENTS} if state else new_moments(model.table.weight)
+
+    def row_steps(self, model: Recommender) -> int:
+        return int(self.rows.state.get(model.table.weight, {}).get("step", 0))
+
+    def start_rows(self, model: Recommender, steps: int) -> dict[str, Tensor]:
+        """Make SparseAdam's state as after so many steps, and return its moments, to be filled in place."""
+        moments = new_moments(model.table.weight)
+        self.rows.state[model.table.weight] = {"step": steps, **moments}
+        return moments
+
+
+def build_optimizers(model: Recommender, config: TrainConfig, total_steps: int) -> Optimizers:
+    dense = list(model.dense.parameters())
+    return Optimizers(
+        RowAdam([model.table.weight], lr=config.learning_rate),
+        torch.optim.Adam(dense, lr=config.dense_learning_rate or config.learning_rate) if dense else None,
+        config,
+        total_steps,
+    )
+
+
+def schedule_factor(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then constant, linear or cosine decay to zero."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
+    if config.schedule == "linear":
+        return 1.0 - progress
+    if config.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    return 1.0
+
+
+@torch.no_grad()
+def gradient_squares(model: Recommender) -> tuple[Tensor, Tensor]:
+    """Sums of squares in float64: of this rank's embedding gradient, and of the dense ones, alike on every rank."""
+    rows = model.table.weight.grad
+    if rows is not None:
+        rows = model.table.weight.grad = merge_rows(rows)
+    zero = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
+    dense = [p.grad.double().square().sum() for p in model.dense.parameters() if p.grad is not None]
+    return zero if rows is None else square_sum(rows.values()), sum(dense, zero)
+
+
+@torch.no_grad()
+def clip_gradients(model: Recommender, norm: float, clip_norm: float) -> None:
+    """Scale all gradients, whose global norm is `norm`, to a norm of at most `clip_norm`."""
+    if norm <= clip_norm:
+        return
+    scale = clip_norm / norm
+    for parameter in model.dense.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
+    if model.table.weight.grad is not None:
+        model.table.weight.grad.values().mul_(scale)

@@ -1,0 +1,119 @@
+"""`Lookup`: the way of rows that have yet to move. IDs don't depend on the model, so their exchange can come early.
+
+`plan_lookup` sends the IDs, in the background and on a channel of its own; `lookup_rows` moves rows alone: those of
+other ranks travel while this rank's own are copied, and so do their gradients on the way back.
+
+Shape legend: S nodes asked for, A of them of this rank, B of others, M rows that others ask of this rank,
+O rows that this rank owns, U of them in use by any rank, E row size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.keys import send_keys
+from dist_gat.graph.ranges import intervals_of
+from dist_gat.kernels.copy_rows import add_rows, put_rows
+from dist_gat.kernels.grouping import order_by_group, split
+from dist_gat.sampling.block import to_device
+from dist_gat.sampling.draws import Relabeller
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """All tensors are int64.
+
+    own_at_A:    positions among S of this rank's own nodes.
+    other_at_B:  positions among S of the nodes of others, by owner.
+    used_U:      numbers of this rank's rows that any rank uses, each once; the first A are its own nodes', in order.
+    asked_M:     numbers of the rows that others ask for, by asking rank.
+    asked_at_M:  their positions among U.
+    ask_counts, answer_counts: nodes asked of each rank, rows sent to each; 0 for this one.
+    """
+
+    own_at_A: Tensor
+    other_at_B: Tensor
+    used_U: Tensor
+    asked_M: Tensor
+    asked_at_M: Tensor
+    ask_counts: tuple[int, ...]
+    answer_counts: tuple[int, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Lookup:
+        return to_device(self, device, non_blocking)
+
+
+def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) -> Lookup:
+    """Tell the owners of distinct nodes, int64 [S], what will be asked. Collective, even with S = 0.
+
+    node_starts: int64 [W + 1], rank r owns node IDs node_starts[r] to node_starts[r + 1] - 1.
+    """
+    rank, first_node = channel.rank, int(node_starts[channel.rank])
+    order, counts = order_by_group(intervals_of(node_starts, nodes_S), channel.world_size)
+    before, own_at, behind = split(order, [sum(counts[:rank]), counts[rank], sum(counts[rank + 1 :])])
+    other_at = np.concatenate([before, behind])
+    ask_counts = [0 if owner == rank else count for owner, count in enumerate(counts)]
+    received, answer_counts, _ = send_keys(nodes_S[other_at], ask_counts, channel, "rows")
+    asked = received - first_node
+    relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)
+    relabeller.add(nodes_S[own_at] - first_node)
+    asked_at = relabeller.add(asked)
+    return Lookup(
+        torch.from_numpy(own_at),
+        torch.from_numpy(other_at),
+        torch.from_numpy(relabeller.nodes),
+        torch.from_numpy(asked),
+        torch.from_numpy(asked_at),
+        tuple(ask_counts),
+        tuple(answer_counts),
+    )
+
+
+def lookup_rows(table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
+    """The rows of the S nodes, [S, E]; their gradient is sparse, with each row of the table once. Collective."""
+    return _LookupRows.apply(table_OE, lookup, channel)
+
+
+class _LookupRows(torch.autograd.Function):
+    """Own rows are copied while those of others are on their way, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
+        ctx.lookup, ctx.channel, ctx.shape = lookup, channel, table_OE.shape
+        answers = channel.room(len(lookup.asked_M), table_OE)
+        torch.index_select(table_OE, 0, lookup.asked_M, out=answers)
+        wait = channel.start_rows(answers, list(lookup.answer_counts), list(lookup.ask_counts))
+        num_own, num_others = len(lookup.own_at_A), len(lookup.other_at_B)
+        rows_SE = table_OE.new_empty((num_own + num_others, table_OE.shape[1]))
+        put_rows(table_OE, lookup.used_U[:num_own], rows_SE, lookup.own_at_A)
+        for places, rows in zip(lookup.other_at_B.split(list(lookup.ask_counts)), wait(), strict=True):
+            put_rows(rows, torch.arange(len(rows), device=rows.device), rows_SE, places)
+        return rows_SE
+
+    @staticmethod
+    def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None, None]:
+        lookup, num_own = ctx.lookup, len(ctx.lookup.own_at_A)
+        sent = ctx.channel.room(len(lookup.other_at_B), gradient_SE)
+        torch.index_select(gradient_SE, 0, lookup.other_at_B, out=sent)
+        wait = ctx.channel.start_rows(sent, list(lookup.ask_counts), list(lookup.answer_counts))
+        if num_own == len(lookup.used_U) == len(gradient_SE):
+            # all nodes are this rank's, in their order, and nobody else asked for one
+            wait()
+            return (
+                torch.sparse_coo_tensor(lookup.used_U[None], gradient_SE, ctx.shape, check_invariants=False),
+                None,
+                None,
+            )
+        gradient_UE = gradient_SE.new_empty((len(lookup.used_U), ctx.shape[1]))
+        torch.index_select(gradient_SE, 0, lookup.own_at_A, out=gradient_UE[:num_own])
+        gradient_UE[num_own:] = 0
+        # one rank asks for a row once, so every sum has the order of the ranks, on any device
+        for asked, rows in zip(lookup.asked_at_M.split(list(lookup.answer_counts)), wait(), strict=True):
+            add_rows(rows, gradient_UE, asked)
+        return torch.sparse_coo_tensor(lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False), None, None

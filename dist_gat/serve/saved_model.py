@@ -1,0 +1,158 @@
+"""The saved model: all that `recommend` needs, without the prepared data set.
+
+manifest.json, config.yaml     format, counts, SHA-256 of the files; the recipe
+dense.safetensors              weights of the layers, the slope of popularity
+parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
+                               the filters (`spectral`)
+known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
+known/0000.trained.npy         bool: which of these are in the training graph; where the linear filter counts
+ids/{user,item}.parquet        external IDs, node IDs, titles
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from dist_gat.base.errors import StorageError
+from dist_gat.base.storage import (
+    MANIFEST,
+    open_array,
+    read_manifest,
+    refuse_foreign_folder,
+    refuse_links_out,
+    save_array,
+    sha256_of,
+    verify_files,
+)
+from dist_gat.checkpoints.weight_files import load_tensors, part_file, save_dense, save_parts
+from dist_gat.config.files import dump_config
+from dist_gat.config.sections import Config
+from dist_gat.evaluate.topk import Known, known_items
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.shared_folder import shared_folder
+from dist_gat.filters.blend import Blend
+from dist_gat.graph.part import read_ids
+from dist_gat.graph.ranges import USER, NodeRanges, read_ranges
+from dist_gat.nn.recommender import Recommender
+from dist_gat.sampling.graph_store import GraphStore
+
+FORMAT, VERSION = "dist_gat.model", 3
+REMEDY = "run `dist-gat train` to write the model anew"
+
+
+def save_model(
+    config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, channel: Channel
+) -> None:
+    """Write `run_folder/model`. Collective; ranks share the file system."""
+    ranges, weighted_Ok = store.ranges, blend.weighted_rows
+    content = {
+        "name": config.name,
+        "node_types": list(ranges.node_types),
+        "bounds": ranges.bounds.tolist(),
+        "representation_size": int(rows_OR.shape[1]),
+        "spectral_rank": int(weighted_Ok.shape[1]),
+        "blend": blend.weights,
+        "data_fingerprint": store.prepared.fingerprint,
+    }
+    with shared_folder(config.run_folder / "model", channel, FORMAT, VERSION, content) as folder:
+        if channel.rank == 0:
+            save_dense(folder, model)
+            (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            shutil.copytree(store.prepared.folder / "ids", folder / "ids")
+        extra = {"representation": rows_OR, "spectral": weighted_Ok}
+        save_parts(folder, model, ranges, store.own_parts, extra)
+        for part in store.own_parts:
+            users = ranges.nodes_of_type(part, USER)
+            edges = store.prepared.parts[part].edges
+            known = known_items(users.start, len(users), [edges["train"], edges["valid"]])
+            save_array(folder / "known" / f"{part:04d}.indptr.npy", known.indptr)
+            save_array(folder / "known" / f"{part:04d}.items.npy", known.items)
+            if blend.linear_weight:
+                save_array(folder / "known" / f"{part:04d}.trained.npy", known.among(users.start, edges["train"]))
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model folder, opened."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    ranges: NodeRanges
+
+    def ids(self, node_type: str) -> pl.DataFrame:
+        return read_ids(self.folder, node_type, REMEDY)
+
+    @property
+    def linear_weight(self) -> float:
+        return float(self.manifest["blend"]["linear"])
+
+    def ranking_rows(self, part: int) -> Tensor:
+        """[nodes of the part, R + k], whose inner products are the scores but for the linear filter's.
+
+        Raises `StorageError`.
+        """
+        file, num_nodes = part_file(self.folder, part), int(np.diff(self.ranges.starts)[part])
+        saved, both = load_tensors(file), []
+        for name, size in (("representation", "representation_size"), ("spectral", "spectral_rank")):
+            rows, expected = saved.get(name), (num_nodes, self.manifest[size])
+            if rows is None or tuple(rows.shape) != expected:
+                found = "none" if rows is None else f"{list(rows.shape)}"
+                raise StorageError(f"{file}: expected {name} rows {list(expected)}, found {found}; {REMEDY}")
+            both.append(rows)
+        return torch.cat(both, dim=1)
+
+    def known(self, part: int) -> Known:
+        """What each user of the part has met. Raises `StorageError`."""
+        folder, num_users = self.folder / "known", len(self.ranges.nodes_of_type(part, USER))
+        indptr = np.asarray(open_array(folder / f"{part:04d}.indptr.npy", ("int64",), (num_users + 1,), REMEDY))
+        items = np.asarray(open_array(folder / f"{part:04d}.items.npy", ("int64",), (int(indptr[-1]),), REMEDY))
+        return Known(indptr, items)
+
+    def profile(self, part: int) -> csr_array:
+        """float32 [U, N]: the training interactions of each user of the part. Raises `StorageError`."""
+        known = self.known(part)
+        file = self.folder / "known" / f"{part:04d}.trained.npy"
+        trained = np.asarray(open_array(file, ("bool",), (len(known.items),), REMEDY))
+        before = np.concatenate([[0], np.cumsum(trained)])
+        return Known(before[known.indptr], known.items[trained]).matrix(self.ranges.num_nodes)
+
+
+def open_model(
+    folder: str | Path, verify: bool = False, progress: Callable[[str], None] = lambda message: None
+) -> SavedModel:
+    """Open a model folder. Size and ends of its files are always checked, their whole SHA-256 with `verify`.
+
+    Raises `StorageError`.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
+    ranges = read_ranges(manifest, folder / MANIFEST, REMEDY)
+    expected = {"representation_size": int, "spectral_rank": int, "blend": dict, "data_fingerprint": str}
+    wrong = [key for key, kind in expected.items() if not isinstance(manifest.get(key), kind)]
+    if wrong or not isinstance(manifest["blend"].get("linear"), int | float):
+        raise StorageError(f"{folder / MANIFEST}: expected {', '.join(wrong) or 'blend.linear'}; {REMEDY}")
+    if verify:
+        verify_files(folder, manifest, REMEDY, progress)
+    return SavedModel(folder, manifest, ranges)
+
+
+def check_run_folder(run_folder: Path) -> None:
+    """Raise where a run would write or read outside its folder, or replace a `model` that is not one of ours."""
+    refuse_links_out(run_folder)
+    refuse_foreign_folder(run_folder / "model", FORMAT, "run", "dist-gat train")
+
+
+def model_digest(folder: Path) -> str | None:
+    """What tells a run's saved model from an earlier one; None without a model."""
+    manifest = folder / "model" / MANIFEST
+    return sha256_of(manifest) if manifest.is_file() else None

@@ -1,0 +1,74 @@
+"""`compare`: baselines and models on the same split, one after the other."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from dist_gat.base.errors import DistGatError
+from dist_gat.base.storage import write_text
+from dist_gat.config.sections import Config
+from dist_gat.evaluate.full_ranking import held_out_split
+from dist_gat.graph.part import open_prepared
+from dist_gat.jobs.baseline_run import baseline_worker
+from dist_gat.launcher.local import run_processes
+from dist_gat.workflows.compared_models import MODELS, choose_contenders, model_recipe
+from dist_gat.workflows.result_files import COMPARISON_FILE
+from dist_gat.workflows.verbs import Progress, be_silent, evaluate, train
+
+
+def compare(
+    config: Config,
+    models: Sequence[str] | None = None,
+    quiet: bool = True,
+    progress: Progress = be_silent,
+) -> dict[str, Any]:
+    """Baselines and models on the same split with the same metrics; `models` picks some of `CONTENDERS`.
+
+    Returns the `split`, `seconds`, `stopped`, and by name in `models` the `metrics`, `seconds`, `peak_memory_bytes`
+    summed over processes, and a `note`, which says why a row has no metrics. A baseline runs in a process of its own.
+    The recipe trains in its run folder and its relatives below it, in `compare/NAME`; each goes on from its
+    checkpoints. The result also goes to `compare.json` in the run folder, where `report` finds it. Raises
+    `StorageError` where the data set is not prepared, `ConfigError` for an unknown name.
+    """
+    started = time.perf_counter()
+    split = held_out_split(open_prepared(config.data.prepared))
+    rows: dict[str, dict[str, Any]] = {}
+    stopped = False
+    for name in choose_contenders(models):
+        begun = time.perf_counter()
+        progress(f"{name}:")
+        try:
+            row = _run_model(name, config, split, quiet) if name in MODELS else _run_baseline(name, config)
+        except DistGatError as err:
+            row = {"note": str(err)}
+        stopped = row.pop("stopped", False)
+        row = {"metrics": {}, "peak_memory_bytes": None, "note": "", **row}
+        rows[name] = {"seconds": time.perf_counter() - begun, **row}
+        if stopped:
+            break
+    result = {"split": split, "models": rows, "stopped": stopped, "seconds": time.perf_counter() - started}
+    config.run_folder.mkdir(parents=True, exist_ok=True)
+    write_text(config.run_folder / COMPARISON_FILE, json.dumps(result))
+    return result
+
+
+def _run_model(name: str, config: Config, split: str, quiet: bool) -> dict[str, Any]:
+    recipe = model_recipe(name, config)
+    trained = train(recipe, quiet)
+    if trained["stopped"]:
+        return {"stopped": True, "note": f"stopped and saved at step {trained['steps']}; the same command goes on"}
+    step = trained["resumed_from"]
+    return {
+        "metrics": evaluate(recipe, quiet)[split],
+        "peak_memory_bytes": trained["peak_memory_bytes"],
+        "note": "" if step is None else f"went on from step {step}; the seconds are those since then",
+    }
+
+
+def _run_baseline(name: str, config: Config) -> dict[str, Any]:
+    launch = config.launch.model_copy(update={"num_workers": 1, "use_gpu": False})
+    return run_processes(partial(baseline_worker, name), config.model_copy(update={"launch": launch}))

@@ -1,0 +1,62 @@
+"""`CONTENDERS`: what `compare` puts side by side, the baselines and the recipe's relatives.
+
+Without the blend and popularity, for the relatives stand for the models of the literature:
+mf        the recipe without layers: matrix factorisation
+lightgcn  its layers as in LightGCN: neighbours by degree, no residual, the mean of all depths (He et al., SIGIR 2020)
+gat       its layers as in GAT: additive attention (Veličković et al., ICLR 2018)
+recipe    as it is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dist_gat.base.errors import ConfigError
+from dist_gat.baselines.baseline import BASELINES
+from dist_gat.config.files import parse_config, place_run
+from dist_gat.config.sections import Config
+
+PLAIN = {"normalization": "softmax", "transform": "none"}
+ALONE = {"spectral_rank": 0, "linear": False}
+MODELS: dict[str, dict[str, dict[str, Any]]] = {
+    "mf": {"sampling": {"fanouts": []}, "blend": ALONE},
+    "lightgcn": {
+        "model": {**PLAIN, "scoring": "degree", "num_heads": 1, "residual": False, "combination": "mean"},
+        "blend": ALONE,
+    },
+    "gat": {
+        "model": {**PLAIN, "scoring": "additive"},
+        # at the rate of the embedding rows, which the recipes choose without dense layers, its layers spoil the rest
+        "train": {"dense_learning_rate": 0.002},
+        "blend": ALONE,
+    },
+    "recipe": {},
+}
+CONTENDERS = (*BASELINES, *MODELS)
+
+
+def choose_contenders(names: Sequence[str] | None) -> list[str]:
+    """The named contenders, or all of them, each once. Raises `ConfigError` for an unknown one."""
+    chosen = list(dict.fromkeys(CONTENDERS if names is None else names))
+    unknown = [name for name in chosen if name not in CONTENDERS]
+    if unknown or not chosen:
+        raise ConfigError(f"models: {', '.join(unknown) or 'none'}: expected some of {', '.join(CONTENDERS)}")
+    return chosen
+
+
+def model_recipe(name: str, config: Config) -> Config:
+    """The recipe of one of `MODELS`: the settings of `config` apart from what makes the model another one.
+
+    The recipe itself trains in its own run folder, the others in `compare/NAME` below it. Raises `ConfigError` where
+    the remaining settings don't fit the model.
+    """
+    tree = config.model_dump(mode="json")
+    tree["evaluate"]["baselines"] = []
+    if changes := MODELS[name]:
+        for section, values in changes.items():
+            tree[section] |= values
+        tree["model"]["decoder"]["popularity"] = False
+        tree["name"] = f"{config.name}-{name}"
+        place_run(tree, config, f"compare/{name}", f"compare/{name}")
+    return parse_config(tree, where=name)

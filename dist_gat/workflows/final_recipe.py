@@ -1,0 +1,24 @@
+"""The last training of `fit`: on training and validation pairs together, with all that validation has chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dist_gat.config.files import parse_config, place_run
+from dist_gat.config.sections import Config
+
+FINAL_FOLDER = "final"
+
+
+def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
+    """The recipe in the folder `final` of the run: as many epochs as were best, the weights that were best.
+
+    chosen: the result of the training that validation looked at. The learning rate goes as it went there.
+    """
+    tree = config.model_dump(mode="json")
+    place_run(tree, config, FINAL_FOLDER, FINAL_FOLDER)
+    tree["data"]["prepared"] = str(config.run_folder / FINAL_FOLDER / "prepared")
+    tree["data"]["split"]["merge_valid"] = True
+    tree["train"] |= {"stop_epoch": chosen["best_epoch"], "patience": 0}
+    tree["blend"] |= {f"{name}_weight": weight for name, weight in chosen["blend"].items()}
+    return parse_config(tree, where=FINAL_FOLDER)

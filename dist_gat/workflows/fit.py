@@ -1,0 +1,43 @@
+"""`fit`: from a table to a tested model, with one look at the test pairs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from dist_gat.config.sections import Config
+from dist_gat.evaluate.full_ranking import held_out_split
+from dist_gat.graph.part import open_prepared
+from dist_gat.workflows.final_recipe import final_recipe
+from dist_gat.workflows.verbs import Progress, be_silent, evaluate, prepare, train
+
+
+def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> dict[str, Any]:
+    """From the table to a tested model: `prepare` if need be, `train`, train once more on training and validation
+    pairs for as many epochs as were best, and evaluate that model, once, on the test pairs.
+
+    Epoch and blend are chosen on validation alone. The model to recommend with is in `final` of the run folder.
+    Goes on where it was stopped. Returns `chosen` and `final`, what `train` returned, `metrics` of the held-out
+    `split`, `run`, the folder of the last model, `seconds`, and `stopped`. Without validation pairs the first model
+    is the last. Raises what `prepare`, `train` and `evaluate` raise.
+    """
+    started = time.perf_counter()
+    if not Path(config.data.prepared).exists():
+        prepare(config, progress)
+    prepared = open_prepared(config.data.prepared, progress=progress)
+    chosen = train(config, quiet, progress=progress)
+    result = {"chosen": chosen, "final": chosen, "run": chosen["run"], "stopped": chosen["stopped"]}
+    if not chosen["stopped"]:
+        last = config
+        if prepared.num_edges("valid") and prepared.num_edges("test"):
+            last = final_recipe(config, chosen)
+            if not Path(last.data.prepared).exists():
+                prepare(last, progress)
+            progress(f"training on the validation pairs too: {chosen['best_epoch']} epochs")
+            final = train(last, quiet, progress=progress)
+            result |= {"final": final, "run": final["run"], "stopped": final["stopped"]}
+        if not result["stopped"]:
+            split = held_out_split(prepared)
+            result |= {"split": split, "metrics": evaluate(last, quiet, progress=progress)[split]}
+    return {**result, "seconds": time.perf_counter() - started}

@@ -1,0 +1,97 @@
+"""`prepare`, `train` and `evaluate` of a configuration: what the other workflows are made of."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dist_gat.base.run_folder import clear_run, lock_run, sweep_run
+from dist_gat.base.storage import write_text
+from dist_gat.baselines.baseline import evaluate_baseline
+from dist_gat.checkpoints.checkpoint_store import open_archive
+from dist_gat.checkpoints.resume import check_resume
+from dist_gat.config.sections import Config
+from dist_gat.evaluate.full_ranking import held_out_split
+from dist_gat.graph.part import open_prepared
+from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.jobs.evaluation import evaluate_worker
+from dist_gat.jobs.training import train_worker
+from dist_gat.launcher.launch import run_job
+from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
+from dist_gat.train.run_log import EVENTS_FOLDER, PROGRESS_FILE, log_evaluation
+from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE
+
+Progress = Callable[[str], None]
+# beside the checkpoints: logs, the saved model and its evaluation
+LEFT_BY_RUNS = (EVENTS_FOLDER, "model", "ray", PROGRESS_FILE, EVALUATION_FILE, COMPARISON_FILE)
+
+
+def be_silent(message: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+def prepare(config: Config, progress: Progress = be_silent) -> dict[str, Any]:
+    """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
+
+    Raises `DataError` on bad input, and writes nothing then.
+    """
+    started = time.perf_counter()
+    report = prepare_dataset(config.name, config.data, config.parts, config.seed, progress)
+    return {**report, "seconds": time.perf_counter() - started}
+
+
+def train(config: Config, quiet: bool = True, verify: bool = False, progress: Progress = be_silent) -> dict[str, Any]:
+    """Train on the workers of `config.launch`; writes checkpoints, TensorBoard logs and the saved model to
+    `config.run_folder`. Goes on from the newest checkpoint that is there.
+
+    Returns epochs, steps, the best epoch, its validation metrics, the history of validations, the loss of
+    every step, seconds, `resumed_from`, a step or None, and `stopped`: whether a signal ended the run early, in
+    which case there is a checkpoint but no saved model. Before any worker starts, the files of the data set are
+    checked: size and ends, and with `verify` the SHA-256 of them whole. Raises `StorageError` where the data set
+    is not prepared or damaged, a checkpoint is damaged or another run holds the folder, `ConfigError` where the
+    checkpoints belong to other settings or the run would replace a folder that is none of ours, `TrainingError`
+    where a number is not finite, `ClusterError` where a worker fails.
+    """
+    started = time.perf_counter()
+    check_run_folder(config.run_folder)
+    prepared = open_prepared(config.data.prepared, verify, progress)
+    with lock_run(config.run_folder):
+        archive = open_archive(config.run_folder, config.checkpoint)
+        if config.checkpoint.resume == "restart":
+            archive.clear()
+            clear_run(config.run_folder, LEFT_BY_RUNS)
+            # a worker that Ray starts again goes on from this run's checkpoints
+            config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "auto"})})
+        sweep_run(config.run_folder)
+        step = check_resume(archive, config, prepared)
+        result = {"resumed_from": step, **run_job(train_worker, config, quiet)}
+    return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
+
+
+def evaluate(
+    config: Config, quiet: bool = True, verify: bool = False, progress: Progress = be_silent
+) -> dict[str, Any]:
+    """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines on `test`.
+
+    `slices` has the metrics by user activity and item popularity, coverage, novelty and diversity of both splits. All
+    of the model's numbers go to TensorBoard too, and to `evaluation.json` in the run folder, where `report` finds
+    them. The files of model and data set are checked as in `train`. Raises `StorageError` where there is no saved
+    model of this data set, or where one of them is damaged.
+    """
+    started = time.perf_counter()
+    check_run_folder(config.run_folder)
+    open_model(config.run_folder / "model", verify, progress)
+    prepared = open_prepared(config.data.prepared, verify, progress)
+    result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
+    log_evaluation(config.run_folder, result)
+    split = held_out_split(prepared)
+    if config.evaluate.baselines:
+        result["baselines"] = {
+            name: {split: evaluate_baseline(name, prepared, split, config.evaluate)}
+            for name in config.evaluate.baselines
+        }
+    result |= {"seconds": time.perf_counter() - started, "model_sha256": model_digest(config.run_folder)}
+    write_text(config.run_folder / EVALUATION_FILE, json.dumps(result))
+    return result

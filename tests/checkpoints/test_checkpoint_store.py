@@ -1,0 +1,86 @@
+"""Where checkpoints are: a folder, or a URL through pyarrow or fsspec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from helpers import Ranks
+
+from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.storage import read_manifest, verify_files
+from dist_gat.checkpoints.checkpoint_store import Archive, FolderArchive, UrlArchive, sorted_steps
+from dist_gat.exchange.channel import Channel, open_channel
+
+ALONE = Channel("saving")
+
+
+def archives(folder: Path) -> list[Archive]:
+    memory = UrlArchive(f"memory://{folder}")
+    return [FolderArchive(folder / "a"), UrlArchive((folder / "b").as_uri()), memory]
+
+
+def commit(archive: Archive, step: int, channel: Channel = ALONE) -> None:
+    with archive.writing(step, channel, "kind", 1, {"step": step}) as folder:
+        (folder / "parts").mkdir()
+        (folder / "parts" / f"{channel.rank}.bin").write_text(f"{step}")
+
+
+def test_checkpoints_are_committed_read_pruned_and_set_aside(tmp_path: Path) -> None:
+    for archive in archives(tmp_path):
+        assert archive.steps() == []
+        for step in (5, 10, 15, 20):
+            commit(archive, step)
+        with archive.reading(10, ["parts/0.bin", "parts/9.bin"]) as folder:
+            manifest = read_manifest(folder, "kind", 1, "")
+            verify_files(folder, manifest, "")
+            assert (folder / "parts" / "0.bin").read_text() == "10"
+        archive.prune(2, best=5)
+        assert archive.steps() == [20, 15, 5]
+        archive.set_aside(20)
+        assert archive.steps() == [15, 5]
+        archive.clear()
+        assert archive.steps() == []
+
+
+def test_a_failed_write_commits_nothing(tmp_path: Path) -> None:
+    for archive in archives(tmp_path):
+        commit(archive, 1)
+        failed = pytest.raises(StorageError, match="step-00000002.*rank 0: ValueError: no")
+        with failed, archive.writing(2, ALONE, "kind", 1, {}) as folder:
+            (folder / "half").write_text("x")
+            raise ValueError("no")
+        assert archive.steps() == [1]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["step-00000001"]
+
+
+def write_at_url(url: str) -> None:
+    commit(UrlArchive(url), 7, open_channel("saving", torch.device("cpu"), 30))
+
+
+def test_ranks_write_to_one_url(ranks: Ranks, tmp_path: Path) -> None:
+    ranks.run(2, write_at_url, tmp_path.as_uri())
+    manifest = read_manifest(tmp_path / "step-00000007", "kind", 1, "")
+    assert sorted(manifest["files"]) == ["parts/0.bin", "parts/1.bin"]
+    verify_files(tmp_path / "step-00000007", manifest, "")
+
+
+def test_the_manifest_comes_last_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, copied = UrlArchive(tmp_path.as_uri()), []
+    copy = archive.copy_there
+    monkeypatch.setattr(archive, "copy_there", lambda source, target: (copied.append(target), copy(source, target)))
+    commit(archive, 3)
+    assert [target.rpartition("/")[2] for target in copied] == ["0.bin", "manifest.json"]
+    fsspec.filesystem("file").rm(str(tmp_path / "step-00000003" / "manifest.json"))
+    assert archive.steps() == [], "a folder without its manifest is no checkpoint"
+
+
+def test_names_that_are_no_steps_are_passed_over() -> None:
+    assert sorted_steps(["step-00000003", "step-12", "step-x", "damaged", "step-", ".step-4.tmp"]) == [12, 3]
+
+
+def test_an_unknown_kind_of_url_is_refused() -> None:
+    with pytest.raises(ConfigError, match="checkpoint.url=nonsense://x: .*expected s3://bucket"):
+        UrlArchive("nonsense://x")
