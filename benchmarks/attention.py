@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 
 from benchmarks import harness
-from benchmarks.graph import prepared_graph
+from benchmarks.graph import prepared_graph, ranking_sampler
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.peer import STOCK, StockPeer
 from dist_gat.base.random import Purpose, make_key
-from dist_gat.config.sections import AttentionConfig, NegativesConfig, SamplingConfig
+from dist_gat.config.sections import AttentionConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import keep_freed_memory
@@ -37,7 +37,6 @@ from dist_gat.sampling.block import Block
 from dist_gat.sampling.dgl import dgl
 from dist_gat.sampling.draws import hide_pairs
 from dist_gat.sampling.graph_store import open_store
-from dist_gat.sampling.sampler import SeedBlockSampler
 
 FANOUTS = [10, 10]
 SIZE, HEADS = 64, 4
@@ -54,7 +53,7 @@ MEMORY_BAR = 3.0
 def outer_block(prepared: PreparedGraph, num_seeds: int) -> Block:
     """The first block of one step's sample."""
     store = open_store(prepared, Channel("benchmark"), "auto")
-    sampler = SeedBlockSampler(store, SamplingConfig(fanouts=FANOUTS), NegativesConfig(), num_seeds, 0, False)
+    sampler = ranking_sampler(store, FANOUTS, num_seeds)
     nothing = hide_pairs(np.zeros((0, 2), dtype=np.int64))
     seeds = np.random.default_rng(1).choice(prepared.ranges.num_nodes, num_seeds, replace=False)
     relabeller = sampler.relabeller(num_seeds)

@@ -20,13 +20,12 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from benchmarks.graph import prepared_graph
+from benchmarks.graph import prepared_graph, ranking_sampler
 from benchmarks.harness import Line
-from dist_gat.config.sections import NegativesConfig, SamplingConfig
+from dist_gat.config.sections import SamplingConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.sampling.graph_store import open_store
-from dist_gat.sampling.sampler import SeedBlockSampler
 
 SEEDS, WORLD_SIZE, FAN_OUT = 1024, 4, 10
 STEPS_A_REPEAT = {1: 5, 2: 1}  # by hops
@@ -40,8 +39,8 @@ def requests(prepared: PreparedGraph, num_hops: int, num_steps: int) -> Iterator
     channel = Channel("benchmark", 0, WORLD_SIZE)
     store = open_store(prepared, channel, "auto")
     sampling = SamplingConfig(fanouts=[FAN_OUT] * num_hops)
-    sampler = SeedBlockSampler(store, sampling, NegativesConfig(), SEEDS, 0, False)
-    own_stop = prepared.ranges.starts[store.rank_starts[1]]
+    sampler = ranking_sampler(store, sampling.fanouts, SEEDS)
+    own_stop = prepared.ranges.starts[store.transport.rank_starts[1]]
     for step in range(num_steps):
         batch = sampler.sample(store, torch.tensor([0, step]))
         nodes = batch.nodes_S.numpy()

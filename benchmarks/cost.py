@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -43,7 +42,7 @@ from dist_gat.plan.step_time import layer_flops
 from dist_gat.plan.workload import Workload
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.loader import StepRange, load_batches
-from dist_gat.sampling.row_lookup import Lookup, plan_lookup
+from dist_gat.sampling.row_lookup import RowLookup, plan_lookup
 from dist_gat.tasks.ranking_loss import sampled_softmax_loss
 from dist_gat.train.trainer import Trainer
 
@@ -93,7 +92,7 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     steps = iter(range(10**6))
 
     def sample() -> Batch:
-        return trainer.sampler.sample(trainer.store, torch.tensor([0, next(steps)]))
+        return trainer.samplers[0].sample(trainer.store, torch.tensor([0, next(steps)]))
 
     large, large_s = sample(), typical(sample, time.thread_time, repeats)
     gain = stream_gain(trainer, repeats)
@@ -149,7 +148,7 @@ def model_pieces(trainer: Trainer, sampled: Batch, timed: Timed) -> dict[str, Pi
     one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())])
     attend_flops, product_flops = layer_flops(trainer.config, one)
 
-    user_BR = torch.randn(len(batch.user_at_B), size, device=device, requires_grad=True)
+    user_BR = torch.randn(len(batch.seeds.user_at_B), size, device=device, requires_grad=True)
     item_NR = torch.randn(SCORED, size, device=device, requires_grad=True)
     decoder = Decoder(trainer.config.model.decoder).to(device)
     item_1N, log_weight_1N = torch.arange(SCORED, device=device)[None], torch.zeros(SCORED, device=device)
@@ -201,15 +200,15 @@ def exchanges(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     """Latency, and lookups of rows that are all the rank's own or all the other's, forward and backward."""
     trainer = Trainer(config, worker)
     table, trainer_log = trainer.model.table, trainer.log
-    first = [int(start) for start in table.node_starts]
+    first = trainer.store.ownership.starts.tolist()
     seconds = {}
     for name, owner in (("own", worker.rank), ("other", 1 - worker.rank)):
         count = min(EXCHANGED_ROWS, *(last - start for start, last in zip(first, first[1:], strict=False)))
         nodes = torch.arange(first[owner], first[owner] + count)
         # in training the sampler makes the plan, in the background
-        plan = plan_lookup(nodes.numpy(), np.array(first), worker.rows)
+        plan = plan_lookup(nodes.numpy(), trainer.store.ownership, worker.rows)
 
-        def lookup(nodes: torch.Tensor = nodes, plan: Lookup = plan) -> None:
+        def lookup(nodes: torch.Tensor = nodes, plan: RowLookup = plan) -> None:
             table.weight.grad = None
             table(nodes, plan).sum().backward()
 

@@ -70,7 +70,7 @@ def our_rate(config: Config, worker: Worker) -> dict[str, Any]:
     prepared = open_prepared(config.data.prepared)
     cache_bytes = config.sampling.cache_bytes
     store = open_store(prepared, worker.sampling, "exchange", cache_bytes)
-    assert store.exchanges
+    assert store.transport.exchanges
     starts = prepared.ranges.starts
     own = own_nodes(int(starts[worker.rank]), int(starts[worker.rank + 1]))
     streams = open_streams(store, config.sampling.num_streams, config.launch.timeout_s)

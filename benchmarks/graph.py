@@ -13,10 +13,21 @@ import numpy as np
 import polars as pl
 import torch
 
-from dist_gat.config.sections import DataConfig, FeatureConfig, PartsConfig, SplitConfig
+from dist_gat.config.sections import (
+    DataConfig,
+    FeatureConfig,
+    NegativesConfig,
+    PartsConfig,
+    SamplingConfig,
+    SplitConfig,
+)
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.sampling.dgl import dgl
+from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.sampler import SeedBlockSampler
+from dist_gat.tasks.build_task import predicted_relation
+from dist_gat.tasks.ranking_seeds import ranking_source
 
 USER_EXPONENT, ITEM_EXPONENT = 0.6, 0.8
 
@@ -36,6 +47,13 @@ def power_law_pairs(num_users: int, num_items: int, num_interactions: int, seed:
 def _draw(rng: np.random.Generator, size: int, exponent: float, count: int) -> np.ndarray:
     running = np.cumsum(np.arange(1, size + 1) ** -exponent)
     return np.searchsorted(running, rng.random(count) * running[-1])
+
+
+def ranking_sampler(store: GraphStore, fanouts: list[int], batch_size: int) -> SeedBlockSampler:
+    """The sampler of a step's seed edges, with the default negatives and without in-degrees."""
+    relation = predicted_relation(store.prepared.schema)
+    source = ranking_source(store, relation, NegativesConfig(), batch_size, 0)
+    return SeedBlockSampler(store, SamplingConfig(fanouts=fanouts), source, 0, False)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.sampling.dgl import DataLoader, dgl
 from dist_gat.sampling.graph_store import open_store
+from dist_gat.sampling.ownership import share_nodes
 
 SIZE, HEADS, LAYERS = 64, 4, 2
 CHUNK = 8192
@@ -35,12 +36,12 @@ SPEED_BAR, MEMORY_BAR = 3.0, 2.0
 
 
 def our_inference(prepared: PreparedGraph, _: int) -> Step:
-    bounds = np.array([0, prepared.ranges.num_nodes])
+    owned = share_nodes(prepared.ranges, 1, 0)
     config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
-    model = build_recommender(config, LAYERS, {}, bounds, Channel("rows"), 0)
+    model = build_recommender(config, LAYERS, {}, owned, Channel("rows"), 0)
     store = open_store(prepared, Channel("sampling"), "auto")
     edge_chunk = EvaluateConfig().edge_chunk
-    return lambda: infer_representations(model.encoder, model.table, store, edge_chunk)
+    return lambda: infer_representations(model, store, edge_chunk)
 
 
 def dgl_inference(prepared: PreparedGraph, threads: int) -> Step:

@@ -26,9 +26,9 @@ from dist_gat.evaluate.topk import known_items
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
-from dist_gat.graph.ranges import ITEM, USER
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.sampling.graph_store import open_store
+from dist_gat.tasks.build_task import predicted_relation
 
 SIZE, K = 64, 20
 DENSE = "dense + torch.topk"
@@ -41,10 +41,10 @@ def representations(prepared: PreparedGraph) -> Tensor:
 
 def our_ranking(prepared: PreparedGraph) -> Step:
     rows_OR, store = representations(prepared), open_store(prepared, Channel("sampling"), "auto")
-    config = EvaluateConfig(ks=[K])
+    config, relation = EvaluateConfig(ks=[K]), predicted_relation(prepared.schema)
 
     def step() -> np.ndarray:
-        rankings = rank_representations(rows_OR, store, Channel("control"), "test", config, 0)
+        rankings = rank_representations(rows_OR, store, Channel("control"), relation, "test", config)
         return np.concatenate([ranking.items for ranking in rankings])
 
     return step
@@ -52,24 +52,25 @@ def our_ranking(prepared: PreparedGraph) -> Step:
 
 def dense_ranking(prepared: PreparedGraph) -> Step:
     rows_OR, ranges = representations(prepared), prepared.ranges
-    nodes = {
-        kind: np.concatenate([np.array(ranges.nodes_of_type(p, kind)) for p in range(ranges.num_parts)])
-        for kind in (USER, ITEM)
-    }
-    users_UR, items_IR = rows_OR[torch.from_numpy(nodes[USER])], rows_OR[torch.from_numpy(nodes[ITEM])]
+    relation = predicted_relation(prepared.schema)
+    users, items = (
+        np.concatenate([np.array(ranges.nodes_of_type(p, kind)) for p in range(ranges.num_parts)])
+        for kind in (relation.source, relation.target)
+    )
+    users_UR, items_IR = rows_OR[torch.from_numpy(users)], rows_OR[torch.from_numpy(items)]
     column_of = np.zeros(ranges.num_nodes, dtype=np.int64)
-    column_of[nodes[ITEM]] = np.arange(len(nodes[ITEM]))
-    edges = np.concatenate([part.edges[split] for part in prepared.parts for split in ("train", "valid")])
+    column_of[items] = np.arange(len(items))
+    edges = np.concatenate([part.pairs(relation, split) for part in prepared.parts for split in ("train", "valid")])
     known = known_items(0, ranges.num_nodes, [edges])
-    counts = np.diff(known.indptr)[nodes[USER]]
-    rows = torch.from_numpy(np.repeat(np.arange(len(nodes[USER])), counts))
-    met = np.concatenate([known.items[known.indptr[u] : known.indptr[u + 1]] for u in nodes[USER]])
+    counts = np.diff(known.indptr)[users]
+    rows = torch.from_numpy(np.repeat(np.arange(len(users)), counts))
+    met = np.concatenate([known.items[known.indptr[u] : known.indptr[u + 1]] for u in users])
     columns = torch.from_numpy(column_of[met])
 
     def step() -> np.ndarray:
         scores = users_UR @ items_IR.T
         scores[rows, columns] = -torch.inf
-        return nodes[ITEM][scores.topk(K, dim=1).indices.numpy()]
+        return items[scores.topk(K, dim=1).indices.numpy()]
 
     return step
 
@@ -99,8 +100,8 @@ def main() -> None:
         seconds = harness.seconds_in_turn(steps, arguments.repeats, warmup=1)
         for name, values in seconds.items():
             print(f"{name}: {np.median(values):.2f} s")
-        bounds = prepared.ranges.bounds
-        num_items = int((bounds[:, ITEM + 1] - bounds[:, ITEM]).sum())
+        relation = predicted_relation(prepared.schema)
+        num_items = prepared.ranges.count(relation.target)
         operations = 2 * SIZE * num_items * (prepared.ranges.num_nodes - num_items)
         results = harness.compare("exact top-20, Gowalla", seconds, SPEED_BAR, operations / harness.product_rate())
         alone = ("benchmarks.ranking", "--threads", arguments.threads, "--peak-of")

@@ -25,11 +25,11 @@ import torch
 from torch import nn
 
 from benchmarks import harness
-from benchmarks.graph import dgl_graph, prepared_graph
+from benchmarks.graph import dgl_graph, prepared_graph, ranking_sampler
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.peer import STOCK, StockPeer
 from dist_gat.base.random import Purpose, make_key
-from dist_gat.config.sections import ModelConfig, NegativesConfig, SamplingConfig, TrainConfig
+from dist_gat.config.sections import ModelConfig, TrainConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory
@@ -39,7 +39,7 @@ from dist_gat.sampling.dgl import BlockSampler, DataLoader, dgl
 from dist_gat.sampling.draws import hide_pairs
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.loader import open_loader, take_turns
-from dist_gat.sampling.sampler import SeedBlockSampler
+from dist_gat.sampling.ownership import share_nodes
 
 SIZE, HEADS, SEEDS, FANOUTS = 64, 4, 1024, [10, 10]
 BATCHES = 20  # that sampling is timed over
@@ -54,7 +54,7 @@ class NodeBlocks(BlockSampler):
 
     def __init__(self, store: GraphStore, first_step: int = 0) -> None:
         super().__init__()
-        self.edges = SeedBlockSampler(store, SamplingConfig(fanouts=FANOUTS), NegativesConfig(), SEEDS, 0, False)
+        self.edges = ranking_sampler(store, FANOUTS, SEEDS)
         self.step = first_step
 
     def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Any:
@@ -117,9 +117,9 @@ def endless(graph: Any, sampler: BlockSampler, num_nodes: int) -> Iterator[Any]:
 
 
 def our_step(prepared: PreparedGraph) -> Step:
-    bounds = np.array([0, prepared.ranges.num_nodes])
+    owned = share_nodes(prepared.ranges, 1, 0)
     config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
-    model = build_recommender(config, len(FANOUTS), {}, bounds, Channel("rows"), 0)
+    model = build_recommender(config, len(FANOUTS), {}, owned, Channel("rows"), 0)
     optimizers = build_optimizers(model, TrainConfig(learning_rate=0.01), 1)
     batches = our_batches(prepared)
 

@@ -22,13 +22,19 @@ import torch
 import torch.distributed as dist
 
 from dist_gat.config.files import parse_config
-from dist_gat.config.sections import Config, DataConfig, PartsConfig
+from dist_gat.config.sections import Config, DataConfig, NegativesConfig, PartsConfig, SamplingConfig
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.graph.schema import INTERACTIONS
+from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.sampler import SeedBlockSampler
+from dist_gat.tasks.ranking_seeds import ranking_source
 
 Pairs = Iterable[tuple[int, int]]
 NUM_FEATURES = {"user": 3, "item": 2}
+USER, ITEM = INTERACTIONS.node_types
+(INTERACTS,) = INTERACTIONS.relations
 
 
 def parse_sections(tree: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Config:
@@ -96,7 +102,7 @@ def random_pairs(num_users: int, num_items: int, density: float, seed: int = 0) 
 
 def split_pairs(prepared: PreparedGraph, split: str) -> np.ndarray:
     """int64 [m, 2]: all (user, item) nodes of a split, in their global order."""
-    return np.concatenate([part.edges[split] for part in prepared.parts])
+    return np.concatenate([part.pairs(INTERACTS, split) for part in prepared.parts])
 
 
 def adjacency(prepared: PreparedGraph) -> scipy.sparse.csr_array:
@@ -105,6 +111,19 @@ def adjacency(prepared: PreparedGraph) -> scipy.sparse.csr_array:
     size = prepared.ranges.num_nodes
     one_way = scipy.sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
     return (one_way + one_way.T).tocsr()
+
+
+def ranking_sampler(
+    store: GraphStore,
+    sampling: SamplingConfig,
+    negatives: NegativesConfig,
+    batch_size: int,
+    seed: int = 0,
+    needs_degree: bool = False,
+) -> SeedBlockSampler:
+    """The sampler of a ranking of items for users."""
+    source = ranking_source(store, INTERACTS, negatives, batch_size, seed)
+    return SeedBlockSampler(store, sampling, source, seed, needs_degree)
 
 
 class Ranks:

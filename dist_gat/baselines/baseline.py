@@ -15,7 +15,8 @@ from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.full_ranking import PartRanking, rank_parts, ranking_metrics
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.ranges import ITEM, USER, NodeRanges
+from dist_gat.graph.ranges import NodeRanges
+from dist_gat.graph.schema import Relation
 
 BASELINES: dict[str, Fit] = {
     "popularity": fit_popularity,
@@ -28,43 +29,50 @@ BASELINES: dict[str, Fit] = {
 }
 
 
-def evaluate_baseline(name: str, prepared: PreparedGraph, split: str, config: EvaluateConfig) -> dict[str, float]:
+def evaluate_baseline(
+    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig
+) -> dict[str, float]:
     """Metrics of one baseline on a split, trained on the training interactions.
 
     Raises `ConfigError` where the baseline can't run on this data set or machine.
     """
-    rankings = rank_baseline(name, prepared, split, config)
-    return ranking_metrics(rankings, prepared, Channel("baseline"), split, config.ks)
+    rankings = rank_baseline(name, prepared, relation, split, config)
+    return ranking_metrics(rankings, prepared, Channel("baseline"), relation, split, config.ks)
 
 
-def rank_baseline(name: str, prepared: PreparedGraph, split: str, config: EvaluateConfig) -> list[PartRanking]:
+def rank_baseline(
+    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig
+) -> list[PartRanking]:
     """The best items of all users, part by part."""
     ranges = prepared.ranges
-    score = BASELINES[name](training_matrix(prepared), config.baseline)
-    user_shift, item_shift = shifts(ranges, USER), shifts(ranges, ITEM)
+    score = BASELINES[name](training_matrix(prepared, relation), config.baseline)
+    user_shift, item_shift = shifts(ranges, relation.source), shifts(ranges, relation.target)
 
     def score_part(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
-        user = int(ranges.bounds[part, USER] - user_shift[part])
+        user = int(ranges.nodes_of_type(part, relation.source).start - user_shift[part])
         shift = int(item_shift[ranges.part_of(np.array(first))])
         return score(slice(user + start, user + stop), slice(first - shift, last - shift))
 
     parts = range(ranges.num_parts)
-    return rank_parts(prepared, parts, split, max(config.ks), config.user_chunk, score_part)
+    return rank_parts(prepared, relation, parts, split, max(config.ks), config.user_chunk, score_part)
 
 
-def training_matrix(prepared: PreparedGraph) -> csr_array:
-    """float32 [users, items]: 1 at each training interaction; users and items in the order of their node IDs."""
+def training_matrix(prepared: PreparedGraph, relation: Relation) -> csr_array:
+    """float32 [users, items]: 1 at each training pair of a relation.
+
+    Users are its sources and items its targets, both in the order of their node IDs.
+    """
     ranges = prepared.ranges
-    pairs = np.concatenate([part.edges["train"] for part in prepared.parts])
+    pairs = np.concatenate([part.pairs(relation, "train") for part in prepared.parts])
     row, column = (
-        pairs[:, kind] - shifts(ranges, kind)[ranges.part_of(pairs[:, kind])] for kind in (USER, ITEM)
-    )  # fmt: skip
-    shape = (ranges.count(USER), ranges.count(ITEM))
+        nodes - shifts(ranges, kind)[ranges.part_of(nodes)]
+        for kind, nodes in zip((relation.source, relation.target), pairs.T, strict=True)
+    )
+    shape = (ranges.count(relation.source), ranges.count(relation.target))
     return csr_array((np.ones(len(pairs), np.float32), (row, column)), shape=shape)
 
 
-def shifts(ranges: NodeRanges, node_type: int) -> np.ndarray:
+def shifts(ranges: NodeRanges, node_type: str) -> np.ndarray:
     """int64 [P]: in each part, node ID minus position among all nodes of the type."""
-    start, stop = ranges.bounds[:, node_type], ranges.bounds[:, node_type + 1]
-    sizes = stop - start
-    return start - (np.cumsum(sizes) - sizes)
+    sizes = ranges.counts(node_type)
+    return ranges.bounds_of(node_type)[:, 0] - (np.cumsum(sizes) - sizes)

@@ -1,4 +1,4 @@
-"""`Archive`: the checkpoints of a run, `step-00000120`, by step: in the run folder, or at a URL.
+"""`CheckpointStore`: the checkpoints of a run, `step-00000120`, by step: in the run folder, or at a URL.
 
 A folder without its manifest is no checkpoint. In a file system the name comes last, in one rename; in an
 object store, which has no rename, the manifest does.
@@ -29,7 +29,7 @@ COPY_BYTES = 1 << 24
 DAMAGED = "damaged-" + MANIFEST
 
 
-class Archive(ABC):
+class CheckpointStore(ABC):
     """What both kinds have. `root`: for messages. `is_local`: reading copies nothing."""
 
     root: Path | str
@@ -73,7 +73,7 @@ class Archive(ABC):
                 self.remove(step)
 
 
-class FolderArchive(Archive):
+class FolderCheckpoints(CheckpointStore):
     """A folder that all ranks share."""
 
     is_local = True
@@ -101,7 +101,7 @@ class FolderArchive(Archive):
         (self.folder(step) / MANIFEST).rename(self.folder(step) / DAMAGED)
 
 
-class UrlArchive(Archive):
+class UrlCheckpoints(CheckpointStore):
     """A folder at a URL that pyarrow or fsspec understands: s3://, gs://, hdfs://, file://, abfs:// …"""
 
     is_local = False
@@ -183,5 +183,5 @@ def open_url(url: str) -> tuple[fs.FileSystem, str]:
         return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
 
-def open_archive(run_folder: Path, config: CheckpointConfig) -> Archive:
-    return UrlArchive(config.url) if config.url else FolderArchive(run_folder / "checkpoints")
+def open_checkpoints(run_folder: Path, config: CheckpointConfig) -> CheckpointStore:
+    return UrlCheckpoints(config.url) if config.url else FolderCheckpoints(run_folder / "checkpoints")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from dist_gat.checkpoints.checkpoint_store import Archive
+from dist_gat.checkpoints.checkpoint_store import CheckpointStore
 from dist_gat.checkpoints.snapshot import Snapshot, write_snapshot
 from dist_gat.config.sections import CheckpointConfig
 from dist_gat.exchange.channel import Channel
@@ -17,8 +17,8 @@ class CheckpointWriter:
     ask for it with `wait`, at a step on which they agree too.
     """
 
-    def __init__(self, archive: Archive, config: CheckpointConfig, channel: Channel) -> None:
-        self.archive, self.config, self.channel = archive, config, channel
+    def __init__(self, checkpoints: CheckpointStore, config: CheckpointConfig, channel: Channel) -> None:
+        self.checkpoints, self.config, self.channel = checkpoints, config, channel
         self.thread: threading.Thread | None = None
         self.error: Exception | None = None
 
@@ -43,8 +43,8 @@ class CheckpointWriter:
 
     def _commit(self, snapshot: Snapshot) -> None:
         try:
-            write_snapshot(self.archive, snapshot, self.channel)
+            write_snapshot(self.checkpoints, snapshot, self.channel)
             if self.channel.rank == 0:
-                self.archive.prune(self.config.keep, snapshot.content["best"].get("step"))
+                self.checkpoints.prune(self.config.keep, snapshot.content["best"].get("step"))
         except Exception as err:
             self.error = err

@@ -1,4 +1,4 @@
-"""`Cursor`: how far a run is. Randomness is a function of (seed, epoch, step, …), so this is all a resume needs."""
+"""`RunProgress`: how far a run is. Draws are functions of (seed, epoch, step, …), so a resume needs no more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass
-class Cursor:
+class RunProgress:
     """step: updates made so far. history: epoch, step and metrics of each validation. best: the best of them, or
     empty. losses: the loss of every step, over all ranks."""
 
@@ -16,10 +16,11 @@ class Cursor:
     history: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
-    def validated(self, metrics: dict[str, Any], metric: str) -> bool:
+    def validated(self, metrics: dict[str, Any], metric: str, higher_is_better: bool) -> bool:
         """Take in a validation; returns whether it is the best so far."""
         self.history.append(metrics)
-        better = not self.best or metrics[metric] > self.best[metric]
+        sign = 1 if higher_is_better else -1
+        better = not self.best or sign * metrics[metric] > sign * self.best[metric]
         if better:
             self.best = metrics
         return better

@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a run at a step, in safetensors and JSON.
 
-manifest.json                  format, cursor, configuration, fingerprint of the data set, SHA-256 of every file
-dense.safetensors              weights of the layers, the slope of popularity
+manifest.json                  format, progress, configuration, fingerprint of the data set, SHA-256 of every file
+dense.safetensors              dense weights: inputs, layers, own scores
 dense_optimizer.safetensors    Adam's state, `parameter number.name`; where there are dense weights
 losses.safetensors             float64 [step]: the loss of every step so far
 parts/0000.safetensors         embedding, exp_avg, exp_avg_sq of each node
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from dist_gat.base.errors import StorageError
 from dist_gat.base.storage import read_manifest, verify_files
-from dist_gat.checkpoints.checkpoint_store import Archive
-from dist_gat.checkpoints.run_progress import Cursor
+from dist_gat.checkpoints.checkpoint_store import CheckpointStore
+from dist_gat.checkpoints.run_progress import RunProgress
 from dist_gat.checkpoints.weight_files import (
     DENSE,
     load_dense,
@@ -40,7 +40,7 @@ from dist_gat.nn.recommender import Recommender
 from dist_gat.optim.optimizer import Optimizers
 from dist_gat.sampling.graph_store import GraphStore
 
-FORMAT, VERSION = "dist_gat.checkpoint", 2
+FORMAT, VERSION = "dist_gat.checkpoint", 3
 DENSE_OPTIMIZER, LOSSES = "dense_optimizer.safetensors", "losses.safetensors"
 REMEDY = (
     "add checkpoint.resume=previous to go on from the checkpoint before it, or checkpoint.resume=restart to start anew"
@@ -60,22 +60,22 @@ class Snapshot:
 
 
 def take_snapshot(
-    config: Config, model: Recommender, optimizers: Optimizers, store: GraphStore, cursor: Cursor
+    config: Config, model: Recommender, optimizers: Optimizers, store: GraphStore, progress: RunProgress
 ) -> Snapshot:
     moments = optimizers.row_moments(model)
-    common = {DENSE: model.dense.state_dict(), LOSSES: {"losses": torch.tensor(cursor.losses, dtype=torch.float64)}}
+    common = {DENSE: model.dense.state_dict(), LOSSES: {"losses": torch.tensor(progress.losses, dtype=torch.float64)}}
     if optimizers.dense is not None:
         common[DENSE_OPTIMIZER] = dense_state(optimizers.dense)
     content = {
-        "step": cursor.step,
-        "best": cursor.best,
-        "history": list(cursor.history),
+        "step": progress.step,
+        "best": progress.best,
+        "history": list(progress.history),
         "world_size": store.channel.world_size,
         "row_optimizer_steps": optimizers.row_steps(model),
         "data_fingerprint": store.prepared.fingerprint,
         "config": config.model_dump(mode="json"),
     }
-    parts = {part: part_rows(model, store.ranges, part, moments) for part in store.own_parts}
+    parts = {part: part_rows(model, store, part, moments) for part in store.own_parts}
     return Snapshot(_copies(parts), _copies(common) if store.channel.rank == 0 else {}, content)
 
 
@@ -87,9 +87,9 @@ def _copy(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def write_snapshot(archive: Archive, snapshot: Snapshot, channel: Channel) -> None:
+def write_snapshot(checkpoints: CheckpointStore, snapshot: Snapshot, channel: Channel) -> None:
     """Commit a checkpoint: it is there whole, or not at all. Collective; raises `StorageError`."""
-    with archive.writing(snapshot.content["step"], channel, FORMAT, VERSION, snapshot.content) as folder:
+    with checkpoints.writing(snapshot.content["step"], channel, FORMAT, VERSION, snapshot.content) as folder:
         for part, tensors in snapshot.parts.items():
             save_tensors(part_file(folder, part), tensors)
         for name, tensors in snapshot.common.items():
@@ -101,36 +101,36 @@ def read_checkpoint(folder: Path, only: Sequence[str] | None = None) -> dict[str
     return read_manifest(folder, FORMAT, VERSION, REMEDY, only)
 
 
-def look_at_checkpoint(archive: Archive, step: int) -> dict[str, Any]:
+def look_at_checkpoint(checkpoints: CheckpointStore, step: int) -> dict[str, Any]:
     """The manifest of a checkpoint, after a look at the sizes of all files that are on this host."""
-    with archive.reading(step, ()) as folder:
-        return read_checkpoint(folder, None if archive.is_local else ())
+    with checkpoints.reading(step, ()) as folder:
+        return read_checkpoint(folder, None if checkpoints.is_local else ())
 
 
 def load_checkpoint(
-    archive: Archive, step: int, model: Recommender, optimizers: Optimizers, store: GraphStore
-) -> Cursor:
+    checkpoints: CheckpointStore, step: int, model: Recommender, optimizers: Optimizers, store: GraphStore
+) -> RunProgress:
     """Put the state of a run back, on any world size, after checking the SHA-256 of what is read.
 
     Raises `StorageError`; nothing is changed where a file is damaged.
     """
-    with archive.reading(step, files_of(store)) as folder:
+    with checkpoints.reading(step, files_of(store)) as folder:
         manifest = checked(folder, store)
         load_dense(folder, model)
         if optimizers.dense is not None:
             load_dense_state(folder / DENSE_OPTIMIZER, optimizers.dense)
         moments = optimizers.start_rows(model, manifest["row_optimizer_steps"])
         for part in store.own_parts:
-            load_rows(part_file(folder, part), part_rows(model, store.ranges, part, moments))
+            load_rows(part_file(folder, part), part_rows(model, store, part, moments))
         losses = load_tensors(folder / LOSSES)["losses"].tolist()
-    return Cursor(manifest["step"], manifest["best"], manifest["history"], losses)
+    return RunProgress(manifest["step"], manifest["best"], manifest["history"], losses)
 
 
-def load_best(archive: Archive, step: int, model: Recommender, store: GraphStore) -> None:
+def load_best(checkpoints: CheckpointStore, step: int, model: Recommender, store: GraphStore) -> None:
     """Put the weights of a checkpoint into the model, and nothing else. Raises `StorageError`."""
-    with archive.reading(step, files_of(store)) as folder:
+    with checkpoints.reading(step, files_of(store)) as folder:
         checked(folder, store)
-        load_weights(folder, model, store.ranges, store.own_parts)
+        load_weights(folder, model, store)
 
 
 def files_of(store: GraphStore) -> list[str]:

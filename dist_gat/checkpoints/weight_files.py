@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dist_gat.base.errors import StorageError
-from dist_gat.graph.ranges import NodeRanges
 from dist_gat.nn.recommender import Recommender
+from dist_gat.sampling.graph_store import GraphStore
 
 DENSE = "dense.safetensors"
 
@@ -40,19 +40,17 @@ def save_dense(folder: Path, model: Recommender) -> None:
     save_tensors(folder / DENSE, model.dense.state_dict())
 
 
-def save_parts(
-    folder: Path, model: Recommender, ranges: NodeRanges, parts: range, extra: Mapping[str, Tensor] | None = None
-) -> None:
-    """One file for each of this rank's `parts`: `embedding` and the rows of every `extra` [O, …] tensor."""
-    for part in parts:
-        save_tensors(part_file(folder, part), part_rows(model, ranges, part, extra))
+def save_parts(folder: Path, model: Recommender, store: GraphStore, extra: Mapping[str, Tensor] | None = None) -> None:
+    """One file for each of this rank's parts: `embedding` and the rows of every `extra` [O, …] tensor."""
+    for part in store.own_parts:
+        save_tensors(part_file(folder, part), part_rows(model, store, part, extra))
 
 
 def part_rows(
-    model: Recommender, ranges: NodeRanges, part: int, extra: Mapping[str, Tensor] | None = None
+    model: Recommender, store: GraphStore, part: int, extra: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """The rows of one of this rank's parts, as views: `embedding` and those of every `extra` [O, …] tensor."""
-    rows = slice(*(int(ranges.starts[p]) - model.table.first_node for p in (part, part + 1)))
+    rows = slice(*(int(store.ranges.starts[p]) - store.ownership.first_node for p in (part, part + 1)))
     return {name: value.detach()[rows] for name, value in {"embedding": model.table.weight, **(extra or {})}.items()}
 
 
@@ -64,11 +62,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise StorageError(f"{path}: expected a safetensors file: {err}; train again or copy the folder anew") from None
 
 
-def load_weights(folder: Path, model: Recommender, ranges: NodeRanges, parts: range) -> None:
-    """Fill the dense weights, and the embedding rows of this rank's `parts`, in place. Raises `StorageError`."""
+def load_weights(folder: Path, model: Recommender, store: GraphStore) -> None:
+    """Fill the dense weights, and the embedding rows of this rank's parts, in place. Raises `StorageError`."""
     load_dense(folder, model)
-    for part in parts:
-        load_rows(part_file(folder, part), part_rows(model, ranges, part))
+    for part in store.own_parts:
+        load_rows(part_file(folder, part), part_rows(model, store, part))
 
 
 def load_dense(folder: Path, model: Recommender) -> None:

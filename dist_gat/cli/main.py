@@ -55,10 +55,10 @@ def prepare(
         report = api.prepare(settings, output.progress)
         report["prepared"] = settings.data.prepared
         partition, nodes = report["partition"], report["num_nodes"]
-        edges = {split: sum(counts) for split, counts in report["split_counts"].items()}
+        (splits,) = report["split_counts"].values()
+        edges = {split: sum(counts) for split, counts in splits.items()}
         rows: list[list[Any]] = [
-            ["users", f"{nodes['user']:,}"],
-            ["items", f"{nodes['item']:,}"],
+            *[[f"{kind}s", f"{count:,}"] for kind, count in nodes.items()],
             *[[f"{split} interactions", f"{count:,}"] for split, count in edges.items()],
             ["parts", f"{len(report['bounds'])} by {partition['method']}"],
             ["edge cut", f"{partition['edge_cut']:.1%} of interactions join two parts"],
@@ -228,7 +228,7 @@ def explain(
         summary = [
             ["item", " ".join(str(value) for value in chosen.values())],
             ["score", f"{result['score']:.4f}"],
-            ["of it the item's popularity", f"{result['popularity']:.4f}"],
+            *([f"of it the item's {name}", f"{value:.4f}"] for name, value in result["own_scores"].items()),
             [f"drop without the {fidelity['deleted']} heaviest", f"{fidelity['top_drop']:.4f}"],
             [
                 "drop without as many random",

@@ -6,6 +6,7 @@ once; code further in trusts them. `dist_gat.config.files` reads and writes them
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,16 @@ def _no_nul(name: str) -> str:
 
 FileName = Annotated[str, AfterValidator(_no_nul)]
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class OnResume(Enum):
+    """Stands in the annotation of a setting that a resumed run may change; see `dist_gat.config.differences`."""
+
+    FREE = "it does not change the numbers of the steps to come"
+    LENGTH = "it moves the end of the run, and with it every decaying learning rate"
+
+
+FREE, LENGTH = OnResume.FREE, OnResume.LENGTH
 
 
 class Section(BaseModel):
@@ -107,14 +118,14 @@ class SamplingConfig(Section):
 
     fanouts: list[PositiveInt] = Field([10, 10], description="[]: no layers, which is matrix factorisation")
     exclude_targets: bool = Field(True, description="hide the seed edges and their reverses from the message graph")
-    prefetch: bool = Field(True, description="sample the next batches in the background")
-    num_streams: PositiveInt = Field(
+    prefetch: Annotated[bool, FREE] = Field(True, description="sample the next batches in the background")
+    num_streams: Annotated[PositiveInt, FREE] = Field(
         4, description="batches that a worker samples at the same time, each in a thread and with a channel of its own"
     )
-    access: Literal["auto", "exchange"] = Field(
+    access: Annotated[Literal["auto", "exchange"], FREE] = Field(
         "auto", description="auto: read the parts on this host in place; exchange: as if each rank had its own host"
     )
-    cache_bytes: int = Field(
+    cache_bytes: Annotated[int, FREE] = Field(
         64 << 20, ge=0, description="a worker's memory for input features of remote nodes of high degree; 0: none"
     )
 
@@ -193,10 +204,10 @@ class LossConfig(Section):
 class TrainConfig(Section):
     """Optimisation. `batch_size` counts the seed edges of a global step, over all workers."""
 
-    num_epochs: PositiveInt = 20
+    num_epochs: Annotated[PositiveInt, LENGTH] = 20
     batch_size: PositiveInt = 4096
-    max_steps: int | None = Field(None, gt=0, description="stop after so many steps, for trials")
-    stop_epoch: int | None = Field(
+    max_steps: Annotated[int | None, LENGTH] = Field(None, gt=0, description="stop after so many steps, for trials")
+    stop_epoch: Annotated[int | None, FREE] = Field(
         None, gt=0, description="end after this epoch, with the learning rates of num_epochs: `fit` sets it"
     )
     learning_rate: float = Field(0.01, gt=0.0)
@@ -208,10 +219,14 @@ class TrainConfig(Section):
         "float32", description="bfloat16: mixed precision, weights and embeddings stay in float32"
     )
     metric: str = "ndcg@20"
-    patience: int = Field(3, ge=0, description="stop after so many validations without a better metric; 0: never")
-    validate_every: PositiveInt = Field(1, description="epochs between validations")
-    log_every: PositiveInt = Field(10, description="steps between TensorBoard points")
-    profile: int = Field(0, ge=0, description="record so many steps for Perfetto, and name the bottleneck")
+    patience: Annotated[int, FREE] = Field(
+        3, ge=0, description="stop after so many validations without a better metric; 0: never"
+    )
+    validate_every: Annotated[PositiveInt, FREE] = Field(1, description="epochs between validations")
+    log_every: Annotated[PositiveInt, FREE] = Field(10, description="steps between TensorBoard points")
+    profile: Annotated[int, FREE] = Field(
+        0, ge=0, description="record so many steps for Perfetto, and name the bottleneck"
+    )
 
 
 class CheckpointConfig(Section):
@@ -273,20 +288,22 @@ class LaunchConfig(Section):
 class Config(Section):
     """A recipe: everything from the input table to the trained recommender."""
 
-    name: str
+    name: Annotated[str, FREE]
     seed: int = Field(0, ge=0, lt=2**63)
-    run: FileName = Field("", description="folder of checkpoints, logs and the saved model; default: runs/NAME")
-    data: DataConfig
-    parts: PartsConfig = PartsConfig()
+    run: Annotated[FileName, FREE] = Field(
+        "", description="folder of checkpoints, logs and the saved model; default: runs/NAME"
+    )
+    data: Annotated[DataConfig, FREE]
+    parts: Annotated[PartsConfig, FREE] = PartsConfig()
     sampling: SamplingConfig = SamplingConfig()
     negatives: NegativesConfig = NegativesConfig()
     model: ModelConfig = ModelConfig()
-    blend: BlendConfig = BlendConfig()
+    blend: Annotated[BlendConfig, FREE] = BlendConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    launch: LaunchConfig = LaunchConfig()
+    checkpoint: Annotated[CheckpointConfig, FREE] = CheckpointConfig()
+    evaluate: Annotated[EvaluateConfig, FREE] = EvaluateConfig()
+    launch: Annotated[LaunchConfig, FREE] = LaunchConfig()
 
     @field_validator("name")
     @classmethod

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from dist_gat.exchange.channel import Channel
-from dist_gat.graph.ranges import ITEM, USER
 from dist_gat.sampling.graph_store import GraphStore
 
 USER_SLICES = ("cold", "q1", "q2", "q3", "q4")
@@ -43,25 +42,25 @@ class DegreeSlices:
         return described
 
 
-def user_slices(store: GraphStore, channel: Channel) -> DegreeSlices:
+def user_slices(store: GraphStore, channel: Channel, node_type: str) -> DegreeSlices:
     """Cold users have no training interaction; q1 to q4 are quartiles of the degree of the others. Collective.
 
     The cut after q_j is the smallest degree that at least j quarters of the users do not exceed.
     """
-    histogram = degree_histogram(store, channel, USER)
+    histogram = degree_histogram(store, channel, node_type)
     running = np.cumsum(histogram[1:])
     below = np.concatenate([[0], running])[: len(running)]
     slice_of = 1 + np.minimum(4 * below // max(int(histogram[1:].sum()), 1), 3)
     return DegreeSlices(USER_SLICES, np.concatenate([[COLD], slice_of]), histogram)
 
 
-def item_slices(store: GraphStore, channel: Channel) -> DegreeSlices:
+def item_slices(store: GraphStore, channel: Channel, node_type: str) -> DegreeSlices:
     """Cold items have no training interaction; the others are cut into thirds of all interactions. Collective.
 
     From the most popular item on, head items have the first third of the interactions, mid items the second, tail
     items the last; an item belongs where the interactions of all more popular ones end.
     """
-    histogram = degree_histogram(store, channel, ITEM)
+    histogram = degree_histogram(store, channel, node_type)
     interactions = histogram * np.arange(len(histogram))
     above = interactions.sum() - np.cumsum(interactions)
     slice_of = 1 + np.minimum(3 * above // max(int(interactions.sum()), 1), 2)
@@ -69,7 +68,7 @@ def item_slices(store: GraphStore, channel: Channel) -> DegreeSlices:
     return DegreeSlices(ITEM_SLICES, slice_of, histogram)
 
 
-def degree_histogram(store: GraphStore, channel: Channel, node_type: int) -> np.ndarray:
+def degree_histogram(store: GraphStore, channel: Channel, node_type: str) -> np.ndarray:
     """int64 [D + 1]: how many nodes of the type have each training degree. Collective."""
     own = np.concatenate([own_degrees(store, part, node_type) for part in store.own_parts])
     largest = torch.zeros(channel.world_size, dtype=torch.int64)
@@ -78,7 +77,7 @@ def degree_histogram(store: GraphStore, channel: Channel, node_type: int) -> np.
     return channel.sum(torch.from_numpy(counts)).numpy()
 
 
-def own_degrees(store: GraphStore, part: int, node_type: int) -> np.ndarray:
+def own_degrees(store: GraphStore, part: int, node_type: str) -> np.ndarray:
     """int64: training degrees of one of this rank's parts, of its nodes of a type in order."""
     nodes = store.ranges.nodes_of_type(part, node_type)
     first = store.prepared.parts[part].first_node

@@ -1,8 +1,8 @@
 """Exact full ranking over sharded representations, and its metrics.
 
-Every rank ranks its own users. Item rows are sent round block by block, so no rank holds all of them, and
-a score block is at most `user_chunk` × ITEM_BLOCK. Blocks and chunks are cut inside parts, and sums are
-taken part by part, so the numbers are the same for any number of ranks.
+Users are the sources of a relation, items its targets. Every rank ranks its own users. Item rows are sent round block
+by block, so no rank holds all of them, and a score block is at most `user_chunk` × ITEM_BLOCK. Blocks and chunks are
+cut inside parts, and sums are taken part by part, so the numbers are the same for any number of ranks.
 
 Shape legend: O own nodes, R representation size, K best items.
 """
@@ -25,8 +25,7 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.ranges import ITEM, USER
-from dist_gat.nn.recommender import Recommender
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 # the scores of a block and a chunk of users stay in the last cache
@@ -49,20 +48,23 @@ ScoreBlock = Callable[[int, int, int, int, int], np.ndarray]
 
 
 def rank_parts(
-    prepared: PreparedGraph, parts: Sequence[int], split: str, k: int, user_chunk: int, score: ScoreBlock,
-    next_block: Callable[[int, int], None] = lambda first, last: None, block_size: int = ITEM_BLOCK,
+    prepared: PreparedGraph, relation: Relation, parts: Sequence[int], split: str, k: int, user_chunk: int,
+    score: ScoreBlock, next_block: Callable[[int, int], None] = lambda first, last: None,
+    block_size: int = ITEM_BLOCK,
 ) -> list[PartRanking]:  # fmt: skip
     """Rank all items for the users of `parts`, items known before `split` left out.
 
     `next_block(first, last)` is called, by every rank in the same order, before the block's scores.
     """
-    users = {p: prepared.ranges.nodes_of_type(p, USER) for p in parts}
+    users = {p: prepared.ranges.nodes_of_type(p, relation.source) for p in parts}
     best = {p: RunningTopK(len(users[p]), k) for p in parts}
     known = {
-        p: known_items(users[p].start, len(users[p]), [prepared.parts[p].edges[s] for s in SEEN_BEFORE[split]])
+        p: known_items(
+            users[p].start, len(users[p]), [prepared.parts[p].pairs(relation, s) for s in SEEN_BEFORE[split]]
+        )
         for p in parts
     }
-    for first, last in item_blocks(prepared, block_size):
+    for first, last in item_blocks(prepared, relation, block_size):
         next_block(first, last)
         for p in parts:
             for start in range(0, len(users[p]), user_chunk):
@@ -71,26 +73,26 @@ def rank_parts(
     return [PartRanking(p, np.array(users[p], dtype=np.int64), best[p].items_UK, best[p].scores_UK) for p in parts]
 
 
-def item_blocks(prepared: PreparedGraph, size: int) -> list[tuple[int, int]]:
+def item_blocks(prepared: PreparedGraph, relation: Relation, size: int) -> list[tuple[int, int]]:
     """(first, last) item node IDs of each block of at most `size` items; no block crosses a part."""
     blocks = []
     for part in range(prepared.ranges.num_parts):
-        items = prepared.ranges.nodes_of_type(part, ITEM)
+        items = prepared.ranges.nodes_of_type(part, relation.target)
         blocks += [(first, min(first + size, items.stop)) for first in range(items.start, items.stop, size)]
     return blocks
 
 
 def rank_representations(
-    rows_OR: Tensor, store: GraphStore, channel: Channel, split: str, config: EvaluateConfig, first_node: int,
+    rows_OR: Tensor, store: GraphStore, channel: Channel, relation: Relation, split: str, config: EvaluateConfig,
     terms: Sequence[ScoreTerm] = (),
 ) -> list[PartRanking]:  # fmt: skip
     """Rank for this rank's users by the inner product of representations, plus `terms`. Collective.
 
-    rows_OR: representations of this rank's nodes, from node `first_node` on, as `Decoder.ranking_rows` gives them.
+    rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them.
     """
     if not bool(torch.isfinite(rows_OR).all()):
         raise DataError("representations have NaN or infinite values: training diverged; lower train.learning_rate")
-    prepared = store.prepared
+    prepared, first_node = store.prepared, store.ownership.first_node
     block: list[Tensor] = []
 
     def next_block(first: int, last: int) -> None:
@@ -100,7 +102,7 @@ def rank_representations(
             term.next_block(first, last)
 
     def score(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
-        user = prepared.ranges.bounds[part, USER] - first_node
+        user = prepared.ranges.nodes_of_type(part, relation.source).start - first_node
         scores = (rows_OR[user + start : user + stop] @ block[0].T).float().cpu().numpy()
         for term in terms:
             scores += term.scores(part, start, stop)
@@ -108,16 +110,21 @@ def rank_representations(
 
     size = max((term.block_size for term in terms), default=ITEM_BLOCK)
     return rank_parts(
-        prepared, store.own_parts, split, max(config.ks), config.user_chunk, score, next_block, size
+        prepared, relation, store.own_parts, split, max(config.ks), config.user_chunk, score, next_block, size
     )  # fmt: skip
 
 
 def ranking_metrics(
-    rankings: Sequence[PartRanking], prepared: PreparedGraph, channel: Channel, split: str, ks: Sequence[int]
+    rankings: Sequence[PartRanking],
+    prepared: PreparedGraph,
+    channel: Channel,
+    relation: Relation,
+    split: str,
+    ks: Sequence[int],
 ) -> dict[str, float]:
     """Mean metrics over all users with interactions in `split`, and their number as `num_users`. Collective."""
     sums = np.zeros((prepared.ranges.num_parts, len(metric_names(ks)) + 1))
-    for judged in judge(rankings, prepared, split):
+    for judged in judge(rankings, prepared, relation, split):
         values = user_metrics(judged.hits, judged.num_relevant, ks)
         sums[judged.part] = [*values.sum(axis=0), len(values)]
     *totals, num_users = sum_of_parts(sums, channel).tolist()
@@ -126,11 +133,11 @@ def ranking_metrics(
 
 
 def split_metrics(
-    rows_OR: Tensor, model: Recommender, store: GraphStore, worker: Worker, split: str, config: EvaluateConfig
+    rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation, split: str, config: EvaluateConfig
 ) -> dict[str, float]:
     """Full-ranking metrics of a split, by a model's ranking rows alone. Collective."""
-    rankings = rank_representations(rows_OR, store, worker.rows, split, config, model.table.first_node)
-    return ranking_metrics(rankings, store.prepared, worker.control, split, config.ks)
+    rankings = rank_representations(rows_OR, store, worker.rows, relation, split, config)
+    return ranking_metrics(rankings, store.prepared, worker.control, relation, split, config.ks)
 
 
 @dataclass(frozen=True)
@@ -147,11 +154,15 @@ class JudgedRanking:
     num_relevant: np.ndarray
 
 
-def judge(rankings: Sequence[PartRanking], prepared: PreparedGraph, split: str) -> list[JudgedRanking]:
+def judge(
+    rankings: Sequence[PartRanking], prepared: PreparedGraph, relation: Relation, split: str
+) -> list[JudgedRanking]:
     """The rankings of the users that metrics are about: those with interactions in `split`."""
     judged = []
     for ranking in rankings:
-        hits, num_relevant = find_hits(ranking.users, ranking.items, prepared.parts[ranking.part].edges[split])
+        hits, num_relevant = find_hits(
+            ranking.users, ranking.items, prepared.parts[ranking.part].pairs(relation, split)
+        )
         some = num_relevant > 0
         judged.append(
             JudgedRanking(ranking.part, ranking.users[some], ranking.items[some], hits[some], num_relevant[some])
@@ -168,6 +179,6 @@ def sum_of_parts(values: np.ndarray, channel: Channel) -> np.ndarray:
     return channel.sum(torch.from_numpy(values)).cumsum(dim=0)[-1].numpy()
 
 
-def held_out_split(prepared: PreparedGraph) -> str:
+def held_out_split(prepared: PreparedGraph, relation: Relation) -> str:
     """The split that models are compared on: test, or valid where there is no test."""
-    return "test" if prepared.num_edges("test") else "valid"
+    return "test" if prepared.num_pairs(relation, "test") else "valid"

@@ -1,9 +1,9 @@
 """Layer-wise inference: the representation of every node, over all its neighbours, layer by layer.
 
 Each rank computes its own nodes in chunks and asks the owners for the rows of the layer below, so memory is bounded by
-the rank's own rows, those of one type once more, and a chunk. Users read rows of items and items those of users,
-beside their own, so a layer is written over the one below: one type's new rows wait until the other type has read the
-old ones.
+the rank's own rows, those of one type once more, and a chunk. A layer is written over the one below: new rows of a type
+wait until all types that read its old ones have done so, which the schema tells. Of users and items, who read each
+other, those wait of whom there are fewer.
 Where one rank has all rows, on a CPU, they are read where they lie, unless the layers project what they read.
 Chunks are cut inside parts and types, never across them, so every row is computed by the same operations on the same
 shapes for any number of ranks.
@@ -14,7 +14,7 @@ Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, exchange_back, route_to
 from dist_gat.graph.part import Part
-from dist_gat.graph.ranges import ITEM, USER, NodeRanges
-from dist_gat.nn.encoder import Encoder, RunningCombination
-from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.graph.ranges import NodeRanges
+from dist_gat.graph.schema import Relation, Schema
+from dist_gat.nn.encoder import RunningCombination
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.draws import Relabeller
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.ownership import Ownership
+from dist_gat.sampling.relabeller import Relabeller
 from dist_gat.sampling.sampler import gather_features
 
 # What a destination takes beside its edges, in edges: its rows, and the sums of its heads where they are kept.
@@ -40,27 +41,22 @@ Chunk = TypeVar("Chunk")
 
 @torch.no_grad()
 def infer_representations(
-    encoder: Encoder,
-    table: EmbeddingShard,
-    store: GraphStore,
-    edge_chunk: int,
-    progress: Callable[[str], None] = lambda message: None,
+    model: Recommender, store: GraphStore, edge_chunk: int, progress: Callable[[str], None] = lambda message: None
 ) -> Tensor:
     """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
 
     edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`.
     """
+    encoder, table, ownership = model.encoder, model.table, store.ownership
     parts = [store.prepared.parts[p] for p in store.own_parts]
-    first = table.first_node
-    device = table.weight.device
-    own_nodes = np.arange(first, first + table.weight.shape[0])
+    first, own_nodes, device = ownership.first_node, ownership.own_nodes, table.weight.device
     features = {
         kind: (at.to(device), rows.to(device)) for kind, (at, rows) in gather_features(store, own_nodes).items()
     }
     all_here = table.channel.group is None and device.type == "cpu"
     in_place = all_here and not encoder.projects_sources
     degree_S = torch.from_numpy(store.in_degree(own_nodes)) if in_place and encoder.needs_degree else None
-    below = encoder.input_rows(table.weight, features)
+    below = model.dense.inputs(table.weight, features)
 
     def attended(layer: nn.Module, part: Part, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Positions among O of some rows of a part [D], and what the layer makes of them [D, E]. Collective."""
@@ -69,29 +65,31 @@ def infer_representations(
             block = block_in_place(part.indptr, part.indices, rows, part.first_node, len(below), degree_S)
         else:
             nodes, block = full_block(part, rows, store, encoder.needs_degree)
-            source_rows = fetch_rows(below, torch.from_numpy(nodes), table)
+            source_rows = fetch_rows(below, torch.from_numpy(nodes), ownership, table.channel)
         at_D = torch.from_numpy(rows + (part.first_node - first)).to(device)
         return at_D, layer(source_rows, block.to(device)).rows_DO.to(below.dtype)
 
     combination = RunningCombination(encoder)
     combination.add(below)
     nothing = (parts[0], np.zeros(0, dtype=np.int64))
-    # the type with fewer nodes is the one that waits
-    kinds = sorted((USER, ITEM), key=store.ranges.count)
+    # of types that read each other the smaller one waits
+    kinds = sorted(store.ranges.node_types, key=store.ranges.count)
+    turns = turns_of(kinds, store.prepared.schema)
     chunks = {kind: list(typed_chunks(parts, store.ranges, kind, edge_chunk)) for kind in kinds}
     for number, layer in enumerate(encoder.layers, start=1):
         # training goes on to read the table
         above = torch.empty_like(below) if below is table.weight else below
-        waiting = []
-        for kind in kinds:
-            for part, rows in padded(chunks[kind], nothing, table.channel):
-                at_D, rows_DE = attended(layer, part, rows)
-                if above is below and kind == kinds[0]:
-                    waiting.append((at_D, rows_DE))
+        waiting: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for turn in turns:
+            waiting[turn.kind] = []
+            for part, rows in padded(chunks[turn.kind], nothing, table.channel):
+                found = attended(layer, part, rows)
+                if above is not below or turn.writes_at_once:
+                    above.index_copy_(0, *found)
                 else:
-                    above.index_copy_(0, at_D, rows_DE)
-        for at_D, rows_DE in waiting:
-            above.index_copy_(0, at_D, rows_DE)
+                    waiting[turn.kind].append(found)
+            for at_D, rows_DE in (found for kind in turn.then_written for found in waiting.pop(kind)):
+                above.index_copy_(0, at_D, rows_DE)
         combination.add(above)
         below = above
         progress(f"inference: layer {number} of {len(encoder.layers)}")
@@ -99,14 +97,40 @@ def infer_representations(
     return combination.rows.clone() if combination.rows is table.weight else combination.rows
 
 
-def ranking_rows(model: Recommender, store: GraphStore, edge_chunk: int) -> Tensor:
-    """[O, R]: rows of this rank's nodes whose inner products rank items for users. Collective."""
-    rows_OR = infer_representations(model.encoder, model.table, store, edge_chunk)
-    return model.ranking_rows(rows_OR, np.arange(len(rows_OR)) + model.table.first_node, store)
+class Turn(NamedTuple):
+    """One type's turn in a layer that is written over the one below.
+
+    writes_at_once: no node that is still to be computed reads old rows of this type but its own, so new rows are
+    written as they come; else they wait. then_written: types whose rows have waited until the end of this turn.
+    """
+
+    kind: str
+    writes_at_once: bool
+    then_written: tuple[str, ...]
+
+
+def turns_of(kinds: Sequence[str], schema: Schema) -> list[Turn]:
+    """When new rows may replace old ones, with the types computed in this order."""
+    turns: list[Turn] = []
+    waiting: list[str] = []
+    for number, kind in enumerate(kinds):
+        to_come = kinds[number + 1 :]
+        at_once = not any(kind in schema.read_by(reader) for reader in [kind, *to_come])
+        waiting += [] if at_once else [kind]
+        done = tuple(old for old in waiting if not any(old in schema.read_by(reader) for reader in to_come))
+        waiting = [old for old in waiting if old not in done]
+        turns.append(Turn(kind, at_once, done))
+    return turns
+
+
+def ranking_rows(model: Recommender, store: GraphStore, relation: Relation, edge_chunk: int) -> Tensor:
+    """[O, R]: rows of this rank's nodes whose inner products rank a relation's targets for a source. Collective."""
+    rows_OR = infer_representations(model, store, edge_chunk)
+    return model.ranking_rows(rows_OR, store.ownership.own_nodes, store, relation)
 
 
 def typed_chunks(
-    parts: Sequence[Part], ranges: NodeRanges, kind: int, edge_chunk: int
+    parts: Sequence[Part], ranges: NodeRanges, kind: str, edge_chunk: int
 ) -> Iterator[tuple[Part, np.ndarray]]:
     """The `degree_chunks` of each part's nodes of one type, as rows of the part."""
     for part in parts:
@@ -188,15 +212,15 @@ def _copy_neighbors(indptr, indices, rows, padding, neighbors):  # type: ignore[
             neighbors[i, j] = padding
 
 
-def fetch_rows(own_rows: Tensor, nodes_S: Tensor, table: EmbeddingShard) -> Tensor:
+def fetch_rows(own_rows: Tensor, nodes_S: Tensor, ownership: Ownership, channel: Channel) -> Tensor:
     """[S, E]: rows of any nodes from the ranks that own them; `own_rows` [O, E] are this rank's. Collective.
 
     The rows are on the device of `own_rows`, which need not be the one that the ranks exchange rows on.
     """
-    here, there = own_rows.device, table.channel.device
-    if table.channel.group is None:
+    here, there = own_rows.device, channel.device
+    if channel.group is None:
         return own_rows.index_select(0, nodes_S.to(here))
     nodes_S = nodes_S.to(there)
-    route = route_to(table.owner_of(nodes_S), table.channel)
-    asked = exchange(nodes_S, route) - table.first_node
+    route = route_to(ownership.owner_of(nodes_S), channel)
+    asked = exchange(nodes_S, route) - ownership.first_node
     return exchange_back(own_rows.index_select(0, asked.to(here)).to(there), route).to(here)

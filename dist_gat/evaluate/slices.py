@@ -19,32 +19,43 @@ from dist_gat.evaluate.degrees import DegreeSlices, degrees_of, item_slices, own
 from dist_gat.evaluate.full_ranking import JudgedRanking, sum_of_parts
 from dist_gat.evaluate.metrics import metric_names, user_metrics
 from dist_gat.exchange.channel import Channel
-from dist_gat.graph.ranges import USER
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 
 def slice_metrics(
-    judged: Sequence[JudgedRanking], store: GraphStore, channel: Channel, split: str, ks: Sequence[int]
+    judged: Sequence[JudgedRanking],
+    store: GraphStore,
+    channel: Channel,
+    relation: Relation,
+    split: str,
+    ks: Sequence[int],
 ) -> dict[str, dict[str, Any]]:
     """`{"users": {slice: {...}}, "items": {slice: {...}}}`, the same bits on any number of ranks. Collective.
 
     Each slice has its `num_nodes`, `min_degree`, `max_degree`, the `num_users` that its metrics are a mean over, and
     the metrics; these are 0 where there is no such user.
     """
+    users, items = user_slices(store, channel, relation.source), item_slices(store, channel, relation.target)
     return {
-        "users": metrics_by_user(judged, user_slices(store, channel), store, channel, ks),
-        "items": recall_by_item(judged, item_slices(store, channel), store, channel, split, ks),
+        "users": metrics_by_user(judged, users, store, channel, relation, ks),
+        "items": recall_by_item(judged, items, store, channel, relation, split, ks),
     }
 
 
 def metrics_by_user(
-    judged: Sequence[JudgedRanking], slices: DegreeSlices, store: GraphStore, channel: Channel, ks: Sequence[int]
+    judged: Sequence[JudgedRanking],
+    slices: DegreeSlices,
+    store: GraphStore,
+    channel: Channel,
+    relation: Relation,
+    ks: Sequence[int],
 ) -> dict[str, dict[str, float]]:
     names = metric_names(ks)
     sums = np.zeros((store.ranges.num_parts, len(slices.names), len(names) + 1))
     for part in judged:
-        first_user = store.ranges.nodes_of_type(part.part, USER).start
-        slice_U = slices.slice_of[own_degrees(store, part.part, USER)[part.users - first_user]]
+        first_user = store.ranges.nodes_of_type(part.part, relation.source).start
+        slice_U = slices.slice_of[own_degrees(store, part.part, relation.source)[part.users - first_user]]
         values = user_metrics(part.hits, part.num_relevant, ks)
         for number in range(len(slices.names)):
             chosen = values[slice_U == number]
@@ -53,10 +64,10 @@ def metrics_by_user(
 
 
 def recall_by_item(
-    judged: Sequence[JudgedRanking], slices: DegreeSlices, store: GraphStore, channel: Channel, split: str,
-    ks: Sequence[int],
+    judged: Sequence[JudgedRanking], slices: DegreeSlices, store: GraphStore, channel: Channel, relation: Relation,
+    split: str, ks: Sequence[int],
 ) -> dict[str, dict[str, float]]:  # fmt: skip
-    truths = [store.prepared.parts[part.part].edges[split] for part in judged]
+    truths = [store.prepared.parts[part.part].pairs(relation, split) for part in judged]
     # the items' owners are asked once for all parts of this rank, as every rank asks equally often
     asked = [nodes for part, truth in zip(judged, truths, strict=True) for nodes in (truth[:, 1], part.items.ravel())]
     degrees = np.split(degrees_of(store, np.concatenate(asked)), np.cumsum([len(nodes) for nodes in asked])[:-1])

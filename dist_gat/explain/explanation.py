@@ -36,7 +36,8 @@ def explain_item(
 ) -> dict[str, Any]:
     """The explanation of one recommendation, in plain values and external IDs.
 
-    `user`, `item`, `score` (recomputed) and `saved_score`, `popularity` (what of the score is the item's own),
+    `user`, `item`, `score` (recomputed) and `saved_score`, `own_scores` (what of the score is the item's
+    own, by term),
     `neighborhood` (its size), `interactions` and `item_users` (the `top` heaviest edges of both, of `num_interactions`
     and `num_item_users`: `weight`, `layers` [L][H], and `behind`, the heaviest edges of an interaction's item),
     `fidelity`. Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a
@@ -44,14 +45,16 @@ def explain_item(
     """
     if top < 1:
         raise ConfigError(f"top={top}: expected a positive number of interactions to show")
-    user_id, user_node = find_node(run.saved, "user", user)
-    _, item_node = find_node(run.saved, "item", str(best_new_item(run.saved, user)) if item is None else item)
+    relation = run.saved.relation
+    user_id, user_node = find_node(run.saved, relation.source, user)
+    _, item_node = find_node(run.saved, relation.target, str(best_new_item(run.saved, user)) if item is None else item)
     targets = np.array([user_node, item_node])
     near = run.neighborhood(targets)
     progress(f"neighbourhood: {len(near.nodes):,} nodes, {near.num_edges:,} edges")
     assert near.in_degree[USER_AT], "every user of a prepared data set has a training interaction"
     input_SE = run.input_rows(near.nodes)
     encoded = run.encode(near, input_SE)
+    own_scores = run.model.own_scores(targets, run.store)
     score, saved_TR = score_of(run, near, encoded.rows_NR), run.representations(targets)
     names = Names(run.saved, near)
     interactions = heaviest_edges(encoded.alphas, near, USER_AT, top)
@@ -59,8 +62,7 @@ def explain_item(
         "user": {"user_id": user_id},
         "item": names.item(ITEM_AT),
         "score": score,
-        # beyond the representation a row has nothing else
-        "popularity": float(saved_TR[ITEM_AT, run.model.encoder.representation_size :].sum()),
+        "own_scores": {name: float(value_T[ITEM_AT]) for name, value_T in own_scores.items()},
         "saved_score": float(saved_TR[USER_AT] @ saved_TR[ITEM_AT]),
         "neighborhood": {"nodes": len(near.nodes), "edges": near.num_edges},
         "num_interactions": int(near.in_degree[USER_AT]),
@@ -109,9 +111,9 @@ def fidelity(
 def score_of(run: TrainedRun, near: Neighborhood, rows_TR: Tensor) -> float:
     """The score of the two targets, or the model's part of it: the product of their ranking rows.
 
-    Their popularity is that of the whole graph, whatever edges are deleted.
+    Their own scores are those of the whole graph, whatever edges are deleted.
     """
-    rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store)
+    rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store, run.saved.relation)
     return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
 
 
@@ -165,12 +167,14 @@ class Names:
     def __init__(self, saved: SavedModel, near: Neighborhood) -> None:
         self.nodes = near.nodes
         wanted = pl.col("node_id").is_in(pl.Series(near.nodes).implode())
-        tables = {kind: saved.ids(kind).filter(wanted) for kind in ("user", "item")}
-        self.rows = {kind: {row["node_id"]: row for row in table.to_dicts()} for kind, table in tables.items()}
+        self.users, self.items = (
+            {row["node_id"]: row for row in saved.ids(kind).filter(wanted).to_dicts()}
+            for kind in (saved.relation.source, saved.relation.target)
+        )
 
     def user(self, place: int) -> dict[str, Any]:
-        return {"user_id": self.rows["user"][int(self.nodes[place])]["external_id"]}
+        return {"user_id": self.users[int(self.nodes[place])]["external_id"]}
 
     def item(self, place: int) -> dict[str, Any]:
-        row = self.rows["item"][int(self.nodes[place])]
+        row = self.items[int(self.nodes[place])]
         return {"item_id": row["external_id"], **({"title": row["title"]} if "title" in row else {})}

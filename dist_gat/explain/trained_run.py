@@ -26,6 +26,7 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.nn.encoder import Encoded
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
+from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.serve.saved_model import SavedModel, open_model
 
@@ -50,7 +51,7 @@ class TrainedRun:
         """[n, E]: ID embeddings and projected features, what the first layer reads."""
         embedding = self._read("embedding", self.config.model.embedding_size, nodes)
         with torch.no_grad():
-            return self.model.encoder.input_rows(embedding, gather_features(self.store, nodes))
+            return self.model.dense.inputs(embedding, gather_features(self.store, nodes))
 
     def representations(self, nodes: np.ndarray) -> Tensor:
         """[n, R]: the rows that `recommend` multiplies."""
@@ -109,7 +110,7 @@ def open_trained_run(
     if not config.sampling.fanouts:
         raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")
     store = open_store(prepared, Channel("sampling"), "auto")
-    no_rows = np.zeros(2, dtype=np.int64)
+    no_rows = Ownership(np.zeros(2, dtype=np.int64), 0)
     model = build_recommender(
         config.model, len(config.sampling.fanouts), prepared.feature_sizes, no_rows, Channel("rows"), config.seed
     )  # fmt: skip

@@ -27,9 +27,8 @@ from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.linear_filter import FILTER_BLOCK, LinearFilter, LinearTerm, deflation_rows
 from dist_gat.filters.spectral_filter import spectral_rows
-from dist_gat.filters.user_items import training_profiles
-from dist_gat.graph.ranges import ITEM, USER
-from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.filters.user_items import training_items
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 # weights that are tried, in units in which every score varies like the model's
@@ -64,17 +63,25 @@ class Blend:
         return torch.cat(kept, dim=1) if kept else self.spectral_Ok[:, :0]
 
     def rank(
-        self, rows_OR: Tensor, store: GraphStore, worker: Worker, split: str, config: EvaluateConfig, first_node: int
+        self,
+        rows_OR: Tensor,
+        store: GraphStore,
+        worker: Worker,
+        relation: Relation,
+        split: str,
+        config: EvaluateConfig,
     ) -> list[PartRanking]:
         """The best items of this rank's users. Collective."""
         weighted = self.weighted_rows
         rows = torch.cat([rows_OR, weighted.to(rows_OR)], dim=1) if weighted.shape[1] else rows_OR
-        terms = [LinearTerm(self.linear, self.linear_weight, store)] if self.linear and self.linear_weight else []
-        return rank_representations(rows, store, worker.rows, split, config, first_node, terms)
+        terms = []
+        if self.linear is not None and self.linear_weight:
+            terms.append(LinearTerm(self.linear, self.linear_weight, store, relation))
+        return rank_representations(rows, store, worker.rows, relation, split, config, terms)
 
 
 def build_blend(
-    rows_OR: Tensor, table: EmbeddingShard, store: GraphStore, worker: Worker, config: BlendConfig,
+    rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation, config: BlendConfig,
     evaluate: EvaluateConfig, metric: str, seed: int,
 ) -> Blend:  # fmt: skip
     """The filters of the training graph, with the configured weights or those that are best on validation. Collective.
@@ -88,20 +95,20 @@ def build_blend(
     spectral_Ok = deflation_Oj = torch.zeros(len(rows_OR), 0)
     if has_spectral:
         spectral_Ok = spectral_rows(
-            store, table, worker.control, config.spectral_rank, config.spectral_ridge, evaluate.edge_chunk, seed
+            store, worker, relation, config.spectral_rank, config.spectral_ridge, evaluate.edge_chunk, seed
         )
     linear = None
     if has_linear:
-        linear = LinearFilter(training_profiles(store), store.ranges.num_parts, store.ranges.num_nodes)
+        linear = LinearFilter(training_items(store, relation), store.ranges.num_parts, store.ranges.num_nodes)
         if config.linear_deflation:
             deflation_Oj = deflation_rows(
-                store, table, worker.control, config.linear_deflation, evaluate.edge_chunk, seed
+                store, worker, relation, config.linear_deflation, evaluate.edge_chunk, seed
             )  # fmt: skip
     weights = (config.spectral_weight or 0.0) * has_spectral, (config.linear_weight or 0.0) * has_linear
     blend = Blend(spectral_Ok, deflation_Oj, linear, *weights)
-    if is_set or not (has_spectral or has_linear) or not store.prepared.num_edges("valid"):
+    if is_set or not (has_spectral or has_linear) or not store.prepared.num_pairs(relation, "valid"):
         return blend
-    tuner = _Tuner(blend, rows_OR, table, store, worker, evaluate, config.num_users, seed)
+    tuner = _Tuner(blend, rows_OR, store, worker, relation, evaluate, config.num_users, seed)
     return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric))
 
 
@@ -120,30 +127,31 @@ class _Tuner:
     """Tries all choices of weights in one pass over the items, for a sample of the users."""
 
     def __init__(
-        self, blend: Blend, rows_OR: Tensor, table: EmbeddingShard, store: GraphStore, worker: Worker,
+        self, blend: Blend, rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation,
         config: EvaluateConfig, num_users: int, seed: int,
     ) -> None:  # fmt: skip
-        self.blend, self.store, self.worker, self.config = blend, store, worker, config
+        self.blend, self.store, self.worker, self.relation, self.config = blend, store, worker, relation, config
         # of the model, the spectral filter, the linear one's deflation
         self.rows_OX = [rows_OR.float().cpu(), blend.spectral_Ok, blend.deflation_Oj]
-        self.first_node = table.first_node
-        valid = [(part, store.prepared.parts[part].edges["valid"]) for part in store.own_parts]
+        self.first_node = store.ownership.first_node
+        valid = [(part, store.prepared.parts[part].pairs(relation, "valid")) for part in store.own_parts]
         judged = [(part, np.unique(edges[:, 0])) for part, edges in valid]
         total = float(worker.control.sum(torch.tensor([float(sum(len(users) for _, users in judged))])))
         key, share = make_key(seed, Purpose.BLEND), num_users / max(total, 1.0)
         self.samples = [self._sample(part, users[uniform(key, users) < share]) for part, users in judged]
 
     def _sample(self, part: int, users: np.ndarray) -> _Sample:
-        own = self.store.ranges.nodes_of_type(part, USER)
+        own = self.store.ranges.nodes_of_type(part, self.relation.source)
+        met = self.store.prepared.parts[part].pairs(self.relation, "train")
         # before validation a user is known to have met the profile, no more
-        known = known_items(own.start, len(own), [self.store.prepared.parts[part].edges["train"]]).of(users - own.start)
+        known = known_items(own.start, len(own), [met]).of(users - own.start)
         at, profile_nN = torch.from_numpy(users - self.first_node), known.matrix(self.store.ranges.num_nodes)
         return _Sample(part, users, [rows.index_select(0, at) for rows in self.rows_OX], profile_nN, known)
 
     def blocks(self) -> Iterator[tuple[int, Tensor, csr_array | None]]:
         """(first item node, rows of the items side by side, columns of the linear filter). Collective."""
         rows_OX = torch.cat(self.rows_OX, dim=1)
-        for first, last in item_blocks(self.store.prepared, FILTER_BLOCK):
+        for first, last in item_blocks(self.store.prepared, self.relation, FILTER_BLOCK):
             start, stop = max(first - self.first_node, 0), max(last - self.first_node, 0)
             columns = None if self.blend.linear is None else self.blend.linear.columns(first, last)
             yield first, share_rows(rows_OX[start:stop].to(self.worker.rows.device), self.worker.rows).cpu(), columns
@@ -172,8 +180,8 @@ class _Tuner:
                 sums[sample.part] += np.stack([scores.sum(axis=2), (scores**2).sum(axis=2)])
         variances = np.zeros((self.store.ranges.num_parts, 5))
         for part, (first, second) in sums.items():
-            mean = first / max(self.store.ranges.count(ITEM), 1)
-            variance = second / max(self.store.ranges.count(ITEM), 1) - mean**2
+            mean = first / max(self.store.ranges.count(self.relation.target), 1)
+            variance = second / max(self.store.ranges.count(self.relation.target), 1) - mean**2
             variances[part] = [*np.maximum(variance, 0.0).sum(axis=1), first.shape[1]]
         *totals, count = sum_of_parts(variances, self.worker.control).tolist()
         return np.sqrt(np.array(totals) / max(count, 1))
@@ -203,7 +211,7 @@ class _Tuner:
         column = metric_names(self.config.ks).index(metric)
         sums = np.zeros((self.store.ranges.num_parts, len(next(iter(best.values())))))
         for sample in self.samples:
-            truth = self.store.prepared.parts[sample.part].edges["valid"]
+            truth = self.store.prepared.parts[sample.part].pairs(self.relation, "valid")
             for choice, ranked in enumerate(best[sample.part]):
                 hits, num_relevant = find_hits(sample.users, ranked.items_UK, truth)
                 sums[sample.part, choice] = user_metrics(hits, num_relevant, self.config.ks)[:, column].sum()

@@ -16,9 +16,9 @@ from torch import Tensor
 from dist_gat.base.random import Purpose, make_key, normal_rows
 from dist_gat.evaluate.inference import fetch_rows, padded
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import Part
-from dist_gat.graph.ranges import ITEM, USER
-from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 OVERSAMPLING = 16
@@ -34,11 +34,12 @@ def leading_directions(graph: OwnGraph, rank: int, seed: int) -> tuple[Tensor, n
     """
     key = make_key(seed, Purpose.SPECTRAL)
     width = rank + OVERSAMPLING
-    rows_Ok = torch.from_numpy(normal_rows(key, graph.table.first_node, graph.num_nodes, width, 1.0))
+    rows_Ok = torch.from_numpy(normal_rows(key, graph.first_node, graph.num_nodes, width, 1.0))
     for _ in range(ITERATIONS):
-        for node_type in (USER, ITEM):
+        for node_type in (graph.relation.source, graph.relation.target):
             rows_Ok = orthonormal(graph.sum_neighbors(rows_Ok, node_type), graph, node_type)
-    squares_k, turn_kk = descending(graph.gram(graph.sum_neighbors(rows_Ok, USER), USER), graph.channel)
+    source = graph.relation.source
+    squares_k, turn_kk = descending(graph.gram(graph.sum_neighbors(rows_Ok, source), source), graph.worker.control)
     turned_Ok = (rows_Ok.double().numpy() @ turn_kk[:, :rank]).astype(np.float32)
     return torch.from_numpy(turned_Ok), squares_k[:rank]
 
@@ -46,41 +47,41 @@ def leading_directions(graph: OwnGraph, rank: int, seed: int) -> tuple[Tensor, n
 class OwnGraph:
     """This rank's nodes with the scale d^-a of each, and sums over their neighbours."""
 
-    def __init__(
-        self, store: GraphStore, table: EmbeddingShard, channel: Channel, edge_chunk: int, exponent: float
-    ) -> None:
-        self.store, self.table, self.channel, self.edge_chunk = store, table, channel, edge_chunk
+    def __init__(self, store: GraphStore, worker: Worker, relation: Relation, edge_chunk: int, exponent: float) -> None:
+        self.store, self.worker, self.relation, self.edge_chunk = store, worker, relation, edge_chunk
+        self.first_node = store.ownership.first_node
         self.parts = [store.prepared.parts[part] for part in store.own_parts]
         self.num_nodes = sum(part.num_nodes for part in self.parts)
         degree_O = np.concatenate([np.diff(part.indptr) for part in self.parts])
         self.scale_O1 = torch.from_numpy(np.maximum(degree_O, 1).astype(np.float32) ** -exponent)[:, None]
 
-    def rows_of(self, part: int, node_type: int) -> slice:
+    def rows_of(self, part: int, node_type: str) -> slice:
         nodes = self.store.ranges.nodes_of_type(part, node_type)
-        return slice(nodes.start - self.table.first_node, nodes.stop - self.table.first_node)
+        return slice(nodes.start - self.first_node, nodes.stop - self.first_node)
 
-    def is_of_type(self, node_type: int) -> Tensor:
+    def is_of_type(self, node_type: str) -> Tensor:
         """bool [O]"""
         mask = torch.zeros(self.num_nodes, dtype=torch.bool)
         for part in self.parts:
             mask[self.rows_of(part.number, node_type)] = True
         return mask
 
-    def sum_neighbors(self, rows_Ok: Tensor, node_type: int) -> Tensor:
+    def sum_neighbors(self, rows_Ok: Tensor, node_type: str) -> Tensor:
         """[O, k]: scale · Σ scale · row over the in-neighbours of each node of a type, 0 for the others. Collective."""
         scaled_Ok, out_Ok = rows_Ok * self.scale_O1, torch.zeros_like(rows_Ok)
-        nothing = (self.parts[0], 0, 0)
-        for part, start, stop in padded(self._chunks(node_type), nothing, self.table.channel):
+        nothing, ownership = (self.parts[0], 0, 0), self.store.ownership
+        for part, start, stop in padded(self._chunks(node_type), nothing, self.worker.rows):
             first, last = int(part.indptr[start]), int(part.indptr[stop])
             nodes, place = np.unique(part.indices[first:last], return_inverse=True)
-            fetched = fetch_rows(scaled_Ok, torch.from_numpy(nodes.astype(np.int64)), self.table).numpy()
+            nodes_S = torch.from_numpy(nodes.astype(np.int64))
+            fetched = fetch_rows(scaled_Ok, nodes_S, ownership, self.worker.rows).numpy()
             ones, indptr = np.ones(last - first, np.float32), part.indptr[start : stop + 1] - first
             sums = csr_array((ones, place, indptr), shape=(stop - start, len(nodes))) @ fetched
-            at = part.first_node - self.table.first_node
+            at = part.first_node - self.first_node
             out_Ok[at + start : at + stop] = torch.from_numpy(sums)
         return out_Ok * self.scale_O1
 
-    def _chunks(self, node_type: int) -> list[tuple[Part, int, int]]:
+    def _chunks(self, node_type: str) -> list[tuple[Part, int, int]]:
         """(part, first row, row behind the last) of runs of about `edge_chunk` edges."""
         chunks = []
         for part in self.parts:
@@ -93,7 +94,7 @@ class OwnGraph:
                 start = stop
         return chunks
 
-    def gram(self, rows_Ok: Tensor, node_type: int) -> np.ndarray:
+    def gram(self, rows_Ok: Tensor, node_type: str) -> np.ndarray:
         """float64 [k, k]: the products of the columns over all nodes of a type, summed part by part. Collective."""
         width = rows_Ok.shape[1]
         total = torch.zeros(width, width, dtype=torch.float64)
@@ -102,13 +103,13 @@ class OwnGraph:
             if part in self.store.own_parts:
                 rows = rows_Ok[self.rows_of(part, node_type)].double()
                 own = rows.T @ rows
-            total += self.channel.sum(own)
+            total += self.worker.control.sum(own)
         return total.numpy()
 
 
-def orthonormal(rows_Ok: Tensor, graph: OwnGraph, node_type: int) -> Tensor:
+def orthonormal(rows_Ok: Tensor, graph: OwnGraph, node_type: str) -> Tensor:
     """The same span with orthonormal columns; directions that are not there become 0. Collective."""
-    squares_k, turn_kk = descending(graph.gram(rows_Ok, node_type), graph.channel)
+    squares_k, turn_kk = descending(graph.gram(rows_Ok, node_type), graph.worker.control)
     inverse_k = np.where(squares_k > NOTHING * squares_k[0], 1 / np.sqrt(np.maximum(squares_k, NOTHING**2)), 0.0)
     return torch.from_numpy((rows_Ok.double().numpy() @ (turn_kk * inverse_k)).astype(np.float32))
 

@@ -17,11 +17,10 @@ import torch
 from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
-from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.worker import Worker
 from dist_gat.filters.leading_directions import OwnGraph, leading_directions
-from dist_gat.filters.user_items import Profiles, own_profile
-from dist_gat.graph.ranges import ITEM, USER
-from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.filters.user_items import UserItems, own_items
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 # items of a block: its columns are a matrix of all items by those of the block, for which all profiles are read
@@ -31,7 +30,7 @@ FILTER_BLOCK = 4096
 class LinearFilter:
     """profiles: the training interactions of every part's users; they are read again for each block."""
 
-    def __init__(self, profiles: Profiles, num_parts: int, num_nodes: int) -> None:
+    def __init__(self, profiles: UserItems, num_parts: int, num_nodes: int) -> None:
         self.profiles, self.num_parts = profiles, num_parts
         degree_N = np.zeros(num_nodes)
         for part in range(num_parts):
@@ -73,9 +72,9 @@ class LinearTerm:
 
     block_size = FILTER_BLOCK
 
-    def __init__(self, linear: LinearFilter, weight: float, store: GraphStore) -> None:
+    def __init__(self, linear: LinearFilter, weight: float, store: GraphStore, relation: Relation) -> None:
         self.linear, self.weight = linear, np.float32(weight)
-        self.profiles = {part: own_profile(store, part) for part in store.own_parts}
+        self.profiles = {part: own_items(store, part, relation) for part in store.own_parts}
         self.columns_Nm: csr_array | None = None
 
     def next_block(self, first: int, last: int) -> None:
@@ -87,15 +86,15 @@ class LinearTerm:
 
 
 def deflation_rows(
-    store: GraphStore, table: EmbeddingShard, channel: Channel, rank: int, edge_chunk: int, seed: int
+    store: GraphStore, worker: Worker, relation: Relation, rank: int, edge_chunk: int, seed: int
 ) -> Tensor:
     """float32 [O, rank]: rows of this rank's nodes whose inner products, added, deflate the filter. Collective."""
-    graph = OwnGraph(store, table, channel, edge_chunk, 0.5)
+    graph = OwnGraph(store, worker, relation, edge_chunk, 0.5)
     basis_Ok, squares_k = leading_directions(graph, rank, seed)
     basis_Ok *= torch.from_numpy(np.sqrt(squares_k).astype(np.float32))
     # D_U^-½ R q has no scale of the items
-    user_rows = graph.sum_neighbors(basis_Ok / graph.scale_O1, USER)
-    return torch.where(graph.is_of_type(ITEM)[:, None], -basis_Ok, user_rows)
+    user_rows = graph.sum_neighbors(basis_Ok / graph.scale_O1, relation.source)
+    return torch.where(graph.is_of_type(relation.target)[:, None], -basis_Ok, user_rows)
 
 
 def user_scale(profile_UN: csr_array) -> np.ndarray:

@@ -15,23 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.worker import Worker
 from dist_gat.filters.leading_directions import NOTHING, OwnGraph, leading_directions
-from dist_gat.graph.ranges import ITEM, USER
-from dist_gat.nn.inputs.id_embedding import EmbeddingShard
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 
 def spectral_rows(
-    store: GraphStore, table: EmbeddingShard, channel: Channel, rank: int, ridge: float, edge_chunk: int, seed: int
+    store: GraphStore, worker: Worker, relation: Relation, rank: int, ridge: float, edge_chunk: int, seed: int
 ) -> Tensor:
     """float32 [O, rank]: rows of this rank's nodes whose inner products are the scores. Collective.
 
     Where the graph has fewer directions, the last columns are 0. The same bits on any number of ranks.
     """
-    graph = OwnGraph(store, table, channel, edge_chunk, 0.25)
+    graph = OwnGraph(store, worker, relation, edge_chunk, 0.25)
     basis_Ok, squares_k = leading_directions(graph, rank, seed)
     gain_k = np.sqrt(squares_k / np.maximum(squares_k + ridge * squares_k[:1], NOTHING))
     basis_Ok *= torch.from_numpy(gain_k.astype(np.float32))
-    user_rows = graph.sum_neighbors(basis_Ok, USER) * graph.scale_O1
-    return torch.where(graph.is_of_type(ITEM)[:, None], basis_Ok / graph.scale_O1, user_rows)
+    user_rows = graph.sum_neighbors(basis_Ok, relation.source) * graph.scale_O1
+    return torch.where(graph.is_of_type(relation.target)[:, None], basis_Ok / graph.scale_O1, user_rows)

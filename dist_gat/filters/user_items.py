@@ -1,4 +1,4 @@
-"""Profiles: what each user has met in the training graph, as a sparse matrix a part.
+"""What each user has met in the training graph, as a sparse matrix a part. Users are the sources of a relation.
 
 Shape legend: U users of a part, N nodes.
 """
@@ -11,24 +11,29 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from dist_gat.evaluate.topk import known_items
-from dist_gat.graph.ranges import USER
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 # float32 [U, N] of a part: 1 at each interaction
-Profiles = Callable[[int], csr_array]
+UserItems = Callable[[int], csr_array]
 
 
-def training_profiles(store: GraphStore) -> Profiles:
-    """The training interactions of the users of any part. Collective: all ranks ask for the same parts in turn."""
-    starts = store.prepared.edge_starts("train")
-    return lambda part: _matrix(store, part, store.edges("train", np.arange(starts[part], starts[part + 1])))
+def training_items(store: GraphStore, relation: Relation) -> UserItems:
+    """The training items of the users of any part. Collective: all ranks ask for the same parts in turn."""
+    starts = store.prepared.pair_starts(relation, "train")
+
+    def of_part(part: int) -> csr_array:
+        numbers = np.arange(starts[part], starts[part + 1])
+        return _matrix(store, part, relation, store.pairs(relation, "train", numbers))
+
+    return of_part
 
 
-def own_profile(store: GraphStore, part: int) -> csr_array:
+def own_items(store: GraphStore, part: int, relation: Relation) -> csr_array:
     """The same of one of this rank's parts, without asking anyone."""
-    return _matrix(store, part, store.prepared.parts[part].edges["train"])
+    return _matrix(store, part, relation, store.prepared.parts[part].pairs(relation, "train"))
 
 
-def _matrix(store: GraphStore, part: int, pairs: np.ndarray) -> csr_array:
-    users = store.ranges.nodes_of_type(part, USER)
+def _matrix(store: GraphStore, part: int, relation: Relation, pairs: np.ndarray) -> csr_array:
+    users = store.ranges.nodes_of_type(part, relation.source)
     return known_items(users.start, len(users), [pairs]).matrix(store.ranges.num_nodes)

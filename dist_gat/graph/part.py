@@ -1,17 +1,16 @@
 """`PreparedGraph`: the folder that `prepare` writes, opened. `Part`: the arrays of one part, memory-mapped.
 
-    manifest.json              counts, bounds, partition report, size and SHA-256 of every file
-    ids/{user,item}.parquet    node_id, external_id[, title]: sorted by external ID
-    parts/0000/
-      indptr.npy               int64 [n + 1]   CSC of in-edges: row of the part's j-th node
-      indices.npy              int32/64 [e]    source node IDs, ascending within a row
-      edge_weight.npy          float32 [e]     where the input has weights
-      edge_time.npy            int64 [e]       where the input has times, microseconds
-      {train,valid,test}.npy   int64 [m, 2]    (user, item) node IDs of the edges whose user is here, sorted
-      popularity.npy           float64 [items] running sum of degree ** 0.75 over the part's items
-      features/{user,item}.npy float32 [n_t, f]
-
-Further node types become further columns of the bounds; further edge types a further array beside `indices`.
+manifest.json              schema, counts, bounds, partition report, size and SHA-256 of every file
+ids/TYPE.parquet           node_id, external_id[, title]: sorted by external ID
+parts/0000/
+  indptr.npy               int64 [n + 1]   CSC of in-edges: row of the part's j-th node
+  indices.npy              int32/64 [e]    source node IDs, ascending within a row
+  edge_weight.npy          float32 [e]     where the input has weights
+  edge_time.npy            int64 [e]       where the input has times, microseconds
+  features/TYPE.npy        float32 [n_t, f]
+  RELATION/                of each relation that a task can predict
+    {train,valid,test}.npy int64 [m, 2]    (source, target) node IDs of the pairs whose source is here, sorted
+    popularity.npy         float64 [n_t]   running sum of degree ** 0.75 over the part's targets
 """
 
 from __future__ import annotations
@@ -30,9 +29,10 @@ import polars as pl
 from dist_gat.base.errors import StorageError
 from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_files
 from dist_gat.data.parquet import read_parquet
-from dist_gat.graph.ranges import ITEM, NodeRanges, read_ranges
+from dist_gat.graph.ranges import NodeRanges, read_ranges
+from dist_gat.graph.schema import Relation, Schema, read_schema
 
-FORMAT, VERSION = "dist_gat.parts", 2
+FORMAT, VERSION = "dist_gat.parts", 3
 SPLITS = ("train", "valid", "test")
 REMEDY = "run `dist-gat prepare` with this configuration to write it anew"
 
@@ -47,7 +47,7 @@ class Part:
     folder: Path
     number: int
     ranges: NodeRanges
-    num_edges: dict[str, int]  # of each split
+    num_pairs: dict[str, dict[str, int]]  # relation -> split -> pairs
     feature_sizes: dict[str, int]  # node type -> columns
 
     @property
@@ -66,35 +66,41 @@ class Part:
     def indices(self) -> np.ndarray:
         return open_array(self.folder / "indices.npy", ("int32", "int64"), (int(self.indptr[-1]),), REMEDY)
 
-    @cached_property
-    def popularity(self) -> np.ndarray:
-        num_items = len(self.ranges.nodes_of_type(self.number, ITEM))
-        return open_array(self.folder / "popularity.npy", ("float64",), (num_items,), REMEDY)
+    def popularity(self, relation: Relation) -> np.ndarray:
+        """float64 [targets]: the running sum of degree ** 0.75 over the part's nodes that a relation leads to."""
+        shape = (len(self.ranges.nodes_of_type(self.number, relation.target)),)
+        return self._opened(f"{relation.name}/popularity", "float64", shape)
+
+    def pairs(self, relation: Relation, split: str) -> np.ndarray:
+        """int64 [m, 2]: (source, target) node IDs of a relation's pairs whose source is here, sorted."""
+        return self._opened(f"{relation.name}/{split}", "int64", (self.num_pairs[relation.name][split], 2))
+
+    def _opened(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name not in self._arrays:
+            self._arrays[name] = open_array(self.folder / f"{name}.npy", (dtype,), shape, REMEDY)
+        return self._arrays[name]
 
     @cached_property
-    def edges(self) -> dict[str, np.ndarray]:
-        """Of each split, int64 [m, 2] (user, item) node IDs, sorted."""
-        return {
-            split: open_array(self.folder / f"{split}.npy", ("int64",), (self.num_edges[split], 2), REMEDY)
-            for split in SPLITS
-        }
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {}
 
     @cached_property
     def features(self) -> dict[str, np.ndarray]:
         """Node type -> float32 [n, f], for the types that have any."""
         found = {}
         for kind, size in self.feature_sizes.items():
-            num_rows = len(self.ranges.nodes_of_type(self.number, self.ranges.node_types.index(kind)))
+            num_rows = len(self.ranges.nodes_of_type(self.number, kind))
             found[kind] = open_array(self.folder / "features" / f"{kind}.npy", ("float32",), (num_rows, size), REMEDY)
         return found
 
 
 @dataclass(frozen=True)
 class PreparedGraph:
-    """A prepared data set: its manifest, its ranges, and its parts on request."""
+    """A prepared data set: its manifest, its schema, its ranges, and its parts on request."""
 
     folder: Path
     manifest: dict[str, Any]
+    schema: Schema
     ranges: NodeRanges
 
     @cached_property
@@ -104,7 +110,10 @@ class PreparedGraph:
                 part_folder(self.folder, part),
                 part,
                 self.ranges,
-                {split: self.manifest["split_counts"][split][part] for split in SPLITS},
+                {
+                    name: {split: counts[split][part] for split in SPLITS}
+                    for name, counts in self.manifest["split_counts"].items()
+                },
                 self.feature_sizes,
             )
             for part in range(self.ranges.num_parts)
@@ -120,12 +129,17 @@ class PreparedGraph:
         """Node type → number of input feature columns, for the types that have any."""
         return dict(self.manifest["feature_sizes"])
 
-    def num_edges(self, split: str) -> int:
-        return int(sum(self.manifest["split_counts"][split]))
+    def num_pairs(self, relation: Relation, split: str) -> int:
+        return int(sum(self.manifest["split_counts"][relation.name][split]))
 
-    def edge_starts(self, split: str) -> np.ndarray:
-        """int64 [P + 1]: part p holds the split's edges out[p] to out[p + 1] - 1 of their global order."""
-        return np.concatenate([[0], np.cumsum(self.manifest["split_counts"][split])]).astype(np.int64)
+    def pair_starts(self, relation: Relation, split: str) -> np.ndarray:
+        """int64 [P + 1]: part p holds the split's pairs out[p] to out[p + 1] - 1 of their global order."""
+        counts = self.manifest["split_counts"][relation.name][split]
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def popularity_mass(self, relation: Relation) -> np.ndarray:
+        """float64 [P]: the sum of degree ** 0.75 over each part's targets."""
+        return np.array(self.manifest["popularity_mass"][relation.name], dtype=np.float64)
 
     def ids(self, node_type: str) -> pl.DataFrame:
         """Columns external_id, node_id[, title], sorted by external_id."""
@@ -157,23 +171,32 @@ def open_prepared(
     """
     folder = Path(folder)
     manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
-    ranges = read_ranges(manifest, folder / MANIFEST, REMEDY)
-    _check_counts(manifest, folder / MANIFEST, ranges)
+    schema = read_schema(manifest, folder / MANIFEST, REMEDY)
+    ranges = read_ranges(manifest, schema.node_types, folder / MANIFEST, REMEDY)
+    _check_counts(manifest, folder / MANIFEST, schema, ranges)
     if verify:
         verify_files(folder, manifest, REMEDY, progress)
-    return PreparedGraph(folder, manifest, ranges)
+    return PreparedGraph(folder, manifest, schema, ranges)
 
 
-def _check_counts(manifest: dict[str, Any], file: Path, ranges: NodeRanges) -> None:
+def _check_counts(manifest: dict[str, Any], file: Path, schema: Schema, ranges: NodeRanges) -> None:
     """Raise `StorageError` unless a manifest has a number for each part, and sizes of features."""
+    counts: Any
+    mass: Any
+    sizes: Any
     counts, mass, sizes = (manifest.get(key) for key in ("split_counts", "popularity_mass", "feature_sizes"))
-    lists = [counts.get(split) for split in SPLITS] if isinstance(counts, dict) else [None]
-    fits = all(
-        isinstance(values, list) and len(values) == ranges.num_parts and all(isinstance(v, int | float) for v in values)
-        for values in [*lists, mass]
-    )
-    if not fits or not isinstance(sizes, dict) or not sizes.keys() <= set(ranges.node_types):
+    try:
+        names = [relation.name for relation in schema.relations]
+        lists = [*(counts[name][split] for name in names for split in SPLITS), *(mass[name] for name in names)]
+        fits = counts.keys() == mass.keys() == set(names) and sizes.keys() <= set(ranges.node_types)
+    except (TypeError, KeyError, AttributeError):
+        fits, lists = False, []
+    if not fits or not all(_is_number_a_part(values, ranges.num_parts) for values in lists):
         raise StorageError(
-            f"{file}: expected split_counts of {', '.join(SPLITS)} and popularity_mass with a number for each of "
-            f"{ranges.num_parts} parts, and feature_sizes by node type; {REMEDY}"
+            f"{file}: expected split_counts of {', '.join(SPLITS)} and popularity_mass by relation, with a number for "
+            f"each of {ranges.num_parts} parts, and feature_sizes by node type; {REMEDY}"
         )
+
+
+def _is_number_a_part(values: Any, num_parts: int) -> bool:
+    return isinstance(values, list) and len(values) == num_parts and all(isinstance(v, int | float) for v in values)

@@ -20,9 +20,11 @@ from dist_gat.config.sections import DataConfig, PartsConfig
 from dist_gat.data.dataset import Dataset, Edges, load_dataset
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
-from dist_gat.graph.ranges import ITEM, NODE_TYPES, USER, NodeRanges
+from dist_gat.graph.ranges import NodeRanges
+from dist_gat.graph.schema import INTERACTIONS
 
 POPULARITY_EXPONENT = 0.75
+(INTERACTS,) = INTERACTIONS.relations
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Relabelling:
     user: np.ndarray
     item: np.ndarray
     ranges: NodeRanges
+
+    @property
+    def nodes(self) -> dict[str, np.ndarray]:
+        """By node type."""
+        return {INTERACTS.source: self.user, INTERACTS.target: self.item}
 
 
 def prepare_dataset(
@@ -60,16 +67,15 @@ def prepare_dataset(
     with atomic_folder(Path(data.prepared)) as folder:
         _write_ids(folder, dataset, labels)
         messages = _in_edges(dataset.train, labels)
-        split_counts = _write_splits(folder, dataset, labels, messages[USER])
+        split_counts = _write_splits(folder, dataset, labels, messages[0])
         popularity_mass = _write_messages(folder, messages, labels.ranges)
         _write_features(folder, dataset, labels)
         report = {
             "name": name,
-            "node_types": list(NODE_TYPES),
-            "edge_types": [["user", "interacts", "item"], ["item", "interacted_by", "user"]],
-            "num_nodes": {"user": len(dataset.users), "item": len(dataset.items)},
-            "split_counts": split_counts,
-            "popularity_mass": popularity_mass,
+            "schema": INTERACTIONS.to_plain(),
+            "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
+            "split_counts": {INTERACTS.name: split_counts},
+            "popularity_mass": {INTERACTS.name: popularity_mass},
             "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
             "dropped": dataset.dropped,
             "partition": {"method": parts.method, **partition_quality(dataset.train, labels)},
@@ -83,14 +89,14 @@ def relabel(part_of_raw: np.ndarray, num_users: int, num_parts: int) -> Relabell
     """Order raw nodes by (part, type, raw number) and number them; empty types in a part are allowed."""
     num_raw = len(part_of_raw)
     type_of_raw = (np.arange(num_raw) >= num_users).astype(np.int64)
-    num_types = len(NODE_TYPES)
+    num_types = len(INTERACTIONS.node_types)
     group = part_of_raw * num_types + type_of_raw
     node_of_raw = np.empty(num_raw, dtype=np.int64)
     node_of_raw[np.argsort(group, kind="stable")] = np.arange(num_raw)
     ends = np.cumsum(np.bincount(group, minlength=num_parts * num_types))
     starts = np.concatenate([[0], ends[:-1]]).reshape(num_parts, num_types)
     bounds = np.concatenate([starts, ends.reshape(num_parts, num_types)[:, -1:]], axis=1)
-    return Relabelling(node_of_raw[:num_users], node_of_raw[num_users:], NodeRanges(bounds))
+    return Relabelling(node_of_raw[:num_users], node_of_raw[num_users:], NodeRanges(bounds, INTERACTIONS.node_types))
 
 
 def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
@@ -108,10 +114,13 @@ def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
 
 def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
     (folder / "ids").mkdir()
-    for kind, external, nodes in (("user", dataset.users, labels.user), ("item", dataset.items, labels.item)):
-        table = pl.DataFrame({"external_id": external, "node_id": nodes})
-        if kind == "item" and dataset.titles is not None:
-            table = table.with_columns(dataset.titles.alias("title"))
+    external, titles = {INTERACTS.source: dataset.users, INTERACTS.target: dataset.items}, {}
+    if dataset.titles is not None:
+        titles[INTERACTS.target] = dataset.titles
+    for kind, nodes in labels.nodes.items():
+        table = pl.DataFrame({"external_id": external[kind], "node_id": nodes})
+        if kind in titles:
+            table = table.with_columns(titles[kind].alias("title"))
         table.write_parquet(folder / "ids" / f"{kind}.parquet")
 
 
@@ -151,9 +160,8 @@ def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling, to_users:
             user, item = sort_pairs(labels.user[edges.user], labels.item[edges.item])
         cuts = np.searchsorted(user, labels.ranges.starts)
         for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-            save_array(
-                part_folder(folder, part) / f"{split}.npy", np.stack([user[start:stop], item[start:stop]], axis=1)
-            )
+            pairs = np.stack([user[start:stop], item[start:stop]], axis=1)
+            save_array(part_folder(folder, part) / INTERACTS.name / f"{split}.npy", pairs)
         counts[split] = np.diff(cuts).tolist()
     return counts
 
@@ -167,7 +175,7 @@ def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges) 
     popularity_mass = []
     for part in range(ranges.num_parts):
         target = part_folder(folder, part)
-        first, items = int(ranges.starts[part]), ranges.nodes_of_type(part, ITEM)
+        first, items = int(ranges.starts[part]), ranges.nodes_of_type(part, INTERACTS.target)
         own = [
             slice(*np.searchsorted(edges.dst, ranges.bounds[part, kind : kind + 2]))
             for kind, edges in enumerate(messages)
@@ -179,18 +187,17 @@ def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges) 
             values = np.concatenate([edges.values[name][at] for edges, at in zip(messages, own, strict=True)])
             save_array(target / f"{name}.npy", values.astype(index_type) if name == "indices" else values)
         mass = degree[items.start - first : items.stop - first].astype(np.float64) ** POPULARITY_EXPONENT
-        save_array(target / "popularity.npy", np.cumsum(mass))
+        save_array(target / INTERACTS.name / "popularity.npy", np.cumsum(mass))
         popularity_mass.append(float(mass.sum()))
     return popularity_mass
 
 
 def _write_features(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
     for kind, values in dataset.features.items():
-        node_type = USER if kind == "user" else ITEM
-        nodes = labels.user if kind == "user" else labels.item
+        nodes = labels.nodes[kind]
         row_of_node = np.full(labels.ranges.num_nodes, -1, dtype=np.int64)
         row_of_node[nodes] = np.arange(len(nodes))
         for part in range(labels.ranges.num_parts):
-            owned = labels.ranges.nodes_of_type(part, node_type)
+            owned = labels.ranges.nodes_of_type(part, kind)
             rows = row_of_node[owned.start : owned.stop]
             save_array(part_folder(folder, part) / "features" / f"{kind}.npy", values[rows])

@@ -18,8 +18,6 @@ from numba import njit
 
 from dist_gat.base.errors import StorageError
 
-USER, ITEM = 0, 1
-NODE_TYPES = ("user", "item")
 # of the search for an interval; so many that most have no start in them
 BUCKETS_PER_START = 16
 
@@ -29,7 +27,7 @@ class NodeRanges:
     """bounds: int64 [P, T + 1], first node ID of each type in each part, and the part's end."""
 
     bounds: np.ndarray
-    node_types: tuple[str, ...] = NODE_TYPES
+    node_types: tuple[str, ...]
 
     @property
     def num_parts(self) -> int:
@@ -61,11 +59,28 @@ class NodeRanges:
         """part * T + type of each node. Empty type ranges are passed over, as the last equal bound wins."""
         return intervals_of(self.bounds[:, :-1].ravel(), nodes)
 
-    def nodes_of_type(self, part: int, node_type: int) -> range:
-        return range(int(self.bounds[part, node_type]), int(self.bounds[part, node_type + 1]))
+    def index_of(self, node_type: str) -> int:
+        return self.node_types.index(node_type)
 
-    def count(self, node_type: int) -> int:
-        return int((self.bounds[:, node_type + 1] - self.bounds[:, node_type]).sum())
+    def is_of_type(self, nodes: np.ndarray, node_type: str) -> np.ndarray:
+        """bool of the shape of `nodes`"""
+        return self.type_of(nodes) == self.index_of(node_type)
+
+    def nodes_of_type(self, part: int, node_type: str) -> range:
+        first, last = self.bounds_of(node_type)[part]
+        return range(int(first), int(last))
+
+    def bounds_of(self, node_type: str) -> np.ndarray:
+        """int64 [P, 2]: the first node ID of a type in each part, and the one behind its last."""
+        index = self.index_of(node_type)
+        return self.bounds[:, index : index + 2]
+
+    def counts(self, node_type: str) -> np.ndarray:
+        """int64 [P]: how many nodes of a type each part has."""
+        return np.diff(self.bounds_of(node_type))[:, 0]
+
+    def count(self, node_type: str) -> int:
+        return int(self.counts(node_type).sum())
 
 
 def intervals_of(starts: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -111,20 +126,20 @@ def _intervals(starts, values):  # type: ignore[no-untyped-def]
     return out
 
 
-def read_ranges(manifest: dict[str, Any], file: Path, remedy: str) -> NodeRanges:
-    """The ranges that a manifest records as `bounds` and `node_types`. Raises `StorageError` where they are none."""
-    bounds, names = manifest.get("bounds"), manifest.get("node_types")
+def read_ranges(manifest: dict[str, Any], node_types: tuple[str, ...], file: Path, remedy: str) -> NodeRanges:
+    """The ranges of these types that a manifest records as `bounds`. Raises `StorageError` where they are none."""
+    bounds = manifest.get("bounds")
     try:
         array = np.array(bounds, dtype=np.int64)
     except (ValueError, TypeError, OverflowError):
         array = np.zeros(0, np.int64)
-    fits = names == list(NODE_TYPES) and array.shape == (len(array), len(NODE_TYPES) + 1) and len(array) > 0
+    fits = array.shape == (len(array), len(node_types) + 1) and len(array) > 0
     if not fits or array[0, 0] != 0 or (np.diff(array) < 0).any() or (array[1:, 0] != array[:-1, -1]).any():
         raise StorageError(
-            f"{file}: expected node_types {list(NODE_TYPES)}, and bounds of ascending node IDs, each part beginning "
-            f"where the one before ends; found node_types {str(names)[:80]}, bounds {str(bounds)[:80]}; {remedy}"
+            f"{file}: expected bounds of ascending node IDs of the types {', '.join(node_types)}, each part beginning "
+            f"where the one before ends; found {str(bounds)[:80]}; {remedy}"
         )
-    return NodeRanges(array)
+    return NodeRanges(array, node_types)
 
 
 def parts_of_ranks(num_parts: int, world_size: int) -> np.ndarray:

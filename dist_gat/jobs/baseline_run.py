@@ -12,6 +12,7 @@ from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
+from dist_gat.tasks.build_task import predicted_relation
 
 
 def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]:
@@ -19,8 +20,10 @@ def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]
     reset_peak_memory()
     started = time.perf_counter()
     prepared = open_prepared(config.data.prepared)
+    relation = predicted_relation(prepared.schema)
     try:
-        metrics = evaluate_baseline(name, prepared, held_out_split(prepared), config.evaluate)
+        split = held_out_split(prepared, relation)
+        metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate)
     except ConfigError as err:
         return {"note": str(err)}
     return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}

@@ -16,9 +16,8 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.filters.user_items import training_profiles
+from dist_gat.filters.user_items import training_items
 from dist_gat.graph.part import open_prepared
-from dist_gat.graph.ranges import parts_of_ranks
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.serve.saved_model import SavedModel, open_model
@@ -34,26 +33,24 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     prepared = open_prepared(config.data.prepared)
     require_same_data(saved, prepared)
     store = open_store(prepared, worker.sampling, config.sampling.access)
-    node_starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
+    relation, evaluate = saved.relation, config.evaluate
     num_layers = len(config.sampling.fanouts)
     model = build_recommender(
-        config.model, num_layers, prepared.feature_sizes, node_starts, worker.rows, config.seed
+        config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed
     )  # fmt: skip
-    load_weights(folder, model, prepared.ranges, store.own_parts)
-    rows_OR = ranking_rows(model, store, config.evaluate.edge_chunk)
+    load_weights(folder, model, store)
+    rows_OR = ranking_rows(model, store, relation, evaluate.edge_chunk)
     representation_OR = rows_OR[:, : model.encoder.representation_size]
     blend = load_blend(saved, model, store)
     result: dict[str, Any] = {"slices": {}}
     for split in ("valid", "test"):
-        if prepared.num_edges(split):
-            rankings = blend.rank(rows_OR, store, worker, split, config.evaluate, model.table.first_node)
-            result[split] = ranking_metrics(rankings, prepared, worker.control, split, config.evaluate.ks)
-            judged = judge(rankings, prepared, split)
+        if prepared.num_pairs(relation, split):
+            rankings = blend.rank(rows_OR, store, worker, relation, split, evaluate)
+            result[split] = ranking_metrics(rankings, prepared, worker.control, relation, split, evaluate.ks)
+            judged = judge(rankings, prepared, relation, split)
             result["slices"][split] = {
-                **slice_metrics(judged, store, worker.control, split, config.evaluate.ks),
-                "beyond_accuracy": beyond_accuracy(
-                    judged, representation_OR, model.table, store, worker.control, config.evaluate.ks
-                ),
+                **slice_metrics(judged, store, worker.control, relation, split, evaluate.ks),
+                "beyond_accuracy": beyond_accuracy(judged, representation_OR, store, worker, relation, evaluate.ks),
             }
     return result
 
@@ -62,10 +59,10 @@ def load_blend(saved: SavedModel, model: Recommender, store: GraphStore) -> Blen
     """The filters of a saved model, with their weights. Collective."""
     ranges, rows_Ok = store.ranges, torch.zeros(len(model.table.weight), saved.manifest["spectral_rank"])
     for part in store.own_parts:
-        rows = part_rows(model, ranges, part, {"spectral": rows_Ok})["spectral"]
+        rows = part_rows(model, store, part, {"spectral": rows_Ok})["spectral"]
         load_rows(part_file(saved.folder, part), {"spectral": rows})
     linear = None
     if saved.linear_weight:
-        linear = LinearFilter(training_profiles(store), ranges.num_parts, ranges.num_nodes)
+        linear = LinearFilter(training_items(store, saved.relation), ranges.num_parts, ranges.num_nodes)
     # the saved rows are weighted already
     return Blend(rows_Ok, rows_Ok[:, :0], linear, 1.0, saved.linear_weight)

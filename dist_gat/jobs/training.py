@@ -32,12 +32,13 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     trainer.load_best()
     result = trainer.result(stopped=False)
     trainer.log.event("export", epoch=result["best_epoch"])
-    rows_OR = ranking_rows(model, store, config.evaluate.edge_chunk)
+    relation = trainer.task.relation
+    rows_OR = ranking_rows(model, store, relation, config.evaluate.edge_chunk)
     blend = build_blend(
-        rows_OR, model.table, store, worker, config.blend, config.evaluate, config.train.metric, config.seed
+        rows_OR, store, worker, relation, config.blend, config.evaluate, config.train.metric, config.seed
     )  # fmt: skip
     result["blend"] = blend.weights
-    save_model(config, model, rows_OR, blend, store, worker.control)
+    save_model(config, model, rows_OR, blend, store, relation, worker.control)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
     trainer.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
     return result

@@ -32,15 +32,13 @@ class Encoder(nn.Module):
     Args:
         model: sizes, attention and combination.
         num_layers: L, one per fan-out; with L = 0 a representation is the input row, matrix factorisation.
-        feature_sizes: number of input features of each node type that has some.
     """
 
-    def __init__(self, model: ModelConfig, num_layers: int, feature_sizes: dict[str, int]) -> None:
+    def __init__(self, model: ModelConfig, num_layers: int) -> None:
         super().__init__()
         size = model.embedding_size
         self.combination = model.combination
         self.representation_size = size * (num_layers + 1) if model.combination == "concat" else size
-        self.projections = nn.ModuleDict({name: nn.Linear(n, size, bias=False) for name, n in feature_sizes.items()})
         self.layers = nn.ModuleList(AttentionLayer(model, size, size) for _ in range(num_layers))
 
     @property
@@ -52,20 +50,6 @@ class Encoder(nn.Module):
     def needs_degree(self) -> bool:
         """Whether some layer reads in-degrees."""
         return any(isinstance(layer, AttentionLayer) and layer.scoring.needs_degree for layer in self.layers)
-
-    def input_rows(self, embedding_SE: Tensor, features: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """x_s = e_s + W_type f_s: ID embeddings plus projected features, where a node has some.
-
-        Args:
-            features: for each type of `feature_sizes` the positions among the S rows [n], int64, and their
-                feature values [n, features]. Types without nodes in the sample come with n = 0, so that every
-                worker's backward reaches the same parameters.
-        """
-        assert features.keys() == self.projections.keys(), "give the features of every type, also where n = 0"
-        rows_SE = embedding_SE
-        for name, (index, values) in features.items():
-            rows_SE = rows_SE.index_add(0, index, self.projections[name](values.to(rows_SE.dtype)).to(rows_SE.dtype))
-        return rows_SE
 
     def forward(self, rows_SE: Tensor, blocks: Sequence[Block]) -> Encoded:
         """Representations of the destinations of `blocks[-1]`, or of all rows where there are no layers.

@@ -23,3 +23,6 @@ class Popularity(nn.Module):
 
     def forward(self, degree_N: Tensor) -> Tensor:
         return self.slope * degree_N.to(self.slope.dtype).log1p()
+
+    def monitored(self) -> dict[str, float]:
+        return {"slope": float(self.slope.detach())}

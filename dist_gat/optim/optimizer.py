@@ -91,16 +91,3 @@ def gradient_squares(model: Recommender) -> tuple[Tensor, Tensor]:
     zero = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
     dense = [p.grad.double().square().sum() for p in model.dense.parameters() if p.grad is not None]
     return zero if rows is None else square_sum(rows.values()), sum(dense, zero)
-
-
-@torch.no_grad()
-def clip_gradients(model: Recommender, norm: float, clip_norm: float) -> None:
-    """Scale all gradients, whose global norm is `norm`, to a norm of at most `clip_norm`."""
-    if norm <= clip_norm:
-        return
-    scale = clip_norm / norm
-    for parameter in model.dense.parameters():
-        if parameter.grad is not None:
-            parameter.grad.mul_(scale)
-    if model.table.weight.grad is not None:
-        model.table.weight.grad.values().mul_(scale)

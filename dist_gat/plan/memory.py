@@ -12,7 +12,7 @@ import torch
 
 from dist_gat.config.sections import Config
 from dist_gat.graph.ranges import parts_of_ranks
-from dist_gat.nn.encoder import Encoder
+from dist_gat.nn.recommender import build_dense
 from dist_gat.plan.constants import Constants
 from dist_gat.plan.traffic import exchanges_parts, needs_degree, row_size, value_bytes
 from dist_gat.plan.workload import GraphShape, Workload
@@ -85,11 +85,10 @@ def expected_memory(
 
 
 def dense_bytes(config: Config) -> int:
-    """Of the layers' weights and the slope of popularity; input features would add their projections."""
+    """Of all dense weights; input features would add their projections."""
     with torch.device("meta"):
-        encoder = Encoder(config.model, len(config.sampling.fanouts), {})
-    weights = sum(parameter.numel() for parameter in encoder.parameters())
-    return value_bytes(config) * (weights + config.model.decoder.popularity)
+        dense = build_dense(config.model, len(config.sampling.fanouts), {})
+    return value_bytes(config) * sum(parameter.numel() for parameter in dense.parameters())
 
 
 def graph_bytes(graph: GraphShape) -> int:

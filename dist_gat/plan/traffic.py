@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from dist_gat.config.sections import Config
-from dist_gat.nn.recommender import training_needs_degree
+from dist_gat.nn.own_scores import has_own_scores
 from dist_gat.plan.workload import Workload
+from dist_gat.tasks import ranking
 
 ID_BYTES = 8
 # of an ID that is asked for: messages have room for an eighth more than the time before
@@ -96,10 +97,10 @@ def value_bytes(config: Config) -> int:
 
 
 def row_size(config: Config) -> int:
-    """Numbers of a row that `DenseModel` makes of a node: its representation, and its popularity where asked for."""
+    """Numbers of a row that `DenseModel` makes of a node: its representation, and its own score where it has one."""
     depths = len(config.sampling.fanouts) + 1 if config.model.combination == "concat" else 1
-    return depths * config.model.embedding_size + config.model.decoder.popularity
+    return depths * config.model.embedding_size + has_own_scores(config.model.decoder)
 
 
 def needs_degree(config: Config) -> bool:
-    return training_needs_degree(config.model, config.loss, config.negatives)
+    return ranking.needs_degree(config.model, config.loss, config.negatives)

@@ -19,8 +19,8 @@ from scipy.stats import poisson
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.sections import Config
 from dist_gat.graph.prepare import POPULARITY_EXPONENT
-from dist_gat.graph.ranges import ITEM, USER
 
+USER, ITEM = 0, 1
 OWN, FOREIGN = 0, 1
 NUM_CLASSES = 200
 QUANTILES = (np.arange(32) + 0.5) / 32

@@ -24,7 +24,7 @@ from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.kernels.grouping import split
 from dist_gat.kernels.large_pages import large_zeros
-from dist_gat.sampling.draws import Relabeller
+from dist_gat.sampling.relabeller import Relabeller
 
 NewArray = Callable[[tuple[int, ...], np.typing.DTypeLike], np.ndarray]
 MAX_COUNTED = 1 << 18
@@ -150,8 +150,7 @@ def fill_cache(
 
 def remote_nodes(ranges: NodeRanges, is_remote: np.ndarray, kind: str) -> dict[int, range]:
     """The nodes of one type in each remote part."""
-    node_type = ranges.node_types.index(kind)
-    return {int(part): ranges.nodes_of_type(int(part), node_type) for part in np.flatnonzero(is_remote)}
+    return {int(part): ranges.nodes_of_type(int(part), kind) for part in np.flatnonzero(is_remote)}
 
 
 def degrees_of(part: Part, has_features: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def open_streams(store: GraphStore, num_streams: int, timeout_s: float) -> list[
         open_channel(f"{channel.name} {number}", channel.device, timeout_s, channel.store)
         for number in range(2, num_streams + 1)
     ]
-    return [store, *(replace(store, channel=other) for other in others)]
+    return [store, *(replace(store, transport=replace(store.transport, channel=other)) for other in others)]
 
 
 def load_batches(samplers: Sequence[SeedBlockSampler], steps: StepRange, device: torch.device) -> Iterator[Batch]:

@@ -13,6 +13,7 @@ import numpy as np
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.config.sections import NegativesConfig
 from dist_gat.graph.prepare import POPULARITY_EXPONENT
+from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
 OWN_STREAM, SHARED_STREAM = 0, 1
@@ -20,9 +21,10 @@ OWN_STREAM, SHARED_STREAM = 0, 1
 
 @dataclass(frozen=True)
 class NegativeSampler:
-    """Draws negatives from all items of the store by the configured distribution."""
+    """Draws negatives from all targets of a relation by the configured distribution."""
 
     store: GraphStore
+    relation: Relation
     config: NegativesConfig
     seed: int
 
@@ -33,7 +35,7 @@ class NegativeSampler:
         if total == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         key = make_key(self.seed, Purpose.NEGATIVES, epoch, step, SHARED_STREAM)
-        items = self.store.draw_items(self.config.distribution, key, np.arange(total), is_common=True)
+        items = self.store.draw_targets(self.relation, self.config.distribution, key, np.arange(total), is_common=True)
         return items, np.repeat(np.arange(world_size), np.diff(starts))
 
     def own(self, epoch: int, step: int, places: np.ndarray) -> np.ndarray:
@@ -43,7 +45,7 @@ class NegativeSampler:
             return np.zeros((len(places), 0), np.int64)
         draws = places[:, None] * count + np.arange(count)
         key = make_key(self.seed, Purpose.NEGATIVES, epoch, step, OWN_STREAM)
-        return self.store.draw_items(self.config.distribution, key, draws.ravel()).reshape(draws.shape)
+        return self.store.draw_targets(self.relation, self.config.distribution, key, draws.ravel()).reshape(draws.shape)
 
     def log_expected_count(self, in_degree: np.ndarray, num_global_seeds: int) -> np.ndarray:
         """float32: log of how many of a seed's negatives are expected to be an item of this in-degree.
@@ -53,10 +55,10 @@ class NegativeSampler:
         Veach and Guibas, SIGGRAPH 1995, for several samplers of one sum).
         """
         degree = in_degree.astype(np.float64)
-        mass = self.store.item_mass(self.config.distribution).sum()
+        mass = self.store.target_mass(self.relation, self.config.distribution).sum()
         weight = degree**POPULARITY_EXPONENT if self.config.distribution == "popularity" else np.ones_like(degree)
         expected = (self.config.num_shared + self.config.num_per_seed) * weight / mass
         if self.config.in_batch:
-            expected += num_global_seeds * degree / self.store.prepared.num_edges("train")
+            expected += num_global_seeds * degree / self.store.prepared.num_pairs(self.relation, "train")
         # an item that no sampler can draw never stands among the negatives; keep its logarithm finite
         return np.log(np.maximum(expected, 1e-30)).astype(np.float32)

@@ -47,4 +47,4 @@ def count_types(
     num_types = len(ranges.node_types)
     rank_and_type = np.repeat(np.arange(len(counts)) * num_types, counts) + ranges.type_of(nodes)
     found = np.bincount(rank_and_type, minlength=len(counts) * num_types).reshape(len(counts), num_types)
-    return found[:, [ranges.node_types.index(kind) for kind in sizes]].tolist()
+    return found[:, [ranges.index_of(kind) for kind in sizes]].tolist()

@@ -1,7 +1,8 @@
-"""`Lookup`: the way of rows that have yet to move. IDs don't depend on the model, so their exchange can come early.
+"""`RowLookup`: a plan of which embedding rows move between ranks. It is made before the model needs the rows.
 
-`plan_lookup` sends the IDs, in the background and on a channel of its own; `lookup_rows` moves rows alone: those of
-other ranks travel while this rank's own are copied, and so do their gradients on the way back.
+IDs don't depend on the model. So `plan_lookup` sends them early, in the background and on a channel of its own. Later
+`lookup_rows` moves the rows: those of other ranks travel while this rank copies its own, and the gradients come back
+the same way.
 
 Shape legend: S nodes asked for, A of them of this rank, B of others, M rows that others ask of this rank,
 O rows that this rank owns, U of them in use by any rank, E row size.
@@ -22,11 +23,12 @@ from dist_gat.graph.ranges import intervals_of
 from dist_gat.kernels.copy_rows import add_rows, put_rows
 from dist_gat.kernels.grouping import order_by_group, split
 from dist_gat.sampling.block import to_device
-from dist_gat.sampling.draws import Relabeller
+from dist_gat.sampling.ownership import Ownership
+from dist_gat.sampling.relabeller import Relabeller
 
 
 @dataclass(frozen=True)
-class Lookup:
+class RowLookup:
     """All tensors are int64.
 
     own_at_A:    positions among S of this rank's own nodes.
@@ -45,26 +47,23 @@ class Lookup:
     ask_counts: tuple[int, ...]
     answer_counts: tuple[int, ...]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Lookup:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RowLookup:
         return to_device(self, device, non_blocking)
 
 
-def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) -> Lookup:
-    """Tell the owners of distinct nodes, int64 [S], what will be asked. Collective, even with S = 0.
-
-    node_starts: int64 [W + 1], rank r owns node IDs node_starts[r] to node_starts[r + 1] - 1.
-    """
-    rank, first_node = channel.rank, int(node_starts[channel.rank])
-    order, counts = order_by_group(intervals_of(node_starts, nodes_S), channel.world_size)
+def plan_lookup(nodes_S: np.ndarray, ownership: Ownership, channel: Channel) -> RowLookup:
+    """Tell the owners of distinct nodes, int64 [S], what will be asked. Collective, even with S = 0."""
+    rank, first_node = channel.rank, ownership.first_node
+    order, counts = order_by_group(intervals_of(ownership.starts, nodes_S), channel.world_size)
     before, own_at, behind = split(order, [sum(counts[:rank]), counts[rank], sum(counts[rank + 1 :])])
     other_at = np.concatenate([before, behind])
     ask_counts = [0 if owner == rank else count for owner, count in enumerate(counts)]
     received, answer_counts, _ = send_keys(nodes_S[other_at], ask_counts, channel, "rows")
     asked = received - first_node
-    relabeller = Relabeller(len(own_at) + len(asked), int(node_starts[rank + 1]) - first_node)
+    relabeller = Relabeller(len(own_at) + len(asked), ownership.num_nodes)
     relabeller.add(nodes_S[own_at] - first_node)
     asked_at = relabeller.add(asked)
-    return Lookup(
+    return RowLookup(
         torch.from_numpy(own_at),
         torch.from_numpy(other_at),
         torch.from_numpy(relabeller.nodes),
@@ -75,7 +74,7 @@ def plan_lookup(nodes_S: np.ndarray, node_starts: np.ndarray, channel: Channel) 
     )
 
 
-def lookup_rows(table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
+def lookup_rows(table_OE: Tensor, lookup: RowLookup, channel: Channel) -> Tensor:
     """The rows of the S nodes, [S, E]; their gradient is sparse, with each row of the table once. Collective."""
     return _LookupRows.apply(table_OE, lookup, channel)
 
@@ -84,7 +83,7 @@ class _LookupRows(torch.autograd.Function):
     """Own rows are copied while those of others are on their way, in both directions."""
 
     @staticmethod
-    def forward(ctx: Any, table_OE: Tensor, lookup: Lookup, channel: Channel) -> Tensor:
+    def forward(ctx: Any, table_OE: Tensor, lookup: RowLookup, channel: Channel) -> Tensor:
         ctx.lookup, ctx.channel, ctx.shape = lookup, channel, table_OE.shape
         answers = channel.room(len(lookup.asked_M), table_OE)
         torch.index_select(table_OE, 0, lookup.asked_M, out=answers)

@@ -14,7 +14,6 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.graph.ranges import ITEM, USER
 from dist_gat.serve.saved_model import SavedModel
 
 
@@ -26,18 +25,18 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
     """
     if k < 1:
         raise ConfigError(f"k={k}: expected a positive number of items a user")
-    user_ids, item_ids = model.ids("user"), model.ids("item")
+    user_ids, item_ids = model.ids(model.relation.source), model.ids(model.relation.target)
     wanted = [parse_id(user, user_ids["external_id"]) for user in users]
     node_of = dict(zip(user_ids["external_id"], user_ids["node_id"], strict=True))
     nodes = np.array([node_of[user] for user in wanted], dtype=np.int64)
     rows_nR, known = _rows_of_users(model, nodes)
     linear, companions = None, []
     if model.linear_weight:
-        linear = LinearFilter(model.profile, model.ranges.num_parts, model.ranges.num_nodes)
+        linear = LinearFilter(model.user_items, model.ranges.num_parts, model.ranges.num_nodes)
         companions = linear.companions(_profiles_of_users(model, nodes))
     best = RunningTopK(len(nodes), k)
     for part in range(model.ranges.num_parts):
-        items = model.ranges.nodes_of_type(part, ITEM)
+        items = model.ranges.nodes_of_type(part, model.relation.target)
         start = items.start - int(model.ranges.starts[part])
         block = model.ranking_rows(part)[start : start + len(items)]
         scores = (rows_nR @ block.T).float().numpy()
@@ -64,7 +63,7 @@ def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]
     pairs = []
     for part in np.unique(model.ranges.part_of(nodes)):
         rows, known = model.ranking_rows(part), model.known(part)
-        first_user = model.ranges.nodes_of_type(part, USER).start
+        first_user = model.ranges.nodes_of_type(part, model.relation.source).start
         for place in np.flatnonzero(model.ranges.part_of(nodes) == part):
             user = int(nodes[place]) - first_user
             rows_nR[place] = rows[int(nodes[place]) - int(model.ranges.starts[part])]
@@ -76,9 +75,9 @@ def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]
 def _profiles_of_users(model: SavedModel, nodes: np.ndarray) -> csr_array:
     """float32 [n, N]: the training interactions of user nodes. Each part is read once."""
     part_of = model.ranges.part_of(nodes)
-    profiles = {part: model.profile(part) for part in np.unique(part_of).tolist()}
+    profiles = {part: model.user_items(part) for part in np.unique(part_of).tolist()}
     rows: list[Any] = [
-        profiles[part][[node - model.ranges.nodes_of_type(part, USER).start], :]
+        profiles[part][[node - model.ranges.nodes_of_type(part, model.relation.source).start], :]
         for node, part in zip(nodes.tolist(), part_of.tolist(), strict=True)
     ]
     nothing = csr_array((0, model.ranges.num_nodes), dtype=np.float32)

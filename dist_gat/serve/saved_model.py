@@ -1,12 +1,12 @@
 """The saved model: all that `recommend` needs, without the prepared data set.
 
-manifest.json, config.yaml     format, counts, SHA-256 of the files; the recipe
-dense.safetensors              weights of the layers, the slope of popularity
+manifest.json, config.yaml     format, schema, the predicted relation, counts, SHA-256 of the files; the recipe
+dense.safetensors              dense weights: inputs, layers, own scores
 parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
                                the filters (`spectral`)
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
 known/0000.trained.npy         bool: which of these are in the training graph; where the linear filter counts
-ids/{user,item}.parquet        external IDs, node IDs, titles
+ids/TYPE.parquet               external IDs, node IDs, titles
 """
 
 from __future__ import annotations
@@ -42,22 +42,25 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.shared_folder import shared_folder
 from dist_gat.filters.blend import Blend
 from dist_gat.graph.part import read_ids
-from dist_gat.graph.ranges import USER, NodeRanges, read_ranges
+from dist_gat.graph.ranges import NodeRanges, read_ranges
+from dist_gat.graph.schema import Relation, read_schema
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.graph_store import GraphStore
 
-FORMAT, VERSION = "dist_gat.model", 3
+FORMAT, VERSION = "dist_gat.model", 4
 REMEDY = "run `dist-gat train` to write the model anew"
 
 
 def save_model(
-    config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, channel: Channel
-) -> None:
+    config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, relation: Relation,
+    channel: Channel,
+) -> None:  # fmt: skip
     """Write `run_folder/model`. Collective; ranks share the file system."""
     ranges, weighted_Ok = store.ranges, blend.weighted_rows
     content = {
         "name": config.name,
-        "node_types": list(ranges.node_types),
+        "schema": store.prepared.schema.to_plain(),
+        "relation": relation.name,
         "bounds": ranges.bounds.tolist(),
         "representation_size": int(rows_OR.shape[1]),
         "spectral_rank": int(weighted_Ok.shape[1]),
@@ -70,24 +73,25 @@ def save_model(
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             shutil.copytree(store.prepared.folder / "ids", folder / "ids")
         extra = {"representation": rows_OR, "spectral": weighted_Ok}
-        save_parts(folder, model, ranges, store.own_parts, extra)
+        save_parts(folder, model, store, extra)
         for part in store.own_parts:
-            users = ranges.nodes_of_type(part, USER)
-            edges = store.prepared.parts[part].edges
-            known = known_items(users.start, len(users), [edges["train"], edges["valid"]])
+            users = ranges.nodes_of_type(part, relation.source)
+            met = [store.prepared.parts[part].pairs(relation, split) for split in ("train", "valid")]
+            known = known_items(users.start, len(users), met)
             save_array(folder / "known" / f"{part:04d}.indptr.npy", known.indptr)
             save_array(folder / "known" / f"{part:04d}.items.npy", known.items)
             if blend.linear_weight:
-                save_array(folder / "known" / f"{part:04d}.trained.npy", known.among(users.start, edges["train"]))
+                save_array(folder / "known" / f"{part:04d}.trained.npy", known.among(users.start, met[0]))
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model folder, opened."""
+    """A model folder, opened. relation: from those who get recommendations to what is recommended."""
 
     folder: Path
     manifest: dict[str, Any]
     ranges: NodeRanges
+    relation: Relation
 
     def ids(self, node_type: str) -> pl.DataFrame:
         return read_ids(self.folder, node_type, REMEDY)
@@ -113,12 +117,12 @@ class SavedModel:
 
     def known(self, part: int) -> Known:
         """What each user of the part has met. Raises `StorageError`."""
-        folder, num_users = self.folder / "known", len(self.ranges.nodes_of_type(part, USER))
+        folder, num_users = self.folder / "known", len(self.ranges.nodes_of_type(part, self.relation.source))
         indptr = np.asarray(open_array(folder / f"{part:04d}.indptr.npy", ("int64",), (num_users + 1,), REMEDY))
         items = np.asarray(open_array(folder / f"{part:04d}.items.npy", ("int64",), (int(indptr[-1]),), REMEDY))
         return Known(indptr, items)
 
-    def profile(self, part: int) -> csr_array:
+    def user_items(self, part: int) -> csr_array:
         """float32 [U, N]: the training interactions of each user of the part. Raises `StorageError`."""
         known = self.known(part)
         file = self.folder / "known" / f"{part:04d}.trained.npy"
@@ -136,14 +140,18 @@ def open_model(
     """
     folder = Path(folder)
     manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
-    ranges = read_ranges(manifest, folder / MANIFEST, REMEDY)
+    schema = read_schema(manifest, folder / MANIFEST, REMEDY)
+    ranges = read_ranges(manifest, schema.node_types, folder / MANIFEST, REMEDY)
     expected = {"representation_size": int, "spectral_rank": int, "blend": dict, "data_fingerprint": str}
     wrong = [key for key, kind in expected.items() if not isinstance(manifest.get(key), kind)]
     if wrong or not isinstance(manifest["blend"].get("linear"), int | float):
         raise StorageError(f"{folder / MANIFEST}: expected {', '.join(wrong) or 'blend.linear'}; {REMEDY}")
+    relations = [relation for relation in schema.relations if relation.name == manifest.get("relation")]
+    if not relations:
+        raise StorageError(f"{folder / MANIFEST}: expected relation, the name of one in the schema; {REMEDY}")
     if verify:
         verify_files(folder, manifest, REMEDY, progress)
-    return SavedModel(folder, manifest, ranges)
+    return SavedModel(folder, manifest, ranges, relations[0])
 
 
 def check_run_folder(run_folder: Path) -> None:

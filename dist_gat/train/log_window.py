@@ -1,4 +1,4 @@
-"""`Window`: the steps between two TensorBoard points, summed over the ranks when the point is due.
+"""`LogWindow`: the steps between two TensorBoard points, summed over the ranks when the point is due.
 
 Shape legend: T steps of the window, L loss terms.
 """
@@ -17,7 +17,7 @@ from dist_gat.sampling.feature_cache import FeatureCache
 from dist_gat.train.stopwatch import Stopwatch
 
 
-class Window:
+class LogWindow:
     """Collects without waiting for the device or for other ranks; `summarise` does both."""
 
     def __init__(self, worker: Worker, channels: Sequence[Channel], cache: FeatureCache | None = None) -> None:

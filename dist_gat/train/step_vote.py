@@ -15,7 +15,7 @@ ROWS_SQUARE, REQUEST, SAVE_FAILED, TERMS = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Ballot:
+class StepVote:
     """The same on every rank. not_finite: what is NaN or infinite, and on which ranks; empty in a healthy step."""
 
     gradient_norm: float
@@ -31,7 +31,7 @@ def vote(
     dense_square: Tensor,
     request: Request,
     save_failed: bool,
-) -> Ballot:
+) -> StepVote:
     """Tell the other ranks, and hear from them. Collective.
 
     terms: this rank's share of each loss term. The squares are of its embedding gradient, and of the dense
@@ -52,7 +52,7 @@ def vote(
     faults = [f"{name} on rank {_ranks(ranks_W)}" for name, ranks_W in found.items() if ranks_W.any()]
     if not torch.isfinite(dense_square):
         faults.append("gradient of the dense weights")
-    return Ballot(
+    return StepVote(
         gradient_norm=square**0.5,
         not_finite=", ".join(faults),
         request=Request(int(votes_WK[:, REQUEST].max())),

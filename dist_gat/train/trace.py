@@ -1,4 +1,4 @@
-"""`Profile`: some steps of a run as a trace that Perfetto opens, and the step's bottleneck in one line."""
+"""`Trace`: some steps of a run as a trace that Perfetto opens, and the step's bottleneck in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOP = 4
 ADVICE = {"stall": "the model waits for its batches: with sampling.prefetch, raise sampling.num_streams"}
 
 
-class Profile:
+class Trace:
     """Records the steps after the first few of this process, on one rank, and then is done.
 
     num_steps: how many; none with 0. The trace goes to `folder/rank-R.json`.

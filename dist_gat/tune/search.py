@@ -14,6 +14,7 @@ from dist_gat.graph.part import open_prepared
 from dist_gat.launcher.launch import with_absolute_paths
 from dist_gat.launcher.ray import QUIET, set_defaults
 from dist_gat.serve.saved_model import check_run_folder
+from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.tune.search_space import read_space
 from dist_gat.tune.trial import TUNE_FOLDER, best_trial, describe, open_search, share_cores, write_best
 from dist_gat.workflows.verbs import Progress, be_silent, train
@@ -40,7 +41,7 @@ def tune(
     run_tuner = load_tuner()
     check_run_folder(config.run_folder)
     prepared = open_prepared(config.data.prepared, progress=progress)
-    if not prepared.num_edges("valid"):
+    if not prepared.num_pairs(predicted_relation(prepared.schema), "valid"):
         raise DataError(
             f"{prepared.folder}: no validation interactions, by which trials are compared; set data.split.valid_ratio "
             "or data.valid, and prepare again"

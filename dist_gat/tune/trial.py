@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError
 
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import write_text
-from dist_gat.checkpoints.resume import FREE, differing_settings
+from dist_gat.config.differences import differing_settings, resume_rule
 from dist_gat.config.files import dump_config, parse_config, place_run
-from dist_gat.config.sections import Config, Section
+from dist_gat.config.sections import FREE, Config, Section
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import cores
 from dist_gat.tune.search_space import Space, configure, dump_space
@@ -28,7 +28,6 @@ SEARCH_FILE, TRIAL_FILE, BEST_FILE = "search.json", "trial.json", "best.yaml"
 VERSION = 1
 # Unlike a run, a search compares trials by when they stopped
 COMPARED = ("train.patience", "train.validate_every")
-SEARCH_FREE = tuple(name for name in FREE if name not in COMPARED)
 # more at a time learn less from each other
 MAX_CONCURRENT = 4
 
@@ -90,9 +89,11 @@ def open_search(folder: Path, config: Config, space: Space, prepared: PreparedGr
         write_text(path, json.dumps(now))
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        changed = differing_settings(saved["config"], now["config"], SEARCH_FREE)
+        changed = differing_settings(
+            saved["config"], now["config"], lambda key, field: resume_rule(field) == FREE and key not in COMPARED
+        )  # fmt: skip
         keys = sorted({*saved["space"], *space}) if saved["version"] == VERSION else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         keys = None
     if keys is None:
         raise StorageError(f"{path}: not a search of this version; {_anew(folder)}")

@@ -28,7 +28,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from dist_gat.base.random import Purpose, make_key
-from dist_gat.checkpoints.checkpoint_store import open_archive
+from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.config.sections import CheckpointConfig, Config, LaunchConfig
 from dist_gat.launcher.progress import EventTail
 from dist_gat.launcher.ray import ray_cluster, set_defaults, stoppable
@@ -158,7 +158,7 @@ class WatchedTrial(tune.Trainable):
 
 def clear_checkpoints(tree: dict[str, Any]) -> None:
     """Delete the checkpoints of a trial, which are for going on alone. No process may still write some."""
-    open_archive(Path(tree["run"]), CheckpointConfig.model_validate(tree["checkpoint"])).clear()
+    open_checkpoints(Path(tree["run"]), CheckpointConfig.model_validate(tree["checkpoint"])).clear()
 
 
 class Proposals(Searcher):

@@ -15,7 +15,8 @@ from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.graph.part import open_prepared
 from dist_gat.jobs.baseline_run import baseline_worker
 from dist_gat.launcher.local import run_processes
-from dist_gat.workflows.compared_models import MODELS, choose_contenders, model_recipe
+from dist_gat.tasks.build_task import predicted_relation
+from dist_gat.workflows.compared_models import MODELS, choose_models, model_recipe
 from dist_gat.workflows.result_files import COMPARISON_FILE
 from dist_gat.workflows.verbs import Progress, be_silent, evaluate, train
 
@@ -26,7 +27,7 @@ def compare(
     quiet: bool = True,
     progress: Progress = be_silent,
 ) -> dict[str, Any]:
-    """Baselines and models on the same split with the same metrics; `models` picks some of `CONTENDERS`.
+    """Baselines and models on the same split with the same metrics; `models` picks some of `COMPARED_MODELS`.
 
     Returns the `split`, `seconds`, `stopped`, and by name in `models` the `metrics`, `seconds`, `peak_memory_bytes`
     summed over processes, and a `note`, which says why a row has no metrics. A baseline runs in a process of its own.
@@ -35,10 +36,11 @@ def compare(
     `StorageError` where the data set is not prepared, `ConfigError` for an unknown name.
     """
     started = time.perf_counter()
-    split = held_out_split(open_prepared(config.data.prepared))
+    prepared = open_prepared(config.data.prepared)
+    split = held_out_split(prepared, predicted_relation(prepared.schema))
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
-    for name in choose_contenders(models):
+    for name in choose_models(models):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:

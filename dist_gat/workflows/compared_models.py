@@ -1,4 +1,4 @@
-"""`CONTENDERS`: what `compare` puts side by side, the baselines and the recipe's relatives.
+"""`COMPARED_MODELS`: what `compare` puts side by side, the baselines and the recipe's relatives.
 
 Without the blend and popularity, for the relatives stand for the models of the literature:
 mf        the recipe without layers: matrix factorisation
@@ -33,15 +33,15 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "recipe": {},
 }
-CONTENDERS = (*BASELINES, *MODELS)
+COMPARED_MODELS = (*BASELINES, *MODELS)
 
 
-def choose_contenders(names: Sequence[str] | None) -> list[str]:
+def choose_models(names: Sequence[str] | None) -> list[str]:
     """The named contenders, or all of them, each once. Raises `ConfigError` for an unknown one."""
-    chosen = list(dict.fromkeys(CONTENDERS if names is None else names))
-    unknown = [name for name in chosen if name not in CONTENDERS]
+    chosen = list(dict.fromkeys(COMPARED_MODELS if names is None else names))
+    unknown = [name for name in chosen if name not in COMPARED_MODELS]
     if unknown or not chosen:
-        raise ConfigError(f"models: {', '.join(unknown) or 'none'}: expected some of {', '.join(CONTENDERS)}")
+        raise ConfigError(f"models: {', '.join(unknown) or 'none'}: expected some of {', '.join(COMPARED_MODELS)}")
     return chosen
 
 

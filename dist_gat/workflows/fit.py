@@ -9,6 +9,7 @@ from typing import Any
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.graph.part import open_prepared
+from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.final_recipe import final_recipe
 from dist_gat.workflows.verbs import Progress, be_silent, evaluate, prepare, train
 
@@ -26,11 +27,12 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
     if not Path(config.data.prepared).exists():
         prepare(config, progress)
     prepared = open_prepared(config.data.prepared, progress=progress)
+    relation = predicted_relation(prepared.schema)
     chosen = train(config, quiet, progress=progress)
     result = {"chosen": chosen, "final": chosen, "run": chosen["run"], "stopped": chosen["stopped"]}
     if not chosen["stopped"]:
         last = config
-        if prepared.num_edges("valid") and prepared.num_edges("test"):
+        if prepared.num_pairs(relation, "valid") and prepared.num_pairs(relation, "test"):
             last = final_recipe(config, chosen)
             if not Path(last.data.prepared).exists():
                 prepare(last, progress)
@@ -38,6 +40,6 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
             final = train(last, quiet, progress=progress)
             result |= {"final": final, "run": final["run"], "stopped": final["stopped"]}
         if not result["stopped"]:
-            split = held_out_split(prepared)
+            split = held_out_split(prepared, relation)
             result |= {"split": split, "metrics": evaluate(last, quiet, progress=progress)[split]}
     return {**result, "seconds": time.perf_counter() - started}

@@ -10,7 +10,7 @@ from typing import Any
 from dist_gat.base.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.base.storage import write_text
 from dist_gat.baselines.baseline import evaluate_baseline
-from dist_gat.checkpoints.checkpoint_store import open_archive
+from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
@@ -20,6 +20,7 @@ from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
+from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.run_log import EVENTS_FOLDER, PROGRESS_FILE, log_evaluation
 from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE
 
@@ -58,14 +59,14 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     check_run_folder(config.run_folder)
     prepared = open_prepared(config.data.prepared, verify, progress)
     with lock_run(config.run_folder):
-        archive = open_archive(config.run_folder, config.checkpoint)
+        checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         if config.checkpoint.resume == "restart":
-            archive.clear()
+            checkpoints.clear()
             clear_run(config.run_folder, LEFT_BY_RUNS)
             # a worker that Ray starts again goes on from this run's checkpoints
             config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "auto"})})
         sweep_run(config.run_folder)
-        step = check_resume(archive, config, prepared)
+        step = check_resume(checkpoints, config, prepared)
         result = {"resumed_from": step, **run_job(train_worker, config, quiet)}
     return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
 
@@ -86,10 +87,11 @@ def evaluate(
     prepared = open_prepared(config.data.prepared, verify, progress)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
     log_evaluation(config.run_folder, result)
-    split = held_out_split(prepared)
+    relation = predicted_relation(prepared.schema)
+    split = held_out_split(prepared, relation)
     if config.evaluate.baselines:
         result["baselines"] = {
-            name: {split: evaluate_baseline(name, prepared, split, config.evaluate)}
+            name: {split: evaluate_baseline(name, prepared, relation, split, config.evaluate)}
             for name in config.evaluate.baselines
         }
     result |= {"seconds": time.perf_counter() - started, "model_sha256": model_digest(config.run_folder)}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import random_pairs, split_pairs
+from helpers import INTERACTS, ITEM, USER, random_pairs, split_pairs
 from scipy.sparse import csr_array
 
 from dist_gat.baselines.baseline import BASELINES, evaluate_baseline, rank_baseline
 from dist_gat.baselines.scorer import Scorer
 from dist_gat.config.sections import BaselineConfig, EvaluateConfig
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.ranges import ITEM, USER
 
 NUM_USERS, NUM_ITEMS = 14, 9
 EVERYONE, EVERYTHING = slice(0, NUM_USERS), slice(0, NUM_ITEMS)
@@ -73,7 +72,7 @@ class BaselineContract:
         for user, item in split_pairs(synthetic, "test").tolist():
             truth.setdefault(user, set()).add(item)
         recall: dict[int, list[float]] = {k: [] for k in KS}
-        for ranking in rank_baseline(self.name, synthetic, "test", config):
+        for ranking in rank_baseline(self.name, synthetic, INTERACTS, "test", config):
             for user, found, found_scores in zip(ranking.users, ranking.items, ranking.scores, strict=True):
                 row = scores[np.searchsorted(users, user)]
                 free = [at for at, item in enumerate(items.tolist()) if (user, item) not in met]
@@ -85,10 +84,10 @@ class BaselineContract:
                 assert order == sorted(order)
                 for k in KS if user in truth else ():
                     recall[k].append(len(set(found[:k].tolist()) & truth[user]) / len(truth[user]))
-        metrics = evaluate_baseline(self.name, synthetic, "test", config)
+        metrics = evaluate_baseline(self.name, synthetic, INTERACTS, "test", config)
         assert metrics["num_users"] == len(truth)
         assert {k: metrics[f"recall@{k}"] for k in KS} == pytest.approx({k: np.mean(recall[k]) for k in KS})
 
     @staticmethod
-    def nodes(prepared: PreparedGraph, kind: int) -> np.ndarray:
+    def nodes(prepared: PreparedGraph, kind: str) -> np.ndarray:
         return np.concatenate([prepared.ranges.nodes_of_type(p, kind) for p in range(prepared.ranges.num_parts)])

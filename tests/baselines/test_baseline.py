@@ -7,12 +7,11 @@ import typing
 import numpy as np
 import pytest
 from baseline_contract import BaselineContract
-from helpers import split_pairs
+from helpers import INTERACTS, ITEM, USER, split_pairs
 
 from dist_gat.baselines.baseline import BASELINES, training_matrix
 from dist_gat.config.sections import EvaluateConfig
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.ranges import ITEM, USER
 
 
 def test_every_baseline_may_be_configured() -> None:
@@ -24,7 +23,7 @@ def test_every_baseline_may_be_configured() -> None:
 def test_the_matrix_has_users_and_items_in_the_order_of_their_nodes(request: pytest.FixtureRequest, data: str) -> None:
     prepared: PreparedGraph = request.getfixturevalue(data)
     users, items = (BaselineContract.nodes(prepared, kind) for kind in (USER, ITEM))
-    matrix = training_matrix(prepared)
+    matrix = training_matrix(prepared, INTERACTS)
     assert matrix.shape == (len(users), len(items))
     row, column = matrix.nonzero()
     found = np.stack([users[row], items[column]], axis=1)

@@ -11,18 +11,18 @@ from helpers import Ranks
 
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import read_manifest, verify_files
-from dist_gat.checkpoints.checkpoint_store import Archive, FolderArchive, UrlArchive, sorted_steps
+from dist_gat.checkpoints.checkpoint_store import CheckpointStore, FolderCheckpoints, UrlCheckpoints, sorted_steps
 from dist_gat.exchange.channel import Channel, open_channel
 
 ALONE = Channel("saving")
 
 
-def archives(folder: Path) -> list[Archive]:
-    memory = UrlArchive(f"memory://{folder}")
-    return [FolderArchive(folder / "a"), UrlArchive((folder / "b").as_uri()), memory]
+def archives(folder: Path) -> list[CheckpointStore]:
+    memory = UrlCheckpoints(f"memory://{folder}")
+    return [FolderCheckpoints(folder / "a"), UrlCheckpoints((folder / "b").as_uri()), memory]
 
 
-def commit(archive: Archive, step: int, channel: Channel = ALONE) -> None:
+def commit(archive: CheckpointStore, step: int, channel: Channel = ALONE) -> None:
     with archive.writing(step, channel, "kind", 1, {"step": step}) as folder:
         (folder / "parts").mkdir()
         (folder / "parts" / f"{channel.rank}.bin").write_text(f"{step}")
@@ -57,7 +57,7 @@ def test_a_failed_write_commits_nothing(tmp_path: Path) -> None:
 
 
 def write_at_url(url: str) -> None:
-    commit(UrlArchive(url), 7, open_channel("saving", torch.device("cpu"), 30))
+    commit(UrlCheckpoints(url), 7, open_channel("saving", torch.device("cpu"), 30))
 
 
 def test_ranks_write_to_one_url(ranks: Ranks, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_ranks_write_to_one_url(ranks: Ranks, tmp_path: Path) -> None:
 
 
 def test_the_manifest_comes_last_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, copied = UrlArchive(tmp_path.as_uri()), []
+    archive, copied = UrlCheckpoints(tmp_path.as_uri()), []
     copy = archive.copy_there
     monkeypatch.setattr(archive, "copy_there", lambda source, target: (copied.append(target), copy(source, target)))
     commit(archive, 3)
@@ -83,4 +83,4 @@ def test_names_that_are_no_steps_are_passed_over() -> None:
 
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(ConfigError, match="checkpoint.url=nonsense://x: .*expected s3://bucket"):
-        UrlArchive("nonsense://x")
+        UrlCheckpoints("nonsense://x")

@@ -14,11 +14,12 @@ from dist_gat import api
 from dist_gat.base.errors import StorageError
 from dist_gat.base.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.checkpoints.resume import changed_settings
-from dist_gat.checkpoints.run_progress import Cursor
+from dist_gat.checkpoints.run_progress import RunProgress
 from dist_gat.checkpoints.snapshot import dense_state, load_dense_state
 from dist_gat.checkpoints.weight_files import save_tensors
 from dist_gat.config.sections import Config
 from dist_gat.train.run_log import open_lines
+from dist_gat.workflows.verbs import LEFT_BY_RUNS
 
 ALONE = {"num_workers": 1}
 
@@ -125,17 +126,21 @@ def test_sweeping_leaves_what_has_a_final_name(tmp_path: Path) -> None:
     sweep_run(tmp_path)
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert found == ["checkpoints", "checkpoints/step-00000002", "model"]
-    clear_run(tmp_path)
+    clear_run(tmp_path, LEFT_BY_RUNS)
     assert not (tmp_path / "model").exists()
 
 
-def test_the_best_validation_is_the_first_of_equals() -> None:
-    cursor = Cursor()
-    found = [cursor.validated({"step": step, "ndcg": value}, "ndcg") for step, value in enumerate([1.0, 3, 3, 2])]
+@pytest.mark.parametrize(("higher_is_better", "values"), [(True, [1.0, 3, 3, 2]), (False, [9.0, 3, 3, 8])])
+def test_the_best_validation_is_the_first_of_equals(higher_is_better: bool, values: list[float]) -> None:
+    progress = RunProgress()
+    found = [
+        progress.validated({"step": step, "metric": value}, "metric", higher_is_better)
+        for step, value in enumerate(values)
+    ]
     assert found == [True, True, False, False]
-    assert cursor.best["step"] == 1
-    assert cursor.validations_since_best == 2
-    assert Cursor().validations_since_best == 0
+    assert progress.best["step"] == 1
+    assert progress.validations_since_best == 2
+    assert RunProgress().validations_since_best == 0
 
 
 def test_a_line_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:

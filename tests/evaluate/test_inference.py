@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Ranks, adjacency, split_pairs
+from helpers import INTERACTS, ITEM, Ranks, adjacency, split_pairs
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dist_gat.config.sections import EvaluateConfig, ModelConfig
 from dist_gat.evaluate.full_ranking import rank_representations, ranking_metrics
-from dist_gat.evaluate.inference import MIN_WIDTH, degree_chunks, infer_representations
+from dist_gat.evaluate.inference import MIN_WIDTH, Turn, degree_chunks, infer_representations, turns_of
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import USER, parts_of_ranks
+from dist_gat.graph.schema import INTERACTIONS, Relation, Schema
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.graph_store import open_store
+from dist_gat.sampling.ownership import share_nodes
 from dist_gat.sampling.sampler import gather_features
 
 LAYERS = 2
@@ -35,16 +38,15 @@ def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True
     worker = join_workers(torch.device("cpu"), 1, 30)
     prepared = open_prepared(folder)
     store = open_store(prepared, worker.sampling, "auto")
-    starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     sizes = prepared.feature_sizes if features else {}
-    model = build_recommender(model_config(**settings), LAYERS, sizes, starts, worker.rows, 0)
+    model = build_recommender(model_config(**settings), LAYERS, sizes, store.ownership, worker.rows, 0)
     table = model.table.weight.detach().clone()
     with torch.no_grad():
-        rows = infer_representations(model.encoder, model.table, store, EVALUATE.edge_chunk)
+        rows = infer_representations(model, store, EVALUATE.edge_chunk)
         ranked = model.decoder.ranking_rows(rows)
-        rankings = rank_representations(ranked, store, worker.rows, "test", EVALUATE, model.table.first_node)
+        rankings = rank_representations(ranked, store, worker.rows, INTERACTS, "test", EVALUATE)
     assert torch.equal(model.table.weight, table), "inference reads the table"
-    metrics = ranking_metrics(rankings, prepared, worker.control, "test", EVALUATE.ks)
+    metrics = ranking_metrics(rankings, prepared, worker.control, INTERACTS, "test", EVALUATE.ks)
     found = {int(u): items for r in rankings for u, items in zip(r.users, r.items.tolist(), strict=True)}
     return {"rows": rows.numpy(), "ranked": ranked.numpy(), "items": found, "metrics": metrics}
 
@@ -91,7 +93,7 @@ def test_combinations_are_those_of_training(request: pytest.FixtureRequest, comb
     model = model_of(prepared, settings)
     store = open_store(prepared, Channel("sampling"), "auto")
     inputs = gather_features(store, np.arange(len(edges)))
-    below = model.encoder.input_rows(model.table.weight, inputs).detach().double()
+    below = model.dense.inputs(model.table.weight, inputs).detach().double()
     expected = model.encoder.combine([below, propagate @ below, propagate @ propagate @ below])
     rows = infer_and_rank(prepared.folder, settings)["rows"]
     # float32 against float64, and rows of up to a hundred
@@ -100,8 +102,8 @@ def test_combinations_are_those_of_training(request: pytest.FixtureRequest, comb
 
 def model_of(prepared: PreparedGraph, settings: dict[str, Any]) -> Any:
     worker = join_workers(torch.device("cpu"), 1, 30)
-    starts = np.array([0, prepared.ranges.num_nodes])
-    return build_recommender(model_config(**settings), LAYERS, prepared.feature_sizes, starts, worker.rows, 0)
+    owned = share_nodes(prepared.ranges, 1, 0)
+    return build_recommender(model_config(**settings), LAYERS, prepared.feature_sizes, owned, worker.rows, 0)
 
 
 def test_attention_is_over_all_neighbours(holed: PreparedGraph) -> None:
@@ -121,7 +123,7 @@ def test_attention_is_over_all_neighbours(holed: PreparedGraph) -> None:
 
 def test_ranking_is_a_brute_force_sort_without_known_items(synthetic: PreparedGraph) -> None:
     found = infer_and_rank(synthetic.folder, {"scoring": "dot"})
-    is_item = synthetic.ranges.type_of(np.arange(synthetic.ranges.num_nodes)) != USER
+    is_item = synthetic.ranges.is_of_type(np.arange(synthetic.ranges.num_nodes), ITEM)
     met = {tuple(pair) for split in ("train", "valid") for pair in split_pairs(synthetic, split).tolist()}
     truth: dict[int, set[int]] = {}
     for user, item in split_pairs(synthetic, "test").tolist():
@@ -145,3 +147,26 @@ def test_chunks_cover_a_part_within_their_bound() -> None:
     assert max(map(len, chunks)) > 1
     for rows in chunks:
         assert len(rows) == 1 or len(rows) * max(degree[rows].max(), MIN_WIDTH) <= 240
+
+
+TYPES = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True)
+
+
+@given(TYPES.flatmap(lambda kinds: st.tuples(st.just(kinds), st.lists(st.tuples(*[st.sampled_from(kinds)] * 2)))))
+def test_no_row_is_written_over_before_all_have_read_it(case: tuple[list[str], list[tuple[str, str]]]) -> None:
+    """Of any schema, with relations of a type with itself too."""
+    kinds, ends = case
+    schema = Schema(tuple(kinds), tuple(Relation(f"r{n}", *pair) for n, pair in enumerate(ends)))
+    written: list[str] = []
+    for turn in turns_of(kinds, schema):
+        # nodes of the type are computed, and read old rows of their neighbours
+        assert not schema.read_by(turn.kind) & set(written)
+        if turn.writes_at_once:
+            assert turn.kind not in schema.read_by(turn.kind)
+            written.append(turn.kind)
+        written += turn.then_written
+    assert sorted(written) == sorted(kinds), "every type is written, once"
+
+
+def test_of_users_and_items_one_waits_and_the_other_does_not() -> None:
+    assert turns_of(["item", "user"], INTERACTIONS) == [Turn("item", False, ()), Turn("user", True, ("item",))]

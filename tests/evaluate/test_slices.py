@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Ranks, split_pairs
+from helpers import INTERACTS, ITEM, USER, Ranks, split_pairs
 
 from dist_gat.config.sections import EvaluateConfig, ModelConfig
 from dist_gat.evaluate import beyond_accuracy as beyond
@@ -20,9 +20,9 @@ from dist_gat.evaluate.metrics import metric_names
 from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import ITEM, USER, parts_of_ranks
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.sampling.graph_store import open_store
+from dist_gat.sampling.ownership import Ownership
 
 EVALUATE = EvaluateConfig(ks=[1, 4], user_chunk=7)
 KS = EVALUATE.ks
@@ -33,17 +33,16 @@ def slices_and_lists(folder: Path, access: str = "auto") -> dict[str, Any]:
     worker = join_workers(torch.device("cpu"), 1, 30)
     prepared = open_prepared(folder)
     store = open_store(prepared, worker.sampling, access)
-    starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
     settings = ModelConfig.model_validate({"embedding_size": 5, "init_std": 1.0})
-    table = build_recommender(settings, 0, {}, starts, worker.rows, 0).table
+    table = build_recommender(settings, 0, {}, store.ownership, worker.rows, 0).table
     rows = table.weight.detach()
-    rankings = rank_representations(rows, store, worker.rows, "test", EVALUATE, table.first_node)
-    judged = judge(rankings, prepared, "test")
+    rankings = rank_representations(rows, store, worker.rows, INTERACTS, "test", EVALUATE)
+    judged = judge(rankings, prepared, INTERACTS, "test")
     # few lists a chunk, so that ranks have different numbers of chunks
     beyond.CHUNK_CELLS = 3 * 4 * 5
     return {
-        "slices": slice_metrics(judged, store, worker.control, "test", KS),
-        "beyond": beyond.beyond_accuracy(judged, rows, table, store, worker.control, KS),
+        "slices": slice_metrics(judged, store, worker.control, INTERACTS, "test", KS),
+        "beyond": beyond.beyond_accuracy(judged, rows, store, worker, INTERACTS, KS),
         "rows": rows.numpy(),
         "lists": {int(u): items for part in judged for u, items in zip(part.users, part.items.tolist(), strict=True)},
     }
@@ -55,9 +54,8 @@ class Naive:
     def __init__(self, prepared: PreparedGraph, lists: dict[int, list[int]]) -> None:
         train = split_pairs(prepared, "train")
         nodes = np.arange(prepared.ranges.num_nodes)
-        kind = prepared.ranges.type_of(nodes)
         self.degree = {int(n): 0 for n in nodes} | Counter(train.ravel().tolist())
-        self.users, self.items = (nodes[kind == k].tolist() for k in (USER, ITEM))
+        self.users, self.items = (nodes[prepared.ranges.is_of_type(nodes, kind)].tolist() for kind in (USER, ITEM))
         self.lists = {user: [item for item in items if item >= 0] for user, items in lists.items()}
         self.truth: dict[int, set[int]] = {}
         for user, item in split_pairs(prepared, "test").tolist():
@@ -168,7 +166,6 @@ def test_lists_with_missing_items_count_what_they_have(tmp_path: Path) -> None:
     """Two equal rows, an opposite one and none: pairs have the cosines 1, -1 and -1."""
     worker = join_workers(torch.device("cpu"), 1, 30)
     rows = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [-3.0, 0.0]])
-    table = build_recommender(ModelConfig(embedding_size=2), 0, {}, np.array([0, 4]), worker.rows, 0).table
     items = np.array([[1, 2, 3, -1], [0, 1, -1, -1], [-1, -1, -1, -1]])
-    found = beyond.list_diversity(items, rows, table)
+    found = beyond.list_diversity(items, rows, Ownership(np.array([0, 4]), 0), worker.rows)
     np.testing.assert_allclose(found, [[0, 0, 4 / 3, 4 / 3], [0, 1, 1, 1], [0, 0, 0, 0]])

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import adjacency, prepare_pairs, random_pairs, split_pairs
+from helpers import ITEM, USER, adjacency, prepare_pairs, random_pairs, split_pairs
 
 from dist_gat.config.sections import ModelConfig
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood, positions
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.ranges import ITEM, USER
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
+from dist_gat.sampling.ownership import share_nodes
 from dist_gat.sampling.sampler import gather_features
 
 SCORINGS = ["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree"]
@@ -25,8 +25,8 @@ SCORINGS = ["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree"]
 
 def model_and_store(prepared: PreparedGraph, num_layers: int, **settings: Any) -> tuple[Recommender, GraphStore]:
     config = ModelConfig.model_validate({"embedding_size": 6, "init_std": 1.0, "num_heads": 2, **settings})
-    starts = np.array([0, prepared.ranges.num_nodes])
-    model = build_recommender(config, num_layers, prepared.feature_sizes, starts, Channel("rows"), 0)
+    owned = share_nodes(prepared.ranges, 1, 0)
+    model = build_recommender(config, num_layers, prepared.feature_sizes, owned, Channel("rows"), 0)
     return model, open_store(prepared, Channel("sampling"), "auto")
 
 
@@ -38,10 +38,10 @@ def targets_of(prepared: PreparedGraph) -> np.ndarray:
 
 def encode(model: Recommender, store: GraphStore, near: Neighborhood, edge_chunk: int = 60) -> Any:
     with torch.no_grad():
-        rows_SE = model.encoder.input_rows(
+        rows_SE = model.dense.inputs(
             model.table.weight[torch.from_numpy(near.nodes)], gather_features(store, near.nodes)
         )
-    return encode_targets(model.encoder, near, rows_SE, edge_chunk, needs_degree=True)
+    return encode_targets(model.encoder, near, rows_SE, edge_chunk)
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
@@ -51,7 +51,7 @@ def test_targets_have_the_representations_of_full_inference(
 ) -> None:
     model, store = model_and_store(synthetic, num_layers, scoring=scoring)
     targets = targets_of(synthetic)
-    everyone = infer_representations(model.encoder, model.table, store, 60)
+    everyone = infer_representations(model, store, 60)
     found = encode(model, store, find_neighborhood(store, targets, num_layers))
     torch.testing.assert_close(found.rows_NR, everyone[torch.from_numpy(targets)], rtol=1e-5, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_a_deleted_edge_is_one_that_was_never_there(tmp_path: Path, scoring: str
     smaller = prepare_pairs(tmp_path / "smaller", rest, num_parts=3, method="hash")
     assert all(smaller.ids(kind).equals(whole.ids(kind)) for kind in ("user", "item")), "the same nodes"
     _, smaller_store = model_and_store(smaller, num_layers, scoring=scoring)
-    expected = infer_representations(model.encoder, model.table, smaller_store, 60)
+    expected = infer_representations(model, smaller_store, 60)
     found = encode(model, store, near.without(0, sources)).rows_NR
     torch.testing.assert_close(found, expected[[user, item]], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found, encode(model, store, near).rows_NR, atol=1e-3), "the edges matter"
@@ -116,7 +116,7 @@ def test_a_target_without_neighbours_stands_alone(holed: PreparedGraph) -> None:
     model, store = model_and_store(holed, 2)
     near = find_neighborhood(store, np.array(lonely[:1]), 2)
     assert (len(near.nodes), near.num_edges) == (1, 0)
-    everyone = infer_representations(model.encoder, model.table, store, 60)
+    everyone = infer_representations(model, store, 60)
     torch.testing.assert_close(encode(model, store, near).rows_NR, everyone[lonely[:1]])
 
 

@@ -30,7 +30,7 @@ class Disturbed(Trainer):
     """Calls `disturb` once on the bad rank, after the backward pass of the bad step and before its update."""
 
     def request(self) -> Request:
-        if self.worker.rank == BAD_RANK and self.cursor.step + 1 == BAD_STEP:
+        if self.worker.rank == BAD_RANK and self.progress.step + 1 == BAD_STEP:
             self.disturb()
         return super().request()
 
@@ -57,7 +57,7 @@ def killed_writer_in_step(config: Config, worker: Worker) -> dict[str, Any]:
 
     class KilledFirst(Killed):
         def request(self) -> Request:
-            if self.worker.rank == 0 and self.cursor.step + 1 == BAD_STEP:
+            if self.worker.rank == 0 and self.progress.step + 1 == BAD_STEP:
                 self.disturb()
             return Trainer.request(self)
 
@@ -76,7 +76,7 @@ class NotANumber(Trainer):
         self.model.table.register_forward_hook(self.spoil_gradient if in_gradient else self.spoil_value)
 
     def is_bad(self) -> bool:
-        return self.worker.rank == BAD_RANK and self.cursor.step + 1 == BAD_STEP
+        return self.worker.rank == BAD_RANK and self.progress.step + 1 == BAD_STEP
 
     def spoil_value(self, module: Any, args: Any, rows: torch.Tensor) -> torch.Tensor:
         return rows * float("nan") if self.is_bad() else rows
@@ -107,7 +107,7 @@ def tell_state(trainer: Trainer) -> dict[str, Any]:
 
 def state_hashes(trainer: Trainer) -> dict[str, str]:
     """Of this rank's share of what a checkpoint would hold now."""
-    snapshot = take_snapshot(trainer.config, trainer.model, trainer.optimizers, trainer.store, trainer.cursor)
+    snapshot = take_snapshot(trainer.config, trainer.model, trainer.optimizers, trainer.store, trainer.progress)
     files = {f"parts/{part:04d}.safetensors": tensors for part, tensors in snapshot.parts.items()}
     return hashes_of({**files, **snapshot.common})
 
@@ -118,7 +118,7 @@ def failing_write(config: Config, worker: Worker) -> dict[str, Any]:
     save_tensors = checkpoint.save_tensors
 
     def fail(path: Any, tensors: Any) -> None:
-        if worker.rank == BAD_RANK and trainer.cursor.step >= BAD_STEP:
+        if worker.rank == BAD_RANK and trainer.progress.step >= BAD_STEP:
             raise OSError(errno.EIO, "Input/output error", str(path))
         save_tensors(path, tensors)
 
@@ -138,7 +138,7 @@ def load_only(config: Config, worker: Worker) -> dict[str, Any]:
         found |= json.loads((config.run_folder / f"loaded-{rank}.json").read_text())
     worker.control.barrier()
     path.unlink()
-    return {"step": trainer.cursor.step, "state": found}
+    return {"step": trainer.progress.step, "state": found}
 
 
 class SeedKeeper(Trainer):
@@ -146,7 +146,7 @@ class SeedKeeper(Trainer):
 
     def batches(self, steps: StepRange) -> Iterator[Batch]:
         for batch in super().batches(steps):
-            edges = np.stack([batch.nodes_S[batch.user_at_B].numpy(), batch.item_B.numpy()], axis=1)
+            edges = np.stack([batch.nodes_S[batch.seeds.user_at_B].numpy(), batch.seeds.item_B.numpy()], axis=1)
             name = f"seeds-{batch.epoch}-{batch.step}-{self.worker.rank}.npy"
             np.save(self.config.run_folder / name, edges)
             yield batch

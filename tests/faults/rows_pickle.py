@@ -18,7 +18,7 @@ from faults.hostile import config_of, prepare_tiny, rewrite_manifest
 
 from dist_gat import api
 from dist_gat.base.errors import DistGatError
-from dist_gat.checkpoints.checkpoint_store import FolderArchive
+from dist_gat.checkpoints.checkpoint_store import FolderCheckpoints
 from dist_gat.config.sections import Config
 
 USERS = [f"u{number}" for number in range(6)]
@@ -169,7 +169,7 @@ def plant_model(planter: Planter, config: Config) -> None:
 
 def plant_checkpoint(planter: Planter, config: Config) -> None:
     """In the newest checkpoint of a run: each of its files, with a manifest that is true of it; then the manifest."""
-    archive = FolderArchive(config.run_folder / "checkpoints")
+    archive = FolderCheckpoints(config.run_folder / "checkpoints")
     newest = archive.folder(archive.steps()[0])
     whole = {path: path.read_bytes() for path in newest.rglob("*") if path.is_file()}
     for path, content in whole.items():

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat import api
-from dist_gat.checkpoints.checkpoint_store import FolderArchive
+from dist_gat.checkpoints.checkpoint_store import FolderCheckpoints
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
 from dist_gat.train.run_log import PROGRESS_FILE
@@ -73,8 +73,8 @@ def reference_run() -> Config:
     return config
 
 
-def archive_of(config: Config) -> FolderArchive:
-    return FolderArchive(config.run_folder / "checkpoints")
+def archive_of(config: Config) -> FolderCheckpoints:
+    return FolderCheckpoints(config.run_folder / "checkpoints")
 
 
 def state_of(config: Config, step: int | None = None) -> dict[str, str]:

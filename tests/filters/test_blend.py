@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Ranks, split_pairs
+from helpers import INTERACTS, ITEM, USER, Ranks, split_pairs
 
 from dist_gat.config.sections import BlendConfig, EvaluateConfig
 from dist_gat.evaluate.full_ranking import ranking_metrics
@@ -18,9 +18,8 @@ from dist_gat.exchange.worker import Worker, join_workers
 from dist_gat.filters.blend import LINEAR_CHOICES, SPECTRAL_CHOICES, Blend, build_blend
 from dist_gat.filters.linear_filter import LinearFilter, deflation_rows
 from dist_gat.filters.spectral_filter import spectral_rows
-from dist_gat.filters.user_items import own_profile, training_profiles
+from dist_gat.filters.user_items import own_items, training_items
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import ITEM, USER, parts_of_ranks
 from dist_gat.nn.inputs.id_embedding import EmbeddingShard
 from dist_gat.sampling.graph_store import GraphStore, open_store
 
@@ -32,11 +31,10 @@ def open_all(folder: Path, access: Any = "auto") -> tuple[Worker, GraphStore, Em
     worker = join_workers(torch.device("cpu"), 1, 30)
     prepared = open_prepared(folder)
     store = open_store(prepared, worker.sampling, access)
-    starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
-    return worker, store, EmbeddingShard(starts, 6, worker.rows, 0, 1.0)
+    return worker, store, EmbeddingShard(store.ownership, 6, worker.rows, 0, 1.0)
 
 
-def nodes_of(prepared: PreparedGraph, kind: int) -> np.ndarray:
+def nodes_of(prepared: PreparedGraph, kind: str) -> np.ndarray:
     ranges = prepared.ranges
     return np.concatenate([np.array(ranges.nodes_of_type(p, kind), int) for p in range(ranges.num_parts)])
 
@@ -77,23 +75,23 @@ def dense_deflated(prepared: PreparedGraph, rank: int) -> np.ndarray:
 
 def scores_of(folder: Path, rank: int, access: Any = "auto") -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """This rank's spectral rows and those that deflate, and for each of its users the linear scores of all items."""
-    worker, store, table = open_all(folder, access)
+    worker, store, _ = open_all(folder, access)
     rows = torch.cat(
         [
-            spectral_rows(store, table, worker.control, rank, RIDGE, 40, seed=3),
-            deflation_rows(store, table, worker.control, rank, 40, seed=3),
+            spectral_rows(store, worker, INTERACTS, rank, RIDGE, 40, seed=3),
+            deflation_rows(store, worker, INTERACTS, rank, 40, seed=3),
         ],
         dim=1,
     )
     ranges = store.ranges
-    linear = LinearFilter(training_profiles(store), ranges.num_parts, ranges.num_nodes)
+    linear = LinearFilter(training_items(store, INTERACTS), ranges.num_parts, ranges.num_nodes)
     found: dict[int, np.ndarray] = {}
     for block in range(ranges.num_parts):
         items = ranges.nodes_of_type(block, ITEM)
         columns = linear.columns(items.start, items.stop)
         for part in store.own_parts:
             for user, row in zip(
-                ranges.nodes_of_type(part, USER), linear.scores(own_profile(store, part), columns), strict=True
+                ranges.nodes_of_type(part, USER), linear.scores(own_items(store, part, INTERACTS), columns), strict=True
             ):
                 found.setdefault(user, np.zeros(ranges.num_nodes))[items.start : items.stop] = row
     return rows.numpy(), found
@@ -110,8 +108,8 @@ def test_the_linear_filter_is_its_closed_form(holed: PreparedGraph) -> None:
 def test_few_users_get_the_scores_of_all(synthetic: PreparedGraph) -> None:
     _, store, _ = open_all(synthetic.folder)
     ranges = store.ranges
-    linear = LinearFilter(training_profiles(store), ranges.num_parts, ranges.num_nodes)
-    profile, items = own_profile(store, 1)[[0, 3]], ranges.nodes_of_type(2, ITEM)
+    linear = LinearFilter(training_items(store, INTERACTS), ranges.num_parts, ranges.num_nodes)
+    profile, items = own_items(store, 1, INTERACTS)[[0, 3]], ranges.nodes_of_type(2, ITEM)
     by_users = linear.scores_of_users(linear.companions(profile), items.start, items.stop)
     by_items = linear.scores(profile, linear.columns(items.start, items.stop))
     assert by_items.max() > 0
@@ -154,16 +152,14 @@ def choose(folder: Path, settings: dict[str, Any], metric: str = "ndcg@10") -> t
     worker, store, table = open_all(folder)
     rows_OR = table.weight.detach()
     config = BlendConfig.model_validate({"spectral_rank": 6, "linear": True, **settings})
-    blend = build_blend(rows_OR, table, store, worker, config, EVALUATE, metric, seed=3)
-    return blend.weights, metric_of(blend, rows_OR, store, worker, table, metric)
+    blend = build_blend(rows_OR, store, worker, INTERACTS, config, EVALUATE, metric, seed=3)
+    return blend.weights, metric_of(blend, rows_OR, store, worker, metric)
 
 
-def metric_of(
-    blend: Blend, rows_OR: torch.Tensor, store: GraphStore, worker: Worker, table: EmbeddingShard, metric: str
-) -> float:
-    rankings = blend.rank(rows_OR, store, worker, "valid", EVALUATE, table.first_node)
+def metric_of(blend: Blend, rows_OR: torch.Tensor, store: GraphStore, worker: Worker, metric: str) -> float:
+    rankings = blend.rank(rows_OR, store, worker, INTERACTS, "valid", EVALUATE)
     return ranking_metrics(rankings, store.prepared, Channel("test") if worker.world_size == 1 else worker.control,
-                           "valid", EVALUATE.ks)[metric]  # fmt: skip
+                           INTERACTS, "valid", EVALUATE.ks)[metric]  # fmt: skip
 
 
 @pytest.mark.parametrize("deflation", [0, 3])
@@ -171,10 +167,10 @@ def test_no_other_choice_is_better_on_validation(synthetic: PreparedGraph, defla
     weights, best = choose(synthetic.folder, {"linear_deflation": deflation})
     worker, store, table = open_all(synthetic.folder)
     rows_OR = table.weight.detach()
-    alone = metric_of(Blend(rows_OR[:, :0], rows_OR[:, :0], None), rows_OR, store, worker, table, "ndcg@10")
+    alone = metric_of(Blend(rows_OR[:, :0], rows_OR[:, :0], None), rows_OR, store, worker, "ndcg@10")
     assert best > alone
     blend = build_blend(
-        rows_OR, table, store, worker,
+        rows_OR, store, worker, INTERACTS,
         BlendConfig(spectral_rank=6, linear=True, linear_deflation=deflation, spectral_weight=1, linear_weight=1),
         EVALUATE, "ndcg@10", seed=3,
     )  # fmt: skip
@@ -188,7 +184,7 @@ def test_no_other_choice_is_better_on_validation(synthetic: PreparedGraph, defla
     tried = []
     for s, w in product(SPECTRAL_CHOICES, LINEAR_CHOICES):
         other = Blend(blend.spectral_Ok, blend.deflation_Oj, blend.linear, s * unit["spectral"], w * unit["linear"])
-        tried.append(metric_of(other, rows_OR, store, worker, table, "ndcg@10"))
+        tried.append(metric_of(other, rows_OR, store, worker, "ndcg@10"))
     assert best == pytest.approx(max(tried), abs=1e-6)
     assert len(set(tried)) > 5
 
@@ -226,7 +222,7 @@ def test_filters_without_a_weight_are_not_made(synthetic: PreparedGraph) -> None
         ({"spectral_weight": 2, "linear_weight": 2, "spectral_rank": 0}, (0, 3, True)),
     ):
         config = BlendConfig.model_validate({"spectral_rank": 6, "linear": True, "linear_deflation": 3, **settings})
-        blend = build_blend(rows_OR, table, store, worker, config, EVALUATE, "ndcg@10", seed=3)
+        blend = build_blend(rows_OR, store, worker, INTERACTS, config, EVALUATE, "ndcg@10", seed=3)
         assert (blend.spectral_Ok.shape[1], blend.deflation_Oj.shape[1], blend.linear is not None) == kept
         assert blend.weights == {"spectral": 2.0 * (kept[0] > 0), "linear": 2.0 * kept[2]}
         assert blend.weighted_rows.shape[1] == kept[0] + kept[1]
@@ -238,5 +234,5 @@ def test_given_weights_are_kept_and_without_validation_the_model_is_alone(
     given = {"spectral_weight": 1.5, "linear_weight": 0.25}
     assert choose(synthetic.folder, given)[0] == {"spectral": 1.5, "linear": 0.25}
     assert choose(synthetic.folder, {"spectral_rank": 0, "linear": False})[0] == {"spectral": 0, "linear": 0}
-    assert not empty_part.num_edges("valid")
+    assert not empty_part.num_pairs(INTERACTS, "valid")
     assert choose(empty_part.folder, {})[0] == {"spectral": 0, "linear": 0}

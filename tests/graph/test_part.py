@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from helpers import prepare_pairs, random_pairs
+from helpers import INTERACTS, prepare_pairs, random_pairs
 
 from dist_gat.base.errors import StorageError
 from dist_gat.base.storage import MANIFEST, save_array, write_manifest
 from dist_gat.graph.part import FORMAT, VERSION, PreparedGraph, open_prepared
 
 INDICES = "parts/0001/indices.npy"
+RELATION = {"name": "interacts", "source": "user", "target": "item"}
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_copy_is_the_same_data_set(folder: Path, holed: PreparedGraph) -> None
 
 
 def test_arrays_are_mapped_read_only(holed: PreparedGraph) -> None:
-    for array in (holed.parts[0].indices, holed.parts[0].indptr, holed.parts[1].edges["train"]):
+    for array in (holed.parts[0].indices, holed.parts[0].indptr, holed.parts[1].pairs(INTERACTS, "train")):
         assert isinstance(array, np.memmap)
         assert not array.flags.writeable
 
@@ -69,13 +70,13 @@ def test_a_file_of_another_data_set_is_found(folder: Path, tmp_path: Path) -> No
 def test_a_folder_of_another_format_or_version_is_found(folder: Path) -> None:
     manifest = folder / "manifest.json"
     text = manifest.read_text()
-    for old, new in (('"version": 2', '"version": 1'), ("dist_gat.parts", "dist_gat.model")):
+    for old, new in (('"version": 3', '"version": 1'), ("dist_gat.parts", "dist_gat.model")):
         assert old in text
         manifest.write_text(text.replace(old, new))
-        refused(folder, "expected format dist_gat.parts version 2")
+        refused(folder, "expected format dist_gat.parts version 3")
 
 
-@pytest.mark.parametrize("name", [INDICES, "ids/user.parquet", "parts/0003/train.npy"])
+@pytest.mark.parametrize("name", [INDICES, "ids/user.parquet", "parts/0003/interacts/train.npy"])
 def test_a_flipped_byte_of_a_small_file_is_found(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
@@ -85,7 +86,7 @@ def test_a_flipped_byte_of_a_small_file_is_found(folder: Path, name: str) -> Non
 
 def test_parts_of_equal_size_that_changed_places_are_found(folder: Path) -> None:
     size: dict[int, Path] = {}
-    for path in sorted(folder.glob("parts/*/*.npy")):
+    for path in sorted(folder.glob("parts/*/**/*.npy")):
         other = size.setdefault(path.stat().st_size, path)
         if path.name == other.name and path.read_bytes() != other.read_bytes():
             break
@@ -120,10 +121,18 @@ def test_verification_reads_files_whole(folder: Path) -> None:
         ("bounds", [[0, 2**70, 2**71]]),
         ("bounds", []),
         ("bounds", None),
-        ("node_types", ["user", "user"]),
+        ("schema", None),
+        ("schema", {"node_types": ["user", "user"], "relations": [RELATION]}),
+        ("schema", {"node_types": ["user", "item"], "relations": []}),
+        ("schema", {"node_types": ["user", "item"], "relations": [RELATION, RELATION]}),
+        ("schema", {"node_types": ["user", "item"], "relations": [{**RELATION, "target": "tag"}]}),
+        ("schema", {"node_types": ["user", "item"], "relations": [{**RELATION, "name": "../up"}]}),
+        ("schema", {"node_types": ["user", 1], "relations": [RELATION]}),
         ("split_counts", {"train": [1, 2, 3, 4]}),
-        ("split_counts", {split: [1] for split in ("train", "valid", "test")}),
-        ("popularity_mass", ["a", "b", "c", "d"]),
+        ("split_counts", {"interacts": {"train": [1, 2, 3, 4]}}),
+        ("split_counts", {"interacts": {split: [1] for split in ("train", "valid", "test")}}),
+        ("popularity_mass", {"interacts": ["a", "b", "c", "d"]}),
+        ("popularity_mass", [1, 2, 3, 4]),
         ("feature_sizes", {"../user": 1}),
     ],
 )
@@ -138,9 +147,9 @@ def test_a_manifest_that_describes_no_parts_is_refused(folder: Path, key: str, v
     [
         ("indptr", np.zeros(3, np.int64)),
         ("indices", np.zeros(1, np.int64)),
-        ("train", np.zeros((1, 2), np.int64)),
-        ("train", np.array([{}])),
-        ("popularity", np.zeros(2, np.float32)),
+        ("interacts/train", np.zeros((1, 2), np.int64)),
+        ("interacts/train", np.array([{}])),
+        ("interacts/popularity", np.zeros(2, np.float32)),
     ],
 )
 def test_an_array_that_does_not_fit_is_refused_where_it_is_opened(folder: Path, name: str, array: np.ndarray) -> None:
@@ -150,7 +159,13 @@ def test_an_array_that_does_not_fit_is_refused_where_it_is_opened(folder: Path, 
     write_manifest(folder, FORMAT, VERSION, described)
     part = open_prepared(folder).parts[2]
     with pytest.raises(StorageError, match=rf"{name}\.npy: expected .*dist-gat prepare"):
-        part.edges if name == "train" else getattr(part, name)
+        opened = {
+            "interacts/train": lambda: part.pairs(INTERACTS, "train"),
+            "interacts/popularity": lambda: part.popularity(INTERACTS),
+            "indptr": lambda: part.indptr,
+            "indices": lambda: part.indices,
+        }
+        opened[name]()
 
 
 def test_ids_that_are_no_table_are_refused(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from helpers import NUM_FEATURES, adjacency, prepare, prepare_pairs, random_pairs, split_pairs
+from helpers import INTERACTS, ITEM, NUM_FEATURES, USER, adjacency, prepare, prepare_pairs, random_pairs, split_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.graph import prepare as prepare_module
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.prepare import relabel
-from dist_gat.graph.ranges import ITEM, USER
 
 METHODS = ("metis", "range", "hash")
 SPLIT = {"method": "temporal", "valid_ratio": 0.1, "test_ratio": 0.2}
@@ -52,7 +51,7 @@ def test_relabelling_is_a_bijection_that_the_bounds_describe(case: tuple[int, li
     assert labels.ranges.bounds.shape == (num_parts, 3)
     assert (np.diff(labels.ranges.bounds) >= 0).all()
     assert labels.ranges.part_of(nodes).tolist() == parts
-    assert labels.ranges.type_of(nodes).tolist() == [USER] * num_users + [ITEM] * (len(parts) - num_users)
+    assert labels.ranges.is_of_type(nodes, ITEM).tolist() == [False] * num_users + [True] * (len(parts) - num_users)
     for part in range(num_parts):  # the raw order is kept within a part, so that files do not depend on chance
         mine = labels.user[np.array(parts[:num_users]) == part]
         assert (np.diff(mine) > 0).all()
@@ -66,16 +65,16 @@ def test_splits_and_ids_round_trip(tmp_path: Path, method: str) -> None:
     prepared = prepare_pairs(tmp_path, **splits, method=method)
     for split, expected in splits.items():
         assert external_pairs(prepared, split) == set(expected)
-        assert prepared.num_edges(split) == len(expected)
-        assert prepared.edge_starts(split)[-1] == len(expected)
+        assert prepared.num_pairs(INTERACTS, split) == len(expected)
+        assert prepared.pair_starts(INTERACTS, split)[-1] == len(expected)
         for part in prepared.parts:
-            edges = part.edges[split]
+            edges = part.pairs(INTERACTS, split)
             assert edges.dtype == np.int64
             assert (prepared.ranges.part_of(edges[:, 0]) == part.number).all()
             assert edges.tolist() == sorted(edges.tolist())
     for kind in (USER, ITEM):
-        nodes = np.array(list(external(prepared, ("user", "item")[kind])))
-        assert (prepared.ranges.type_of(nodes) == kind).all()
+        nodes = np.array(list(external(prepared, kind)))
+        assert prepared.ranges.is_of_type(nodes, kind).all()
         assert prepared.ranges.count(kind) == len(nodes)
 
 
@@ -120,15 +119,15 @@ def test_weights_and_times_follow_their_edges(tmp_path: Path) -> None:
             assert w == 0.5 + user + item / 16
             assert t == (1000 + user * 100 + item) * 1_000_000
             seen += 1
-    assert seen == 2 * prepared.num_edges("train")
+    assert seen == 2 * prepared.num_pairs(INTERACTS, "train")
 
 
 def test_features_and_titles_stand_with_their_nodes(synthetic: PreparedGraph) -> None:
     assert synthetic.feature_sizes == NUM_FEATURES
-    for kind, node_type in (("user", USER), ("item", ITEM)):
+    for kind in (USER, ITEM):
         ids = external(synthetic, kind)
         for part in synthetic.parts:
-            owned = synthetic.ranges.nodes_of_type(part.number, node_type)
+            owned = synthetic.ranges.nodes_of_type(part.number, kind)
             rows = part.features[kind]
             assert rows.shape == (len(owned), NUM_FEATURES[kind])
             assert rows.dtype == np.float32
@@ -159,8 +158,8 @@ def test_the_report_counts_what_is_there(fixture: str, request: pytest.FixtureRe
     degree = np.asarray(adjacency(prepared).sum(axis=1)).ravel()
     for part in prepared.parts:
         mass = degree[list(ranges.nodes_of_type(part.number, ITEM))] ** 0.75
-        np.testing.assert_allclose(part.popularity, np.cumsum(mass))
-        assert report["popularity_mass"][part.number] == pytest.approx(mass.sum())
+        np.testing.assert_allclose(part.popularity(INTERACTS), np.cumsum(mass))
+        assert report["popularity_mass"]["interacts"][part.number] == pytest.approx(mass.sum())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_gat.graph.ranges import ITEM, USER, NodeRanges, intervals_of, parts_of_ranks
+from dist_gat.graph.ranges import NodeRanges, intervals_of, parts_of_ranks
+
+TYPES = ("user", "item")
 
 COUNTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=6).filter(
     lambda counts: any(map(any, counts))
@@ -17,7 +19,7 @@ COUNTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, m
 def ranges_of(counts: list[tuple[int, int]]) -> NodeRanges:
     ends = np.cumsum(np.array(counts).ravel())
     starts = np.concatenate([[0], ends[:-1]]).reshape(-1, 2)
-    return NodeRanges(np.concatenate([starts, ends[1::2, None]], axis=1))
+    return NodeRanges(np.concatenate([starts, ends[1::2, None]], axis=1), TYPES)
 
 
 @given(
@@ -38,18 +40,20 @@ def test_intervals_are_those_of_a_binary_search(starts: list[int], values: list[
 def test_part_and_type_of_every_node_also_beside_empty_ranges(counts: list[tuple[int, int]]) -> None:
     ranges = ranges_of(counts)
     parts = [part for part, both in enumerate(counts) for _ in range(sum(both))]
-    types = [kind for both in counts for kind in (USER, ITEM) for _ in range(both[kind])]
+    types = [kind for both in counts for kind in range(2) for _ in range(both[kind])]
     nodes = np.arange(ranges.num_nodes)
     assert ranges.num_nodes == len(parts)
     assert ranges.num_parts == len(counts)
     assert ranges.part_of(nodes).tolist() == parts
     assert ranges.type_of(nodes).tolist() == types
     for part in range(len(counts)):
-        for kind in (USER, ITEM):
+        for kind, name in enumerate(TYPES):
             owned = [n for n in nodes.tolist() if parts[n] == part and types[n] == kind]
-            assert list(ranges.nodes_of_type(part, kind)) == owned
+            assert list(ranges.nodes_of_type(part, name)) == owned
         assert ranges.starts[part + 1] - ranges.starts[part] == sum(counts[part])
-    assert [ranges.count(kind) for kind in (USER, ITEM)] == [types.count(USER), types.count(ITEM)]
+    assert [ranges.count(name) for name in TYPES] == [types.count(kind) for kind in range(2)]
+    for kind, name in enumerate(TYPES):
+        assert ranges.is_of_type(nodes, name).tolist() == [found == kind for found in types]
 
 
 @given(st.integers(1, 300).flatmap(lambda parts: st.tuples(st.just(parts), st.integers(1, parts))))

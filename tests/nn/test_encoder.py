@@ -9,10 +9,10 @@ from dist_gat.nn.encoder import Encoder, RunningCombination
 from dist_gat.sampling.block import Block
 
 
-def encoder_of(num_layers: int, feature_sizes: dict[str, int] | None = None, **settings: object) -> Encoder:
+def encoder_of(num_layers: int, **settings: object) -> Encoder:
     torch.manual_seed(0)
     model = ModelConfig.model_validate({"embedding_size": 6, **settings})
-    return Encoder(model, num_layers, feature_sizes or {}).double()
+    return Encoder(model, num_layers).double()
 
 
 def test_degree_scoring_on_the_full_graph_is_lightgcn():
@@ -66,32 +66,3 @@ def test_depths_that_are_written_over_combine_the_same(combination, num_layers):
     for depth in depths:
         combined.add(rows.copy_(depth))
     assert_close(combined.rows, encoder.combine(depths))
-
-
-def test_input_rows_add_projected_features():
-    encoder = encoder_of(1, {"user": 2, "item": 3})
-    embedding_SE = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
-    values = torch.randn(2, 3, dtype=torch.float64)
-    features = {
-        "user": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.float64)),
-        "item": (torch.tensor([4, 1]), values),
-    }
-    rows_SE = encoder.input_rows(embedding_SE, features)
-    expected_SE = embedding_SE.detach().clone()
-    expected_SE[4] += encoder.projections["item"].weight @ values[0]
-    expected_SE[1] += encoder.projections["item"].weight @ values[1]
-    assert_close(rows_SE, expected_SE)
-    rows_SE.sum().backward()
-    assert_close(embedding_SE.grad, torch.ones_like(embedding_SE))
-    assert all(p.grad is not None for p in encoder.projections.parameters())  # DDP: also without users here
-    with pytest.raises(AssertionError):
-        encoder.input_rows(embedding_SE, {"item": features["item"]})
-
-
-def test_a_rank_without_seeds_reaches_every_parameter():
-    encoder = encoder_of(2, {"item": 3}, scoring="additive_v2")
-    empty = Block(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 0)
-    nothing = {"item": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.float64))}
-    rows_SE = encoder.input_rows(torch.zeros(0, 6, dtype=torch.float64), nothing)
-    encoder(rows_SE, [empty, empty]).rows_NR.sum().backward()
-    assert all(p.grad is not None and (p.grad == 0).all() for p in encoder.parameters())

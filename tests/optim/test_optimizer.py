@@ -9,12 +9,14 @@ import torch
 from dist_gat.config.sections import ModelConfig, TrainConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.nn.recommender import Recommender, build_recommender
-from dist_gat.optim.optimizer import build_optimizers, clip_gradients, gradient_squares, schedule_factor
+from dist_gat.optim.gradient_rules import build_gradient_rules
+from dist_gat.optim.optimizer import build_optimizers, gradient_squares, schedule_factor
+from dist_gat.sampling.ownership import Ownership
 
 
 def small_model() -> Recommender:
     model = ModelConfig(embedding_size=4, scoring="dot")
-    return build_recommender(model, 1, {}, np.array([0, 6]), Channel("test"), 0, torch.float64)
+    return build_recommender(model, 1, {}, Ownership(np.array([0, 6]), 0), Channel("test"), 0, torch.float64)
 
 
 def backward(model: Recommender) -> None:
@@ -45,7 +47,8 @@ def test_the_norm_spans_rows_and_dense_weights(clip_norm: float | None) -> None:
     rows_square, dense_square = gradient_squares(model)
     assert math.sqrt(rows_square + dense_square) == pytest.approx(expected)
     if clip_norm is not None:
-        clip_gradients(model, expected, clip_norm)
+        (rule,) = build_gradient_rules(TrainConfig(clip_norm=clip_norm))
+        rule.apply(model, expected)
     after = [model.table.weight.grad.to_dense(), *(p.grad for p in model.dense.parameters())]
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in after))
     assert norm == pytest.approx(min(expected, clip_norm or expected))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from helpers import INTERACTS, USER
+
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import PreparedGraph
@@ -35,4 +37,4 @@ def recipe(
 def graph_of(prepared: PreparedGraph) -> GraphShape:
     """The shape that the fixture `skewed` was drawn from."""
     nodes = prepared.ranges
-    return GraphShape(nodes.num_nodes, prepared.num_edges("train"), nodes.count(0) / nodes.num_nodes)
+    return GraphShape(nodes.num_nodes, prepared.num_pairs(INTERACTS, "train"), nodes.count(USER) / nodes.num_nodes)

@@ -60,7 +60,7 @@ def test_tables_and_weights_are_those_of_a_run_to_the_byte(
     memory = plan(config, graph_of(skewed), 1).memory
     assert (memory.embedding, memory.moments) == (held["embedding"], held["moments"])
     assert memory.model == 4 * held["dense"]
-    files = ("indptr", "indices", "train", "popularity")
+    files = ("indptr", "indices", "interacts/train", "interacts/popularity")
     arrays = [np.load(part.folder / f"{name}.npy") for part in skewed.parts for name in files]
     # each part has one row start more than nodes
     assert graph_bytes(graph_of(skewed)) == sum(array.nbytes for array in arrays) - 8 * len(skewed.parts)

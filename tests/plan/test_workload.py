@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import ranking_sampler
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_cases import graph_of, recipe
@@ -14,7 +15,6 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.plan.workload import GraphShape, degree_classes, expected_workload
 from dist_gat.sampling.graph_store import open_store
-from dist_gat.sampling.sampler import SeedBlockSampler
 
 
 @pytest.mark.parametrize("fanouts", [[10], [10, 10], [4, 3, 2]])
@@ -24,7 +24,7 @@ def test_distinct_nodes_and_edges_are_those_of_a_sampled_graph(
 ) -> None:
     config = recipe(skewed, fanouts=fanouts, batch_size=batch_size)
     store = open_store(skewed, Channel("sampling"), "auto")
-    sampler = SeedBlockSampler(store, config.sampling, config.negatives, batch_size, 0, False)
+    sampler = ranking_sampler(store, config.sampling, config.negatives, batch_size, 0, False)
     batches = [sampler.sample(store, torch.tensor([0, step])) for step in range(8)]
     expected = expected_workload(config, graph_of(skewed), 1)
     nodes = [[block.num_dst for block in reversed(batch.blocks)] + [len(batch.nodes_S)] for batch in batches]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, chisquare
 
 from dist_gat.base.random import Purpose, make_key
-from dist_gat.sampling.draws import HiddenEdges, Relabeller, hide_pairs, sample_into, sample_rows
+from dist_gat.sampling.draws import HiddenEdges, hide_pairs, sample_into, sample_rows
+from dist_gat.sampling.relabeller import Relabeller
 
 FIRST_NODE = 100
 NOTHING = hide_pairs(np.zeros((0, 2), dtype=np.int64))

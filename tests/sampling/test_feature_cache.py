@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import NUM_FEATURES, Ranks, adjacency
+from helpers import NUM_FEATURES, Ranks, adjacency, ranking_sampler
 
 from dist_gat.config.sections import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import Channel, open_channel
@@ -17,7 +17,6 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.sampling import feature_cache as cache_module
 from dist_gat.sampling.feature_cache import RequestCount
 from dist_gat.sampling.graph_store import GraphStore, open_store
-from dist_gat.sampling.sampler import SeedBlockSampler
 
 SOME = 4 * (3 * 10 + 2 * 10)
 STEPS = 4
@@ -29,7 +28,7 @@ def kept_nodes(store: GraphStore) -> dict[str, np.ndarray]:
         return {kind: table.nodes.copy() for kind, table in store.cache.nodes.items()}
     found = {}
     for kind, parts in store.cache.parts.items():
-        ranges = [store.ranges.nodes_of_type(part, store.ranges.node_types.index(kind)) for part in parts]
+        ranges = [store.ranges.nodes_of_type(part, kind) for part in parts]
         assert [len(rows) for rows in parts.values()] == [len(nodes) for nodes in ranges]
         found[kind] = np.concatenate([np.array(nodes) for nodes in ranges])
     return found
@@ -40,7 +39,7 @@ def run_with(folder: Path, cache_bytes: int, access: Any = "exchange") -> dict[s
     channel = open_channel("sampling", torch.device("cpu"), 30)
     prepared = open_prepared(folder)
     store = open_store(prepared, channel, access, cache_bytes=cache_bytes)
-    sampler = SeedBlockSampler(store, SamplingConfig(fanouts=[3, 3]), NegativesConfig(num_shared=10), 40, 3, False)
+    sampler = ranking_sampler(store, SamplingConfig(fanouts=[3, 3]), NegativesConfig(num_shared=10), 40, 3, False)
     before = channel.traffic.sent_bytes
     batches = []
     for step in range(STEPS):

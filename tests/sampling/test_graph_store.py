@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Ranks, prepare_synthetic
+from helpers import INTERACTS, ITEM, USER, Ranks, prepare_synthetic
 
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import USER, NodeRanges, parts_of_ranks
+from dist_gat.graph.ranges import NodeRanges, parts_of_ranks
 from dist_gat.sampling.draws import hide_pairs
 from dist_gat.sampling.feature_cache import fill_cache
 from dist_gat.sampling.graph_store import GraphStore, open_store
+from dist_gat.sampling.transport import Transport
 
 # bytes of a cache: of a few remote nodes, and of more than there are
 SOME, EVERYTHING = 300, 1 << 20
@@ -34,7 +35,7 @@ def answers_of(store: GraphStore, nodes: np.ndarray) -> dict[str, Any]:
         "neighbors": store.sample(nodes, 4, make_key(5, Purpose.NEIGHBORS), NOTHING),
         "degree": store.in_degree(nodes),
         "features": store.features(nodes),
-        "items": store.draw_items("popularity", make_key(6, Purpose.NEGATIVES), nodes),
+        "items": store.draw_targets(INTERACTS, "popularity", make_key(6, Purpose.NEGATIVES), nodes),
     }
 
 
@@ -46,7 +47,7 @@ def answer_between_hosts(folder: Path, kinds: tuple[str, ...], id_type: type, ca
     rank_of_part = np.repeat(np.arange(4), np.diff(rank_starts))
     in_place = np.isin(rank_of_part, [channel.rank, (channel.rank + 1) % 4])
     in_place |= channel.rank == 0 and cache_bytes > 0
-    store = GraphStore(prepared, channel, in_place, True, rank_starts)
+    store = GraphStore(Transport(prepared, channel, in_place, True, rank_starts))
     if cache_bytes:
         store.cache = fill_cache(prepared, channel, store.own_parts, ~in_place, cache_bytes, store.features)
         assert store.cache.is_whole == (cache_bytes == EVERYTHING)
@@ -82,7 +83,7 @@ def test_it_does_not_matter_where_parts_are(
 @pytest.mark.parametrize("cache_bytes", [0, SOME // 5, EVERYTHING])
 def test_a_part_may_have_no_node_of_a_type(tmp_path: Path, ranks: Ranks, cache_bytes: int) -> None:
     prepared = prepare_synthetic(tmp_path, num_parts=8, method="hash", num_users=8, num_items=40)
-    assert (np.diff(prepared.ranges.bounds)[:, USER] == 0).any()
+    assert (prepared.ranges.counts(USER) == 0).any()
     hold_to_one_rank(prepared, ranks, ("user", "item"), np.int32, cache_bytes)
 
 
@@ -102,10 +103,10 @@ def hold_to_one_rank(
             for mine, theirs in zip(found["features"][kind], expected["features"][kind], strict=True):
                 np.testing.assert_array_equal(mine, theirs)
             at = found["features"][kind][0]
-            is_kind = prepared.ranges.type_of(nodes) == prepared.ranges.node_types.index(kind)
+            is_kind = prepared.ranges.is_of_type(nodes, kind)
             np.testing.assert_array_equal(np.sort(at), np.flatnonzero(is_kind))
 
 
 def test_ids_take_32_bits_where_those_are_enough() -> None:
-    assert NodeRanges(np.array([[0, 1, 2**31 - 1]])).id_type is np.int32
-    assert NodeRanges(np.array([[0, 1, 2**31]])).id_type is np.int64
+    assert NodeRanges(np.array([[0, 1, 2**31 - 1]]), (USER, ITEM)).id_type is np.int32
+    assert NodeRanges(np.array([[0, 1, 2**31]]), (USER, ITEM)).id_type is np.int64

@@ -7,7 +7,7 @@ import numpy as np
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.sampling.packing import Segment, count_types, pack
 
-RANGES = NodeRanges(np.array([[0, 3, 5], [5, 5, 9]]))  # users 0 to 2, items 3 and 4; items 5 to 8
+RANGES = NodeRanges(np.array([[0, 3, 5], [5, 5, 9]]), ("user", "item"))  # users 0 to 2, items 3 and 4; items 5 to 8
 
 
 def test_rows_are_packed_by_rank_and_type() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import NUM_FEATURES, Ranks
+from helpers import NUM_FEATURES, Ranks, ranking_sampler
 
 from dist_gat.config.sections import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import open_channel, share_memory
@@ -17,8 +17,8 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import open_store
+from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.row_lookup import lookup_rows, plan_lookup
-from dist_gat.sampling.sampler import SeedBlockSampler
 
 CPU = torch.device("cpu")
 STARTS = np.array([0, 6, 6, 15, 20])  # one rank of four owns nothing
@@ -47,7 +47,7 @@ def look_up(world_size: int, shares: bool) -> dict[str, Any]:
         assert (rows.shared is None) == (world_size == 1)
     starts = starts_of(world_size)
     nodes = nodes_of(rows.rank, world_size)
-    lookup = plan_lookup(nodes, starts, planned).to(CPU)
+    lookup = plan_lookup(nodes, Ownership(starts, rows.rank), planned).to(CPU)
     assert rows.traffic.sent_bytes == 0, "IDs go ahead, on a channel of their own"
     weight = table()[starts[rows.rank] : starts[rows.rank + 1]].clone().requires_grad_()
     found = lookup_rows(weight, lookup, rows)
@@ -86,7 +86,7 @@ def sample_and_count(folder: Path, fanouts: list[int], cache_bytes: int) -> dict
     sampling = SamplingConfig(fanouts=fanouts, access="exchange")
     store = open_store(prepared, channel, "exchange", cache_bytes=cache_bytes)
     before = channel.traffic.sent_bytes
-    batch = SeedBlockSampler(store, sampling, NEGATIVES, 50, 3, True).sample(store, torch.tensor([0, 0]))
+    batch = ranking_sampler(store, sampling, NEGATIVES, 50, 3, True).sample(store, torch.tensor([0, 0]))
     return {"batch": batch, "sent": channel.traffic.sent_bytes - before}
 
 
@@ -115,10 +115,10 @@ def test_no_id_is_asked_for_twice(synthetic: PreparedGraph, ranks: Ranks) -> Non
     starts = synthetic.ranges.starts[[0, 2]]
     asked = sum(distinct_bytes(x["batch"], rank, synthetic.ranges, starts, fanouts) for rank, x in enumerate(results))
     # told without a question: the step's pairs, shared negatives and the degrees of the offered rows, to one other rank
-    told = ID_BYTES * (2 * 50 + 40 + sum(results[0]["batch"].candidates.offered_counts))
+    told = ID_BYTES * (2 * 50 + 40 + sum(results[0]["batch"].seeds.candidates.offered_counts))
     # the seeds' own negatives are draws by number: those that fall on the other rank are a question and an answer
     own = sum(
-        (ID_BYTES + 4) * int((np.searchsorted(starts, x["batch"].own_BK.numpy(), side="right") - 1 != rank).sum())
+        (ID_BYTES + 4) * int((np.searchsorted(starts, x["batch"].seeds.own_BK.numpy(), side="right") - 1 != rank).sum())
         for rank, x in enumerate(results)
     )
     # from each rank to the other: two hops, degrees, negatives, features, rows
@@ -128,7 +128,7 @@ def test_no_id_is_asked_for_twice(synthetic: PreparedGraph, ranks: Ranks) -> Non
 
 def test_every_offered_row_is_another_item(synthetic: PreparedGraph, ranks: Ranks) -> None:
     for result in ranks.run(2, sample_and_count, synthetic.folder, [4], 0):
-        candidates = result["batch"].candidates
+        candidates = result["batch"].seeds.candidates
         offered = result["batch"].nodes_S[candidates.offered_at_M]
         assert len(offered) == len(offered.unique()) < 45, "popular items are drawn more than once"
         assert len(candidates.item_C) == len(candidates.item_C.unique()) == sum(candidates.offered_counts) < 40 + 50

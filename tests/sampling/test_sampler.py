@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Ranks, adjacency, split_pairs
+from helpers import INTERACTS, ITEM, Ranks, adjacency, ranking_sampler, split_pairs
 from scipy.stats import chisquare
 
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.config.sections import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import ITEM
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.loader import StepRange, load_batches, open_streams
@@ -31,7 +30,7 @@ def sampler_of(
 ) -> SeedBlockSampler:
     sampling = SamplingConfig(fanouts=FANOUTS, access=access, **settings)
     store = open_store(prepared, channel or Channel("test"), sampling.access)
-    return SeedBlockSampler(store, sampling, NEGATIVES, BATCH_SIZE, seed=3, needs_degree=True)
+    return ranking_sampler(store, sampling, NEGATIVES, BATCH_SIZE, seed=3, needs_degree=True)
 
 
 def sample(sampler: SeedBlockSampler, epoch: int, step: int) -> Batch:
@@ -51,7 +50,7 @@ def messages(batch: Batch) -> set[tuple[int, int, int]]:
 
 
 def seeds(batch: Batch) -> list[tuple[int, int]]:
-    users, items = (batch.nodes_S[at].tolist() for at in (batch.user_at_B, batch.item_at_B))
+    users, items = (batch.nodes_S[at].tolist() for at in (batch.seeds.user_at_B, batch.seeds.item_at_B))
     return list(zip(users, items, strict=True))
 
 
@@ -59,7 +58,7 @@ def leaks(sampler: SeedBlockSampler) -> int:
     """Messages along a seed edge of their own step, in either direction, over two epochs."""
     count = 0
     for epoch in (0, 1):
-        for step in range(sampler.steps_per_epoch):
+        for step in range(sampler.source.steps_per_epoch):
             batch = sample(sampler, epoch, step)
             targets = {pair for user, item in seeds(batch) for pair in ((user, item), (item, user))}
             count += sum((dst, src) in targets for _, dst, src in messages(batch))
@@ -77,7 +76,7 @@ def test_without_the_exclusion_they_would(synthetic: PreparedGraph) -> None:
 def test_an_epoch_uses_every_training_edge_once_and_no_other(synthetic: PreparedGraph) -> None:
     sampler = sampler_of(synthetic)
     for epoch in (0, 5):
-        used = [pair for step in range(sampler.steps_per_epoch) for pair in seeds(sample(sampler, epoch, step))]
+        used = [pair for step in range(sampler.source.steps_per_epoch) for pair in seeds(sample(sampler, epoch, step))]
         assert sorted(used) == sorted(map(tuple, split_pairs(synthetic, "train").tolist()))
     assert seeds(sample(sampler, 0, 0)) != seeds(sample(sampler, 5, 0))
 
@@ -98,7 +97,8 @@ def test_blocks_nest_and_carry_degrees_and_features(synthetic: PreparedGraph) ->
     assert inner.neighbors_DF.shape[1] == FANOUTS[0]
     assert outer.neighbors_DF.shape[1] == FANOUTS[1]
     seed_nodes = set(range(inner.num_dst))
-    positions = torch.cat([batch.user_at_B, batch.item_at_B, batch.shared_at_N, batch.own_at_BK.flatten()])
+    found = batch.seeds
+    positions = torch.cat([found.user_at_B, found.item_at_B, found.shared_at_N, found.own_at_BK.flatten()])
     assert set(positions.tolist()) == seed_nodes
     degree = np.asarray(adjacency(synthetic).sum(axis=1)).ravel()[batch.nodes_S.numpy()]
     assert outer.degree_S is not None
@@ -107,7 +107,7 @@ def test_blocks_nest_and_carry_degrees_and_features(synthetic: PreparedGraph) ->
     assert batch.degree_N.tolist() == degree[: inner.num_dst].tolist()
     for kind, (at, rows) in batch.features.items():
         nodes = batch.nodes_S[at].numpy()
-        assert (synthetic.ranges.type_of(nodes) == synthetic.ranges.node_types.index(kind)).all()
+        assert synthetic.ranges.is_of_type(nodes, kind).all()
         ids = dict(synthetic.ids(kind).select("node_id", "external_id").rows())
         expected = [int(ids[int(node)][1:]) for node in nodes]
         known = [number < 55 or kind == "user" for number in expected]
@@ -118,16 +118,16 @@ def sampled_by_rank(folder: Path, access: str) -> list[dict[str, Any]]:
     """One rank's batches: seeds, messages and negatives by step."""
     channel = open_channel("sampling", torch.device("cpu"), 30)
     sampler = sampler_of(open_prepared(folder), access, channel)
-    assert sampler.store.exchanges == (access == "exchange" and channel.world_size > 1)
+    assert sampler.store.transport.exchanges == (access == "exchange" and channel.world_size > 1)
     found = []
     for step in range(4):
         batch = sample(sampler, 2, step)
-        own = dict(zip(seeds(batch), batch.own_BK.tolist(), strict=True))
-        candidates = batch.candidates
+        own = dict(zip(seeds(batch), batch.seeds.own_BK.tolist(), strict=True))
+        candidates = batch.seeds.candidates
         found.append(
             {
                 "own": own,
-                "own_counts": dict(zip(seeds(batch), batch.log_count_BK.tolist(), strict=True)),
+                "own_counts": dict(zip(seeds(batch), batch.seeds.log_count_BK.tolist(), strict=True)),
                 "candidates": candidates.item_C.tolist(),
                 "counts": dict(
                     zip(
@@ -138,7 +138,7 @@ def sampled_by_rank(folder: Path, access: str) -> list[dict[str, Any]]:
                 ),
                 "offered": batch.nodes_S[candidates.offered_at_M].tolist(),
                 "offered_counts": candidates.offered_counts,
-                "shared": batch.nodes_S[batch.shared_at_N].tolist(),
+                "shared": batch.nodes_S[batch.seeds.shared_at_N].tolist(),
                 "messages": messages(batch),
                 "num_global_seeds": batch.num_global_seeds,
             }
@@ -200,7 +200,7 @@ def test_negatives_follow_their_distribution(request: pytest.FixtureRequest, gra
     prepared: PreparedGraph = request.getfixturevalue(graph)
     store = open_store(prepared, Channel("test"), "auto")
     num_draws = 40_000
-    drawn = store.draw_items(distribution, make_key(1, Purpose.NEGATIVES), np.arange(num_draws))
+    drawn = store.draw_targets(INTERACTS, distribution, make_key(1, Purpose.NEGATIVES), np.arange(num_draws))
     items = np.concatenate([prepared.ranges.nodes_of_type(p, ITEM) for p in range(prepared.ranges.num_parts)])
     counts = np.bincount(drawn, minlength=prepared.ranges.num_nodes)[items.astype(int)]
     assert counts.sum() == num_draws
@@ -214,8 +214,8 @@ def test_negatives_follow_their_distribution(request: pytest.FixtureRequest, gra
 def test_the_expected_count_adds_all_samplers(synthetic: PreparedGraph) -> None:
     sampler = sampler_of(synthetic)
     in_batch = NEGATIVES.model_copy(update={"in_batch": True})
-    negatives = SeedBlockSampler(sampler.store, sampler.sampling, in_batch, 50, 3, True).negatives
-    items = np.flatnonzero(synthetic.ranges.type_of(np.arange(synthetic.ranges.num_nodes)) == ITEM)
+    negatives = ranking_sampler(sampler.store, sampler.sampling, in_batch, 50, 3, True).source.negatives
+    items = np.flatnonzero(synthetic.ranges.is_of_type(np.arange(synthetic.ranges.num_nodes), ITEM))
     degree = sampler.store.in_degree(items)
     share = degree**0.75 / (degree**0.75).sum()
     expected = 12 * share + 50 * degree / degree.sum()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Ranks, split_pairs
+from helpers import INTERACTS, ITEM, Ranks, split_pairs
 
 from dist_gat.base.errors import ConfigError, DataError, StorageError
 from dist_gat.checkpoints.weight_files import load_tensors, part_file
@@ -19,7 +19,6 @@ from dist_gat.evaluate.inference import ranking_rows
 from dist_gat.exchange.worker import join_workers
 from dist_gat.filters.blend import Blend
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.graph.ranges import ITEM, parts_of_ranks
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.sampling.graph_store import open_store
@@ -48,12 +47,11 @@ def save(run: Path, folder: Path) -> dict[str, Any]:
     worker = join_workers(torch.device("cpu"), 1, 30)
     config, prepared = config_of(run, folder), open_prepared(folder)
     store = open_store(prepared, worker.sampling, "auto")
-    starts = prepared.ranges.starts[parts_of_ranks(prepared.ranges.num_parts, worker.world_size)]
-    model = build_recommender(config.model, 2, prepared.feature_sizes, starts, worker.rows, config.seed)
-    assert model.dense.popularity is not None
-    torch.nn.init.constant_(model.dense.popularity.slope, 0.3)
-    rows_OR = ranking_rows(model, store, config.evaluate.edge_chunk)
-    save_model(config, model, rows_OR, Blend(rows_OR[:, :0], rows_OR[:, :0], None), store, worker.control)
+    model = build_recommender(config.model, 2, prepared.feature_sizes, store.ownership, worker.rows, config.seed)
+    torch.nn.init.constant_(model.dense.own_scores["popularity"].slope, 0.3)
+    rows_OR = ranking_rows(model, store, INTERACTS, config.evaluate.edge_chunk)
+    blend = Blend(rows_OR[:, :0], rows_OR[:, :0], None)
+    save_model(config, model, rows_OR, blend, store, INTERACTS, worker.control)
     return evaluate_worker(config, worker)
 
 

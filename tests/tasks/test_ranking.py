@@ -12,8 +12,9 @@ import torch
 from dist_gat.config.sections import DecoderConfig, LossConfig, NegativesConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.nn.decoder import Decoder
-from dist_gat.sampling.batch import Batch, Candidates
+from dist_gat.sampling.batch import Batch
 from dist_gat.tasks.ranking import loss_terms
+from dist_gat.tasks.ranking_seeds import Candidates, RankingSeeds
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
 
@@ -34,14 +35,16 @@ def batch_of(users: list[int], items: list[int], shared: list[int], own: list[li
         num_edges=0,
         nodes_S=NOTHING,
         blocks=[],
-        user_at_B=torch.tensor(users, dtype=torch.int64),
-        item_at_B=item_B,
-        shared_at_N=shared_N,
-        own_at_BK=own_BK,
-        item_B=item_B,
-        own_BK=own_BK,
-        log_count_BK=count_of(own_BK).log(),
-        candidates=Candidates(drawn_C, (len(drawn_C),), drawn_C, num_drawn_C, count_of(drawn_C).log()),
+        seeds=RankingSeeds(
+            user_at_B=torch.tensor(users, dtype=torch.int64),
+            item_at_B=item_B,
+            shared_at_N=shared_N,
+            own_at_BK=own_BK,
+            item_B=item_B,
+            own_BK=own_BK,
+            log_count_BK=count_of(own_BK).log(),
+            candidates=Candidates(drawn_C, (len(drawn_C),), drawn_C, num_drawn_C, count_of(drawn_C).log()),
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import ITEM
 
 from dist_gat import api
 from dist_gat.checkpoints.weight_files import load_tensors, part_file
@@ -15,7 +16,6 @@ from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import open_prepared
-from dist_gat.graph.ranges import ITEM
 from dist_gat.serve.saved_model import open_model
 from dist_gat.train.run_log import read_curves
 

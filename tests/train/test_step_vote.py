@@ -10,12 +10,12 @@ from helpers import Ranks, same_on_all
 
 from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.exchange.stop_requests import Request
-from dist_gat.train.step_vote import Ballot, vote
+from dist_gat.train.step_vote import StepVote, vote
 
 GOOD = {"softmax": torch.tensor(1.5), "l2": torch.tensor(0.25)}
 
 
-def ballot(channel: Channel, rank: int | None = None, **changed: object) -> Ballot:
+def ballot(channel: Channel, rank: int | None = None, **changed: object) -> StepVote:
     said = {"terms": GOOD, "rows_square": 4.0, "dense_square": 5.0, "request": Request.NOTHING, "save_failed": False}
     if rank in (None, channel.rank):
         said |= changed
@@ -23,14 +23,14 @@ def ballot(channel: Channel, rank: int | None = None, **changed: object) -> Ball
     return vote(channel, said["terms"], *squares, said["request"], said["save_failed"])  # type: ignore[arg-type]
 
 
-def on_rank(rank: int | None, changed: dict[str, object]) -> Ballot:
+def on_rank(rank: int | None, changed: dict[str, object]) -> StepVote:
     return ballot(open_channel("rows", torch.device("cpu"), 30), rank, **changed)
 
 
 def test_a_healthy_step_has_the_norm_of_all_ranks_rows_and_one_copy_of_the_dense_gradients(ranks: Ranks) -> None:
-    assert ballot(Channel("rows")) == Ballot(3.0, "", Request.NOTHING, False)
+    assert ballot(Channel("rows")) == StepVote(3.0, "", Request.NOTHING, False)
     heard = same_on_all(ranks.run(4, on_rank, 2, {"rows_square": 8.0}))
-    assert heard == Ballot(math.sqrt(4 + 4 + 8 + 4 + 5), "", Request.NOTHING, False)
+    assert heard == StepVote(math.sqrt(4 + 4 + 8 + 4 + 5), "", Request.NOTHING, False)
 
 
 @pytest.mark.parametrize(

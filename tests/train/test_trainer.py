@@ -9,13 +9,13 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from helpers import parse_sections
+from helpers import INTERACTS, parse_sections
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat.api import evaluate, prepare, recommend, train
 from dist_gat.base.errors import StorageError
-from dist_gat.checkpoints.checkpoint_store import FolderArchive
+from dist_gat.checkpoints.checkpoint_store import FolderCheckpoints
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
@@ -97,7 +97,7 @@ def evaluate_split(folder: Path, split: str) -> set[tuple[str, str]]:
 
     prepared = open_prepared(folder / "prepared")
     users, items = (dict(prepared.ids(kind).select("node_id", "external_id").rows()) for kind in ("user", "item"))
-    return {(users[u], items[i]) for part in prepared.parts for u, i in part.edges[split].tolist()}
+    return {(users[u], items[i]) for part in prepared.parts for u, i in part.pairs(INTERACTS, split).tolist()}
 
 
 def test_tensorboard_has_every_promised_curve_by_global_step(folder: Path, result: dict[str, Any]) -> None:
@@ -117,11 +117,11 @@ def test_tensorboard_has_every_promised_curve_by_global_step(folder: Path, resul
 
 
 def test_checkpoints_hold_weights_and_optimiser_rows_by_part(folder: Path, result: dict[str, Any]) -> None:
-    steps = FolderArchive(folder / "run" / "checkpoints").steps()
+    steps = FolderCheckpoints(folder / "run" / "checkpoints").steps()
     assert steps[0] == result["steps"]
     assert len(steps) in (2, 3), "the newest two, and the best"
     for step in reversed(steps):
-        checkpoint = FolderArchive(folder / "run" / "checkpoints").folder(step)
+        checkpoint = FolderCheckpoints(folder / "run" / "checkpoints").folder(step)
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         rows = load_file(checkpoint / "parts" / "0000.safetensors")
         assert rows.keys() == {"embedding", "exp_avg", "exp_avg_sq"}

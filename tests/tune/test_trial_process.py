@@ -133,16 +133,16 @@ def test_nothing_of_a_trial_outlives_it(tmp_path: Path, how: str) -> None:
 
 def test_a_real_run_validates_on_the_validation_split_alone(small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a trial runs, with every ranking of a split noted."""
-    from dist_gat.train import trainer
+    from dist_gat.tasks import ranking
 
     seen = []
-    split_metrics = trainer.split_metrics
+    split_metrics = ranking.split_metrics
 
-    def noted(rows: Any, model: Any, store: Any, worker: Any, split: str, config: Config) -> dict[str, float]:
+    def noted(rows: Any, store: Any, worker: Any, relation: Any, split: str, config: Any) -> dict[str, float]:
         seen.append(split)
-        return split_metrics(rows, model, store, worker, split, config)
+        return split_metrics(rows, store, worker, relation, split, config)
 
-    monkeypatch.setattr(trainer, "split_metrics", noted)
+    monkeypatch.setattr(ranking, "split_metrics", noted)
     config = load_config(small_run / "run" / "config.yaml")
     train(config.model_copy(update={"run": str(small_run / "noted")}))
     assert seen == ["valid", "valid"]

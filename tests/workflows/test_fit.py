@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from helpers import INTERACTS
 from small_run import recipe
 
 from dist_gat import api
@@ -30,7 +31,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, 
 def pairs(folder: str | Path, split: str) -> set[tuple[str, str]]:
     """External (user, item) IDs of a split."""
     prepared = open_prepared(folder)
-    edges = np.concatenate([part.edges[split] for part in prepared.parts])
+    edges = np.concatenate([part.pairs(INTERACTS, split) for part in prepared.parts])
     names = [dict(zip(ids["node_id"], ids["external_id"], strict=True)) for ids in map(prepared.ids, ("user", "item"))]
     return {(names[0][user], names[1][item]) for user, item in edges.tolist()}
 

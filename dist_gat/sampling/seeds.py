@@ -1,0 +1,89 @@
+"""What a task tells the sampler: the seeds of a step.
+
+A global step is a fixed set of seeds, the same for any number of ranks; each belongs to one rank, so ranks have
+different numbers of them, and a rank may have none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_gat.base.random import Purpose, make_key, permute
+from dist_gat.graph.schema import Relation
+from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.relabeller import Relabeller
+
+
+class Seeds(Protocol):
+    """A task's own part of a batch, as its loss reads it."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Seeds:
+        """The same on a device."""
+
+
+class DrawnSeeds(Protocol):
+    """The seeds of one step, as node IDs.
+
+    num_global: seeds over all ranks. nodes: int64 arrays of this rank's seed nodes, which are numbered in this order.
+    pairs: int64 [m, 2], the edges that the step predicts on any rank; no message may use them.
+    """
+
+    @property
+    def num_global(self) -> int: ...
+
+    @property
+    def nodes(self) -> Sequence[np.ndarray]: ...
+
+    @property
+    def pairs(self) -> np.ndarray: ...
+
+    def place(self, at: Sequence[Tensor], relabeller: Relabeller, degree_S: np.ndarray | None) -> Seeds:
+        """The task's part of the batch. Collective.
+
+        at: int64, the positions of `nodes` among the seed nodes. degree_S: of all nodes of the batch by number in the
+        relabeller, or None where nothing asks for degrees.
+        """
+
+
+class SeedSource(Protocol):
+    """Draws the seeds of any step, as a function of (seed, epoch, step) alone."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def draw(self, epoch: int, step: int) -> DrawnSeeds: ...
+
+
+@dataclass(frozen=True)
+class StepPairs:
+    """The training pairs of a relation, shuffled every epoch, a batch of them each step.
+
+    batch_size: pairs of a step over all ranks. A pair belongs to the rank that owns its source.
+    """
+
+    store: GraphStore
+    relation: Relation
+    batch_size: int
+    seed: int
+
+    @property
+    def total(self) -> int:
+        return self.store.prepared.num_pairs(self.relation, "train")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.total / self.batch_size)
+
+    def pairs(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The step's (source, target) nodes int64 [n, 2] over all ranks, and the rank of each, int64 [n]."""
+        places = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, self.total))
+        numbers = permute(make_key(self.seed, Purpose.SHUFFLE, epoch), places, self.total)
+        starts = self.store.prepared.pair_starts(self.relation, "train")[self.store.transport.rank_starts]
+        return self.store.pairs(self.relation, "train", numbers), np.searchsorted(starts, numbers, side="right") - 1

@@ -1,0 +1,48 @@
+"""`Task`: what a step of training means. The training loop knows no more of it than this."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.schema import Relation
+from dist_gat.nn.recommender import Recommender
+from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.seeds import SeedSource
+
+
+class Task(Protocol):
+    """relation: what is predicted. needs_degree: whether batches must have the in-degrees of their nodes.
+
+    metric: the name, among those of `validate`, by which the best epoch is chosen. higher_is_better: its direction.
+    """
+
+    @property
+    def relation(self) -> Relation: ...
+
+    @property
+    def needs_degree(self) -> bool: ...
+
+    @property
+    def metric(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+    def source(self, store: GraphStore) -> SeedSource:
+        """Where a stream of sampling gets its seeds from."""
+
+    def loss(
+        self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
+    ) -> dict[str, Tensor]:
+        """The terms whose sum, added over the ranks, is the step's loss. Collective.
+
+        rows_NR: what the dense model made of the batch's N seed nodes. embedding_SE: the rows that the lookup returned.
+        """
+
+    def validate(self, model: Recommender, store: GraphStore, worker: Worker) -> dict[str, float]:
+        """Metrics on the validation split, the same on every rank. Collective."""
