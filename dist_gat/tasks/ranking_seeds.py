@@ -82,7 +82,8 @@ class RankingSource:
 
     def draw(self, epoch: int, step: int) -> DrawnPairs:
         pairs, rank_of_pair = self.step_pairs.pairs(epoch, step)
-        places = np.flatnonzero(rank_of_pair == self.negatives.store.channel.rank)
+        rank = self.negatives.store.channel.rank
+        places = np.flatnonzero(rank_of_pair == rank)
         shared, rank_of_shared = self.negatives.shared(epoch, step)
         own_BK = self.negatives.own(epoch, step, places)
         return DrawnPairs(self.negatives, pairs, rank_of_pair, places, shared, rank_of_shared, own_BK)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from faults.runs import NUM_STEPS, archive_of, events_of, small_run, state_of
+from faults.runs import NUM_STEPS, checkpoints_of, events_of, small_run, state_of
 
 from dist_gat import api
 from dist_gat.base.errors import StorageError
@@ -104,7 +104,7 @@ def test_a_finished_run_has_nothing_to_do_and_restart_deletes_it(tmp_path: Path)
 def test_a_checkpoint_that_is_cut_short_is_refused_before_workers_start(tmp_path: Path) -> None:
     config = small_run(tmp_path, launch=ALONE, train={"max_steps": 4}, checkpoint={"every_steps": 2})
     api.train(config)
-    victim = archive_of(config).folder(4) / "losses.safetensors"
+    victim = checkpoints_of(config).folder(4) / "losses.safetensors"
     victim.write_bytes(victim.read_bytes()[:-1])
     starts = len(events_of(config, "start"))
     with pytest.raises(StorageError, match=r"losses.safetensors: expected \d+ bytes.*checkpoint.resume=previous"):

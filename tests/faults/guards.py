@@ -56,8 +56,8 @@ GUARDS = (
         2,
         "a checkpoint's optimiser rows are loaded",
         (("dist_gat/checkpoints/snapshot.py",
-          "load_rows(part_file(folder, part), part_rows(model, store.ranges, part, moments))",
-          "load_rows(part_file(folder, part), part_rows(model, store.ranges, part))"),),
+          "load_rows(part_file(folder, part), part_rows(model, store, part, moments))",
+          "load_rows(part_file(folder, part), part_rows(model, store, part))"),),
         "not the bits of the undisturbed run",
     ),
     Guard(
@@ -107,7 +107,7 @@ GUARDS = (
     Guard(
         6,
         "a rank trains on the seeds that it owns, and on no others",
-        (("dist_gat/sampling/sampler.py", "np.flatnonzero(rank_of_pair == rank)",
+        (("dist_gat/tasks/ranking_seeds.py", "np.flatnonzero(rank_of_pair == rank)",
           "np.flatnonzero((rank_of_pair == rank) & (rank < 3))"),),
         "seeds",
     ),
@@ -135,7 +135,7 @@ GUARDS = (
     Guard(
         10,
         "a step whose loss or gradient is not finite is not applied",
-        (("dist_gat/train/trainer.py", "if ballot.not_finite:", "if False:"),),
+        (("dist_gat/train/trainer.py", "if decision.not_finite:", "if False:"),),
         "representations have NaN",
     ),
     Guard(

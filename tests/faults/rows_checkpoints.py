@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from faults import jobs
 from faults.board import NotExercised, row
-from faults.runs import archive_of, assert_nothing_lost, assert_same_state, leftovers, small_run, state_of
+from faults.runs import assert_nothing_lost, assert_same_state, checkpoints_of, leftovers, small_run, state_of
 
 from dist_gat import api
 from dist_gat.base.errors import ClusterError, TrainingError
@@ -56,9 +56,9 @@ def kill_at_write_points(folder: Path) -> str:
                 points[rank] = point - 1
                 break
             assert codes[rank] == -signal.SIGKILL, f"rank {rank}, point {point}: exit codes {codes}"
-            newest = archive_of(config).steps()[0]
-            assert newest in (3, 4), archive_of(config).steps()
-            whole = archive_of(config).folder(newest)
+            newest = checkpoints_of(config).steps()[0]
+            assert newest in (3, 4), checkpoints_of(config).steps()
+            whole = checkpoints_of(config).folder(newest)
             verify_files(whole, read_checkpoint(whole), "")
             assert_same_state(config, newest)
             last = config
@@ -134,7 +134,7 @@ def flip_byte(folder: Path) -> str:
     config = small_run(folder, model=wide, train={"max_steps": 8}, checkpoint={"every_steps": 4})
     api.train(config)
     longer = small_run(folder, model=wide)
-    victim = archive_of(config).folder(8) / "parts" / "0002.safetensors"
+    victim = checkpoints_of(config).folder(8) / "parts" / "0002.safetensors"
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
@@ -142,7 +142,7 @@ def flip_byte(folder: Path) -> str:
         api.train(longer)
     assert f"{victim}: expected SHA-256" in str(caught.value), caught.value
     assert "checkpoint.resume=previous" in str(caught.value)
-    assert archive_of(config).steps() == [8, 4], "nothing is changed until told to"
+    assert checkpoints_of(config).steps() == [8, 4], "nothing is changed until told to"
     told = small_run(folder, model=wide, checkpoint={"resume": "previous"})
     assert api.train(told)["resumed_from"] == 8, "the manifest is whole, so the workers find the damage"
     assert state_of(told) == state_of(whole)
@@ -164,7 +164,7 @@ def full_disk(folder: Path) -> str:
         with pytest.raises(ClusterError) as caught:
             api.train(longer)
         assert os.strerror(errno.ENOSPC) in str(caught.value), caught.value
-        assert archive_of(config).steps() == [5]
+        assert checkpoints_of(config).steps() == [5]
         assert state_of(config) == before
         assert not leftovers(config), leftovers(config)
         ballast.unlink()
@@ -194,7 +194,7 @@ def failing_write(folder: Path) -> str:
     for answer in told:
         assert answer["kind"] == "StorageError"
         assert "rank 1: [Errno 5] Input/output error" in answer["error"], answer["error"]
-    assert archive_of(config).steps() == [12, 11], archive_of(config).steps()
+    assert checkpoints_of(config).steps() == [12, 11], checkpoints_of(config).steps()
     assert not leftovers(config), leftovers(config)
     api.train(config)
     assert_nothing_lost(config)
@@ -215,7 +215,7 @@ def not_a_number(folder: Path) -> str:
         answers = [json.loads((config.run_folder / f"told-{rank}.json").read_text()) for rank in (0, 1)]
         assert answers[0]["error"] == answers[1]["error"] == str(caught.value)
         assert_same_state(config, jobs.BAD_STEP - 1, answers[0]["state"] | answers[1]["state"])
-        assert archive_of(config).steps()[0] == 15
+        assert checkpoints_of(config).steps()[0] == 15
         assert_same_state(config, 15)
         told.append(str(caught.value).partition(";")[0])
     api.train(config)

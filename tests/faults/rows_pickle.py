@@ -169,8 +169,8 @@ def plant_model(planter: Planter, config: Config) -> None:
 
 def plant_checkpoint(planter: Planter, config: Config) -> None:
     """In the newest checkpoint of a run: each of its files, with a manifest that is true of it; then the manifest."""
-    archive = FolderCheckpoints(config.run_folder / "checkpoints")
-    newest = archive.folder(archive.steps()[0])
+    checkpoints = FolderCheckpoints(config.run_folder / "checkpoints")
+    newest = checkpoints.folder(checkpoints.steps()[0])
     whole = {path: path.read_bytes() for path in newest.rglob("*") if path.is_file()}
     for path, content in whole.items():
         path.write_bytes(planter.raw)
@@ -179,4 +179,4 @@ def plant_checkpoint(planter: Planter, config: Config) -> None:
         planter.must_refuse(f"checkpoint {path.name}", lambda: api.train(config))
         path.write_bytes(content)
         (newest / "manifest.json").write_bytes(whole[newest / "manifest.json"])
-    assert api.train(config)["resumed_from"] == archive.steps()[0], "the checkpoint that was put back is whole"
+    assert api.train(config)["resumed_from"] == checkpoints.steps()[0], "the checkpoint that was put back is whole"

@@ -16,8 +16,8 @@ from faults.runs import (
     NUM_STEPS,
     STEPS_PER_EPOCH,
     Command,
-    archive_of,
     assert_nothing_lost,
+    checkpoints_of,
     events_of,
     leftovers,
     local_workers,
@@ -69,7 +69,7 @@ def terminate_all(folder: Path) -> str:
     command.process.terminate()
     code, output = command.end()
     assert code == 143, output
-    saved = archive_of(config).steps()[0]
+    saved = checkpoints_of(config).steps()[0]
     assert f"stopped and saved at step {saved}" in output
     assert Command(config).end()[0] == 0
     assert [event["step"] for event in events_of(config, "step")] == list(range(1, NUM_STEPS + 1)), "a step came twice"
@@ -84,9 +84,9 @@ def ten_kills(folder: Path) -> str:
     config = small_run(folder, checkpoint={"every_steps": 1}, sampling=sampling)
     draw, killed = random.Random(5), []
     for _ in range(10):
-        before = archive_of(config).steps()
+        before = checkpoints_of(config).steps()
         command = Command(config)
-        command.wait_for(lambda before=before: archive_of(config).steps() > before)  # type: ignore[misc]
+        command.wait_for(lambda before=before: checkpoints_of(config).steps() > before)  # type: ignore[misc]
         time.sleep(draw.random() / 20)
         victim = draw.choice(["rank 0", "rank 1", "all"])
         command.workers()
@@ -116,8 +116,8 @@ def other_world_sizes(folder: Path) -> str:
             assert loaded["state"] == state_of(config, loaded["step"]), f"loaded by {num_workers} ranks, other bits"
         run_job(jobs.keep_seeds, config, quiet=True)
     assert_seeds_once(config)
-    losses = load_file(archive_of(config).folder(NUM_STEPS) / "losses.safetensors")["losses"].numpy()
-    expected = load_file(archive_of(reference_run()).folder(NUM_STEPS) / "losses.safetensors")["losses"].numpy()
+    losses = load_file(checkpoints_of(config).folder(NUM_STEPS) / "losses.safetensors")["losses"].numpy()
+    expected = load_file(checkpoints_of(reference_run()).folder(NUM_STEPS) / "losses.safetensors")["losses"].numpy()
     difference = float(np.abs(losses / expected - 1).max())
     assert (losses[:8] == expected[:8]).all()
     assert difference < TOLERANCE, difference
@@ -199,7 +199,7 @@ def two_runs(folder: Path) -> str:
     first.process.terminate()
     code, output = first.end()
     assert code == 143, output
-    last = archive_of(config).steps()[0]
+    last = checkpoints_of(config).steps()[0]
     assert points_of(config) == list(range(1, last + 1))
     assert len(events_of(config, "start")) == 1
     return "the second said who holds the folder, and changed nothing"
@@ -231,7 +231,7 @@ def long_run(folder: Path) -> str:
     saves = [event["step"] for event in events_of(config, "save")]
     assert len(saves) >= 200
     best = events_of(config, "done")[0]["best_epoch"] * STEPS_PER_EPOCH
-    kept = archive_of(config).steps()
+    kept = checkpoints_of(config).steps()
     assert kept[:3] == saves[:-4:-1], kept
     assert set(kept[3:]) <= {best}, kept
     growth = max(late - early for early, late in zip(resident[500], resident[1950], strict=True))

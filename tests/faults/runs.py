@@ -73,14 +73,14 @@ def reference_run() -> Config:
     return config
 
 
-def archive_of(config: Config) -> FolderCheckpoints:
+def checkpoints_of(config: Config) -> FolderCheckpoints:
     return FolderCheckpoints(config.run_folder / "checkpoints")
 
 
 def state_of(config: Config, step: int | None = None) -> dict[str, str]:
     """SHA-256 of every tensor of a checkpoint, by file and name: parameters, optimiser rows, losses."""
-    archive = archive_of(config)
-    folder = archive.folder(archive.steps()[0] if step is None else step)
+    checkpoints = checkpoints_of(config)
+    folder = checkpoints.folder(checkpoints.steps()[0] if step is None else step)
     files = {str(path.relative_to(folder)): load_file(path) for path in sorted(folder.rglob("*.safetensors"))}
     return hashes_of(files)
 
@@ -103,7 +103,7 @@ def assert_same_state(config: Config, step: int, found: dict[str, str] | None = 
 
 def assert_nothing_lost(config: Config) -> None:
     """The run ended like the reference: bits of every loss, parameter and optimiser row; each step logged once."""
-    assert archive_of(config).steps()[0] == NUM_STEPS, f"ended at {archive_of(config).steps()}"
+    assert checkpoints_of(config).steps()[0] == NUM_STEPS, f"ended at {checkpoints_of(config).steps()}"
     assert_same_state(config, NUM_STEPS)
     assert points_of(config) == list(range(1, NUM_STEPS + 1)), f"TensorBoard has the steps {points_of(config)}"
     assert not leftovers(config), f"left behind: {leftovers(config)}"
