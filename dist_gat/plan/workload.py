@@ -3,7 +3,7 @@
 The graph is a bipartite configuration model. Of n nodes of a type, the one of rank r has the expected degree
 d_r in proportion to r ** -skew, at most the number of nodes of the other type, and its degree is Poisson around it
 (Chung and Lu, Annals of Combinatorics 2002). An edge leads to a node in proportion to the node's degree, and to
-another rank with the probability of the edge cut. See docs/plan.md for the equations.
+another rank with the probability of the edge cut. See docs/plan-equations.md.
 
 Shape legend: T node types (user, item), P places (owned by this rank, owned by others), D classes of equal degree,
 H ages (hop in which a node came in), Q quantiles.
