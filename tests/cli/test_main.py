@@ -50,7 +50,7 @@ def json_of(done: subprocess.CompletedProcess[str]) -> dict:
 
 def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
     prepared = json_of(dist_gat(folder, "prepare", "recipe.yaml", "--json"))
-    assert sum(sum(counts) for counts in prepared["split_counts"].values()) == 1200
+    assert sum(sum(counts) for counts in prepared["split_counts"]["interacts"].values()) == 1200
     assert 0 < prepared["partition"]["edge_cut"] < 1
     trained = json_of(dist_gat(folder, "train", "recipe.yaml", "train.num_epochs=2", "--json"))
     assert trained["epochs"] == 2

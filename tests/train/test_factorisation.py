@@ -62,7 +62,7 @@ def test_popularity_stands_beside_it(folder: Path) -> None:
     config = recipe(folder, "popular", model={"embedding_size": 8, "decoder": {"popularity": True}})
     result = api.train(config)
     model = open_model(config.run_folder / "model")
-    slope = load_tensors(model.folder / "dense.safetensors")["popularity.slope"]
+    slope = load_tensors(model.folder / "dense.safetensors")["own_scores.popularity.slope"]
     assert slope > 0
     assert read_curves(config.run_folder)["model/popularity_slope"][-1][1] > 0
     for part, graph in enumerate(open_prepared(config.data.prepared).parts):
