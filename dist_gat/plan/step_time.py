@@ -1,4 +1,4 @@
-"""Seconds of a step, from a rank's workload and traffic and the constants of a machine. Equations: docs/plan-equations.md."""
+"""Seconds of a step, from a rank's workload, its traffic and the constants of a machine: docs/plan-equations.md."""
 
 from __future__ import annotations
 
