@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Compiled kernels go by the content of their sources, here and in processes that tests start; before numba is imported.
+os.environ["NUMBA_CACHE_LOCATOR_CLASSES"] = "dist_gat.kernels.compile_cache.ContentLocator,InTreeCacheLocator"
+
 from helpers import Ranks, prepare_pairs, prepare_synthetic, random_pairs
 from hypothesis import settings
 from small_run import prepare_and_train, recipe
