@@ -24,7 +24,7 @@ SCORINGS = ["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree"]
 
 
 def model_and_store(prepared: PreparedGraph, num_layers: int, **settings: Any) -> tuple[Recommender, GraphStore]:
-    config = ModelConfig.model_validate({"embedding_size": 6, "init_std": 1.0, "num_heads": 2, **settings})
+    config = ModelConfig.model_validate({"embedding_size": 16, "init_std": 1.0, "num_heads": 2, **settings})
     starts = np.array([0, prepared.ranges.num_nodes])
     model = build_recommender(config, num_layers, prepared.feature_sizes, starts, Channel("rows"), 0)
     return model, open_store(prepared, Channel("sampling"), "auto")
@@ -41,7 +41,7 @@ def encode(model: Recommender, store: GraphStore, near: Neighborhood, edge_chunk
         rows_SE = model.encoder.input_rows(
             model.table.weight[torch.from_numpy(near.nodes)], gather_features(store, near.nodes)
         )
-    return encode_targets(model.encoder, near, rows_SE, edge_chunk, needs_degree=True)
+    return encode_targets(model.encoder, near, rows_SE, edge_chunk)
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
