@@ -12,7 +12,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.config.files import all_keys, dump_config, load_config, parse_config
 from dist_gat.config.sections import Config
 
-RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 MINIMAL = {"name": "trial", "data": {"interactions": "a.csv"}}
 
 

@@ -50,7 +50,7 @@ def test_a_notice_is_heeded_on_all_ranks_when_the_first_hears_it(ranks: Ranks, t
             "parts": {"num_parts": 2, "method": "hash"},
             "sampling": {"fanouts": []},
             "negatives": {"num_shared": 16},
-            "model": {"embedding_size": 4},
+            "model": {"embedding_size": 16},
             "train": {"num_epochs": 1, "batch_size": 20, "max_steps": 8},
         }
     )

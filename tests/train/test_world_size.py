@@ -30,7 +30,7 @@ def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
         "sampling": {"fanouts": [4, 3]},
         "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},
         "model": {
-            "embedding_size": 12,
+            "embedding_size": 8,
             "scoring": "dot",
             "num_heads": 2,
             "transform": "mlp",

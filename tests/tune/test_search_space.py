@@ -15,7 +15,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.config.files import load_config, parse_config
 from dist_gat.tune.search_space import Distribution, configure, dump_space, read_space
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = parse_config({"name": "searched", "data": {"interactions": "a.csv"}})
 FINITE = st.floats(-1e300, 1e300)
 

@@ -23,7 +23,7 @@ def recipe(folder: Path, **evaluate: Any) -> Config:
             "parts": {"num_parts": 2, "method": "hash"},
             "sampling": {"fanouts": [3]},
             "negatives": {"num_shared": 32},
-            "model": {"embedding_size": 8},
+            "model": {"embedding_size": 16},
             "train": {"num_epochs": 2, "batch_size": 200},
             "evaluate": {"ks": [5, 20], "baselines": ["popularity"], **evaluate},
             "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
