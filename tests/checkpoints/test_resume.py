@@ -19,6 +19,7 @@ from dist_gat.checkpoints.snapshot import dense_state, load_dense_state
 from dist_gat.checkpoints.weight_files import save_tensors
 from dist_gat.config.sections import Config
 from dist_gat.train.run_log import open_lines
+from dist_gat.workflows.verbs import LEFT_BY_RUNS
 
 ALONE = {"num_workers": 1}
 
@@ -125,7 +126,7 @@ def test_sweeping_leaves_what_has_a_final_name(tmp_path: Path) -> None:
     sweep_run(tmp_path)
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert found == ["checkpoints", "checkpoints/step-00000002", "model"]
-    clear_run(tmp_path)
+    clear_run(tmp_path, LEFT_BY_RUNS)
     assert not (tmp_path / "model").exists()
 
 

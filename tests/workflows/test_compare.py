@@ -12,6 +12,7 @@ from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
+from dist_gat.workflows import compare
 
 
 def recipe(folder: Path, **evaluate: Any) -> Config:
@@ -88,7 +89,7 @@ def test_a_model_that_fails_leaves_the_other_rows(folder: Path, compared: dict[s
 
 
 def test_a_stop_ends_the_comparison(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "train", lambda config, quiet: {"stopped": True, "steps": 3})
+    monkeypatch.setattr(compare, "train", lambda config, quiet: {"stopped": True, "steps": 3})
     result = api.compare(recipe(folder), ["mf", "lightgcn", "recipe"])
     assert result["stopped"]
     assert {name: row["note"] for name, row in result["models"].items()} == {
