@@ -14,7 +14,7 @@ os.environ["NUMBA_CACHE_LOCATOR_CLASSES"] = "dist_gat.kernels.compile_cache.Cont
 from helpers import Ranks, prepare_pairs, prepare_synthetic, random_pairs
 from hypothesis import settings
 from ray_head import Head, running_head
-from small_run import prepare_and_train, recipe
+from recipes import prepare_and_train, small_recipe
 
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import PreparedGraph
@@ -86,5 +86,5 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `raw`, `prepared` and `run`: 150 users and 120 items, two layers of two heads, two epochs."""
     folder = tmp_path_factory.mktemp("small")
     write_synthetic(folder / "raw", 150, 120, 4, 12, 0.1, seed=1)
-    prepare_and_train(recipe(folder))
+    prepare_and_train(small_recipe(folder))
     return folder

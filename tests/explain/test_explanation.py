@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_run import recipe
+from recipes import small_recipe as recipe
 
 from dist_gat.api import explain, prepare, recommend, train
 from dist_gat.base.errors import ConfigError, DataError, StorageError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from small_run import recipe
+from recipes import small_recipe as recipe
 
 from dist_gat import api
 from dist_gat.config.sections import Config
