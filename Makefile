@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG := configs/ml-100k.yaml
 
-.PHONY: demo test faults guards bench lint clean
+# In two processes: tests that share what they set up stay together, as tests/conftest.py says, and the longest come first.
+PYTEST := $(BIN)/python -X faulthandler -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: demo test test-all faults guards bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dist-gat data fetch movielens-100k
@@ -19,7 +22,11 @@ demo: $(VENV)/.installed
 	@echo "          your own table: docs/data.md"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -X faulthandler -m pytest
+	$(PYTEST)
+
+# with the tests that take long and rarely break
+test-all: $(VENV)/.installed-dev
+	$(PYTEST) -m ""
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults

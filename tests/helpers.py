@@ -27,6 +27,7 @@ from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.graph.schema import INTERACTIONS
+from dist_gat.launcher.preload import PRELOAD
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.tasks.ranking_seeds import ranking_source
@@ -160,7 +161,7 @@ class Ranks:
     def _start(self, world_size: int) -> None:
         os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "dist_gat.sampling.loader"])  # seconds, but once for all ranks
+        context.set_forkserver_preload(PRELOAD)  # seconds, but once for all ranks, and for local workers of runs
         new = range(len(self._processes), world_size)
         for _ in new:
             here, there = context.Pipe()

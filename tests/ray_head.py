@@ -24,8 +24,11 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Head:
+    """address: of the dashboard, where jobs are submitted. cluster: where runs connect, their `launch.address`."""
+
     process: subprocess.Popen[bytes]
     address: str
+    cluster: str
     environment: dict[str, str]
 
     def submit(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -79,7 +82,7 @@ def running_head() -> Iterator[Head]:
         address = f"http://127.0.0.1:{dashboard}"
         try:
             wait_for(f"{address}/api/version", process, token.read_text())
-            yield Head(process, address, environment)
+            yield Head(process, address, f"127.0.0.1:{gcs}", environment)
         finally:
             stop(process)
 

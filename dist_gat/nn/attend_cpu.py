@@ -109,7 +109,9 @@ class _Attend(torch.autograd.Function):
         )  # fmt: skip
         rule, slope = _rule(weighting, rows)
         heads, sums = known(num_heads), known(weight.shape[2])
-        width, out_width = (known(width_of(x.shape[-1], x.itemsize)) for x in (rows, out))
+        width = known(width_of(size, rows.itemsize))
+        # where nothing is projected, the kernel of rows that are projected to their own size
+        out_width = known(width_of(out.shape[-1], out.itemsize)) if weighting.value_XI is not None else width
         # one row of this is one number of all of a head's outputs
         value = np.ascontiguousarray(value.reshape(num_heads, out.shape[-1], size).transpose(0, 2, 1))
         per_task, taken = _per_task(fan_out), np.zeros(1, np.int64)

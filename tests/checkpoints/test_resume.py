@@ -94,7 +94,7 @@ def test_a_finished_run_has_nothing_to_do_and_restart_deletes_it(tmp_path: Path)
     assert again["resumed_from"] == again["steps"] == first["steps"]
     assert again["losses"] == first["losses"]
     other = small_run(
-        tmp_path, launch=ALONE, train={"num_epochs": 1}, model={"embedding_size": 8}, checkpoint={"resume": "restart"}
+        tmp_path, launch=ALONE, train={"num_epochs": 1}, model={"num_heads": 2}, checkpoint={"resume": "restart"}
     )
     assert api.train(other)["resumed_from"] is None
     assert [event["step"] for event in events_of(config, "step")] == list(range(1, first["steps"] + 1))

@@ -1,15 +1,22 @@
-"""The command line: the whole flow as a user types it, JSON alone on standard output, errors without traceback."""
+"""The command line: the whole flow as a user types it, JSON alone on standard output, errors without traceback.
+
+Nearly all of it in this process, down to the file descriptors; starting Python and torch takes longer than the verbs.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dist_gat.cli import main
 from dist_gat.data.synthetic import write_synthetic
+
+DistGat = Callable[..., subprocess.CompletedProcess[str]]
 
 RECIPE = """
 name: tiny
@@ -22,7 +29,7 @@ data:
 parts: {num_parts: 2, method: metis}
 sampling: {fanouts: [4]}
 negatives: {num_shared: 32}
-model: {embedding_size: 8}
+model: {embedding_size: 16}
 train: {num_epochs: 1, batch_size: 512}
 evaluate: {ks: [10, 20]}
 launch: {launcher: local, num_workers: 1}
@@ -37,7 +44,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dist_gat(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def dist_gat(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> DistGat:
+    """Run a command line in a folder; the exit code, and what went to file descriptors 1 and 2."""
+
+    def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["dist-gat", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main.main()
+        return subprocess.CompletedProcess(arguments, int(caught.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dist_gat.cli.main", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
 
@@ -48,7 +70,7 @@ def json_of(done: subprocess.CompletedProcess[str]) -> dict:
     return json.loads(done.stdout)
 
 
-def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
+def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path, dist_gat: DistGat) -> None:
     prepared = json_of(dist_gat(folder, "prepare", "recipe.yaml", "--json"))
     assert sum(sum(counts) for counts in prepared["split_counts"]["interacts"].values()) == 1200
     assert 0 < prepared["partition"]["edge_cut"] < 1
@@ -98,7 +120,7 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path) -> None:
     ],
 )
 def test_errors_say_what_and_what_to_do_without_a_traceback(
-    folder: Path, arguments: list[str], words: list[str]
+    folder: Path, dist_gat: DistGat, arguments: list[str], words: list[str]
 ) -> None:
     done = dist_gat(folder, *arguments, "--json")
     assert done.returncode == 1
@@ -109,7 +131,17 @@ def test_errors_say_what_and_what_to_do_without_a_traceback(
     assert not (folder / "elsewhere").exists()
 
 
-def test_skip_bad_rows_drops_and_counts(folder: Path) -> None:
+def test_a_process_prints_one_object_or_an_error_and_its_exit_code_tells(folder: Path) -> None:
+    made = json_of(in_a_process(folder, "prepare", "recipe.yaml", "data.prepared=by-a-process", "--json"))
+    assert Path(folder, made["prepared"]).is_dir()
+    failed = in_a_process(folder, "train", "recipe.yaml", "data.prepared=elsewhere", "--json")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "\nerror: elsewhere/manifest.json: not found" in failed.stderr
+    assert "dist-gat prepare" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_skip_bad_rows_drops_and_counts(folder: Path, dist_gat: DistGat) -> None:
     text = (folder / "raw" / "interactions.csv").read_text()
     (folder / "raw" / "dirty.csv").write_text(text + ",i1,1600000000\nu1,i2\n")
     arguments = ("prepare", "recipe.yaml", "data.interactions=dirty.csv", "data.prepared=dirty", "--json")
@@ -120,7 +152,7 @@ def test_skip_bad_rows_drops_and_counts(folder: Path) -> None:
     assert sum(json_of(dist_gat(folder, *arguments, "--skip-bad-rows"))["dropped"].values()) == 2
 
 
-def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path) -> None:
+def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path, dist_gat: DistGat) -> None:
     """In what `recommend` prints, and in what `prepare` says of bad rows; as JSON they come back as they went in."""
     user, title = "\x1b[2J[red]u", "=HYPERLINK(1)\x07:smile:\u202e"
     lines = [f"u{u},i{i}" for u in range(6) for i in range(8)] + [f"{user},i0", f"{user},i1"]
@@ -146,7 +178,7 @@ def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path) -> None
         assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr)
 
 
-def test_synthetic_data_fit_their_recipe(tmp_path: Path) -> None:
+def test_synthetic_data_fit_their_recipe(tmp_path: Path, dist_gat: DistGat) -> None:
     made = json_of(
         dist_gat(tmp_path, "data", "synthetic", "--users", "60", "--items", "80", "--communities", "2", "--json")
     )
@@ -156,7 +188,7 @@ def test_synthetic_data_fit_their_recipe(tmp_path: Path) -> None:
     assert prepared["num_nodes"]["user"] == 60
 
 
-def test_public_data_sets_are_listed_with_licence_and_source(tmp_path: Path) -> None:
+def test_public_data_sets_are_listed_with_licence_and_source(tmp_path: Path, dist_gat: DistGat) -> None:
     listed = json_of(dist_gat(tmp_path, "data", "list", "--json"))
     assert listed.keys() == {"movielens-100k", "gowalla", "yelp2018", "amazon-book"}
     assert all(entry["licence"] and entry["source"] and entry["by_hand"] for entry in listed.values())

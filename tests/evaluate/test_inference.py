@@ -30,7 +30,7 @@ EVALUATE = EvaluateConfig(ks=[5, 10], user_chunk=7, edge_chunk=60)
 
 
 def model_config(**settings: Any) -> ModelConfig:
-    return ModelConfig.model_validate({"embedding_size": 6, "init_std": 1.0, **settings})
+    return ModelConfig.model_validate({"embedding_size": 16, "init_std": 1.0, **settings})
 
 
 def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True
     [
         {"scoring": "dot", "num_heads": 2},
         {"scoring": "degree", "residual": False},
-        {"scoring": "additive", "num_heads": 3},
+        {"scoring": "additive", "num_heads": 2},
         {"scoring": "additive_v2", "num_heads": 2},
     ],
 )

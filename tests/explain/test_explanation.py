@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import INTERACTS
-from small_run import recipe
+from recipes import small_recipe as recipe
 
 from dist_gat.api import explain, prepare, recommend, train
 from dist_gat.base.errors import ConfigError, DataError, StorageError
@@ -36,18 +36,18 @@ def test_the_best_new_item_is_explained_with_the_score_that_recommend_gives(
 
 
 @pytest.mark.parametrize(
-    ("scoring", "precision", "decoder"),
+    ("scoring", "precision", "size", "decoder"),
     [
-        ("additive_v2", "float32", {"kind": "dot"}),
-        ("degree", "float32", {"kind": "cosine", "temperature": 0.2, "popularity": True}),
-        ("dot", "float64", {"kind": "dot"}),
+        ("additive_v2", "float32", 16, {"kind": "dot"}),
+        ("degree", "float32", 16, {"kind": "cosine", "temperature": 0.2, "popularity": True}),
+        ("dot", "float64", 8, {"kind": "dot"}),
     ],
 )
 def test_any_item_has_its_saved_score(
-    small_run: Path, tmp_path: Path, scoring: str, precision: str, decoder: dict[str, Any]
+    small_run: Path, tmp_path: Path, scoring: str, precision: str, size: int, decoder: dict[str, Any]
 ) -> None:
     """A run that another configuration trained, moved elsewhere since, on the same data set."""
-    config = recipe(small_run, scoring=scoring, combination="concat", decoder=decoder)
+    config = recipe(small_run, embedding_size=size, scoring=scoring, combination="concat", decoder=decoder)
     settings = config.train.model_copy(update={"precision": precision})
     train(config.model_copy(update={"run": str(tmp_path / "first"), "train": settings}))
     moved = shutil.move(tmp_path / "first", tmp_path / "second")

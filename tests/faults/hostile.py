@@ -19,7 +19,7 @@ from dist_gat.config.sections import Config
 TINY = {
     "sampling": {"fanouts": [3]},
     "negatives": {"num_shared": 8, "distribution": "popularity"},
-    "model": {"embedding_size": 4},
+    "model": {"embedding_size": 16},
     "train": {"num_epochs": 1, "batch_size": 16},
     "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
 }

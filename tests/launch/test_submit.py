@@ -5,22 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from ray_head import SUBMIT, Head, free_ports, running_head
+from ray_head import SUBMIT, Head, free_ports
 
 from dist_gat.api import prepare
 from dist_gat.config.files import load_config
 from dist_gat.data.synthetic import write_synthetic
-
-
-@pytest.fixture
-def head() -> Iterator[Head]:
-    with running_head() as head:
-        yield head
 
 
 def write_recipe(folder: Path) -> None:
@@ -31,7 +24,7 @@ def write_recipe(folder: Path) -> None:
         "parts": {"num_parts": 2, "method": "hash"},
         "sampling": {"fanouts": [4]},
         "negatives": {"num_shared": 16},
-        "model": {"embedding_size": 8},
+        "model": {"embedding_size": 16},
         "train": {"num_epochs": 1, "batch_size": 128},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))

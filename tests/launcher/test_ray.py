@@ -13,42 +13,39 @@ from pathlib import Path
 
 import pytest
 from faults.hostile import rewrite_manifest
+from ray_head import Head
+from recipes import recipe
 
 from dist_gat.api import prepare, train
 from dist_gat.base.errors import ClusterError
-from dist_gat.config.files import dump_config, parse_config
+from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.launcher.ray import NO_CLEANER, NO_DATASETS, OWN_CLUSTER, ray_cluster, torch_trainer
 
 
-def on_ray(verb: str, config: Config, recipe: Path) -> subprocess.CompletedProcess[str]:
-    launch = config.launch.model_copy(update={"launcher": "ray"})
-    settings = config.model_copy(update={"run": str(recipe.parent / "ray"), "launch": launch})
-    recipe.write_text(dump_config(settings), encoding="utf-8")
-    command = [sys.executable, "-m", "dist_gat.cli.main", verb, str(recipe), "--json"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+def on_ray(verb: str, config: Config, path: Path, head: Head | None = None) -> subprocess.CompletedProcess[str]:
+    """On a cluster of the process's own, or on that of `head`."""
+    launch = config.launch.model_copy(update={"launcher": "ray", "address": head.cluster if head else None})
+    settings = config.model_copy(update={"run": str(path.parent / "ray"), "launch": launch})
+    path.write_text(dump_config(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "dist_gat.cli.main", verb, str(path), "--json"]
+    environment = head.environment if head else None
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.ray
-def test_ray_gives_the_losses_of_the_local_launcher_and_passes_errors_on(tmp_path: Path) -> None:
+def test_ray_gives_the_losses_of_the_local_launcher_and_passes_errors_on(tmp_path: Path, head: Head) -> None:
     write_synthetic(tmp_path / "raw", 200, 120, 4, 12, 0.1, seed=5)
-    tree = {
-        "name": "ray",
-        "run": str(tmp_path / "local"),
-        "data": {
-            "path": str(tmp_path / "raw"),
-            "interactions": "interactions.csv",
-            "prepared": str(tmp_path / "prepared"),
-        },
-        "parts": {"num_parts": 4},
-        "sampling": {"fanouts": [4, 4]},
-        "negatives": {"num_shared": 32},
-        "model": {"embedding_size": 8, "scoring": "dot"},
-        "train": {"num_epochs": 2, "batch_size": 256},
-        "launch": {"launcher": "local", "num_workers": 2, "timeout_s": 60},
-    }
-    config = parse_config(tree)
+    config = recipe(
+        tmp_path,
+        "local",
+        parts={"num_parts": 4, "method": "metis"},
+        sampling={"fanouts": [4, 4]},
+        negatives={"num_shared": 32},
+        model={"scoring": "dot"},
+        launch={"num_workers": 2},
+    )
     prepare(config)
     local = train(config)
     done = on_ray("train", config, tmp_path / "recipe.yaml")
@@ -58,11 +55,14 @@ def test_ray_gives_the_losses_of_the_local_launcher_and_passes_errors_on(tmp_pat
     assert result["losses"] == pytest.approx(local["losses"], rel=1e-6)
     assert result["valid"] == pytest.approx(local["valid"])
     assert "Warning" not in done.stderr
+    evaluated = on_ray("evaluate", config, tmp_path / "recipe.yaml", head)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["valid"] == pytest.approx(local["valid"])
     # the manifest is true of it, so that the workers are the first to see the damage; their error comes in words
     weights = tmp_path / "ray" / "model" / "dense.safetensors"
     weights.write_bytes(b"x" * weights.stat().st_size)
     rewrite_manifest(tmp_path / "ray" / "model")
-    failed = on_ray("evaluate", config, tmp_path / "recipe.yaml")
+    failed = on_ray("evaluate", config, tmp_path / "recipe.yaml", head)
     assert failed.returncode == 1
     assert "dense.safetensors: expected a safetensors file" in " ".join(failed.stderr.split())
     assert "Traceback" not in failed.stderr

@@ -1,8 +1,13 @@
-"""Random blocks, attention variants and inputs of `attend` that the tests of this folder share."""
+"""Random blocks, attention variants and inputs of `attend` that the tests of this folder share.
+
+Kernels are compiled anew for each kind of number, each number of heads and each size of rows, which takes a while. So
+all tests, those of whole runs too, take their shapes from `PALETTE`; test_palette.py shows that it has every branch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,9 +16,33 @@ from dist_gat.config.sections import AttentionConfig
 from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
+
+class Shape(NamedTuple):
+    """Rows of `size` numbers, and numbers of heads whose aggregates are projected to `head_size` numbers each, or not.
+
+    Of several heads that are not projected, tests have the mean of the aggregates, too.
+    """
+
+    dtype: torch.dtype
+    heads: tuple[int, ...]
+    size: int
+    head_size: int
+
+
+PALETTE = {
+    # of training runs, and the same lanes of 64 bytes for runs and gradients in float64
+    "float32": Shape(torch.float32, (1, 2), 16, 8),
+    "float64": Shape(torch.float64, (1, 2), 8, 4),
+    # lanes as wide as there are, several to a row
+    "wide": Shape(torch.float64, (5,), 96, 96),
+    # number by number
+    "odd": Shape(torch.float64, (1,), 37, 0),
+}
+SIZE_OF = {shape.dtype: shape.size for shape in (PALETTE["float32"], PALETTE["float64"])}
+
 VARIANTS = [
     {"scoring": "dot"},
-    {"scoring": "dot", "num_heads": 3},
+    {"scoring": "dot", "num_heads": 2},
     {"scoring": "dot", "normalization": "linear"},
     {"scoring": "dot", "num_heads": 2, "transform": "mlp"},
     {"scoring": "dot_exp", "num_heads": 2},

@@ -10,12 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_cases import VARIANTS, attention, case, ragged_block, run
+from nn_cases import PALETTE, SIZE_OF, VARIANTS, attention, case, ragged_block, run
 from torch.testing import assert_close
 
 from dist_gat.kernels.threads import cut, in_threads
 from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.nn import attend_cpu as attend_cpu_module
+from dist_gat.nn import attention as attention_module
 from dist_gat.nn.attend import attend, attend_plain
 from dist_gat.nn.attend_cpu import DESTINATIONS_PER_TASK, PARTS_PER_THREAD
 from dist_gat.nn.attention import AttentionLayer
@@ -33,8 +34,15 @@ def torch_threads(number: int):
     torch.set_num_threads(before)
 
 
-# Heads with and without a rest of four, rows and projected rows in one piece and in several. Each is compiled anew.
-SHAPES = [(1, 1, 0), (1, 4, 66), (2, 6, 0), (3, 5, 3), (4, 66, 0), (4, 9, 4), (5, 3, 1), (6, 66, 0)]
+RUNS, EXACT = PALETTE["float32"], PALETTE["float64"]
+# heads, row size, head size
+SHAPES = [
+    (heads, shape.size, head_size)
+    for shape in PALETTE.values()
+    if shape.dtype == torch.float64
+    for heads in shape.heads
+    for head_size in sorted({0, shape.head_size})
+]
 cases = st.builds(
     lambda rule, shape, shared, mean, own: (rule, *shape[:2], shared, mean, own, torch.float64, shape[2]),
     st.sampled_from(list(Rule)), st.sampled_from(SHAPES), st.booleans(), st.booleans(), st.booleans(),
@@ -57,10 +65,10 @@ def test_kernels_equal_the_plain_version(seed, block, settings_):
 
 @pytest.mark.parametrize("rule", list(Rule))
 @pytest.mark.parametrize(("shared", "mean", "own"), [(True, False, True), (False, True, False), (False, False, True)])
-@pytest.mark.parametrize("head_size", [0, 2])
+@pytest.mark.parametrize("head_size", [0, EXACT.head_size])
 def test_gradients(rule, shared, mean, own, head_size):
     block = ragged_block(1, 6, 9, 4)
-    leaves, weighting_of = case(1, block, rule, 5, 3, shared, mean, own, head_size=head_size)
+    leaves, weighting_of = case(1, block, rule, 2, EXACT.size, shared, mean, own, head_size=head_size)
     assert torch.autograd.gradcheck(lambda *x: attend(x[0], block, weighting_of(*x))[0], leaves)
 
 
@@ -86,7 +94,7 @@ def test_many_small_tasks_and_shares(seed, block, settings_, per_task, moves):
 def test_destinations_that_are_not_the_first_sources(rule, own):
     """The same sources in another order, with a destination that stands there twice."""
     block = ragged_block(1, 6, 9, 4)
-    leaves, weighting_of = case(1, block, rule, 5, 3, True, False, own)
+    leaves, weighting_of = case(1, block, rule, 2, EXACT.size, True, False, own)
     order = torch.tensor([4, 8, 0, 2, 7, 1, 5, 3, 6])
     place = order.argsort()
     moved = Block(place[block.neighbors_DF], block.count_D, block.num_src, dst_at_D=place[: block.num_dst])
@@ -104,10 +112,10 @@ def test_destinations_that_are_not_the_first_sources(rule, own):
 @pytest.mark.parametrize("rule", SCORED)
 def test_one_source_and_equal_scores(rule):
     block = Block(torch.zeros(1, 3, dtype=torch.int64), torch.tensor([3]), 1)
-    leaves, weighting_of = case(0, block, rule, 4, 8, True, False, True)
+    leaves, weighting_of = case(0, block, rule, 2, EXACT.size, True, False, True)
     z_DGI, alpha_DFH = attend(leaves[0], block, weighting_of(*leaves))
-    assert_close(alpha_DFH, torch.full((1, 3, 4), 1 / 3, dtype=torch.float64))
-    assert_close(z_DGI, leaves[0].expand(4, 8)[None])
+    assert_close(alpha_DFH, torch.full((1, 3, 2), 1 / 3, dtype=torch.float64))
+    assert_close(z_DGI, leaves[0].expand(2, EXACT.size)[None])
 
 
 @pytest.mark.parametrize("value", [-9.0, 0.0, 39.5, 40.0, 40.5, 200.0])
@@ -125,21 +133,24 @@ def test_bends_of_the_rules(rule, value):
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
-def test_float32_is_within_rounding_of_float64(variant):
+def test_float32_is_within_rounding_of_float64(variant, monkeypatch):
     torch.manual_seed(0)
+    size = SIZE_OF[torch.float32]
     block = ragged_block(3, 200, 600, 10)
     block = Block(block.neighbors_DF, block.count_D, block.num_src, torch.randint(1, 50, (600,)))
-    rows = torch.rand(600, 48, dtype=torch.float64) * 0.1
-    layer = AttentionLayer(attention(**variant), 48, 48).double()
-    exact = layer(rows, block).rows_DO
+    rows = torch.rand(600, size, dtype=torch.float64) * 0.1
+    layer = AttentionLayer(attention(**variant), size, size).double()
+    with monkeypatch.context() as patch:
+        patch.setattr(attention_module, "attend", attend_plain)
+        exact = layer(rows, block).rows_DO
     assert_close(layer.float()(rows.float(), block).rows_DO.double(), exact, rtol=1e-5, atol=1e-6)
 
 
-def large_case(rule, shared, head_size=0):
+def large_case(rule, shared, head_size=0, shape=RUNS):
     """More tasks than three threads have parts for."""
     num_dst = DESTINATIONS_PER_TASK * (3 * PARTS_PER_THREAD + 5) + 7
     block = ragged_block(4, num_dst, 3 * num_dst, 6)
-    return block, *case(4, block, rule, 4, 12, shared, not shared, shared, torch.float32, head_size)
+    return block, *case(4, block, rule, 2, shape.size, shared, not shared, shared, shape.dtype, head_size)
 
 
 def in_order_of_appearance(block):
@@ -150,10 +161,10 @@ def in_order_of_appearance(block):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize(("head_size", "renumber"), [(0, False), (3, False), (3, True)])
+@pytest.mark.parametrize(("is_projected", "renumber"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("rule", list(Rule))
-def test_the_same_bits_for_any_number_of_threads(rule, shared, head_size, renumber):
-    block, leaves, weighting_of = large_case(rule, shared, head_size)
+def test_the_same_bits_for_any_number_of_threads(rule, shared, is_projected, renumber):
+    block, leaves, weighting_of = large_case(rule, shared, RUNS.head_size * is_projected)
     block = in_order_of_appearance(block) if renumber else block
     results = []
     for threads in (1, 2, 3, 9, 2):
@@ -161,7 +172,7 @@ def test_the_same_bits_for_any_number_of_threads(rule, shared, head_size, renumb
             results.append(run(attend, leaves, weighting_of, block))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    _, exact, weighting_of = large_case(rule, shared, EXACT.head_size * is_projected, EXACT)
     fused, plain = (run(function, exact, weighting_of, block) for function in (attend, attend_plain))
     for a, b in zip(fused, plain, strict=True):
         assert_close(a, b)
@@ -189,23 +200,23 @@ def test_two_threads_may_enter_at_once():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"value_XI": torch.ones(4, 7)}, "as many rows"),
-        ({"value_XI": torch.ones(5, 8)}, "as many rows"),
-        ({"value_XI": torch.ones(0, 8)}, "as many rows"),
+        ({"value_XI": torch.ones(16, 15)}, "as many rows"),
+        ({"value_XI": torch.ones(17, 16)}, "as many rows"),
+        ({"value_XI": torch.ones(0, 16)}, "as many rows"),
         ({"rule": Rule.GIVEN}, "rule makes them"),
         ({"alpha_DFH": torch.ones(6, 4, 2), "query_QHI": None, "own_HI": None}, "weights are given"),
-        ({"value_XI": torch.ones(4, 8), "mean": True}, "not their mean"),
-        ({"query_QHI": torch.ones(1, 2, 7)}, "size of a row"),
-        ({"query_QHI": torch.ones(3, 2, 8)}, "one a destination"),
-        ({"own_HI": torch.ones(1, 8)}, "bias"),
+        ({"value_XI": torch.ones(16, 16), "mean": True}, "not their mean"),
+        ({"query_QHI": torch.ones(1, 2, 15)}, "size of a row"),
+        ({"query_QHI": torch.ones(3, 2, 16)}, "one a destination"),
+        ({"own_HI": torch.ones(1, 16)}, "bias"),
         ({"rule": Rule.GIVEN, "alpha_DFH": torch.ones(6, 3, 2), "query_QHI": None, "own_HI": None}, "weight an edge"),
     ],
 )
 def test_what_does_not_fit_is_refused(changed, message):
     """The kernels do not look, and would read past the end."""
-    block, rows = ragged_block(1, 6, 9, 4), torch.ones(9, 8)
-    good = Weighting(Rule.SOFTMAX, None, torch.ones(1, 2, 8), torch.ones(2, 8), value_XI=torch.ones(4, 8))
-    assert attend(rows, block, good)[0].shape == (6, 4)
+    block, rows = ragged_block(1, 6, 9, 4), torch.ones(9, 16)
+    good = Weighting(Rule.SOFTMAX, None, torch.ones(1, 2, 16), torch.ones(2, 16), value_XI=torch.ones(16, 16))
+    assert attend(rows, block, good)[0].shape == (6, 16)
     with pytest.raises(AssertionError, match=message):
         attend(rows, block, replace(good, **changed))
     few = replace(block, dst_at_D=torch.tensor([0, 1]))

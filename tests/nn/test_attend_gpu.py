@@ -271,8 +271,8 @@ import torch
 from dist_gat.config.sections import AttentionConfig
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
-layer = AttentionLayer(AttentionConfig(num_heads=2), 4, 4)
-layer(torch.rand(3, 4), Block(torch.tensor([[1, 2]]), torch.tensor([2]), 3)).rows_DO.sum().backward()
+layer = AttentionLayer(AttentionConfig(num_heads=2), 16, 16)
+layer(torch.rand(3, 16), Block(torch.tensor([[1, 2]]), torch.tensor([2]), 3)).rows_DO.sum().backward()
 assert "dist_gat.kernels.attend_triton" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

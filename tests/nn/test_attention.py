@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from nn_cases import attention, random_block
+from nn_cases import SIZE_OF, attention, random_block
 from torch.testing import assert_close
 
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.dgl import dgl
 
-SIZE = 12
+SIZE = SIZE_OF[torch.float32]
 
 
 def edges_of(block: Block) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +36,7 @@ def assert_same_layer(ours, theirs, run_theirs, weights, block):
         assert_close(parameter.grad, weights[name].grad.view_as(parameter), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_heads", [1, 3])
+@pytest.mark.parametrize("num_heads", [1, 2])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("kind", ["GATConv", "GATv2Conv"])
 def test_equals_dgl(kind, num_heads, residual):
@@ -61,8 +61,8 @@ def test_equals_pyg():
     conv = pytest.importorskip("torch_geometric.nn").GATConv
     torch.manual_seed(0)
     block = random_block(0)
-    theirs = conv(SIZE, SIZE // 3, heads=3, add_self_loops=False)
-    ours = AttentionLayer(attention(scoring="additive", num_heads=3, residual=False), SIZE, SIZE)
+    theirs = conv(SIZE, SIZE // 2, heads=2, add_self_loops=False)
+    ours = AttentionLayer(attention(scoring="additive", num_heads=2, residual=False), SIZE, SIZE)
     weights = {
         "scoring.value.weight": theirs.lin.weight,
         "scoring.source_HO": theirs.att_src,
@@ -75,10 +75,10 @@ def test_equals_pyg():
 
 
 def test_in_and_out_sizes_may_differ():
-    block, rows = random_block(0), torch.rand(12, 4)
-    for settings in ({"scoring": "additive", "num_heads": 3}, {"scoring": "dot", "transform": "mlp"}):
-        layer = AttentionLayer(attention(**settings, residual=False), 4, 6)
-        assert layer(rows, block).rows_DO.shape == (block.num_dst, 6)
+    block, rows = random_block(0), torch.rand(12, SIZE)
+    for settings in ({"scoring": "additive", "num_heads": 2}, {"scoring": "dot", "transform": "mlp"}):
+        layer = AttentionLayer(attention(**settings, residual=False), SIZE, 2 * SIZE)
+        assert layer(rows, block).rows_DO.shape == (block.num_dst, 2 * SIZE)
     for settings in ({"scoring": "additive"}, {"scoring": "dot", "residual": False}):
         with pytest.raises(AssertionError):
             AttentionLayer(attention(**settings), 4, 6)
@@ -97,25 +97,28 @@ EXAMPLE_BLOCK = Block(torch.tensor([[1, 2, 3]]), torch.tensor([3]), 4)
     ],
 )
 def test_worked_example(settings, alpha_F, z_I):
-    rows = torch.tensor(EXAMPLE_ROWS)
-    attended = AttentionLayer(attention(scoring="dot", residual=False, **settings), 3, 3)(rows, EXAMPLE_BLOCK)
+    # as long as the rows of other tests; zeros change nothing
+    rows = torch.nn.functional.pad(torch.tensor(EXAMPLE_ROWS), (0, SIZE - 3))
+    z_O = torch.nn.functional.pad(torch.tensor(z_I), (0, SIZE - 3))
+    attended = AttentionLayer(attention(scoring="dot", residual=False, **settings), SIZE, SIZE)(rows, EXAMPLE_BLOCK)
     assert_close(attended.alpha_DFH[0, :, 0], torch.tensor(alpha_F), atol=5e-5, rtol=0)
-    assert_close(attended.rows_DO[0], torch.tensor(z_I), atol=1e-4, rtol=0)
-    y_O = AttentionLayer(attention(scoring="dot", **settings), 3, 3)(rows, EXAMPLE_BLOCK).rows_DO[0]
+    assert_close(attended.rows_DO[0], z_O, atol=1e-4, rtol=0)
+    y_O = AttentionLayer(attention(scoring="dot", **settings), SIZE, SIZE)(rows, EXAMPLE_BLOCK).rows_DO[0]
     assert_close(y_O, attended.rows_DO[0] + rows[0])
 
 
-@pytest.mark.parametrize("num_heads", [1, 3])
+@pytest.mark.parametrize("num_heads", [1, 2])
 @pytest.mark.parametrize("transform", ["none", "mlp"])
 @pytest.mark.parametrize("scoring", ["dot", "dot_exp"])
 def test_dot_equals_a_loop_over_edges(scoring, num_heads, transform):
     torch.manual_seed(0)
-    layer = AttentionLayer(attention(scoring=scoring, num_heads=num_heads, transform=transform), SIZE, SIZE).double()
+    size = SIZE_OF[torch.float64]
+    layer = AttentionLayer(attention(scoring=scoring, num_heads=num_heads, transform=transform), size, size).double()
     torch.nn.init.normal_(layer.scoring.key_HII, std=0.1)  # the naive s exp(s) must not overflow
-    block, rows = random_block(2), torch.randn(12, SIZE, dtype=torch.float64)
+    block, rows = random_block(2), torch.randn(12, size, dtype=torch.float64)
     for u, y_O in enumerate(layer(rows, block).rows_DO):
         near = block.neighbors_DF[u, : block.count_D[u]].tolist()
-        z_I = torch.zeros(SIZE, dtype=torch.float64)
+        z_I = torch.zeros(size, dtype=torch.float64)
         for key_II in layer.scoring.key_HII:
             score_F = [rows[u] @ key_II @ rows[i] for i in near]
             exp_F = [(s * s.exp() if scoring == "dot_exp" else s).exp() for s in score_F]

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 from helpers import INTERACTS, ITEM
+from nn_cases import SIZE_OF
 from torch.testing import assert_close
 
 from dist_gat.config.sections import DecoderConfig, ModelConfig
@@ -10,6 +11,8 @@ from dist_gat.nn.recommender import build_dense, build_recommender
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.ownership import share_nodes
+
+SIZE = SIZE_OF[torch.float64]
 
 
 def test_ranking_rows_add_the_popularity_of_items_and_of_no_other_node(synthetic: PreparedGraph):
@@ -31,10 +34,12 @@ def test_ranking_rows_add_the_popularity_of_items_and_of_no_other_node(synthetic
 
 
 def test_a_rank_without_seeds_reaches_every_parameter():
-    model = ModelConfig(embedding_size=6, scoring="additive_v2", decoder=DecoderConfig(popularity=True))
+    model = ModelConfig(embedding_size=SIZE, scoring="additive_v2", decoder=DecoderConfig(popularity=True))
     dense = build_dense(model, 2, {"item": 3}).double()
     empty = Block(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 0)
     nothing = {"item": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.float64))}
-    encoded = dense(torch.zeros(0, 6, dtype=torch.float64), nothing, [empty, empty], torch.zeros(0, dtype=torch.int64))
+    encoded = dense(
+        torch.zeros(0, SIZE, dtype=torch.float64), nothing, [empty, empty], torch.zeros(0, dtype=torch.int64)
+    )
     encoded.rows_NR.sum().backward()
     assert all(p.grad is not None and (p.grad == 0).all() for p in dense.parameters())

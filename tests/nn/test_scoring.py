@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_cases import VARIANTS, attention, every_variant, random_block
+from nn_cases import SIZE_OF, VARIANTS, attention, every_variant, random_block
 from torch.testing import assert_close
 
 from dist_gat.nn.attention import AttentionLayer, attention_entropy
@@ -15,17 +15,20 @@ from dist_gat.nn.scoring import exp_logits, linear_weights
 from dist_gat.sampling.block import Block
 
 
-def layer_of(variant: dict, size: int = 4, dtype: torch.dtype = torch.float64, **more: object) -> AttentionLayer:
+def layer_of(variant: dict, dtype: torch.dtype = torch.float64, **more: object) -> AttentionLayer:
     torch.manual_seed(5)
+    size = SIZE_OF[dtype]
     layer = AttentionLayer(attention(**variant, **more), size, size).to(dtype)
     for parameter in layer.parameters():  # away from identity and zero bias, where mistakes could hide
         torch.nn.init.normal_(parameter, std=0.7)
     return layer
 
 
-def rows_of(num_rows: int, size: int = 4, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def rows_of(num_rows: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     # Positive rows keep the sums of linear normalisation away from its guard.
-    return (torch.rand(num_rows, size, generator=torch.Generator().manual_seed(3), dtype=dtype) + 0.2).requires_grad_()
+    return (
+        torch.rand(num_rows, SIZE_OF[dtype], generator=torch.Generator().manual_seed(3), dtype=dtype) + 0.2
+    ).requires_grad_()
 
 
 @every_variant
@@ -77,8 +80,8 @@ def test_nothing_to_attend_to(variant, num_dst, num_src, fan_out):
     with torch.autograd.detect_anomaly(check_nan=True):  # no NaN inside either, not even one masked later
         attended = layer(rows, block)
         attended.rows_DO.sum().backward()
-    expected_O = layer.scoring.bias if variant["scoring"] == "additive" else torch.zeros(4, dtype=torch.float64)
-    assert_close(attended.rows_DO, expected_O.expand(num_dst, 4))
+    expected_O = layer.scoring.bias if variant["scoring"] == "additive" else torch.zeros(8, dtype=torch.float64)
+    assert_close(attended.rows_DO, expected_O.expand(num_dst, 8))
     assert attended.alpha_DFH.shape[:2] == (num_dst, fan_out)
     for tensor in (rows, *layer.parameters()):  # connected: DDP waits for every parameter on every rank
         assert tensor.grad is not None
@@ -115,8 +118,9 @@ def test_dot_exp_takes_the_best_where_float64_cannot_tell_more(top):
 
 @pytest.mark.parametrize("scores", [[200.0, 200, 199], [200.0, -200, 90], [-200.0, -200, -150], [88.0, 89, 87.5]])
 def test_dot_exp_stays_finite_in_float32(scores):
-    layer = AttentionLayer(attention(scoring="dot_exp"), 1, 1)
-    rows = torch.tensor([[1.0], *([s] for s in scores)], requires_grad=True)
+    size = SIZE_OF[torch.float32]
+    layer = AttentionLayer(attention(scoring="dot_exp"), size, size)
+    rows = torch.nn.functional.pad(torch.tensor([[1.0], *([s] for s in scores)]), (0, size - 1)).requires_grad_()
     attended = layer(rows, Block(torch.tensor([[1, 2, 3]]), torch.tensor([3]), 4))
     attended.rows_DO.sum().backward()
     assert_close(attended.alpha_DFH.sum(), torch.tensor(1.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import prepare_and_train, recipe
+from recipes import prepare_and_train, small_recipe
 
 from dist_gat import api
 from dist_gat.base.errors import StorageError
@@ -69,7 +69,7 @@ def check_page(html: str) -> Page:
 
 
 def hostile_config(folder: Path) -> Config:
-    tree = recipe(folder).model_dump(mode="json")
+    tree = small_recipe(folder).model_dump(mode="json")
     return parse_config(tree | {"run": str(folder / "<img src=x onerror=alert(4)>"), "name": "hostile"})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Ranks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_cases import graph_of, recipe
 
@@ -78,6 +78,7 @@ def test_bytes_exchanged_are_those_that_the_channels_count(
     assert sum(rank["nodes"] for rank in held) == skewed.ranges.num_nodes
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 63), st.integers(10, 10**8), st.sampled_from(["auto", "exchange"]))
 def test_more_workers_never_hold_more_each(workers: int, nodes: int, access: str) -> None:
     config, graph = recipe(num_parts=64, access=access), GraphShape(nodes, max(1, min(20 * nodes, nodes * nodes // 5)))
@@ -86,6 +87,7 @@ def test_more_workers_never_hold_more_each(workers: int, nodes: int, access: str
         assert getattr(many, name) <= getattr(few, name), name
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 64), st.floats(0.01, 100), st.floats(0.01, 100))
 def test_a_slower_network_never_makes_a_step_faster(workers: int, one: float, other: float) -> None:
     slow, fast = sorted([one, other])

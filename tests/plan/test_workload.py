@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ranking_sampler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_cases import graph_of, recipe
 
@@ -56,6 +56,7 @@ def test_classes_hold_all_nodes_and_all_edges(scale: int, user_skew: float, item
     assert (degree_TD <= np.array([[graph.num_items], [graph.num_users]]) + 1e-6).all()
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 31), st.floats(0, 1), st.sampled_from([[5], [10, 10], [3, 3, 3]]))
 def test_more_workers_sample_less_each_and_more_of_it_is_remote(
     workers: int, edge_cut: float, fanouts: list[int]

@@ -32,7 +32,7 @@ def config_of(run: Path, prepared: Path) -> Config:
         "run": str(run),
         "data": {"interactions": "a.csv", "prepared": str(prepared)},
         "model": {
-            "embedding_size": 6,
+            "embedding_size": 16,
             "scoring": "dot",
             "num_heads": 2,
             "decoder": {"kind": "cosine", "popularity": True},

@@ -7,40 +7,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+import recipes
 import torch
 from helpers import ITEM
 
 from dist_gat import api
 from dist_gat.checkpoints.weight_files import load_tensors, part_file
-from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import open_prepared
 from dist_gat.serve.saved_model import open_model
 from dist_gat.train.run_log import read_curves
 
+BASE: dict[str, Any] = {
+    "sampling": {"fanouts": []},
+    "negatives": {"num_shared": 32},
+    "model": {"embedding_size": 8},
+    "loss": {"kind": "bpr"},
+    "train": {"num_epochs": 3, "batch_size": 200, "learning_rate": 0.05, "precision": "float64"},
+}
 
-def recipe(folder: Path, run: str, num_workers: int = 1, **sections: Any) -> Config:
-    tree = {
-        "name": "factors",
-        "run": str(folder / run),
-        "data": {"path": str(folder), "interactions": "interactions.csv", "prepared": str(folder / "prepared")},
-        "parts": {"num_parts": 2, "method": "hash"},
-        "sampling": {"fanouts": []},
-        "negatives": {"num_shared": 32},
-        "model": {"embedding_size": 8},
-        "loss": {"kind": "bpr"},
-        "train": {"num_epochs": 3, "batch_size": 200, "learning_rate": 0.05, "precision": "float64"},
-        "launch": {"launcher": "local", "num_workers": num_workers, "threads_per_worker": 1, "timeout_s": 60},
-        **sections,
-    }
-    return parse_config(tree)
+
+def recipe(folder: Path, run: str, num_workers: int = 1, **model: Any) -> Config:
+    return recipes.recipe(folder, run, BASE, model=model, launch={"num_workers": num_workers})
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("factors")
-    write_synthetic(folder, 90, 60, 3, 10, 0.1, seed=2)
+    write_synthetic(folder / "raw", 90, 60, 3, 10, 0.1, seed=2)
     api.prepare(recipe(folder, "none"))
     return folder
 
@@ -48,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("combination", ["last", "mean", "concat"])
 def test_a_representation_is_the_embedding(folder: Path, combination: str) -> None:
     """With `last` the representation would be the table's own memory, which can't be saved twice."""
-    config = recipe(folder, combination, model={"embedding_size": 8, "combination": combination})
+    config = recipe(folder, combination, combination=combination)
     result = api.train(config)
     assert result["losses"][-1] < 0.9 * result["losses"][0]
     model = open_model(config.run_folder / "model")
@@ -59,7 +54,7 @@ def test_a_representation_is_the_embedding(folder: Path, combination: str) -> No
 
 
 def test_popularity_stands_beside_it(folder: Path) -> None:
-    config = recipe(folder, "popular", model={"embedding_size": 8, "decoder": {"popularity": True}})
+    config = recipe(folder, "popular", decoder={"popularity": True})
     result = api.train(config)
     model = open_model(config.run_folder / "model")
     slope = load_tensors(model.folder / "dense.safetensors")["own_scores.popularity.slope"]
@@ -77,7 +72,7 @@ def test_popularity_stands_beside_it(folder: Path) -> None:
 @pytest.mark.parametrize("popularity", [False, True])
 def test_the_losses_do_not_depend_on_the_workers(folder: Path, popularity: bool) -> None:
     """Without dense weights, and with the slope of popularity as the only one."""
-    model = {"embedding_size": 8, "decoder": {"popularity": popularity}}
-    alone, parted = (api.train(recipe(folder, f"workers-{n}-{popularity}", n, model=model)) for n in (1, 2))
+    decoder = {"popularity": popularity}
+    alone, parted = (api.train(recipe(folder, f"workers-{n}-{popularity}", n, decoder=decoder)) for n in (1, 2))
     assert parted["losses"] == pytest.approx(alone["losses"], rel=1e-9)
     assert parted["valid"] == pytest.approx(alone["valid"], rel=1e-9)

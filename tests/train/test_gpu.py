@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recipes
 import torch
-from helpers import parse_sections
+from recipes import COSINE
 
 from dist_gat.api import evaluate, prepare, recommend, train
 from dist_gat.config.sections import Config
@@ -21,30 +22,19 @@ STEPS = 30
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 5e-2}
 
 
+BASE: dict[str, Any] = {
+    "sampling": {"fanouts": [4, 3]},
+    "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},
+    "model": {"scoring": "dot", "num_heads": 2, "decoder": COSINE | {"popularity": True}},
+    "loss": {"kind": "softmax", "l2": 1e-4},
+    "train": {"num_epochs": 3, "max_steps": STEPS, "batch_size": 200, "clip_norm": 0.5},
+    "blend": {"spectral_rank": 8, "linear": True, "linear_deflation": 4},
+    "launch": {"threads_per_worker": 2, "use_gpu": True},
+}
+
+
 def recipe(folder: Path, run: str, **sections: dict[str, Any]) -> Config:
-    tree: dict[str, Any] = {
-        "name": "gpu",
-        "run": str(folder / run),
-        "data": {
-            "path": str(folder / "raw"),
-            "interactions": "interactions.csv",
-            "prepared": str(folder / "prepared"),
-        },
-        "parts": {"num_parts": 2, "method": "hash"},
-        "sampling": {"fanouts": [4, 3]},
-        "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},
-        "model": {
-            "embedding_size": 16,
-            "scoring": "dot",
-            "num_heads": 2,
-            "decoder": {"kind": "cosine", "temperature": 0.2, "popularity": True},
-        },
-        "loss": {"kind": "softmax", "l2": 1e-4},
-        "train": {"num_epochs": 3, "max_steps": STEPS, "batch_size": 200, "learning_rate": 0.02, "clip_norm": 0.5},
-        "blend": {"spectral_rank": 8, "linear": True, "linear_deflation": 4},
-        "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 2, "use_gpu": True},
-    }
-    return parse_sections(tree, sections)
+    return recipes.recipe(folder, run, BASE, **sections)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from helpers import Ranks
+from recipes import recipe
 
 from dist_gat import api
-from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.exchange.stop_requests import Request, Requests
@@ -41,18 +41,12 @@ def on_rank(config: Config) -> bool:
 
 
 def test_a_notice_is_heeded_on_all_ranks_when_the_first_hears_it(ranks: Ranks, tmp_path: Path) -> None:
-    write_synthetic(tmp_path, 60, 40, 3, 10, 0.1, seed=2)
-    config = parse_config(
-        {
-            "name": "notice",
-            "run": str(tmp_path / "run"),
-            "data": {"path": str(tmp_path), "interactions": "interactions.csv", "prepared": str(tmp_path / "prepared")},
-            "parts": {"num_parts": 2, "method": "hash"},
-            "sampling": {"fanouts": []},
-            "negatives": {"num_shared": 16},
-            "model": {"embedding_size": 4},
-            "train": {"num_epochs": 1, "batch_size": 20, "max_steps": 8},
-        }
+    write_synthetic(tmp_path / "raw", 60, 40, 3, 10, 0.1, seed=2)
+    config = recipe(
+        tmp_path,
+        sampling={"fanouts": []},
+        negatives={"num_shared": 16},
+        train={"num_epochs": 1, "batch_size": 20, "max_steps": 8},
     )
     api.prepare(config)
     assert ranks.run(2, on_rank, config) == [True, True]

@@ -8,8 +8,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+import recipes
 import torch
-from helpers import INTERACTS, parse_sections
+from helpers import INTERACTS
+from recipes import COSINE, TITLES
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -20,26 +22,16 @@ from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
 
+BASE: dict[str, Any] = {
+    "data": TITLES,
+    "model": {"scoring": "dot", "decoder": COSINE},
+    "train": {"num_epochs": 6, "metric": "recall@20"},
+    "evaluate": {"ks": [5, 20], "baselines": ["popularity", "itemknn"]},
+}
+
 
 def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
-    tree: dict[str, Any] = {
-        "name": "small",
-        "run": str(folder / "run"),
-        "data": {
-            "path": str(folder / "raw"),
-            "interactions": "interactions.csv",
-            "prepared": str(folder / "prepared"),
-            "item_titles": {"path": "items.csv", "id_column": "item_id", "columns": ["title"]},
-        },
-        "parts": {"num_parts": 2, "method": "hash"},
-        "sampling": {"fanouts": [5, 5]},
-        "negatives": {"num_shared": 64},
-        "model": {"embedding_size": 16, "scoring": "dot", "decoder": {"kind": "cosine", "temperature": 0.2}},
-        "train": {"num_epochs": 6, "batch_size": 256, "learning_rate": 0.02, "metric": "recall@20"},
-        "evaluate": {"ks": [5, 20], "baselines": ["popularity", "itemknn"]},
-        "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
-    }
-    return parse_sections(tree, sections)
+    return recipes.recipe(folder, base=BASE, **sections)
 
 
 @pytest.fixture(scope="module")

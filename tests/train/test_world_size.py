@@ -6,52 +6,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import parse_sections
+from recipes import recipe
 
 from dist_gat.api import prepare, train
-from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.train.run_log import read_curves
 
 STEPS = 54
 
 
-def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
-    """Every kind of negative, log-Q correction, popularity, features, dense weights under DDP, clipping, a schedule."""
-    tree: dict[str, Any] = {
-        "name": "equal",
-        "data": {
-            "path": str(folder / "raw"),
-            "interactions": "interactions.csv",
-            "prepared": str(folder / "prepared"),
-            "user_features": {"path": "users.csv", "id_column": "user_id", "columns": ["age"]},
-        },
-        "parts": {"num_parts": 4, "method": "metis"},
-        "sampling": {"fanouts": [4, 3]},
-        "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},
-        "model": {
-            "embedding_size": 12,
-            "scoring": "dot",
-            "num_heads": 2,
-            "transform": "mlp",
-            "decoder": {"popularity": True},
-        },
-        "loss": {"kind": "softmax", "l2": 1e-4},
-        "train": {
-            "num_epochs": 4,
-            "max_steps": STEPS,
-            "batch_size": 200,
-            "learning_rate": 0.02,
-            "schedule": "cosine",
-            "warmup_steps": 5,
-            "clip_norm": 0.5,
-            "precision": "float64",
-            "log_every": 7,
-            "patience": 0,
-        },
-        "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1, "timeout_s": 60},
-    }
-    return parse_sections(tree, sections)
+# every kind of negative, log-Q correction, popularity, features, dense weights under DDP, clipping, a schedule
+BASE: dict[str, Any] = {
+    "data": {"user_features": {"path": "users.csv", "id_column": "user_id", "columns": ["age"]}},
+    "parts": {"num_parts": 4, "method": "metis"},
+    "sampling": {"fanouts": [4, 3]},
+    "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},
+    "model": {
+        "embedding_size": 8,
+        "scoring": "dot",
+        "num_heads": 2,
+        "transform": "mlp",
+        "decoder": {"popularity": True},
+    },
+    "loss": {"kind": "softmax", "l2": 1e-4},
+    "train": {
+        "num_epochs": 4,
+        "max_steps": STEPS,
+        "batch_size": 200,
+        "schedule": "cosine",
+        "warmup_steps": 5,
+        "clip_norm": 0.5,
+        "precision": "float64",
+        "log_every": 7,
+        "patience": 0,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_synthetic(folder / "raw", 240, 160, 4, 15, 0.1, seed=3)
     ages = "".join(f"u{user},{user % 7 / 7}\n" for user in range(240))
     (folder / "raw" / "users.csv").write_text("user_id,age\n" + ages)
-    prepare(recipe(folder))
+    prepare(recipe(folder, base=BASE))
     return folder
 
 
@@ -70,9 +59,8 @@ def alone(folder: Path) -> dict[str, Any]:
 
 
 def run(folder: Path, num_workers: int, access: str) -> dict[str, Any]:
-    launch = {"launcher": "local", "num_workers": num_workers, "threads_per_worker": 1, "timeout_s": 60}
-    config = recipe(folder, launch=launch, sampling={"fanouts": [4, 3], "access": access})
-    return train(config.model_copy(update={"run": str(folder / f"run-{num_workers}-{access}")}))
+    changes = {"launch": {"num_workers": num_workers}, "sampling": {"access": access}}
+    return train(recipe(folder, f"run-{num_workers}-{access}", BASE, **changes))
 
 
 @pytest.mark.parametrize(("num_workers", "access"), [(1, "exchange"), (2, "auto"), (2, "exchange"), (4, "exchange")])
@@ -101,10 +89,8 @@ def test_neither_overlap_nor_cache_changes_a_bit(folder: Path) -> None:
         "three streams": {"access": "exchange", "num_streams": 3, "cache_bytes": 4 * 60},
         "read": {"access": "auto", "prefetch": True},
     }.items():
-        launch = {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 60}
-        train_for = {**recipe(folder).train.model_dump(), "max_steps": 12}
-        config = recipe(folder, launch=launch, sampling={"fanouts": [4, 3], **sampling}, train=train_for)
-        runs[name] = train(config.model_copy(update={"run": str(folder / f"run-{name}")}))
+        changes = {"launch": {"num_workers": 2}, "sampling": sampling, "train": {"max_steps": 12}}
+        runs[name] = train(recipe(folder, f"run-{name}", BASE, **changes))
     for name in runs.keys() - {"plain"}:
         assert runs[name]["losses"] == runs["plain"]["losses"], name
         assert runs[name]["history"] == runs["plain"]["history"], name

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from helpers import prepare_pairs, random_pairs
 from processes import becomes_true, command_of, is_running
-from small_run import recipe
+from recipes import small_recipe as recipe
 
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError

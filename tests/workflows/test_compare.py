@@ -6,36 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recipes
 
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, StorageError
-from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.workflows import compare as compare_module
+from dist_gat.workflows import compare
 
 
-def recipe(folder: Path, **evaluate: Any) -> Config:
-    return parse_config(
-        {
-            "name": "small",
-            "run": str(folder / "run"),
-            "data": {"path": str(folder), "interactions": "interactions.csv", "prepared": str(folder / "prepared")},
-            "parts": {"num_parts": 2, "method": "hash"},
-            "sampling": {"fanouts": [3]},
-            "negatives": {"num_shared": 32},
-            "model": {"embedding_size": 8},
-            "train": {"num_epochs": 2, "batch_size": 200},
-            "evaluate": {"ks": [5, 20], "baselines": ["popularity"], **evaluate},
-            "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
-        }
-    )
+def recipe(folder: Path, **sections: dict[str, Any]) -> Config:
+    base = {
+        "sampling": {"fanouts": [3]},
+        "negatives": {"num_shared": 32},
+        "train": {"batch_size": 200},
+        "evaluate": {"ks": [5, 20], "baselines": ["popularity"]},
+    }
+    return recipes.recipe(folder, base=base, **sections)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
-    write_synthetic(folder, 90, 60, 3, 10, 0.1, seed=2)
+    write_synthetic(folder / "raw", 90, 60, 3, 10, 0.1, seed=2)
     api.prepare(recipe(folder))
     return folder
 
@@ -43,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compared(folder: Path) -> dict[str, Any]:
     return api.compare(
-        recipe(folder, baseline={"ease_max_items": 59}), ["popularity", "ease", "linear", "mf", "recipe"]
+        recipe(folder, evaluate={"baseline": {"ease_max_items": 59}}), ["popularity", "ease", "linear", "mf", "recipe"]
     )
 
 
@@ -89,7 +82,7 @@ def test_a_model_that_fails_leaves_the_other_rows(folder: Path, compared: dict[s
 
 
 def test_a_stop_ends_the_comparison(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_module, "train", lambda config, quiet: {"stopped": True, "steps": 3})
+    monkeypatch.setattr(compare, "train", lambda config, quiet: {"stopped": True, "steps": 3})
     result = api.compare(recipe(folder), ["mf", "lightgcn", "recipe"])
     assert result["stopped"]
     assert {name: row["note"] for name, row in result["models"].items()} == {

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import INTERACTS
-from small_run import recipe
+from recipes import small_recipe as recipe
 
 from dist_gat import api
 from dist_gat.config.sections import Config

@@ -1,0 +1,53 @@
+"""The recipes of the tests' runs: one small one, which each changes where it has to.
+
+Sizes of rows and numbers of heads are those of the palette in nn/nn_cases.py, for which kernels are compiled anyway.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from helpers import parse_sections
+
+from dist_gat.api import prepare, train
+from dist_gat.config.sections import Config
+
+Sections = dict[str, dict[str, Any]]
+TITLES = {"item_titles": {"path": "items.csv", "id_column": "item_id", "columns": ["title"]}}
+COSINE = {"kind": "cosine", "temperature": 0.2}
+
+
+def recipe(folder: Path, run: str = "run", base: Sections | None = None, **sections: dict[str, Any]) -> Config:
+    """Data in `folder/raw` and `folder/prepared`, one worker here, two epochs; `sections` change it, and `base` first.
+
+    Some settings of a section change, and the others stay.
+    """
+    tree: dict[str, Any] = {
+        "name": "small",
+        "run": str(folder / run),
+        "data": {
+            "path": str(folder / "raw"),
+            "interactions": "interactions.csv",
+            "prepared": str(folder / "prepared"),
+        },
+        "parts": {"num_parts": 2, "method": "hash"},
+        "sampling": {"fanouts": [5, 5]},
+        "negatives": {"num_shared": 64},
+        "model": {"embedding_size": 16},
+        "train": {"num_epochs": 2, "batch_size": 256, "learning_rate": 0.02},
+        "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1, "timeout_s": 60},
+    }
+    for name, changes in (base or {}).items():
+        tree[name] = tree.get(name, {}) | changes
+    return parse_sections(tree, sections)
+
+
+def small_recipe(folder: Path, **model: Any) -> Config:
+    """Of the fixture `small_run` in conftest.py: two layers of two heads."""
+    return recipe(folder, data=TITLES, parts={"num_parts": 3}, model={"num_heads": 2, "decoder": COSINE, **model})
+
+
+def prepare_and_train(config: Config) -> None:
+    prepare(config)
+    train(config)
