@@ -32,7 +32,8 @@ from dist_gat.config.sections import Config
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.launch import run_job
-from dist_gat.launcher.local import first_error, run_processes, start_workers, wait_for_workers
+from dist_gat.launcher.local import run_processes, start_workers
+from dist_gat.launcher.lost_workers import first_error, wait_for_workers
 from dist_gat.launcher.ray import QUIET, ray_cluster, set_defaults, torch_trainer
 from dist_gat.sampling.loader import StepRange
 from dist_gat.train.trainer import Trainer

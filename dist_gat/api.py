@@ -39,7 +39,7 @@ from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
 from dist_gat.workflows.fit import fit
-from dist_gat.workflows.verbs import Progress, be_silent, evaluate, prepare, train
+from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
 __all__ = [
     "compare",

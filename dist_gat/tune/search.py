@@ -17,7 +17,7 @@ from dist_gat.serve.saved_model import check_run_folder
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.tune.search_space import read_space
 from dist_gat.tune.trial import TUNE_FOLDER, best_trial, describe, open_search, share_cores, write_best
-from dist_gat.workflows.verbs import Progress, be_silent, train
+from dist_gat.workflows.run import Progress, be_silent, train
 
 
 def tune(

@@ -18,7 +18,7 @@ from dist_gat.launcher.local import run_processes
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.compared_models import MODELS, choose_models, model_recipe
 from dist_gat.workflows.result_files import COMPARISON_FILE
-from dist_gat.workflows.verbs import Progress, be_silent, evaluate, train
+from dist_gat.workflows.run import Progress, be_silent, evaluate, train
 
 
 def compare(

@@ -11,7 +11,7 @@ from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.graph.part import open_prepared
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.final_recipe import final_recipe
-from dist_gat.workflows.verbs import Progress, be_silent, evaluate, prepare, train
+from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
 
 def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> dict[str, Any]:

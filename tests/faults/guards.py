@@ -63,13 +63,13 @@ GUARDS = (
     Guard(
         2,
         "a rank that died is named before those that missed it",
-        (("dist_gat/launcher/local.py", "if died and not own:", "if False:"),),
+        (("dist_gat/launcher/lost_workers.py", "if died and not own:", "if False:"),),
         "ValueError",
     ),
     Guard(
         2,
         "the launcher ends the workers of a run that failed",
-        (("dist_gat/launcher/local.py", "            worker.kill()\n            worker.join()", "            pass"),),
+        (("dist_gat/launcher/lost_workers.py", "            worker.kill()\n            worker.join()", "            pass"),),
         "left behind",
     ),
     Guard(

@@ -189,7 +189,7 @@ def test_a_page_that_cannot_be_written_is_an_error(hostile: Config, tmp_path: Pa
 
 def test_a_new_run_in_the_folder_forgets_the_evaluation(tmp_path: Path, hostile: Config) -> None:
     from dist_gat.base.run_folder import clear_run
-    from dist_gat.workflows.verbs import LEFT_BY_RUNS
+    from dist_gat.workflows.run import LEFT_BY_RUNS
 
     (tmp_path / "evaluation.json").write_text("{}")
     clear_run(tmp_path, LEFT_BY_RUNS)

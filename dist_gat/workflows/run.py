@@ -1,4 +1,4 @@
-"""`prepare`, `train` and `evaluate` of a configuration: what the other workflows are made of."""
+"""One run, `prepare`, `train` and `evaluate`: what the other workflows are made of."""
 
 from __future__ import annotations
 
