@@ -1,7 +1,7 @@
 """What happens to a local run when a worker is lost: the others end, and the error that says most is told.
 
-With Ray the same is Ray Train's: it restarts the workers from the last checkpoint, see `launcher/ray.py`. What the ranks
-that are left notice themselves is in `exchange/fail_together.py` and `train/step_vote.py`.
+With Ray, Ray Train does it: it restarts the workers from the last checkpoint, see `launcher/ray.py`. What the other
+ranks notice themselves is in `exchange/fail_together.py` and `train/step_vote.py`.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ GUARDS = (
     Guard(
         2,
         "the launcher ends the workers of a run that failed",
-        (("dist_gat/launcher/lost_workers.py", "            worker.kill()\n            worker.join()", "            pass"),),
+        (("dist_gat/launcher/lost_workers.py",
+          "            worker.kill()\n            worker.join()", "            pass"),),
         "left behind",
     ),
     Guard(
