@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import recipes
 from helpers import INTERACTS, USER
 
-from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.plan.workload import GraphShape
@@ -20,17 +21,13 @@ def recipe(
     access: str = "auto",
     **model: Any,
 ) -> Config:
-    return parse_config(
-        {
-            "name": "plan",
-            "data": {"interactions": "none", "prepared": str(prepared.folder) if prepared else "none"},
-            "parts": {"num_parts": num_parts},
-            "sampling": {"fanouts": [10, 10] if fanouts is None else fanouts, "access": access},
-            "negatives": {"num_shared": 64},
-            "model": {"embedding_size": 16, **model},
-            "train": {"batch_size": batch_size},
-            "launch": {"launcher": "local", "num_workers": 1, "threads_per_worker": 1},
-        }
+    return recipes.recipe(
+        Path("none"),
+        data={"prepared": str(prepared.folder) if prepared else "none"},
+        parts={"num_parts": num_parts, "method": "metis"},
+        sampling={"fanouts": [10, 10] if fanouts is None else fanouts, "access": access},
+        model=model,
+        train={"batch_size": batch_size},
     )
 
 

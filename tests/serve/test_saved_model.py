@@ -91,7 +91,7 @@ def test_diversity_is_of_representations_whatever_the_popularity(synthetic: Prep
     measured = save(tmp_path, synthetic.folder)["slices"]["test"]["beyond_accuracy"]["diversity@20"]
     model = open_model(tmp_path / "model")
     rows = torch.cat([load_tensors(part_file(model.folder, part))["representation"] for part in range(4)])
-    assert rows.shape[1] == 7, "the representation, and popularity"
+    assert rows.shape[1] == 17, "the representation, and popularity"
     item_of = dict(synthetic.ids("item").select("external_id", "node_id").rows())
     name_of = dict(synthetic.ids("user").select("node_id", "external_id").rows())
     unlike = []
