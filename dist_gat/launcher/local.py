@@ -29,9 +29,9 @@ from dist_gat.launcher.stop_signals import SignalRequests, on_stop_signals
 def run_local(job: Job, config: Config) -> dict[str, Any]:
     """Run a job on `launch.num_workers` local processes and return rank 0's result.
 
-    One worker runs in this process. Raises `ClusterError` with the first failing rank's message, `TrainingError`
-    where all of them stopped at numbers that went wrong. A signal to stop is handed on to the workers;
-    `KeyboardInterrupt` where they don't end well after it.
+    One worker runs in this process. Raises `ClusterError` with the first failing rank's message, `TrainingError` where
+    all of them stopped at numbers that went wrong. A signal to stop is handed on to the workers; raises
+    `KeyboardInterrupt` where one of them then fails.
     """
     if config.launch.num_workers == 1:
         keep_freed_memory()
@@ -42,7 +42,7 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
 
 
 def run_processes(job: Job, config: Config) -> dict[str, Any]:
-    """Run a job on `launch.num_workers` local processes of their own, also where that is one."""
+    """Run a job on `launch.num_workers` local processes, a single worker too in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
         exit_codes = wait_for_workers(start_workers(job, config, meeting))
         if any(exit_codes):
@@ -79,7 +79,7 @@ def wait_for_workers(workers: list[BaseProcess]) -> list[int | None]:
     try:
         with on_stop_signals(stop):
             while not any(worker.exitcode for worker in workers):
-                # `exitcode` looks anew each time, so ask once: waiting for nobody would never end
+                # read each `exitcode` once, because it changes: waiting for an empty list would never end
                 running = [worker for worker in workers if worker.exitcode is None]
                 if not running:
                     break
@@ -101,7 +101,7 @@ def worker_device(config: Config, local_rank: int) -> torch.device:
 
 def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
     launch = config.launch
-    # the process that this one was forked from may have been started for other settings
+    # the fork server may have been started with other settings
     os.environ.update(worker_environment(launch))
     # a terminal's Ctrl-C goes to the launcher's process group: the launcher alone decides what follows
     os.setpgrp()
@@ -130,7 +130,7 @@ def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
 
 
 def first_error(meeting: Path, exit_codes: list[int | None]) -> DistGatError:
-    """The error of the rank that failed for a reason of its own, before those that only missed it."""
+    """The error of a rank that failed for a reason of its own, rather than of one that only missed that rank."""
     errors = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(meeting.glob("error-*.json"))]
     told = {error["rank"] for error in errors}
     died = {rank: code for rank, code in enumerate(exit_codes) if code and rank not in told}
