@@ -17,7 +17,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.config.plain_yaml import dump_yaml, parse_yaml, read_yaml
 from dist_gat.config.sections import Config, Section
 
-MAX_ERRORS = 10  # that one message explains
+MAX_ERRORS = 10  # explained by one message
 MAX_SHOWN = 80  # characters of a wrong value in a message
 
 

@@ -126,7 +126,7 @@ def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
 
 @dataclass(frozen=True)
 class _InEdges:
-    """Messages to one type of nodes, by destination, int64 [E]; of each its source, as `indices`, and attributes."""
+    """Messages to one node type, sorted by `dst`, int64 [E]. values: sources, as `indices`, and attributes."""
 
     dst: np.ndarray
     values: dict[str, np.ndarray]
@@ -150,7 +150,7 @@ def _in_edges(train: Edges, labels: Relabelling) -> list[_InEdges]:
 
 
 def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges) -> dict[str, list[int]]:
-    """The pairs of each split by user and item; those of training are the messages to users."""
+    """Write and count each split's pairs, sorted by user and item; training pairs are the messages to users."""
     counts = {}
     for split in SPLITS:
         if split == "train":
