@@ -9,7 +9,7 @@ m items of a block, N nodes, C choices of weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -109,7 +109,16 @@ def build_blend(
     if is_set or not (has_spectral or has_linear) or not store.prepared.num_pairs(relation, "valid"):
         return blend
     tuner = _Tuner(blend, rows_OR, store, worker, relation, evaluate, config.num_users, seed)
-    return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric))
+    return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric, (config.spectral_weight, config.linear_weight)))
+
+
+def weights_to_try(
+    choices: Sequence[float], model: float, deviation: float, given: float | None
+) -> Sequence[float]:  # fmt: skip
+    """The choices, in units in which a score of this deviation varies like the model's; or the given weight alone."""
+    if not deviation:
+        return (0.0,)
+    return [choice * model / deviation for choice in choices] if given is None else (given,)
 
 
 @dataclass(frozen=True)
@@ -186,15 +195,17 @@ class _Tuner:
         *totals, count = sum_of_parts(variances, self.worker.control).tolist()
         return np.sqrt(np.array(totals) / max(count, 1))
 
-    def best(self, metric: str) -> tuple[float, float]:
+    def best(self, metric: str, given: tuple[float | None, float | None]) -> tuple[float, float]:
         """The spectral and the linear weight with the best mean metric; of equal ones the smaller. Collective."""
         model, spectral, whole, linear = self.deviations().tolist()
         if linear < ROUNDING * whole:
             linear = 0.0
-        choices = [
-            (s * model / spectral if s else 0.0, w * model / linear if w else 0.0)
-            for s, w in product(SPECTRAL_CHOICES if spectral else (0.0,), LINEAR_CHOICES if linear else (0.0,))
-        ]
+        choices = list(
+            product(
+                weights_to_try(SPECTRAL_CHOICES, model, spectral, given[0]),
+                weights_to_try(LINEAR_CHOICES, model, linear, given[1]),
+            )
+        )
         k = max(self.config.ks)
         best = {s.part: [RunningTopK(len(s.users), k) for _ in choices] for s in self.samples}
         for first, rows, columns in self.blocks():

@@ -76,7 +76,8 @@ def read_trials(folder: Path, space: Space) -> list[Trial]:
 def open_search(folder: Path, config: Config, space: Space, prepared: PreparedGraph) -> list[Trial]:
     """The trials that exist already. The first call records what is searched.
 
-    Raises `ConfigError` with the fields that differ where the folder holds another search.
+    Raises `ConfigError` with the fields that differ where the folder holds another search, `StorageError` where it is
+    of another version or a record of a trial is damaged.
     """
     path = folder / SEARCH_FILE
     now: dict[str, Any] = {
