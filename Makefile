@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG := configs/ml-100k.yaml
 
-# In two processes: tests that share what they set up stay together, as tests/conftest.py says, and the longest come first.
-PYTEST := $(BIN)/python -X faulthandler -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# in two processes, which tests/conftest.py gives a file at a time, the longest first
+PYTEST := $(BIN)/python -X faulthandler -m pytest -n 2
 
 .PHONY: demo test test-all faults guards bench lint clean
 

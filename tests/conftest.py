@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,28 +25,47 @@ from dist_gat.graph.part import PreparedGraph
 settings.register_profile("dist_gat", deadline=None)
 settings.load_profile("dist_gat")
 
-# Groups of tests that take longest, so that neither process has one of them left when the other is done.
-LONG_GROUPS = ("ray", "nn/test_attend.py")
+# Of files, whose tests run in one process and one after another: Ray never beside Ray.
+RAY = ("launcher/test_doctor.py", "launcher/test_ray.py", "launch/test_submit.py", "tune/test_tuner.py")
+# they begin, so that neither process has much left when the other is done
+LONGEST = (*RAY, "nn/test_attend.py")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several processes one has all tests of a file, which share what they set up, and one all that start Ray."""
-    if not hasattr(config, "workerinput"):
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes one has all tests of a file, which share what they set up, and one all of RAY.
+
+    xdist's own groups, `--dist loadgroup`, do nothing with pytest 9.2: they set an attribute that it does not read.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if file_of(nodeid) in RAY else file_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    stray = {file_of(item.nodeid) for item in items if item.get_closest_marker("ray")} - {*RAY}
+    assert not stray, f"{stray} start Ray: name them in RAY, in tests/conftest.py"
+    items.sort(key=lambda item: file_of(item.nodeid) not in LONGEST)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test that starts Ray has it for itself; this fails where the processes of a session don't keep to that."""
+    if not request.node.get_closest_marker("ray") or not hasattr(request.config, "workerinput"):
+        yield
         return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            file = item.path.relative_to(Path(__file__).parent).as_posix()
-            item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else file))
-    names = [group_of(item) for item in items]
-    place = {name: number for number, name in enumerate(dict.fromkeys([*LONG_GROUPS, *names]))}
-    items.sort(key=lambda item: place[group_of(item)])
-
-
-def group_of(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    assert mark is not None
-    return str(mark.args[0])
+    with (tmp_path_factory.getbasetemp().parent / "ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 @pytest.fixture(scope="session")
