@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -89,6 +89,9 @@ class DataConfig(Section):
     separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
     columns: ColumnsConfig = ColumnsConfig()
     min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
+    min_message_weight: float | None = Field(
+        None, description="interactions below this weight carry no messages; they are predicted all the same"
+    )
     skip_bad_rows: bool = False
     split: SplitConfig = SplitConfig()
     user_features: FeatureConfig | None = None
@@ -191,6 +194,40 @@ class BlendConfig(Section):
     spectral_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     linear_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     num_users: PositiveInt = Field(5000, description="of validation, that the weights are chosen with")
+
+
+class RankingTask(Section):
+    """Rank items for users; `negatives` and `loss` say how it is trained."""
+
+    kind: Literal["ranking"] = "ranking"
+
+
+class RatingTask(Section):
+    """Predict the weight of an interaction, such as a rating."""
+
+    kind: Literal["rating"]
+    loss: Literal["squared", "huber"] = "squared"
+    huber_delta: float = Field(1.0, gt=0.0, description="huber: from this error on the loss is linear")
+    clip: bool = Field(True, description="predictions stay between the smallest and the largest training label")
+
+
+class ClickTask(Section):
+    """Predict the probability that a weight is 1 and not 0: a click, a purchase, a video watched to its end."""
+
+    kind: Literal["click"]
+    calibration: Literal["none", "temperature", "isotonic"] = Field(
+        "temperature", description="fitted on validation, and saved with the model"
+    )
+
+
+class CountTask(Section):
+    """Predict a weight that counts something: plays, visits. The mean is exp(value)."""
+
+    kind: Literal["count"]
+    likelihood: Literal["poisson", "negative_binomial"] = "poisson"
+
+
+TaskConfig = Annotated[RankingTask | RatingTask | ClickTask | CountTask, Field(discriminator="kind")]
 
 
 class LossConfig(Section):
@@ -297,6 +334,7 @@ class Config(Section):
     parts: Annotated[PartsConfig, FREE] = PartsConfig()
     sampling: SamplingConfig = SamplingConfig()
     negatives: NegativesConfig = NegativesConfig()
+    task: TaskConfig = RankingTask()
     model: ModelConfig = ModelConfig()
     blend: Annotated[BlendConfig, FREE] = BlendConfig()
     loss: LossConfig = LossConfig()
@@ -304,6 +342,16 @@ class Config(Section):
     checkpoint: Annotated[CheckpointConfig, FREE] = CheckpointConfig()
     evaluate: Annotated[EvaluateConfig, FREE] = EvaluateConfig()
     launch: Annotated[LaunchConfig, FREE] = LaunchConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_metric(cls, tree: Any) -> Any:
+        """The metric of a task that is none of ranking."""
+        task, train = (tree.get(key) or {} for key in ("task", "train")) if isinstance(tree, dict) else ({}, {})
+        kind = task.get("kind") if isinstance(task, dict) else None
+        if kind in PAIR_METRICS and isinstance(train, dict) and "metric" not in train:
+            return {**tree, "train": {**train, "metric": next(iter(PAIR_METRICS[kind]))}}
+        return tree
 
     @field_validator("name")
     @classmethod
@@ -323,14 +371,33 @@ class Config(Section):
                 f"launch.num_workers={self.launch.num_workers} exceeds parts.num_parts={self.parts.num_parts}: "
                 "every worker owns at least one part"
             )
-        metric, _, k = self.train.metric.partition("@")
-        if metric not in RANKING_METRICS or not k.isdigit() or int(k) not in self.evaluate.ks:
-            choices = [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
+        choices = self.metric_names
+        if self.train.metric not in choices:
             raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")
+        if self.task.kind != "ranking" and (self.blend.spectral_rank or self.blend.linear):
+            raise ValueError(f"blend ranks items: set spectral_rank=0 and linear=false with task.kind={self.task.kind}")
+        if self.task.kind != "ranking" and self.model.decoder.popularity:
+            raise ValueError(f"model.decoder.popularity is for ranking: leave it out with task.kind={self.task.kind}")
         heads, size = self.model.num_heads, self.model.embedding_size
         if self.model.scoring in ("additive", "additive_v2") and size % heads:
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
         return self
 
+    @property
+    def metric_names(self) -> list[str]:
+        """What validation measures: by the kind of the task."""
+        if self.task.kind == "ranking":
+            return [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
+        return list(PAIR_METRICS[self.task.kind])
 
+
+# of a pair's prediction, the first one by default; True where higher is better
+PAIR_METRICS = {
+    "rating": {"rmse": False, "mae": False},
+    "click": {
+        "auc": True, "log_loss": False, "auc_by_user": True, "average_precision": True, "brier": False,
+        "calibration_error": False,
+    },
+    "count": {"deviance": False, "rmse_log": False, "mae": False},
+}  # fmt: skip
 RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")

@@ -66,8 +66,8 @@ def prepare_dataset(
     progress("writing parts")
     with atomic_folder(Path(data.prepared)) as folder:
         _write_ids(folder, dataset, labels)
-        messages = _in_edges(dataset.train, labels)
-        split_counts = _write_splits(folder, dataset, labels, messages[0])
+        messages = _in_edges(_with_messages(dataset.train, data.min_message_weight), labels)
+        split_counts = _write_splits(folder, dataset, labels)
         popularity_mass = _write_messages(folder, messages, labels.ranges)
         _write_features(folder, dataset, labels)
         report = {
@@ -75,6 +75,7 @@ def prepare_dataset(
             "schema": INTERACTIONS.to_plain(),
             "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
             "split_counts": {INTERACTS.name: split_counts},
+            "labels": {} if dataset.train.weight is None else {INTERACTS.name: label_range(dataset.train.weight)},
             "popularity_mass": {INTERACTS.name: popularity_mass},
             "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
             "dropped": dataset.dropped,
@@ -110,6 +111,12 @@ def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
         "node_balance": float(nodes_of_part.max() / nodes_of_part.mean()),
         "edge_balance": float(edges_of_part.max() / edges_of_part.mean()),
     }
+
+
+def label_range(labels: np.ndarray) -> dict[str, float]:
+    """What a task wants to know of the labels of all training pairs."""
+    wide = labels.astype(np.float64)
+    return {"mean": float(wide.mean()), "min": float(wide.min()), "max": float(wide.max())}
 
 
 def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
@@ -149,19 +156,32 @@ def _in_edges(train: Edges, labels: Relabelling) -> list[_InEdges]:
     return messages
 
 
-def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges) -> dict[str, list[int]]:
-    """The pairs of each split by user and item; those of training are the messages to users."""
+def _with_messages(train: Edges, min_weight: float | None) -> Edges:
+    """The training interactions that carry messages."""
+    if min_weight is None or train.weight is None:
+        return train
+    some = train.weight >= min_weight
+    time = None if train.time is None else train.time[some]
+    return Edges(train.user[some], train.item[some], train.weight[some], time)
+
+
+def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling) -> dict[str, list[int]]:
+    """The pairs of each split by user and item, and beside them their labels: the weights, where there are any."""
     counts = {}
     for split in SPLITS:
-        if split == "train":
-            user, item = to_users.dst, to_users.values["indices"]
+        edges: Edges = getattr(dataset, split)
+        user, item, label = labels.user[edges.user], labels.item[edges.item], edges.weight
+        if label is None:
+            user, item = sort_pairs(user, item)
         else:
-            edges: Edges = getattr(dataset, split)
-            user, item = sort_pairs(labels.user[edges.user], labels.item[edges.item])
+            order = order_of_pairs(user, item)
+            user, item, label = user[order], item[order], label[order]
         cuts = np.searchsorted(user, labels.ranges.starts)
         for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-            pairs = np.stack([user[start:stop], item[start:stop]], axis=1)
-            save_array(part_folder(folder, part) / INTERACTS.name / f"{split}.npy", pairs)
+            target = part_folder(folder, part) / INTERACTS.name
+            save_array(target / f"{split}.npy", np.stack([user[start:stop], item[start:stop]], axis=1))
+            if label is not None:
+                save_array(target / f"{split}_label.npy", label[start:stop])
         counts[split] = np.diff(cuts).tolist()
     return counts
 
