@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 
 from dist_gat.config.files import is_section
-from dist_gat.config.sections import Config, OnResume, Section
+from dist_gat.config.section import OnResume, Section
+from dist_gat.config.sections import Config
 
 # whether the setting of a dotted key may differ, and with it all that is below
 MayDiffer = Callable[[str, FieldInfo], bool]

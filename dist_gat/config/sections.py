@@ -6,39 +6,13 @@ once; code further in trusts them. `dist_gat.config.files` reads and writes them
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-
-
-def _no_nul(name: str) -> str:
-    if "\0" in name:
-        raise ValueError("the name of a file has no NUL byte")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_no_nul)]
-Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class OnResume(Enum):
-    """Stands in the annotation of a setting that a resumed run may change; see `dist_gat.config.differences`."""
-
-    FREE = "it does not change the numbers of the steps to come"
-    LENGTH = "it moves the end of the run, and with it every decaying learning rate"
-
-
-FREE, LENGTH = OnResume.FREE, OnResume.LENGTH
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, and strict about the names of its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section
+from dist_gat.config.task_sections import PAIR_METRICS, RANKING_METRICS, RankingTask, TaskConfig
 
 
 class ColumnsConfig(Section):
@@ -194,40 +168,6 @@ class BlendConfig(Section):
     spectral_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     linear_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     num_users: PositiveInt = Field(5000, description="of validation, that the weights are chosen with")
-
-
-class RankingTask(Section):
-    """Rank items for users; `negatives` and `loss` say how it is trained."""
-
-    kind: Literal["ranking"] = "ranking"
-
-
-class RatingTask(Section):
-    """Predict the weight of an interaction, such as a rating."""
-
-    kind: Literal["rating"]
-    loss: Literal["squared", "huber"] = "squared"
-    huber_delta: float = Field(1.0, gt=0.0, description="huber: from this error on the loss is linear")
-    clip: bool = Field(True, description="predictions stay between the smallest and the largest training label")
-
-
-class ClickTask(Section):
-    """Predict the probability that a weight is 1 and not 0: a click, a purchase, a video watched to its end."""
-
-    kind: Literal["click"]
-    calibration: Literal["none", "temperature", "isotonic"] = Field(
-        "temperature", description="fitted on validation, and saved with the model"
-    )
-
-
-class CountTask(Section):
-    """Predict a weight that counts something: plays, visits. The mean is exp(value)."""
-
-    kind: Literal["count"]
-    likelihood: Literal["poisson", "negative_binomial"] = "poisson"
-
-
-TaskConfig = Annotated[RankingTask | RatingTask | ClickTask | CountTask, Field(discriminator="kind")]
 
 
 class LossConfig(Section):
@@ -389,15 +329,3 @@ class Config(Section):
         if self.task.kind == "ranking":
             return [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
         return list(PAIR_METRICS[self.task.kind])
-
-
-# of a pair's prediction, the first one by default; True where higher is better
-PAIR_METRICS = {
-    "rating": {"rmse": False, "mae": False},
-    "click": {
-        "auc": True, "log_loss": False, "auc_by_user": True, "average_precision": True, "brier": False,
-        "calibration_error": False,
-    },
-    "count": {"deviance": False, "rmse_log": False, "mae": False},
-}  # fmt: skip
-RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")

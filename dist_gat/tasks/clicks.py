@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.sections import ClickTask
+from dist_gat.config.task_sections import ClickTask
 
 NUM_BINS = 15
 # a probability of 0 or 1 would make the log-loss of one wrong prediction infinite

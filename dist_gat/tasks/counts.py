@@ -11,7 +11,7 @@ from scipy.special import xlogy
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.sections import CountTask
+from dist_gat.config.task_sections import CountTask
 
 # of a value: beyond it the mean is larger than any count
 MAX_VALUE = 30.0

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from dist_gat.base.errors import DataError
-from dist_gat.config.sections import PAIR_METRICS, Config, TaskConfig
+from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import PAIR_METRICS, TaskConfig
 from dist_gat.evaluate.pair_values import PairValues, infer_pair_values
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker

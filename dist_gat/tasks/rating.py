@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.sections import RatingTask
+from dist_gat.config.task_sections import RatingTask
 
 
 class RatingLikelihood(nn.Module):

@@ -18,7 +18,8 @@ from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import write_text
 from dist_gat.config.differences import differing_settings, resume_rule
 from dist_gat.config.files import dump_config, parse_config, place_run
-from dist_gat.config.sections import FREE, Config, Section
+from dist_gat.config.section import FREE, Section
+from dist_gat.config.sections import Config
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import cores
 from dist_gat.tune.search_space import Space, configure, dump_space

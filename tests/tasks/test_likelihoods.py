@@ -21,7 +21,7 @@ from sklearn.metrics import (
 )
 from torch.nn import functional
 
-from dist_gat.config.sections import ClickTask, CountTask, RatingTask
+from dist_gat.config.task_sections import ClickTask, CountTask, RatingTask
 from dist_gat.tasks.clicks import ClickLikelihood, auc_by_source, calibration_error
 from dist_gat.tasks.counts import CountLikelihood
 from dist_gat.tasks.rating import RatingLikelihood
