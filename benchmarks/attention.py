@@ -1,15 +1,15 @@
 """Our attention layer against DGL's and PyG's on one sampled block: `python -m benchmarks.attention`.
 
-The outermost of two hops of fan-out 10 for 1,024 seeds; 64 features, 4 heads; forward and backward. All sides
-run on the same block, with the same number of threads, in one process and with glibc told to keep freed memory, as
-our workers do. Each peer also runs as it comes, in a process without these settings (`benchmarks.peer`).
+The outermost of two hops of fan-out 10 for 1,024 seeds; 64 features, 4 heads; forward and backward. All sides run on
+the same block, with the same number of threads, in one process and with glibc told to keep freed memory, as our workers
+do. Each peer also runs in a process without these settings (`benchmarks.peer`).
 
 The ceiling is the time in which the machine copies the bytes that must move: the rows of the sources once in the
 forward pass and once in the backward (nothing of their size is kept in between), the gradient of those rows where
 there is one, the destinations' rows and their gradient, and the neighbour lists twice.
 
-`--device cuda` times the layers on a GPU, with CUDA events: without DGL, whose release on PyPI is a CPU build. A step
-of 1,024 seeds is too small there: launching its kernels takes longer than they do. `--seeds 16384` is not.
+`--device cuda` times the layers on a GPU, with CUDA events: without DGL, whose release on PyPI is a CPU build. There,
+1,024 seeds are too few: launching the kernels takes longer than running them. Use `--seeds 16384`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def outer_block(prepared: PreparedGraph, num_seeds: int) -> Block:
 
 
 def layer_step(name: str, block: Block, scoring: str, learnable: bool) -> Step:
-    """Forward and backward of one side's layer, from rows to their gradient and the weights', where the block is."""
+    """Forward and backward pass of one side's layer on the block's device. A call returns the gradient of the rows."""
     torch.manual_seed(0)
     device = block.neighbors_DF.device
     rows_SI = torch.randn(block.num_src, SIZE, device=device, requires_grad=learnable)
@@ -90,7 +90,7 @@ def layer_step(name: str, block: Block, scoring: str, learnable: bool) -> Step:
         layer.zero_grad()
         rows_DO = forward()
         rows_DO.backward(upstream_DO)
-        # without their gradients, what is left of a step does not hide the next one's
+        # free the gradients, so that memory left from this step does not hide the peak of the next
         gradient, rows_SI.grad = rows_SI.grad, None
         layer.zero_grad()
         return gradient

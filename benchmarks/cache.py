@@ -1,14 +1,14 @@
-"""How well degree tells which remote rows will be asked for: `python -m benchmarks.cache`.
+"""How well degree predicts which remote rows are requested: `python -m benchmarks.cache`.
 
 The standard graph is cut by `hash`, and one rank of several samples steps of 1,024 seed edges and 1,024 shared
-negatives with one and with two hops. Counted are the distinct IDs of other ranks that each step asks for. A cache of
-some share of all remote nodes holds the ones of highest degree; the best cache of as many rows holds those that were
-asked for most often in the very steps that are counted; the learned one those of as many other steps. The lines of
-results compare degree with the best, which hindsight flatters where most nodes are asked for once or never: hence
-five times the steps for one hop, which asks for fewer.
+negatives with one and with two hops. It counts the distinct IDs of other ranks that each step requests. Three caches of
+equal size are compared: `degree` keeps the remote nodes of highest degree, `best` those that the counted steps request
+most often, `learned` those that as many other steps request most often. The lines of results compare `degree` with
+`best`. Hindsight flatters `best` where most nodes are requested once or never, so one hop, which requests fewer nodes,
+runs five times the steps.
 
-It also prints what a byte of memory saves in exchanged bytes a step: features of so many columns, against the
-adjacency of the same hubs, which saves the question and the answer of a hop.
+It also prints how many exchanged bytes a step one byte of memory saves: spent on features of `--columns` columns, or on
+the adjacency of the same hubs, which saves the request and the answer of a hop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ID_BYTES = 8
 
 
 def requests(prepared: PreparedGraph, num_hops: int, num_steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each step of rank 0, the remote nodes asked for: rows of all sources, and destinations of the last hop."""
+    """For each step of rank 0: the remote sources, and the remote destinations of the outermost block."""
     channel = Channel("benchmark", 0, WORLD_SIZE)
     store = open_store(prepared, channel, "auto")
     sampling = SamplingConfig(fanouts=[FAN_OUT] * num_hops)

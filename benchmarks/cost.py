@@ -1,13 +1,13 @@
 """Fit the constants of `dist-gat plan` on this machine: `python -m benchmarks.cost --write FILE`.
 
-Each piece of a training step by itself, on one thread, in seconds of the processor, so that other work on the machine
-counts little; by the clock what is waiting as much as work: the exchange between two local workers, and what a second
-stream of sampling adds. Medians, as the steps are that they predict: on a shared machine the best of some calls
-promises what it seldom gives.
+Each piece of a training step is timed by itself on one thread, in processor seconds, which other work on the machine
+hardly changes. The exchange between two local workers and the gain of a second sampling stream are timed by the wall
+clock, because they include waiting. Each constant is a median, because `plan` predicts the median step; on a shared
+machine the fastest call is too optimistic.
 
-`--device cuda` fits those of one GPU: of each piece the time of its kernels, and of a small step all that is not, since
-a GPU mostly waits for its launches. What GPUs exchange, and what a host of several has, stays as it is in the constants
-that `plan` has for them.
+`--device cuda` fits the constants of one GPU: the kernel time of each piece, and the rest of a small step, which is
+mostly kernel launches. The constants of several GPUs and of their host are not measured: they stay at the defaults of
+`plan`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Timed = Callable[[Callable[[], object]], float]
 
 
 def typical(step: Callable[[], object], clock: Callable[[], float], repeats: int) -> float:
-    """The median of the seconds of some calls, after one that is not counted."""
+    """Median seconds of `repeats` calls, after one call that is not counted."""
     found = []
     for _ in range(repeats + 1):
         started = clock()
@@ -68,7 +68,7 @@ def typical(step: Callable[[], object], clock: Callable[[], float], repeats: int
 
 @dataclass(frozen=True)
 class Piece:
-    """What one piece of a step took, and how much it did: bytes, operations or scores, and products besides."""
+    """Seconds of one piece of a step, its amount of work (bytes, operations or scores), and its product operations."""
 
     seconds: float
     amount: float
@@ -106,7 +106,7 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
     product_s = timed(lambda: left @ right) / (2 * size**3)
     upload_s = 0.0 if device.type == "cpu" else typical(lambda: large.to(device), clock, repeats)
     rates = {name: piece.per_unit(product_s) for name, piece in model_pieces(trainer, large, timed).items()}
-    # the samplers draw small batches now: a whole step less what its rows and scores take
+    # the samplers draw small batches now; `step_s` is a whole step less its rows and scores
     batches = trainer.batches(StepRange(0, 0, repeats + 1))
     whole_s = typical(lambda: trainer.train_step(next(batches), at_end=False), clock, repeats)
     rows_and_scores_s = sum(x.seconds for x in model_pieces(trainer, small, timed).values())
@@ -124,7 +124,7 @@ def pieces(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def model_pieces(trainer: Trainer, sampled: Batch, timed: Timed) -> dict[str, Piece]:
-    """What a batch takes in each piece of a step that grows with it, by the name of the constant."""
+    """The pieces of a step whose time grows with the batch, by the name of the constant."""
     device, table, layer = trainer.worker.device, trainer.model.table, trainer.model.encoder.layers[0]
     batch = sampled.to(device)
     size = table.weight.shape[1]
@@ -168,7 +168,7 @@ def model_pieces(trainer: Trainer, sampled: Batch, timed: Timed) -> dict[str, Pi
 
 
 def kernel_seconds(step: Callable[[], object], repeats: int) -> float:
-    """What the kernels of one call take on the GPU, without what it waits for their launches."""
+    """Seconds in which the kernels of one call run on the GPU, without the waits for their launches."""
     step()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
@@ -180,13 +180,13 @@ def kernel_seconds(step: Callable[[], object], repeats: int) -> float:
 
 
 def gpu_clock() -> float:
-    """Seconds on the wall when the GPU has done what it was given."""
+    """The wall clock in seconds, read after the GPU has finished its work."""
     torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def stream_gain(trainer: Trainer, repeats: int) -> float:
-    """How many batches a second stream samples by the clock while the first one samples one."""
+    """Batches that a second stream samples while the first samples one, by the wall clock; in [0, 1]."""
 
     def drain(num_streams: int) -> None:
         for _ in load_batches(trainer.samplers[:num_streams], StepRange(0, 0, STREAMED), torch.device("cpu")):
@@ -197,7 +197,7 @@ def stream_gain(trainer: Trainer, repeats: int) -> float:
 
 
 def exchanges(repeats: int, config: Config, worker: Worker) -> dict[str, Any]:
-    """Latency, and lookups of rows that are all the rank's own or all the other's, forward and backward."""
+    """Constants of the exchange: latency, and forward and backward lookups of own rows or the other rank's."""
     trainer = Trainer(config, worker)
     table, trainer_log = trainer.model.table, trainer.log
     first = trainer.store.ownership.starts.tolist()
@@ -238,7 +238,7 @@ def fit(prepared: PreparedGraph, run: str, repeats: int) -> Constants:
 
 
 def fit_gpu(prepared: PreparedGraph, run: str, repeats: int) -> Constants:
-    """Of one GPU, beside what the constants of GPUs say about several of them and their host."""
+    """The measured constants of one GPU; those of several GPUs and of their host are the defaults."""
     found = run_processes(partial(pieces, repeats), gpu_recipe(prepared, run))
     origin = f"one {torch.cuda.get_device_name()}, measured; what several exchange, and their host, assumed"
     return Constants(**{**read_constants(DEFAULT[True]).model_dump(), **found, "origin": origin})

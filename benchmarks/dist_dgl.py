@@ -3,13 +3,13 @@
 A graph of 200 k nodes and 2 M interactions, cut into the same two parts for both sides, 64 input features of every
 node. Each rank draws 1,024 of its own nodes a batch, fan-out 10,10, and fetches the features of all sources, half of
 which lie on the other rank. Ours are two local workers that exchange everything over their process group, one thread
-each, with the loaders' prefetch as in training: without a cache, with one that holds a fifth of the other rank's
-features by degree, and with the default one, which holds all of them on a graph of this size; with as many streams as
-by default, which are also compared with one. DistDGL is two servers and two trainers on this machine, one server a
-part, without shared memory, as between hosts; its `DistNodeDataLoader` samples in the trainer's process.
+each, with the loaders' prefetch as in training. They run with three caches: none, one that holds a fifth of the other
+rank's features by degree, and the default, which holds all of them on a graph of this size. The number of streams is
+the default, which is also compared with one stream. DistDGL is two servers and two trainers on this machine, one server
+a part, without shared memory, as between hosts; its `DistNodeDataLoader` samples in the trainer's process.
 
-The sides take turns, each run in processes of its own. A rate is the batches of both ranks over the time of the
-slower one. A run of DistDGL that comes to no end is said and made again.
+The sides take turns, each run in processes of its own. A rate is the batches of both ranks over the time of the slower
+one. A run of DistDGL that does not end is reported and repeated.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from dist_gat.sampling.sampler import gather_features
 
 FANOUTS, SEEDS, COLUMNS, RANKS = [10, 10], 1024, 64, 2
 WARM_UP, BATCHES = 5, 80
-NEEDED_OF = 8  # batches of which the least and the usual core time are what the work takes on this machine
+NEEDED_OF = 8  # batches whose minimum and median core time are printed
 BAR, STREAMS_BAR = 5.0, 1.0
 PEER, DEFAULT, ONE_STREAM = "DistDGL 1.1.3", "default cache", "one stream"
 WAIT_S, ATTEMPTS = 90, 6
@@ -86,11 +86,12 @@ def our_rate(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def needed_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) -> dict[str, list[float]]:
-    """Core time of what a batch cannot do without, by what that is, for one rank and some batches.
+    """Core seconds of the least work of a batch by kind, for one rank, one value for each of NEEDED_OF batches.
 
-    rows: those that are here, or kept, are copied once; others by their owner, through the process group's sockets, and
-    to their places; all of them in memory that is there already, from large pages. collectives: the others of a batch,
-    of nothing. sampling: ours, with all parts in place, nodes numbered, and nobody asked.
+    rows: local and cached rows are copied once; the others are copied by their owner, sent through the process group's
+    sockets, and copied to their places; all of this in large pages that exist already. collectives: the other
+    collectives of a batch, with empty messages. sampling: ours with all parts read in place, so without requests; it
+    includes numbering the nodes.
     """
     seconds: dict[str, list[float]] = {"rows": [], "sampling": [], "collectives": []}
     of_types = own_rows(store.prepared.parts[worker.rank])
@@ -108,7 +109,7 @@ def needed_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) ->
             is_there &= not store.cache.is_whole
             for table in store.cache.nodes.values():
                 is_there &= table.find(nodes.numpy()) < 0
-        # as many come as go, so that both ranks know it
+        # each rank receives as many rows as it sends, so that both know the number
         num_there = int(worker.control.sum(torch.tensor([float(is_there.sum())]))) // RANKS
         rows = random.integers(0, len(features), len(nodes))
         counts = [num_there * (rank != worker.rank) for rank in range(RANKS)]
@@ -124,7 +125,7 @@ def needed_core_seconds(store: GraphStore, own: torch.Tensor, worker: Worker) ->
         seconds["rows"].append(time.process_time() - started)
         worker.control.barrier()
         started = time.process_time()
-        # the rows' own is among them
+        # the count includes the collective of the rows
         for _ in range(collectives.call_count - bool(num_there)):
             channel.all_to_all(torch.empty(0), [0] * RANKS, [0] * RANKS)
         seconds["collectives"].append(time.process_time() - started)
@@ -165,7 +166,7 @@ def write_dgl_parts(prepared: PreparedGraph, folder: Path) -> None:
     graph = dgl.graph((src, dst), num_nodes=prepared.ranges.num_nodes)
     graph.ndata["features"] = torch.cat([torch.from_numpy(rows) for part in prepared.parts for rows in own_rows(part)])
     part_of_node = torch.from_numpy(prepared.ranges.part_of(np.arange(prepared.ranges.num_nodes)))
-    # the one way to give it parts of our own
+    # the only way to make DGL use our parts
     dgl.distributed.partition.random_choice = lambda num_parts, num_nodes: part_of_node.numpy()
     with silent():
         dgl.distributed.partition_graph(graph, "graph", RANKS, str(folder), part_method="random")
@@ -193,9 +194,9 @@ def free_port() -> int:
 
 
 def be_a_machine(number: int) -> None:
-    """Keep DistDGL's shared features apart from those of the other rank, which has them under the same name.
+    """Name DistDGL's shared features after this rank.
 
-    As on two machines; here, the second server would write over the features of the first one.
+    Both ranks use one name, so on one machine the second server would overwrite the features of the first.
     """
     kvstore = dgl.distributed.kvstore
     empty = kvstore.empty_shared_mem
@@ -217,7 +218,7 @@ def fetch(rank: int, folder: Path, meeting: Any, results: Any) -> None:
     os.environ.update({"DGL_DIST_MODE": "distributed", "DGL_NUM_SERVER": "1", "DGL_NUM_SAMPLER": "0"})
     torch.set_num_threads(1)
     dgl.utils.set_num_threads(1)
-    # it knows its part by the host's address, which both trainers share
+    # DGL tells a trainer's part from the host's address, which both trainers share
     dgl.distributed.rpc_client.get_local_machine_id = lambda _: rank
     with silent():
         dgl.distributed.initialize(str(folder / "hosts.txt"))
@@ -238,7 +239,7 @@ class PeerError(RuntimeError):
 
 
 def dgl_rate(folder: Path) -> float:
-    """Batches a second of both ranks, of the first run that comes to its end."""
+    """Batches a second of both ranks, from the first run that ends."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return RANKS * BATCHES / max(dgl_seconds(folder))
@@ -263,7 +264,7 @@ def results_of(trainers: list[BaseProcess], results: Any) -> list[float]:
 
 def dgl_seconds(folder: Path) -> list[float]:
     context = get_context("spawn")
-    # of an earlier run the ports may still be closing
+    # new ports, because those of an earlier run may still be closing
     ports = [free_port() for _ in range(RANKS)]
     (folder / "hosts.txt").write_text("".join(f"127.0.0.1 {port}\n" for port in ports))
     meeting, results = context.Barrier(RANKS), context.Queue()
@@ -275,18 +276,18 @@ def dgl_seconds(folder: Path) -> list[float]:
     try:
         for server in servers:
             server.start()
-        # a trainer that knocks too early waits for ever
+        # a trainer that connects too early waits forever
         wait_until_listening(ports)
         for trainer in trainers:
             trainer.start()
         return results_of(trainers, results)
     finally:
         for process in (*trainers, *servers):
-            # none was started where no server listened
+            # the trainers were not started where no server listened
             if process.pid is not None:
                 process.join(2)
                 process.kill()
-        # what it leaves behind would stop the next run
+        # shared memory that DGL leaves behind would stop the next run
         for leftover in set(SHARED_MEMORY.iterdir()) - shared_before:
             if "kvdata" in leftover.name:
                 leftover.unlink()
@@ -344,7 +345,7 @@ def main() -> None:
         print(f"{name}: at least {least_s * 1e3:.1f} ms of a core ({listed}), {as_a_rule}")
         if name != ONE_STREAM:
             times = {OURS: seconds[name], PEER: seconds[PEER]}
-            # our sampler is no ceiling of the machine
+            # without our sampler, whose time is no limit of the machine
             ceiling = (least_s - of_what["sampling"]) / cores()
             lines += harness.compare(f"sampling and features, {name}", times, BAR, ceiling)
     (alone,) = harness.compare("", {OURS: seconds[ONE_STREAM], PEER: seconds[PEER]}, BAR, None)

@@ -64,7 +64,7 @@ def prepared_graph(
     method: Literal["range", "hash"] = "range",
     columns: int = 0,
 ) -> Iterator[PreparedGraph]:
-    """The standard graph as `prepare` writes it, with every interaction in training, and so many columns of features.
+    """The standard graph as `prepare` writes it, with every interaction in training, and `columns` feature columns.
 
     `range` puts the most popular users and items into the first part, `hash` spreads them.
     """
@@ -95,7 +95,7 @@ def dgl_graph(prepared: PreparedGraph) -> dgl.DGLGraph:
 
 @contextmanager
 def hashed_graph(num_nodes: int, num_interactions: int) -> Iterator[tuple[PreparedGraph, str]]:
-    """The standard graph in 4 hashed parts, alike for every rank, and a folder for runs on it."""
+    """The standard graph in 4 hashed parts of about equal size, and a folder for runs on it."""
     with (
         tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as run,
         prepared_graph(num_nodes, num_interactions, 4, "hash") as prepared,

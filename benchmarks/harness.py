@@ -21,7 +21,7 @@ from dist_gat.base.peak_memory import peak_memory, reset_peak_memory
 from dist_gat.launcher.host import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 OURS = "dist_gat"
-SETTLE_S = 0.02  # of steps of milliseconds
+SETTLE_S = 0.02  # for steps of milliseconds
 Step = Callable[[], object]
 
 
@@ -29,9 +29,9 @@ Step = Callable[[], object]
 class Line:
     """One line of results.
 
-    ratio: how many times better than the peer, the median over pairs measured one after the other. spread: the
-    first and third quartile of those ratios. bar: what the ratio should reach. ceiling_share: of the time that
-    the machine needs for what must be done, over our time; None where that is not known or memory is measured.
+    ratio: how many times better than the peer, the median over pairs measured one after the other. spread: the first
+    and third quartile of those ratios. bar: what the ratio should reach. ceiling_share: the least time that the machine
+    needs for the work, over our time; None where that is unknown or memory is measured.
     """
 
     line: str
@@ -43,7 +43,7 @@ class Line:
 
 
 def seconds_of(step: Step, device: str) -> float:
-    """Of one call; on a GPU between two events, because a call returns before its kernels have run."""
+    """Seconds of one call; on a GPU between two events, because a call returns before its kernels have run."""
     if device == "cpu":
         started = time.perf_counter()
         step()
@@ -59,14 +59,13 @@ def seconds_of(step: Step, device: str) -> float:
 def seconds_in_turn(
     steps: Mapping[str, Step], repeats: int, warmup: int = 3, device: str = "cpu", settle_s: float = 0.0
 ) -> dict[str, list[float]]:
-    """Seconds of every step, all of them once a round, so that whatever else the machine does hits all alike.
+    """Seconds of every step, each timed once a round, so that other work on the machine hits all of them alike.
 
-    In an order of its own every round: who comes after a peer in another process finds cold caches.
+    Each round shuffles the order, because a step that follows a peer in another process finds cold caches.
 
-    settle_s: calls for so long come before the timed one in every turn. Steps of milliseconds need some, since a turn
-    finds the machine as no training has it: the threads of a peer that comes with OpenMP's defaults spin on for
-    milliseconds, and where this process has slept, Linux wakes a thread beside its waker on a virtual machine, and
-    moves it to the idle core some 4 ms later.
+    settle_s: seconds of untimed calls before each timed one. Steps of milliseconds need them, because a turn starts
+    unlike any training: threads of a peer with OpenMP's defaults spin on for milliseconds, and on a virtual machine
+    Linux wakes a sleeping thread on the core of its waker and moves it to the idle core some 4 ms later.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     shuffle = random.Random(0).shuffle
@@ -84,7 +83,7 @@ def seconds_in_turn(
 
 
 def compare(line: str, seconds: Mapping[str, Sequence[float]], bar: float, least_seconds: float | None) -> list[Line]:
-    """A line for every peer in `seconds`; `least_seconds` is what the machine's ceiling allows, where that is known."""
+    """A line for every peer in `seconds`; `least_seconds` is the time of the machine's ceiling, where that is known."""
     ours = seconds[OURS]
     lines = []
     for peer in seconds:
@@ -127,7 +126,7 @@ def peak_extra_bytes(step: Step, warmup: int = 3) -> int:
 
 
 def peak_extra_gpu_bytes(step: Step, warmup: int = 3) -> int:
-    """How far what torch has allocated on the GPU rises during one step."""
+    """How far the GPU memory that torch has allocated rises during one step, in bytes."""
     for _ in range(warmup):
         step()
     torch.cuda.reset_peak_memory_stats()
@@ -137,13 +136,13 @@ def peak_extra_gpu_bytes(step: Step, warmup: int = 3) -> int:
 
 
 def start_peak() -> int:
-    """Let the peak of this process, `peak_memory`, begin anew; returns what it holds now."""
+    """Reset the `peak_memory` of this process; returns its resident bytes now."""
     reset_peak_memory()
     return resident_bytes()
 
 
 def resident_bytes() -> int:
-    """What this process holds now."""
+    """Resident bytes of this process now."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS:"))
     return 1024 * int(line.split()[1])
 
@@ -160,7 +159,7 @@ def new_parser(text: str | None, repeats: int, on_graph: bool = True) -> argpars
 
 
 def run_alone(module: str, *arguments: object) -> list[str]:
-    """The last line that `python -m module arguments` prints, in words: a measurement in a process of its own."""
+    """The words of the last line that `python -m module arguments` prints: a measurement in a process of its own."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1].split()
 

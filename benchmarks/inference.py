@@ -4,7 +4,7 @@ Two `additive` layers of 4 heads on 64 features, the standard graph. The peer do
 layer-wise inference do: layer by layer, a `MultiLayerFullNeighborSampler` through DGL's `DataLoader` in chunks of
 nodes, `GATConv` on each chunk.
 
-The ceiling is the time in which the machine copies what must move: of each layer a source row an edge, and the
+The ceiling is the time in which the machine copies what must move: in each layer a source row for every edge, and the
 nodes' rows once read and once written.
 """
 

@@ -1,8 +1,8 @@
 """`StockPeer`: a peer's step in a process of its own, with the C allocator and the OpenMP settings that it comes with.
 
 Our workers run with an allocator that keeps freed memory and threads that sleep, because the launcher sets them. Inside
-one process both sides have these settings, which is the fair comparison of kernels; a script that somebody writes with
-the library alone has none of them, which is the fair comparison of products. The benchmarks print both.
+one process both sides have these settings, which compares kernels fairly. A script that uses the library alone has
+neither, which compares products fairly. The benchmarks print both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STOCK = "as it comes"
 
 
 class StockPeer:
-    """Calls run one step in the child: of what `module.build(*arguments)` returns there, given words."""
+    """Each call runs one step in the child: what `module.build(*arguments)` returns there, given strings."""
 
     def __init__(self, module: str, build: str, *arguments: object) -> None:
         self.connection, theirs = Pipe()
@@ -41,7 +41,7 @@ class StockPeer:
 
 
 def serve(connection: str, module: str, build: str, *arguments: str) -> None:
-    """The child: a step a message, until the parent closes the connection."""
+    """The child: one step for each message, until the parent closes the connection."""
     channel = Connection(int(connection))
     step = getattr(importlib.import_module(module), build)(*arguments)
     while True:

@@ -40,8 +40,8 @@ FIT_REPEATS = 7
 
 
 def measure(config: Config, worker: Worker) -> dict[str, Any]:
-    """Of a step: seconds, processor seconds of all ranks, bytes sent by all ranks; the largest rank's peak memory,
-    with a checkpoint at the end of the steps, and that of the first one's GPU."""
+    """Of a step: seconds, processor seconds of all ranks, bytes sent by all ranks; the peak memory of the largest rank,
+    with a checkpoint after the steps, and of rank 0's GPU."""
     reset_peak_memory()
     trainer = Trainer(config, worker)
     seconds = []

@@ -1,13 +1,15 @@
-"""Workers of one machine: speed, memory a rank, and the time to the first step: `python -m benchmarks.scaling`.
+"""Workers of one machine: speed, memory a rank, and time to the first step: `python -m benchmarks.scaling`.
 
-The whole training step on the standard graph with local workers of one thread each: seeds a second of 2 workers
-against 1, in turn, each worker with all its threads (also those that sample ahead) on a core of its own, since
-otherwise the single one would use both cores. Once with as many seeds for each worker, as a script with
-DistributedDataParallel has them, and once with as many in the whole step, where two workers have half of them each.
-The ceiling is two trainings beside each other that know nothing of one another, each of a rank's seeds: what both cores
-give at once. The embedding rows, optimiser rows and graph bytes of a rank at 1, 2 and 4 parts and as many workers. The
-seconds from the launcher's call to the first update, with the local launcher and with Ray; Ray's ceiling is its trainer
-with as many workers that do nothing.
+Speed: seeds a second of 2 local workers against 1, in turn, over whole training steps on the standard graph. Each
+worker keeps all its threads (also those that sample ahead) on a core of its own; otherwise the single worker would use
+both cores. One line keeps the seeds of a worker, as a script with DistributedDataParallel does; the other keeps the
+seeds of a step, so that two workers have half of them each. The ceiling is two independent trainings at the same time,
+each with one rank's seeds: what both cores give at once.
+
+Memory: embedding rows, optimiser rows and graph bytes of a rank, for 1, 2 and 4 ranks on the same 4 parts.
+
+Start: seconds from the launcher's call to the first update, with the local launcher and with Ray. Ray's ceiling is its
+trainer with as many workers that do nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def recipe(
 
 
 def stay_on_core(number: int) -> None:
-    """Keep the threads of this process on one core, those that there are and those to come."""
+    """Pin all threads of this process, present and future, to one core."""
     core = sorted(os.sched_getaffinity(0))[number]
     for thread in os.listdir("/proc/self/task"):
         os.sched_setaffinity(int(thread), {core})
@@ -82,12 +84,12 @@ def steps_per_second(config: Config, worker: Worker, first_core: int = 0) -> dic
 
 
 def rate(config: Config) -> float:
-    """Steps a second; in processes of their own also where it is one, since this one would stay on one core."""
+    """Steps a second. A single worker has a process of its own too, because it pins its process to one core."""
     return float(run_processes(steps_per_second, config)["value"])
 
 
 def rate_beside(config: Config) -> float:
-    """Steps a second of the slower one of two trainings at once, each of one worker on a core and of its own seeds."""
+    """Steps a second of the slower of two independent trainings at once, each with its own worker, core and seed."""
     with tempfile.TemporaryDirectory() as folder:
         meetings = [Path(folder) / "0", Path(folder) / "1"]
         workers: list[BaseProcess] = []
@@ -96,7 +98,7 @@ def rate_beside(config: Config) -> float:
             own = config.model_copy(update={"run": f"{config.run}-{core}", "seed": config.seed + core})
             workers += start_workers(partial(steps_per_second, first_core=core), own, str(meeting))
         for meeting, exit_code in zip(meetings, wait_for_workers(workers), strict=True):
-            # None is that of one which was ended because the other failed
+            # None: this worker was ended because the other failed
             if exit_code:
                 raise first_error(meeting, [exit_code])
         return min(float(json.loads((meeting / "result.json").read_text())["value"]) for meeting in meetings)
@@ -147,7 +149,7 @@ def bare_ray_start(config: Config) -> float:
 
 
 def compare_workers(prepared: PreparedGraph, run: str, repeats: int) -> list[Line]:
-    """Two workers against one, and how near they come to two that know nothing of each other."""
+    """Two workers against one, and how near they come to two independent trainings."""
     ways = {
         "1 worker": (rate, 1, SEEDS, SEEDS),
         "as many seeds a worker": (rate, 2, 2 * SEEDS, 2 * SEEDS),
@@ -155,7 +157,7 @@ def compare_workers(prepared: PreparedGraph, run: str, repeats: int) -> list[Lin
         "beside, as many seeds a worker": (rate_beside, 1, SEEDS, 2 * SEEDS),
         "beside, as many seeds a step": (rate_beside, 1, SEEDS // 2, SEEDS),
     }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}  # a seed, of all workers
+    seconds: dict[str, list[float]] = {way: [] for way in ways}  # per seed, over all workers
     for _ in range(repeats):
         for way, (measure, count, batch_size, seeds_of_all) in ways.items():
             steps = measure(recipe(prepared, run, count, num_seeds=batch_size))

@@ -9,10 +9,10 @@ of the seeds' rows: its cost is the same on both sides and next to nothing.
 Sampling is timed over some batches in a row, from opening the loader to the last batch: on one thread without
 prefetching, on two with two streams, each a prefetch thread.
 
-Both sides run with glibc told to keep freed memory, as our workers do; the stock script also as it comes, in a process
-without these settings (`benchmarks.peer`). The ceiling of a step is the time in which
-the machine copies the bytes that must move: the sources' rows and their gradient, and embedding, two moments and
-gradient in the update, once read and once written; of a sample, the neighbour lists once read and once written.
+Both sides run with glibc told to keep freed memory, as our workers do; the stock script also runs in a process without
+these settings (`benchmarks.peer`). The ceiling of a step is the time in which the machine copies the bytes that must
+move: the sources' rows and their gradient, and embedding, two moments and gradient in the update, once read and once
+written; of a sample, the neighbour lists once read and once written.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from dist_gat.sampling.loader import open_loader, take_turns
 from dist_gat.sampling.ownership import share_nodes
 
 SIZE, HEADS, SEEDS, FANOUTS = 64, 4, 1024, [10, 10]
-BATCHES = 20  # that sampling is timed over
+BATCHES = 20  # over which sampling is timed
 SAMPLER_BAR, STEP_BAR = 2.0, 4.0
 SCRIPT = "DGL script"
 LOADER = "DGL DataLoader"
@@ -174,7 +174,7 @@ def stock_alone(kind: str, folder: str, threads: str) -> Step:
 
 
 def best_thread_count(prepared: PreparedGraph, repeats: int) -> int:
-    """Of DGL's sampler: it does not always gain from a second thread."""
+    """The better number of threads for DGL's sampler, which does not always gain from a second one."""
     medians = {}
     for threads in (1, 2):
         dgl.utils.set_num_threads(threads)

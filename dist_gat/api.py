@@ -108,8 +108,8 @@ def explain(
 
     `run` is a configuration, a recipe or a run folder; the data set that the model was trained on is read too.
     `dist_gat.explain.explanation` says what is in the result; `html` is a file for a page of it. With `verify` the
-    SHA-256 of model and data set is checked first. Raises `DataError`
-    for an unknown user or item, `StorageError` where there is no saved model of this data set.
+    SHA-256 of model and data set is checked first. Raises `DataError` for an unknown user or item, `StorageError` where
+    there is no saved model of this data set.
     """
     item = None if item is None else str(item)
     opened = open_trained_run(run, overrides, verify, progress)

@@ -12,8 +12,8 @@ JOINERS = "\u200c\u200d"  # invisible, but Persian and emoji need them
 
 
 def printable(text: str, keep: str = "\n") -> str:
-    """`text` for a terminal: what is not text (control characters, so ANSI sequences; lone surrogates; marks that
-    turn the direction of writing) as visible backslash escapes, but for the characters in `keep`."""
+    """`text` for a terminal: what is not text (control characters, so ANSI sequences; lone surrogates; marks that turn
+    the direction of writing) as visible backslash escapes, except the characters in `keep`."""
     return "".join(ch if _is_text(ch) or ch in keep else repr(ch)[1:-1] for ch in text)
 
 

@@ -1,4 +1,4 @@
-"""Sorting pairs of numbers, as one number each: several times as fast as by two columns.
+"""Sorts pairs of numbers packed into one number each, several times as fast as sorting two columns.
 
 Shape legend: E pairs.
 """
@@ -9,32 +9,32 @@ import numpy as np
 
 
 def sort_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both, int64 [E] without negative numbers, by the first and then the second."""
+    """int64 [E] each: the pairs sorted by first and then second number. All numbers must be non-negative."""
     key, bits = _key(first, second)
-    # often they are in order already, and to see that takes a tenth of the time
+    # pairs are often sorted already, and checking takes a tenth of the time of sorting
     if not (key[1:] >= key[:-1]).all():
         key.sort()
     return key >> bits, key & ((1 << bits) - 1)
 
 
 def order_of_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """int64 [E]: where each pair in order stands; of equal pairs the order is not said."""
+    """int64 [E]: the positions of the pairs in sorted order, as `np.argsort`; equal pairs come in any order."""
     return np.argsort(_key(first, second)[0])
 
 
 def have_repeats(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether a pair of int64 numbers without negative ones is there twice."""
+    """Whether any pair of non-negative int64 numbers occurs twice."""
     key = np.sort(_key(first, second)[0])
     return bool((key[1:] == key[:-1]).any())
 
 
 def fit_together(most_first: int, most_second: int) -> bool:
-    """Whether pairs up to these numbers can be sorted here."""
+    """Whether pairs with numbers up to these fit 63 bits, as all functions here need."""
     return most_first.bit_length() + most_second.bit_length() <= 63
 
 
 def _key(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, int]:
-    """The first number above the second's bits, and how many these are."""
+    """int64 [E] with the first number above the bits of the second, and the number of these bits."""
     most_first, most_second = (int(numbers.max(initial=0)) for numbers in (first, second))
     assert fit_together(most_first, most_second), "the numbers of a pair fit 63 bits together"
     bits = most_second.bit_length()

@@ -1,4 +1,4 @@
-"""The most memory that this process held at a time."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def reset_peak_memory() -> None:
-    """Let the peak begin anew; where the system does not allow it, it stays that of the process so far."""
+    """Start a new peak. Where the system does not allow that, `peak_memory` still covers the whole process."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         # glibc may keep what earlier work of this process has freed
@@ -23,8 +23,8 @@ def reset_peak_memory() -> None:
 def peak_memory() -> int:
     """Bytes of the largest resident set.
 
-    Linux tells it for the memory of this process alone. What `getrusage` tells goes on, after a start of another
-    program, with the peak of the process that started it.
+    Linux reports it in /proc for this process alone. `getrusage`, used elsewhere, also covers the process before it
+    started its present program.
     """
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""Keeps libraries quiet that report past Python's own standard streams."""
+"""Silences libraries that write past Python's own standard streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Send file descriptors 1 and 2 nowhere: libraries and their child processes report there past Python."""
+    """Send file descriptors 1 and 2 to /dev/null: libraries and their child processes write there past Python."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [(fd, os.dup(fd)) for fd in (1, 2)]

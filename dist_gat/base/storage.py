@@ -29,7 +29,7 @@ VERIFY_THREADS = 8
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `target` when the block succeeds, and vanishes when it fails.
 
-    An existing `target` is replaced only then.
+    An existing `target` is replaced only on success.
     """
     target = Path(os.path.abspath(target))  # `.` has no name to put a temporary one beside
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +60,14 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that has a final name: first the name goes, so that a crash leaves no half of it."""
+    """Delete a folder; a rename takes its name away first, so that a crash leaves no partial folder of that name."""
     doomed = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the disk hold every file and folder below, and their names."""
+    """fsync every file and folder below `folder`, and `folder` itself."""
     for path in sorted(folder.rglob("*")):
         _flush(path)
     _flush(folder)
@@ -82,7 +82,7 @@ def _flush(path: Path) -> None:
 
 
 def refuse_foreign_folder(target: Path, kind: str, setting: str, command: str) -> None:
-    """Raise `ConfigError` where `target` holds something that `command` did not write, and would replace.
+    """Raise `ConfigError` where `target` holds something that `command` did not write and would replace.
 
     kind: the format in the manifests that it writes. setting: the key that leads to `target`, for the message.
     """

@@ -50,7 +50,7 @@ def gram_matrix(matrix_UI: csr_array, l2: float) -> np.ndarray:
 def inverse(matrix: np.ndarray) -> np.ndarray:
     """The inverse of a symmetric positive definite matrix, in its own memory.
 
-    By torch, for scipy's OpenBLAS ends the process where several threads factor a matrix of 17 thousand rows.
+    Uses torch, because scipy's OpenBLAS crashes where several threads factor a matrix of 17 thousand rows.
     """
     assert matrix.flags.f_contiguous, "LAPACK works in place on columns"
     in_place = torch.from_numpy(matrix)

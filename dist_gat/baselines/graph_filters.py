@@ -1,7 +1,7 @@
 """Graph filters over items: no training, a linear filter and an ideal low-pass filter (Shen et al., CIKM 2021).
 
-With R̃ = D_U^-½ R D_I^-½ the symmetrically normalised matrix, P̃ = R̃ᵀR̃ is an adjacency of items. What passes
-P̃ best are the low frequencies of that graph, spanned by the right singular vectors V of R̃.
+With R̃ = D_U^-½ R D_I^-½ the symmetrically normalised matrix, P̃ = R̃ᵀR̃ is an adjacency of items. P̃ passes the low
+frequencies of that graph best; the right singular vectors V of R̃ span them.
 
 Shape legend: U users, I items, k factors.
 """

@@ -1,4 +1,4 @@
-"""Popularity: what most users have met, the same list for everyone less what each has met."""
+"""Popularity: the items with most interactions, for every user without the items that the user has met."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """UserKNN and ItemKNN: sums over the most similar users, or items.
 
-Similarity of two rows a, b with n_a, n_b ones of which they share c: c / (sqrt(n_a n_b) + h), the cosine with
-shrinkage h, which discounts similarities that few interactions support (Ferrari Dacrema, Cremonesi and Jannach,
-RecSys 2019). Only the k most similar of each row count.
+Two rows with n_a and n_b ones, c of them in common, have the similarity c / (sqrt(n_a n_b) + h): the cosine with
+shrinkage h, which discounts similarities that few interactions support (Ferrari Dacrema, Cremonesi and Jannach, RecSys
+2019). Only the k most similar of each row count.
 
 Shape legend: U users, I items, R rows that are compared, n rows of a block.
 """
@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, vstack
 from dist_gat.baselines.scorer import Scorer
 from dist_gat.config.sections import BaselineConfig
 
-# similarities that are dense at a time
+# cells of one dense block of similarities
 BLOCK_CELLS = 1 << 24
 
 
@@ -34,7 +34,7 @@ def fit_itemknn(matrix_UI: csr_array, config: BaselineConfig) -> Scorer:
 
 
 def nearest_rows(matrix: csr_array, num_neighbors: int, shrinkage: float) -> csr_array:
-    """float32 [R, R]: in row a its `num_neighbors` largest similarities, equal ones by number, none to itself."""
+    """float32 [R, R]: each row's `num_neighbors` largest similarities to others, equal ones by number."""
     num_rows = matrix.shape[0]
     norm_R = np.sqrt(matrix.sum(axis=1)).astype(np.float32)
     columns = csr_array(matrix.T)
@@ -54,7 +54,7 @@ def _largest_of_rows(values_nR: np.ndarray, count: int) -> csr_array:
     least_n = np.partition(values_nR, -count, axis=1)[:, -count]
     row, column = np.nonzero((values_nR > 0) & (values_nR >= least_n[:, None]))
     value = values_nR[row, column]
-    # more than `count` where values are equal
+    # equal values may give more than `count`
     order = np.lexsort((column, -value, row))
     row, column, value = row[order], column[order], value[order]
     top = np.arange(len(row)) - np.searchsorted(row, row) < count

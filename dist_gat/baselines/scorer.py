@@ -40,7 +40,7 @@ class Scorer:
 
 
 def dense_product(left: Matrix, right: Matrix) -> np.ndarray:
-    """float32, whatever the two are."""
+    """The product as a dense float32 array."""
     product: Any = left @ right
     return np.asarray(product if isinstance(product, np.ndarray) else product.toarray(), dtype=np.float32)
 

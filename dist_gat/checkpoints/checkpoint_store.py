@@ -1,7 +1,7 @@
 """`CheckpointStore`: the checkpoints of a run, `step-00000120`, by step: in the run folder, or at a URL.
 
-A folder without its manifest is no checkpoint. In a file system the name comes last, in one rename; in an
-object store, which has no rename, the manifest does.
+A folder without its manifest is no checkpoint. In a file system, one rename at the end gives the folder its name; in an
+object store, which has no rename, the manifest is written last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DAMAGED = "damaged-" + MANIFEST
 
 
 class CheckpointStore(ABC):
-    """What both kinds have. `root`: for messages. `is_local`: reading copies nothing."""
+    """Base of both kinds. root: the place that messages name. is_local: reading copies nothing."""
 
     root: Path | str
     is_local: bool
@@ -59,7 +59,7 @@ class CheckpointStore(ABC):
 
     @abstractmethod
     def set_aside(self, step: int) -> None:
-        """Have a damaged checkpoint count no longer as one; its files stay, to be looked at."""
+        """Take a damaged checkpoint out of `steps`; its files stay for inspection."""
 
     def clear(self) -> None:
         """Delete all checkpoints."""
@@ -120,7 +120,7 @@ class UrlCheckpoints(CheckpointStore):
 
     @contextmanager
     def writing(self, step: int, channel: Channel, kind: str, version: int, content: dict[str, Any]) -> Iterator[Path]:
-        """Write here, then copy there: the files of all ranks first, and the manifest last."""
+        """Write to a local folder, then copy to the URL: the files of all ranks first, and the manifest last."""
         what = f"{self.name(step)}: can't be written, no checkpoint was added"
         files: dict[str, Any] = {}
         with tempfile.TemporaryDirectory(prefix="dist-gat-") as staging:
@@ -175,7 +175,7 @@ def open_url(url: str) -> tuple[fs.FileSystem, str]:
     try:
         return fs.FileSystem.from_uri(url)
     except (ValueError, pa.ArrowInvalid, OSError):
-        # not one of pyarrow's own
+        # pyarrow itself does not know this kind of URL
         try:
             found, path = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as err:

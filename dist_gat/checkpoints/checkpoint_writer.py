@@ -13,8 +13,8 @@ from dist_gat.exchange.channel import Channel
 class CheckpointWriter:
     """Every rank has one; their threads meet on a channel of their own.
 
-    A failure is an error on every rank, since the threads agree on it. It is kept until the training loops
-    ask for it with `wait`, at a step on which they agree too.
+    A failure is an error on every rank, since the threads agree on it. `wait` raises it; all ranks call `wait` at the
+    same step.
     """
 
     def __init__(self, checkpoints: CheckpointStore, config: CheckpointConfig, channel: Channel) -> None:
@@ -27,7 +27,7 @@ class CheckpointWriter:
         return self.error is not None
 
     def start(self, snapshot: Snapshot) -> None:
-        """Begin to write; first waits until the checkpoint before is done. Collective."""
+        """Begin to write, after waiting for the previous checkpoint. Collective."""
         self.wait()
         # a daemon, so that a rank whose peers are gone can still end
         self.thread = threading.Thread(target=self._commit, args=(snapshot,), name="checkpoint", daemon=True)

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, and whether the run is still the same."""
+"""Resuming from a checkpoint: which one, and whether it belongs to the same run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dist_gat.sampling.graph_store import GraphStore
 
 
 def check_resume(checkpoints: CheckpointStore, config: Config, prepared: PreparedGraph) -> int | None:
-    """The step that a run would go on from, or None; looked at before any worker starts.
+    """The step from which a run would resume, or None; checked before any worker starts.
 
     Raises `ConfigError` with the settings that differ, where the checkpoints belong to another run, and
     `StorageError` where the newest one is damaged as far as its manifest and file sizes tell.
@@ -47,7 +47,7 @@ def check_resume(checkpoints: CheckpointStore, config: Config, prepared: Prepare
 
 
 def changed_settings(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """`key: saved VALUE, now VALUE` of every setting that would make another run of it."""
+    """`key: saved VALUE, now VALUE` of every changed setting that a resumed run may not change."""
     free = (FREE, LENGTH) if now["train"]["schedule"] == "constant" else (FREE,)
     return differing_settings(saved, now, lambda key, field: resume_rule(field) in free)
 
@@ -62,7 +62,7 @@ def resume(
 ) -> RunProgress:
     """Load the newest checkpoint and return its progress, or a new one where there is none. Collective.
 
-    With `resume=previous` damaged checkpoints are set aside and the one before is taken. Raises `StorageError`
+    With `resume=previous`, damaged checkpoints are set aside and the one before them is loaded. Raises `StorageError`
     on all ranks.
     """
     # rank 0 looks, because other hosts may see the folder later

@@ -17,7 +17,7 @@ class RunProgress:
     losses: list[float] = field(default_factory=list)
 
     def validated(self, metrics: dict[str, Any], metric: str, higher_is_better: bool) -> bool:
-        """Take in a validation; returns whether it is the best so far."""
+        """Record a validation; returns whether it is the best so far."""
         self.history.append(metrics)
         sign = 1 if higher_is_better else -1
         better = not self.best or sign * metrics[metric] > sign * self.best[metric]

@@ -97,12 +97,12 @@ def write_snapshot(checkpoints: CheckpointStore, snapshot: Snapshot, channel: Ch
 
 
 def read_checkpoint(folder: Path, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """The manifest of a checkpoint, where all files, or `only` those named, have their size. Raises `StorageError`."""
+    """The manifest of a checkpoint, after checking all files, or `only` those named, by size. Raises `StorageError`."""
     return read_manifest(folder, FORMAT, VERSION, REMEDY, only)
 
 
 def look_at_checkpoint(checkpoints: CheckpointStore, step: int) -> dict[str, Any]:
-    """The manifest of a checkpoint, after a look at the sizes of all files that are on this host."""
+    """The manifest of a checkpoint, after checking the sizes of all files that are on this host."""
     with checkpoints.reading(step, ()) as folder:
         return read_checkpoint(folder, None if checkpoints.is_local else ())
 
@@ -139,7 +139,7 @@ def files_of(store: GraphStore) -> list[str]:
 
 
 def checked(folder: Path, store: GraphStore) -> dict[str, Any]:
-    """The manifest, after the SHA-256 of what this rank reads was found right."""
+    """The manifest, after checking the SHA-256 of what this rank reads. Raises `StorageError`."""
     names = files_of(store)
     manifest = read_checkpoint(folder, names)
     wanted = {name: entry for name, entry in manifest["files"].items() if name in names}
@@ -157,7 +157,7 @@ def dense_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
 
 
 def load_dense_state(path: Path, optimizer: torch.optim.Adam) -> None:
-    """The inverse of `dense_state`. Raises `StorageError` where the parameters are others."""
+    """The inverse of `dense_state`. Raises `StorageError` where the file does not fit the parameters."""
     parameters = optimizer.param_groups[0]["params"]
     for key, value in load_tensors(path).items():
         number, _, name = key.partition(".")

@@ -128,9 +128,8 @@ def evaluate(
         prepare_workers(settings.launch)
         from dist_gat import api
 
-        what = (
-            "ranking all items for every user" if settings.task.kind == "ranking" else "predicting the held-out pairs"
-        )
+        ranks = settings.task.kind == "ranking"
+        what = "ranking all items for every user" if ranks else "predicting the held-out pairs"
         output.progress(f"{what} with {settings.launch.num_workers} workers")
         result = api.evaluate(settings, quiet=False, verify=verify, progress=output.progress)
         split = "test" if "test" in result else "valid"

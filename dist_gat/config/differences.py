@@ -1,4 +1,4 @@
-"""What differs between two configurations, as plain values, for whoever goes on with what another began."""
+"""Differences between two configurations as plain values, for runs and searches that resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dist_gat.config.files import is_section
 from dist_gat.config.section import OnResume, Section
 from dist_gat.config.sections import Config
 
-# whether the setting of a dotted key may differ, and with it all that is below
+# from dotted key and field: whether this setting, and all below it, may differ
 MayDiffer = Callable[[str, FieldInfo], bool]
 
 
@@ -21,7 +21,7 @@ def differing_settings(
 ) -> list[str]:
     """`key: saved VALUE, now VALUE` of every setting that differs, in the order of the configuration.
 
-    Whole trees are compared, also what stands in mappings, and keys that only one of them has.
+    Compares whole trees, including mappings and keys that only one of the two has.
     """
     return list(_differences(saved, now, _Level(root), "", may_differ))
 
@@ -33,7 +33,7 @@ class _Level(NamedTuple):
     values_of: type[Section] | None = None
 
     def below(self, name: str) -> _Level:
-        """The level of what stands at a key."""
+        """The level of the value at a key."""
         if self.fields_of is None:
             return _Level(self.values_of)
         field = self.fields_of.model_fields.get(name)
@@ -44,7 +44,7 @@ class _Level(NamedTuple):
 
 
 def resume_rule(field: FieldInfo) -> OnResume | None:
-    """What the field itself says of a change between a run and its resumption; None: it makes another run."""
+    """The field's own rule for a resumed run; None: a change makes another run."""
     return next((rule for rule in field.metadata if isinstance(rule, OnResume)), None)
 
 

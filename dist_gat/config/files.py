@@ -18,7 +18,7 @@ from dist_gat.config.plain_yaml import dump_yaml, parse_yaml, read_yaml
 from dist_gat.config.section import Section
 from dist_gat.config.sections import Config
 
-MAX_ERRORS = 10  # that one message explains
+MAX_ERRORS = 10  # explained by one message
 MAX_SHOWN = 80  # characters of a wrong value in a message
 
 

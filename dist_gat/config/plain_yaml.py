@@ -1,5 +1,5 @@
-"""The YAML of recipes: plain values alone. No tags, no aliases, no key twice, so that a file says what it seems to say
-and its size bounds what comes of it.
+"""The YAML of recipes: plain values alone. Tags, aliases and repeated keys are refused, so that a file means what it
+seems to say and its size bounds its values.
 """
 
 from __future__ import annotations

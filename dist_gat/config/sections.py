@@ -1,7 +1,7 @@
 """The whole configuration: one small typed model per component, one YAML per recipe.
 
-A component receives the smallest of these models that it needs, never the root. Values are checked here,
-once; code further in trusts them. `dist_gat.config.files` reads and writes them.
+A component receives the smallest of these models that it needs, never the root. Values are checked here, once; all
+other code trusts them. `dist_gat.config.files` reads and writes them.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class TrainConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """When a run saves its whole state. Every epoch ends with a checkpoint; these come besides.
+    """When a run saves its whole state. Every epoch ends with a checkpoint; these settings add more.
 
     A run goes on from the checkpoints that it finds in its folder. `previous` allows it to pass over damaged
     ones, `restart` deletes all that an earlier run left there.
@@ -223,7 +223,7 @@ class CheckpointConfig(Section):
 
 
 class BaselineConfig(Section):
-    """Settings of the baselines. See `dist_gat.evaluate.baselines` for the equations."""
+    """Settings of the baselines. See `dist_gat.baselines` for the equations."""
 
     userknn_neighbors: PositiveInt = 100
     itemknn_neighbors: PositiveInt = 100

@@ -64,7 +64,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Interactions as indices, with what leads back to external IDs."""
+    """Interactions as indices, with the external ID of each index."""
 
     users: pl.Series  # external IDs by user index, sorted; each has a training row
     items: pl.Series  # external IDs by item index, sorted; an item may occur in valid or test alone

@@ -1,4 +1,4 @@
-"""A parquet file as a frame, whatever its bytes: Arrow reads and checks them, polars would trust them."""
+"""Reads a parquet file that may be damaged or hostile: Arrow reads and checks its bytes, which polars would trust."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFra
     try:
         table = pa_parquet.ParquetFile(path).read(columns=columns)
         table.validate(full=True)  # polars trusts the bytes of a text column
-        # nor does it check what a file says of its columns beside their types
+        # polars does not check the metadata of columns either: keep names and types alone
         bare = table.cast(pa.schema([pa.field(field.name, field.type) for field in table.schema]))
         return pl.DataFrame(pl.from_arrow(bare))
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as err:

@@ -25,7 +25,7 @@ LIGHTGCN_FILES = "clone {repository} and copy train.txt and test.txt of its fold
 
 
 def get_entry(name: str) -> PublicDataset:
-    """The entry of a data set; `DataError` with the names there are."""
+    """The entry of a data set. Raises `DataError` with the known names."""
     for entry in PUBLIC_DATASETS:
         if entry.name == name:
             return entry

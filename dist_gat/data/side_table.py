@@ -61,7 +61,7 @@ def read_titles(
 def _read_raw(config: DataConfig, feature: FeatureConfig, setting: str) -> RawTable:
     """The ID column and the feature columns, under their own names."""
     path = Path(config.path, feature.path)
-    # data.format speaks of the interactions: the suffix goes first, and LightGCN's format holds nothing else
+    # data.format is for the interactions, so the suffix counts first; LightGCN's format holds interactions alone
     by_suffix = SUFFIXES.get(path.suffix, "lightgcn") != "lightgcn"
     other = config.format if config.format not in ("auto", "lightgcn") else "csv"
     source = open_source(path, "auto" if by_suffix else other, None)

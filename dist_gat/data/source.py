@@ -1,6 +1,6 @@
 """One input file, whatever its format: its column names, and its columns as they stand.
 
-No value is judged here. Text formats give every column as String; parquet keeps its types.
+Values are not checked here. Text formats give every column as String; parquet keeps its types.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def read_header(source: Source) -> dict[str, str]:
         if source.format == "parquet":
             names = pa_parquet.read_schema(source.path).names
         else:
-            # not Arrow, which parses a block of rows for it: a bad one is for `read_columns` to report
+            # not with Arrow, which would parse a block of rows; `read_columns` reports bad rows
             with source.path.open(encoding="utf-8-sig", newline="") as file:
                 names = next((row for row in csv.reader(file, delimiter=source.separator) if row), [])
     except (ValueError, OSError, csv.Error, pa.ArrowException) as err:
@@ -168,7 +168,7 @@ def _read_separated(source: Source, names: list[str]) -> tuple[pl.DataFrame, Bad
 
     try:
         return pl.DataFrame(pl.from_arrow(read(threaded=True, handler=None))), None
-    except pa.ArrowInvalid:  # which row, only a single thread can tell, and only of rows that are text
+    except pa.ArrowInvalid:  # only a single thread can tell which row, and only in valid UTF-8
         with source.path.open(encoding="utf-8") as file:
             while file.read(1 << 20):
                 pass
@@ -208,7 +208,7 @@ def _read_lightgcn(path: Path) -> pl.DataFrame:
 
 
 def unclosed_quote(source: Source, row: int) -> DataError:
-    """The error for a row of several lines, which must not be dropped as one: nobody knows how many it holds."""
+    """The error for a row of several lines, which must not be dropped as one bad row: it may hide many rows."""
     return DataError(
         f"{source.path}: row {row} goes over several lines ({source.counting}): a quote that opens there and isn't "
         "closed hides the rows that follow; expected one line; close or remove the quote"

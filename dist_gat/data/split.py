@@ -60,7 +60,7 @@ def _by_hash(table: pl.DataFrame, split: SplitConfig, seed: int) -> np.ndarray:
 
 
 def from_rank(columns: tuple[np.ndarray, ...], first: int) -> np.ndarray:
-    """bool [E]: the rows that `np.lexsort(columns)` puts at `first` or behind, for less than a sort."""
+    """bool [E]: the rows that `np.lexsort(columns)` puts at rank `first` or later, at less cost than sorting."""
     last = columns[-1]
     if first == len(last):
         return np.zeros(len(last), dtype=bool)
@@ -80,7 +80,7 @@ def _bounds(num_rows: int, split: SplitConfig) -> tuple[int, int]:
 
 
 def _hash_ids(ids: pl.Series, prefix: str) -> np.ndarray:
-    """A hash of the text of each ID alone: uint64 [E]. Polars' own may change between its versions."""
+    """uint64 [E]: a hash of each ID's text. Polars' own hash may change between versions."""
     vocabulary = build_vocabulary([ids])
     digests = (hashlib.blake2b(f"{prefix}{text}".encode(), digest_size=8) for text in vocabulary.cast(pl.String))
     return np.frombuffer(b"".join(digest.digest() for digest in digests), dtype="<u8")[encode(ids, vocabulary)]

@@ -1,4 +1,4 @@
-"""The interaction table: read, checked, and nothing but usable rows."""
+"""The interaction table: read and checked, with usable rows alone."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def checked_ids(source: Source, column: pl.Series) -> pl.Series:
 
 
 def bad_ids(frame: pl.DataFrame, name: str, ids: pl.Series) -> BadRows:
-    """The rows of a raw frame whose `ids`, parsed, are null."""
+    """The rows of a raw frame whose parsed `ids` are null."""
     bad = frame[name].filter(ids.is_null())
     has_text = bad.dtype == pl.String and (bad.str.strip_chars() != "").any()
     found = f"{name} is empty, too long or has a NUL byte" if has_text else f"{name} is empty"
@@ -130,7 +130,7 @@ def _find_columns(source: Source, header: dict[str, str], mapping: ColumnsConfig
 
 
 def _has_repeated(frame: pl.DataFrame) -> bool:
-    """Whether a pair is there twice; of whole numbers that are not too far apart in less time."""
+    """Whether any pair of user and item occurs twice; faster for integers whose ranges fit 63 bits together."""
     if len(frame) and all(frame[name].dtype in WHOLE for name in IDS):
         numbers = [frame[name].to_numpy() for name in IDS]
         firsts, lasts = [int(column.min()) for column in numbers], [int(column.max()) for column in numbers]

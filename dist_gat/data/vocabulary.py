@@ -13,7 +13,7 @@ from dist_gat.data.bad_rows import shown
 
 MAX_CANDIDATES = 10_000  # IDs compared with a mistyped one
 WHOLE = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
-MAX_SPARSITY = 8  # numbers from the first to the last ID for each ID, for a table of all of them
+MAX_SPARSITY = 8  # a table of all numbers from the first to the last ID has at most so many entries per ID
 
 
 def build_vocabulary(ids: Iterable[pl.Series]) -> pl.Series:
@@ -38,7 +38,7 @@ def is_dense(vocabulary: pl.Series) -> bool:
 
 
 def above(ids: np.ndarray, first: int) -> np.ndarray:
-    """int64: whole numbers of any type less the first of them."""
+    """int64: `ids`, integers of any type, minus `first`."""
     if ids.dtype.kind == "u":
         return (ids - ids.dtype.type(first)).astype(np.int64)
     return ids.astype(np.int64) - first

@@ -1,4 +1,4 @@
-"""Beyond accuracy: how much of the catalogue is recommended, how unknown it is, and how unlike each other.
+"""Beyond accuracy: how much of the catalogue is recommended, how little known and how unlike each other the items are.
 
 Over the lists of the K best items of the users with interactions in the split:
 coverage@K   distinct items in all lists / all items (Ge, Delgado-Battenfeld and Jannach, RecSys 2010)
@@ -6,7 +6,7 @@ novelty@K    mean of -log2 p(i), p(i) the share of users who met item i in train
              met by one (Zhou et al., PNAS 2010)
 diversity@K  mean over pairs of a list of 1 - cos(z_i, z_j) of their representations (Ziegler et al., WWW 2005; Vargas
              and Castells, RecSys 2011), 0 for a list of one item
-Novelty and diversity are of a list, then averaged over lists.
+Novelty and diversity are computed for each list and averaged over the lists.
 
 Shape legend: U users, n users of a chunk, K best items, R representation size, O own nodes, P parts.
 """
@@ -29,7 +29,7 @@ from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.ownership import Ownership
 
-# of float64, in the representations of a chunk's lists
+# float64 cells in the representations of the lists of one chunk
 CHUNK_CELLS = 1 << 22
 
 

@@ -23,14 +23,14 @@ COLD = 0
 
 @dataclass(frozen=True)
 class DegreeSlices:
-    """Of one node type. slice_of: int64 [D + 1], the number among `names` of a degree; histogram: int64 [D + 1]."""
+    """Slices of one node type. By degree, int64 [D + 1]: slice_of, a position in `names`; histogram, a node count."""
 
     names: tuple[str, ...]
     slice_of: np.ndarray
     histogram: np.ndarray
 
     def describe(self) -> dict[str, dict[str, int]]:
-        """Of each slice how many nodes it has, and the smallest and the largest degree among them."""
+        """For each slice, the number of its nodes and their smallest and largest degree."""
         described = {}
         for number, name in enumerate(self.names):
             degrees = np.flatnonzero((self.slice_of == number) & (self.histogram > 0))
@@ -57,8 +57,8 @@ def user_slices(store: GraphStore, channel: Channel, node_type: str) -> DegreeSl
 def item_slices(store: GraphStore, channel: Channel, node_type: str) -> DegreeSlices:
     """Cold items have no training interaction; the others are cut into thirds of all interactions. Collective.
 
-    From the most popular item on, head items have the first third of the interactions, mid items the second, tail
-    items the last; an item belongs where the interactions of all more popular ones end.
+    From the most popular item on, head items have the first third of the interactions, mid items the second, tail items
+    the last; an item belongs to the third in which the interactions of all more popular items end.
     """
     histogram = degree_histogram(store, channel, node_type)
     interactions = histogram * np.arange(len(histogram))
@@ -78,7 +78,7 @@ def degree_histogram(store: GraphStore, channel: Channel, node_type: str) -> np.
 
 
 def own_degrees(store: GraphStore, part: int, node_type: str) -> np.ndarray:
-    """int64: training degrees of one of this rank's parts, of its nodes of a type in order."""
+    """int64: training degrees of the nodes of a type in one of this rank's parts, in node-ID order."""
     nodes = store.ranges.nodes_of_type(part, node_type)
     first = store.prepared.parts[part].first_node
     return np.diff(store.prepared.parts[part].indptr[nodes.start - first : nodes.stop - first + 1])

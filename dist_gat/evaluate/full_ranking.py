@@ -28,7 +28,7 @@ from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
-# the scores of a block and a chunk of users stay in the last cache
+# the scores of a block for a chunk of users stay in the last-level cache
 ITEM_BLOCK = 2048
 SEEN_BEFORE = {"train": [], "valid": ["train"], "test": ["train", "valid"]}
 
@@ -52,7 +52,7 @@ def rank_parts(
     score: ScoreBlock, next_block: Callable[[int, int], None] = lambda first, last: None,
     block_size: int = ITEM_BLOCK,
 ) -> list[PartRanking]:  # fmt: skip
-    """Rank all items for the users of `parts`, items known before `split` left out.
+    """Rank all items for the users of `parts`, except each user's items in the splits before `split`.
 
     `next_block(first, last)` is called, by every rank in the same order, before the block's scores.
     """
@@ -88,7 +88,8 @@ def rank_representations(
 ) -> list[PartRanking]:  # fmt: skip
     """Rank for this rank's users by the inner product of representations, plus `terms`. Collective.
 
-    rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them.
+    rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them. Raises `DataError` where they are not
+    finite.
     """
     if not bool(torch.isfinite(rows_OR).all()):
         raise DataError("representations have NaN or infinite values: training diverged; lower train.learning_rate")
@@ -142,7 +143,7 @@ def split_metrics(
 
 @dataclass(frozen=True)
 class JudgedRanking:
-    """The best items of one part's users with interactions in a split, and which of them are among these.
+    """The best items of one part's users with interactions in a split, and which of these items are relevant.
 
     users: int64 [U], items: int64 [U, K], -1 where there are fewer; hits: bool [U, K]; num_relevant: int64 [U].
     """
@@ -173,8 +174,8 @@ def judge(
 def sum_of_parts(values: np.ndarray, channel: Channel) -> np.ndarray:
     """The sum over parts of float64 [P, ...], to the same bits on any number of ranks. Collective.
 
-    Each part's row is written by one rank and 0 on the others, so the sum over ranks is exact, and the one over
-    parts goes in order.
+    Each part's row is written by one rank and 0 on the others, so the sum over ranks is exact; the sum over parts is
+    taken in order.
     """
     return channel.sum(torch.from_numpy(values)).cumsum(dim=0)[-1].numpy()
 

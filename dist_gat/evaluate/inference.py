@@ -1,12 +1,11 @@
 """Layer-wise inference: the representation of every node, over all its neighbours, layer by layer.
 
-Each rank computes its own nodes in chunks and asks the owners for the rows of the layer below, so memory is bounded by
-the rank's own rows, those of one type once more, and a chunk. A layer is written over the one below: new rows of a type
-wait until all types that read its old ones have done so, which the schema tells. Of users and items, who read each
-other, those wait of whom there are fewer.
-Where one rank has all rows, on a CPU, they are read where they lie, unless the layers project what they read.
-Chunks are cut inside parts and types, never across them, so every row is computed by the same operations on the same
-shapes for any number of ranks.
+Each rank computes its own nodes in chunks and requests the rows of the layer below from their owners, so memory is
+bounded by the rank's own rows, the waiting rows of one type, and a chunk. A layer overwrites the one below: new rows of
+a type wait until all types that read its old rows are done, which the schema tells. Users and items read each other, so
+the type with fewer nodes waits. A single rank on a CPU reads the rows below in place, unless the layers project their
+sources. Chunks are cut inside parts and types, never across them, so every row is computed by the same operations on
+the same shapes for any number of ranks.
 
 Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E embedding size.
 """
@@ -34,7 +33,7 @@ from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.relabeller import Relabeller
 from dist_gat.sampling.sampler import gather_features
 
-# What a destination takes beside its edges, in edges: its rows, and the sums of its heads where they are kept.
+# memory of a destination beside its edges, in edges: its rows, and the sums of its heads where they are kept
 MIN_WIDTH = 32
 Chunk = TypeVar("Chunk")
 
@@ -59,7 +58,7 @@ def infer_representations(
     below = model.dense.inputs(table.weight, features)
 
     def attended(layer: nn.Module, part: Part, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Positions among O of some rows of a part [D], and what the layer makes of them [D, E]. Collective."""
+        """Positions among O of some rows of a part [D], and the layer's output for them [D, E]. Collective."""
         if in_place:
             source_rows = below
             block = block_in_place(part.indptr, part.indices, rows, part.first_node, len(below), degree_S)
@@ -72,12 +71,12 @@ def infer_representations(
     combination = RunningCombination(encoder)
     combination.add(below)
     nothing = (parts[0], np.zeros(0, dtype=np.int64))
-    # of types that read each other the smaller one waits
+    # smaller types first: of two types that read each other, the first one waits
     kinds = sorted(store.ranges.node_types, key=store.ranges.count)
     turns = turns_of(kinds, store.prepared.schema)
     chunks = {kind: list(typed_chunks(parts, store.ranges, kind, edge_chunk)) for kind in kinds}
     for number, layer in enumerate(encoder.layers, start=1):
-        # training goes on to read the table
+        # not over the table itself, which training reads afterwards
         above = torch.empty_like(below) if below is table.weight else below
         waiting: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for turn in turns:
@@ -98,10 +97,10 @@ def infer_representations(
 
 
 class Turn(NamedTuple):
-    """One type's turn in a layer that is written over the one below.
+    """One type's turn in a layer that overwrites the one below.
 
-    writes_at_once: no node that is still to be computed reads old rows of this type but its own, so new rows are
-    written as they come; else they wait. then_written: types whose rows have waited until the end of this turn.
+    writes_at_once: no node still to be computed reads another node's old rows of this type, so new rows are written as
+    they come; otherwise they wait. then_written: types whose waiting rows are written at the end of this turn.
     """
 
     kind: str
@@ -110,7 +109,7 @@ class Turn(NamedTuple):
 
 
 def turns_of(kinds: Sequence[str], schema: Schema) -> list[Turn]:
-    """When new rows may replace old ones, with the types computed in this order."""
+    """The turns of one layer, with the types computed in the order of `kinds`."""
     turns: list[Turn] = []
     waiting: list[str] = []
     for number, kind in enumerate(kinds):
@@ -141,9 +140,9 @@ def typed_chunks(
 
 
 def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
-    """Rows of a part in order of degree, cut so that rows × widest row, or × MIN_WIDTH, stays below `edge_chunk`.
+    """Rows of a part in order of degree, in chunks with rows × max(widest row, MIN_WIDTH) of at most `edge_chunk`.
 
-    A row for which that is too few is a chunk of its own.
+    A row that exceeds `edge_chunk` by itself is a chunk of its own.
     """
     degree = np.diff(indptr)
     order = np.argsort(degree, kind="stable")

@@ -1,4 +1,4 @@
-"""`ScoreTerm`: what a score has beside the inner product of a user's and an item's row."""
+"""`ScoreTerm`: a term of the score that is added to the inner product of a user's and an item's row."""
 
 from __future__ import annotations
 

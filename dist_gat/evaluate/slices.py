@@ -1,7 +1,7 @@
-"""Ranking metrics by slices: of users by activity, of relevant items by popularity, and of what is cold.
+"""Ranking metrics by slices: users by activity and relevant items by popularity, each with a slice of cold nodes.
 
 Users:  the metrics of `dist_gat.evaluate.metrics`, averaged over the users of a slice.
-Items:  recall@K of a slice is the mean, over users with relevant items in it, of the share of these among the K best.
+Items:  recall@K of a slice: which share of a user's relevant items in it is among the K best, as a mean over users.
 
 `dist_gat.evaluate.degrees` says where slices are cut.
 
@@ -68,7 +68,7 @@ def recall_by_item(
     split: str, ks: Sequence[int],
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     truths = [store.prepared.parts[part.part].pairs(relation, split) for part in judged]
-    # the items' owners are asked once for all parts of this rank, as every rank asks equally often
+    # one request for all parts of this rank, because every rank must ask equally often
     asked = [nodes for part, truth in zip(judged, truths, strict=True) for nodes in (truth[:, 1], part.items.ravel())]
     degrees = np.split(degrees_of(store, np.concatenate(asked)), np.cumsum([len(nodes) for nodes in asked])[:-1])
     sums = np.zeros((store.ranges.num_parts, len(slices.names), len(ks) + 1))
@@ -87,7 +87,7 @@ def recall_by_item(
 def means(
     sums: np.ndarray, slices: DegreeSlices, channel: Channel, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """From sums [P, S, names + 1], the last of them a number of users, to means over users. Collective."""
+    """Means over users, from sums [P, S, names + 1] whose last column is the number of users. Collective."""
     described = slices.describe()
     return {
         name: {**described[name], "num_users": users}

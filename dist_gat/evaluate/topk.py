@@ -45,14 +45,14 @@ class Known:
         self.indptr, self.items = indptr, items
 
     def of(self, users: np.ndarray) -> Known:
-        """Of some of the users, by their positions."""
+        """The known items of some users, given by position."""
         count = np.diff(self.indptr)[users]
         indptr = np.concatenate([[0], np.cumsum(count)])
         positions = np.arange(indptr[-1]) + np.repeat(self.indptr[users] - indptr[:-1], count)
         return Known(indptr, self.items[positions])
 
     def among(self, first_user: int, edges: np.ndarray) -> np.ndarray:
-        """bool: which of the items, in their order, are in int64 [m, 2] (user, item) edges of users first_user…"""
+        """bool, one for each of `items`: whether int64 [m, 2] `edges`, (user, item) of users first_user…, have it."""
         user = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         span = int(max(self.items.max(initial=0), edges[:, 1].max(initial=0))) + 1
         return np.isin(user * span + self.items, (edges[:, 0] - first_user) * span + edges[:, 1])
@@ -105,9 +105,9 @@ def _merge(scores_nM, first_item, indptr, known, best_scores, best_items):  # ty
 
 @njit(nogil=True, cache=True)
 def _has_better(scores, start, worst):  # type: ignore[no-untyped-def]
-    """Whether any of STRIP scores from `start` on is not below `worst`; as a rule none is.
+    """Whether any of the STRIP scores from `start` on is at least `worst`; mostly none is.
 
-    A number of them that the compiler knows, and numbers instead of booleans, become a few comparisons of vectors.
+    A constant length, and integers instead of booleans, let the compiler make a few vector comparisons of it.
     """
     found = np.int32(0)
     for j in range(start, start + STRIP):

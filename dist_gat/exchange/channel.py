@@ -35,7 +35,7 @@ class Traffic:
 class Channel:
     """group: the process group, or None where there is one rank and nothing to send.
 
-    store: where the ranks met, and look for each other after a collective has failed.
+    store: where the ranks met; after a failed collective they look for each other there.
     shared: memory that all ranks map, where they are on one host; see `share_memory`.
     rooms: by question, how many keys a message to and from each rank has room for; see `send_keys`.
     """
@@ -59,8 +59,8 @@ class Channel:
     def start_rows(self, room: Tensor, send_counts: list[int], recv_counts: list[int]) -> Callable[[], list[Tensor]]:
         """Begin to send the rows in `room`, the first send_counts[0] of them to rank 0, and so on.
 
-        The function that it returns waits for recv_counts[r] rows from each rank r. It is called, and they are read,
-        before there is room for this channel's next exchange.
+        The function that it returns waits for recv_counts[r] rows from each rank r. Call it and read the rows before
+        asking for this channel's next `room`.
         """
         if self.shared is None or self.group is None:
             wait_for_all = self.start_all_to_all(room, send_counts, recv_counts)
@@ -158,7 +158,7 @@ class _Watch:
 
 
 def who_is_missing(rank: int, world_size: int, store: dist.Store | None) -> str:
-    """Which ranks do not report at the store, where all ranks met, within a few seconds of the failure."""
+    """Says which ranks do not report at the store, where all ranks met, within a few seconds of the failure."""
     if store is None:
         return "some rank does not answer"
     key = "dist_gat/roll_call/{}".format
@@ -188,7 +188,7 @@ def open_channel(name: str, device: torch.device, timeout_s: float, store: dist.
 
 
 def share_memory(channel: Channel) -> None:
-    """Let `start_rows` go through memory, where all ranks are on one host and can see each other's. Collective."""
+    """Let `start_rows` use shared memory, where all ranks are on one host and can map each other's. Collective."""
     if channel.group is None or channel.device.type != "cpu" or channel.world_size > MAX_RANKS:
         return
     own = new_memory()

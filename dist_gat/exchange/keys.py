@@ -1,9 +1,8 @@
 """`send_keys`: keys to the ranks that own them, as a rule in one message.
 
-A receiver doesn't know how many keys will come. To tell it first would be a collective more, and what those cost is
-their latency. So both ends know from the time before how long a message is: a header and room for as many keys as were
-sent then and a few more. Where the room of any rank is too short, which the headers tell all ranks, the rest follows
-in a second message.
+A receiver doesn't know how many keys will come, and telling it first would cost the latency of one more collective. So
+both ends derive the length of a message from the previous call: a header, and room for as many keys as were sent then
+and a few more. Where any message is too short, which the headers tell all ranks, the rest follows in a second message.
 
 Shape legend: N keys of this rank, M keys that this rank received, W ranks.
 """
@@ -16,9 +15,9 @@ import torch
 from dist_gat.exchange.channel import Channel
 from dist_gat.kernels.grouping import split
 
-# keys for this receiver, whether the room of any of the sender's messages is too short, whether it sends any keys
+# keys for this receiver, whether any message of the sender is too short, whether the sender has any keys
 HEADER = 3
-# keys by which small messages differ from time to time; large ones do by less than an eighth
+# keys by which small messages differ from call to call; large ones differ by less than an eighth
 FEW = 16
 
 
@@ -66,7 +65,7 @@ def _all_to_all(keys: np.ndarray, send_counts: list[int], recv_counts: list[int]
 
 
 def _room_for(counts: list[int], room: list[int]) -> list[int]:
-    """For each message the next time; both of its ends find the same."""
+    """The room of each message in the next call; sender and receiver compute the same."""
     return [
         had if count <= had <= 2 * count + FEW else count + max(count // 8, FEW)
         for count, had in zip(counts, room, strict=True)

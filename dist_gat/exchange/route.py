@@ -1,11 +1,11 @@
-"""The one communication primitive: rows go to their owners, answers come back, gradients go the way reversed.
+"""The one communication primitive: rows go to their owners, answers come back, gradients take the reverse way.
 
     route = route_to(owner_of_row, channel)
     at_owner = exchange(rows, route)             rows of all ranks, grouped by the rank that asked
     answer = exchange_back(rows_at_owner, route) in the order of the request
 
-Both directions are differentiable; the backward of one is the other. Inference and evaluation are made of these calls;
-the questions of every step take fewer messages, with `send_keys`. Who asks brings each ID once.
+Both directions are differentiable; the backward of one is the other. Inference and evaluation use these calls; the
+requests of a training step take fewer messages with `send_keys`. Callers request each ID once.
 
 Shape legend: N requests of this rank, M requests that this rank received, R row size.
 """

@@ -18,10 +18,10 @@ from dist_gat.exchange.fail_together import share_text, together
 def shared_folder(target: Path, channel: Channel, kind: str, version: int, content: dict[str, Any]) -> Iterator[Path]:
     """Yield an empty folder to each rank; then what all ranks wrote there becomes `target`, under one manifest.
 
-    Every rank brings its files to the disk and describes them; rank 0 joins the descriptions and renames the
-    folder. What stood at `target` is replaced. Where any rank fails, all raise `StorageError` with that rank's
-    error, `target` is as it was and the temporary folder is gone. Collective; the ranks share the file system,
-    and write different files.
+    Every rank flushes its files to the disk and describes them; rank 0 joins the descriptions and renames the folder.
+    What stood at `target` is replaced. Where any rank fails, all raise `StorageError` with that rank's error, `target`
+    is as it was and the temporary folder is gone. Collective; the ranks share the file system, and write different
+    files.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     own = temporary / f".rank-{channel.rank}"

@@ -3,9 +3,8 @@
 A rank gathers what it sends into its own memory, and the others read it there: no copy into a message, none out of it.
 On one core a rank, sockets took a tenth of a training step.
 
-The memory is anonymous (memfd) and goes with the last process that maps it, however that ends. It has two halves in
-turn: an exchange writes to the one that nobody reads any more, since every rank has read the exchange before the last
-one when it begins the last one.
+The memory is anonymous (memfd) and goes with the last process that maps it, however that ends. Exchanges alternate
+between its two halves: exchange n overwrites exchange n - 2, which every rank has read before it begins exchange n - 1.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of one half. Only what has been written takes memory, that of the largest exchange until the end.
+# size of one half; only written pages take memory, as many as the largest exchange so far has written
 HALF_BYTES = 1 << 35
-# Of both halves: where in a half the rows for each rank begin, in rows.
+# size of the table of one half: the row at which the rows for each rank begin
 TABLE_BYTES = 4096
 MAX_RANKS = TABLE_BYTES // 8 - 1
 HALVES = 2
@@ -30,7 +29,7 @@ TOKEN_BYTES = 16
 
 @dataclass(frozen=True)
 class Handle:
-    """Where another process of this host finds a rank's memory, and what it must see in it."""
+    """Where another process of this host finds a rank's memory, and the token that it must read there."""
 
     process: int
     file: int
@@ -39,7 +38,7 @@ class Handle:
 
 @dataclass
 class SharedRows:
-    """memory: of each rank, by rank. turn: which half the next exchange writes to."""
+    """memory: one mapping per rank. turn: the half that the next exchange writes to."""
 
     memory: list[mmap.mmap]
     rank: int
@@ -56,7 +55,7 @@ class SharedRows:
         return half
 
     def received(self, half: int, like: Tensor) -> list[Tensor]:
-        """What each rank has written for this one, once all have published; until this rank publishes its next."""
+        """The rows of each rank for this one, after all have published; valid until this rank publishes again."""
         found = []
         for memory in self.memory:
             first, last = _starts(memory, half, len(self.memory))[self.rank : self.rank + 2].tolist()
@@ -100,7 +99,7 @@ def map_memory(handle: Handle) -> mmap.mmap | None:
     """The memory of a rank; None where it is not on this host, or this process may not see it."""
     try:
         with Path(f"/proc/{handle.process}/fd/{handle.file}").open("r+b") as file:
-            # in another container the same numbers can be those of some other file
+            # in another container, the same process and file numbers can mean another file
             if file.read(TOKEN_BYTES) != handle.token:
                 return None
             return mmap.mmap(file.fileno(), HALVES * (TABLE_BYTES + HALF_BYTES))

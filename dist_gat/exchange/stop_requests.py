@@ -1,4 +1,4 @@
-"""What whoever started the workers asks of a running job: to save its state, or to stop."""
+"""Requests of a launcher to a running job: save the state, or stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import IntEnum
 
 
 class Request(IntEnum):
-    """The higher one counts where ranks are asked for different things."""
+    """Where ranks receive different requests, the highest counts."""
 
     NOTHING = 0
     SAVE = 1
@@ -26,8 +26,8 @@ class Requests:
         yield
 
     def poll(self) -> Request:
-        """What is asked now; cheap enough for every step."""
+        """The present request; cheap enough for every step."""
         return Request.NOTHING
 
     def heed(self, request: Request) -> None:
-        """All ranks now do what any of them was asked, whether or not this rank has heard of it yet."""
+        """Called when all ranks obey `request`, which this rank itself may not have received yet."""

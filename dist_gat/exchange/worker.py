@@ -1,4 +1,4 @@
-"""`Worker`: what a rank knows of its place, whoever started it."""
+"""`Worker`: a rank's number, device and channels, whichever launcher started it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def join_workers(
     """
     torch.set_num_threads(num_threads)
     if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
-        # said in so many words, because some releases of torch warn where it is only left at its default
+        # set explicitly, because some releases of torch warn where it is left at its default
         torch.sparse.check_sparse_tensor_invariants.disable()
     cpu, requests = torch.device("cpu"), requests or Requests()
     if not dist.is_initialized():

@@ -1,4 +1,4 @@
-"""How evenly nodes of different degree attend, over all their neighbours, with the saved weights.
+"""How evenly nodes attend to all their neighbours, by degree, with the saved weights.
 
 Shape legend: D destinations, A edges into them, H heads.
 """
@@ -20,8 +20,8 @@ MAX_NODES = 256
 def attention_by_degree(run: TrainedRun, max_nodes: int = MAX_NODES) -> list[dict[str, Any]]:
     """Mean entropy of attention for each layer and bucket of in-degrees [2^b, 2^(b + 1)), over a sample of nodes.
 
-    `layer`, `first_degree` and `last_degree` of the bucket, `nodes`, and `entropy`: 1 is uniform, 0 is all weight on
-    one neighbour. Buckets without sampled nodes are left out. The sample depends on the seed alone.
+    A row has `layer`, `first_degree` and `last_degree` of the bucket, `nodes`, and `entropy`: 1 is uniform, 0 is all
+    weight on one neighbour. Buckets without sampled nodes are left out. The sample depends on the seed alone.
     """
     num_nodes = run.store.ranges.num_nodes
     key = make_key(run.config.seed, Purpose.REPORT)
@@ -41,7 +41,7 @@ def attention_by_degree(run: TrainedRun, max_nodes: int = MAX_NODES) -> list[dic
 
 
 def row_entropy(alpha_AH: Tensor, indptr: np.ndarray) -> Tensor:
-    """[D]: each destination's part of `attention_entropy`, for weights that lie edge by edge; NaN below degree 2."""
+    """[D]: `attention_entropy` of each destination alone, for weights stored edge by edge; NaN below degree 2."""
     count = torch.from_numpy(np.diff(indptr))
     row_A = torch.repeat_interleave(torch.arange(len(count)), count)
     alpha_AH = alpha_AH.double().clamp(min=0.0)

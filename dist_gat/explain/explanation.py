@@ -1,8 +1,8 @@
 """Why an item was recommended to a user: what the attention weighs, and whether the score depends on it.
 
-The weight of an edge is its attention averaged over layers and heads. That attention is no explanation by itself
-(Jain and Wallace, NAACL 2019) is why the heaviest edges are deleted from the message graph, both directions, and
-the drop of the score is held against that of as many random edges of the user (fidelity, Yuan et al., TPAMI 2023).
+The weight of an edge is its attention averaged over layers and heads. Attention is no explanation by itself (Jain and
+Wallace, NAACL 2019). So the heaviest edges are deleted from the message graph, in both directions, and the drop of the
+score is compared with the drop without as many random edges of the user (fidelity, Yuan et al., TPAMI 2023).
 
 Shape legend: d edges of a node, L layers, H heads.
 """
@@ -36,8 +36,7 @@ def explain_item(
 ) -> dict[str, Any]:
     """The explanation of one recommendation, in plain values and external IDs.
 
-    `user`, `item`, `score` (recomputed) and `saved_score`, `own_scores` (what of the score is the item's
-    own, by term),
+    `user`, `item`, `score` (recomputed) and `saved_score`, `own_scores` (the item's own scores, by name),
     `neighborhood` (its size), `interactions` and `item_users` (the `top` heaviest edges of both, of `num_interactions`
     and `num_item_users`: `weight`, `layers` [L][H], and `behind`, the heaviest edges of an interaction's item),
     `fidelity`. Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a
@@ -81,10 +80,10 @@ def explain_item(
 def fidelity(
     run: TrainedRun, near: Neighborhood, input_SE: Tensor, weight_LdH: Tensor, score: float
 ) -> dict[str, Any]:  # fmt: skip
-    """Drops of the score: without the heaviest edges of the user, and without as many random ones of its edges.
+    """Drops of the score: without the heaviest edges of the user, and without as many random edges of the user.
 
-    At most half of the edges are deleted, so that random ones can differ from the heaviest; a user with one
-    interaction has but that one, and both drops are equal. `above_chance`: by more than two standard deviations.
+    At most half of the edges are deleted, so that random ones can differ from the heaviest; a user with one interaction
+    loses it in both cases, so both drops are equal. `above_chance`: by more than two standard deviations.
     """
     sources = near.indices[near.edges_of(USER_AT)]
     count = max(1, min(MAX_DELETED, len(sources) // 2))
@@ -109,9 +108,9 @@ def fidelity(
 
 
 def score_of(run: TrainedRun, near: Neighborhood, rows_TR: Tensor) -> float:
-    """The score of the two targets, or the model's part of it: the product of their ranking rows.
+    """The score of the two targets without the blend: the inner product of their ranking rows.
 
-    Their own scores are those of the whole graph, whatever edges are deleted.
+    It includes own scores, which are those of the whole graph, whatever edges are deleted.
     """
     rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store, run.saved.relation)
     return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
@@ -140,7 +139,7 @@ def heaviest_edges(alphas: list[Tensor], near: Neighborhood, place: int, top: in
 
 
 def users_behind(alphas: list[Tensor], near: Neighborhood, item_at: int, names: Names) -> list[dict[str, Any]]:
-    """The heaviest users that an interaction's item attends to itself, one hop on; none with a single layer."""
+    """The users that an interaction's item itself attends to most, one hop further; none with a single layer."""
     if len(alphas) == 1:
         return []
     return [{**names.user(place), **entry} for place, entry in heaviest_edges(alphas, near, item_at, USERS_BEHIND)]

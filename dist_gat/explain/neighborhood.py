@@ -1,9 +1,9 @@
-"""`Neighborhood`: the sub-graph that the representations of some nodes come from, and computing them in it.
+"""`Neighborhood`: the sub-graph that determines the representations of some nodes, and their computation from it.
 
-With L layers, layer l is needed for the nodes within L - l hops of the targets, so the sub-graph holds every
-neighbour of every node within L - 1 hops. Nothing is sampled and hubs are not cut: the result is that of
-`infer_representations`, but for the rounding of differently shaped products. The price of a hub is its edges,
-and the worst case is the whole graph: 8 + 4 L H bytes an edge and 4 (L + 1) E bytes a node, computed in chunks.
+With L layers, layer l is needed for the nodes within L - l hops of the targets, so the sub-graph holds every neighbour
+of every node within L - 1 hops. Nothing is sampled and hubs are not cut: the result is that of `infer_representations`,
+up to the rounding of differently shaped products. The price of a hub is its edges, and the worst case is the whole
+graph: 8 + 4 L H bytes an edge and 4 (L + 1) E bytes a node, computed in chunks.
 
 Shape legend: S nodes of the sub-graph, T targets (the first T of them), D nodes that a layer computes, A edges
 into those, H heads, E embedding size, R representation size.

@@ -59,7 +59,7 @@ class TrainedRun:
         return self._read("representation", self.saved.manifest["representation_size"], nodes)
 
     def _read(self, name: str, size: int, nodes: np.ndarray) -> Tensor:
-        """[n, size] saved rows of nodes, in float32 as evaluation has them whatever training used."""
+        """[n, size]: saved rows of nodes, in float32 as in evaluation, whatever precision training used."""
         starts, part_of = self.saved.ranges.starts, self.saved.ranges.part_of(nodes)
         rows = torch.empty(len(nodes), size)
         for part in np.unique(part_of):
@@ -102,7 +102,8 @@ def open_trained_run(
 ) -> TrainedRun:  # fmt: skip
     """Open the saved model of a run and its data set; with `verify` the SHA-256 of their files is checked first.
 
-    Raises `StorageError` where one is missing or of the other's, `ConfigError` for a model without attention.
+    Raises `StorageError` where one is missing or they don't belong together, `ConfigError` for a model without
+    attention.
     """
     config, folder = locate_run(source, overrides)
     saved = open_model(folder / "model", verify, progress)

@@ -9,7 +9,7 @@ m items of a block, N nodes, C choices of weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -31,18 +31,18 @@ from dist_gat.filters.user_items import training_items
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
-# weights that are tried, in units in which every score varies like the model's
+# weights to try, in units in which each filter's scores vary as much as the model's
 SPECTRAL_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 LINEAR_CHOICES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-# of what the linear filter varies: where deflation leaves less, it leaves rounding
+# where deflation leaves less than this share of the linear filter's deviation, it leaves rounding errors
 ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class Blend:
-    """spectral_Ok, deflation_Oj: rows of this rank's nodes, not weighted; k and j may be 0. linear: None without it.
+    """spectral_Ok, deflation_Oj: unweighted rows of this rank's nodes; k and j may be 0. linear: None where it is off.
 
-    The weights are those of the filters; at 0 the model is alone.
+    A filter of weight 0 adds nothing to the model's score.
     """
 
     spectral_Ok: Tensor
@@ -57,7 +57,7 @@ class Blend:
 
     @property
     def weighted_rows(self) -> Tensor:
-        """[O, k + j] or fewer: rows whose inner products are w_s spectral(u, i) and what deflates w_l linear(u, i)."""
+        """[O, up to k + j]: rows whose inner products are w_s spectral(u, i) plus the deflation of w_l linear(u, i)."""
         pairs = ((self.spectral_Ok, self.spectral_weight), (self.deflation_Oj, self.linear_weight))
         kept = [rows * weight**0.5 for rows, weight in pairs if weight]
         return torch.cat(kept, dim=1) if kept else self.spectral_Ok[:, :0]
@@ -86,10 +86,10 @@ def build_blend(
 ) -> Blend:  # fmt: skip
     """The filters of the training graph, with the configured weights or those that are best on validation. Collective.
 
-    rows_OR: the model's ranking rows. Without validation pairs and without configured weights the model stays alone.
+    rows_OR: the model's ranking rows. Without validation pairs, a weight that is not configured is 0.
     """
     is_set = config.spectral_weight is not None and config.linear_weight is not None
-    # what counts for nothing need not be there
+    # a filter of weight 0 is not built
     has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
     has_linear = config.linear and not (is_set and config.linear_weight == 0)
     spectral_Ok = deflation_Oj = torch.zeros(len(rows_OR), 0)
@@ -109,12 +109,21 @@ def build_blend(
     if is_set or not (has_spectral or has_linear) or not store.prepared.num_pairs(relation, "valid"):
         return blend
     tuner = _Tuner(blend, rows_OR, store, worker, relation, evaluate, config.num_users, seed)
-    return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric))
+    return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric, (config.spectral_weight, config.linear_weight)))
+
+
+def weights_to_try(
+    choices: Sequence[float], model: float, deviation: float, given: float | None
+) -> Sequence[float]:  # fmt: skip
+    """The choices, in units in which a score of this deviation varies like the model's; or the given weight alone."""
+    if not deviation:
+        return (0.0,)
+    return [choice * model / deviation for choice in choices] if given is None else (given,)
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Users of a part with validation interactions: nodes int64 [n], rows of each kind, profiles, what they know."""
+    """Users of a part with validation interactions: nodes int64 [n], rows by kind, training items, known items."""
 
     part: int
     users: np.ndarray
@@ -143,7 +152,7 @@ class _Tuner:
     def _sample(self, part: int, users: np.ndarray) -> _Sample:
         own = self.store.ranges.nodes_of_type(part, self.relation.source)
         met = self.store.prepared.parts[part].pairs(self.relation, "train")
-        # before validation a user is known to have met the profile, no more
+        # for validation, a user's known items are the training items alone
         known = known_items(own.start, len(own), [met]).of(users - own.start)
         at, profile_nN = torch.from_numpy(users - self.first_node), known.matrix(self.store.ranges.num_nodes)
         return _Sample(part, users, [rows.index_select(0, at) for rows in self.rows_OX], profile_nN, known)
@@ -186,15 +195,17 @@ class _Tuner:
         *totals, count = sum_of_parts(variances, self.worker.control).tolist()
         return np.sqrt(np.array(totals) / max(count, 1))
 
-    def best(self, metric: str) -> tuple[float, float]:
+    def best(self, metric: str, given: tuple[float | None, float | None]) -> tuple[float, float]:
         """The spectral and the linear weight with the best mean metric; of equal ones the smaller. Collective."""
         model, spectral, whole, linear = self.deviations().tolist()
         if linear < ROUNDING * whole:
             linear = 0.0
-        choices = [
-            (s * model / spectral if s else 0.0, w * model / linear if w else 0.0)
-            for s, w in product(SPECTRAL_CHOICES if spectral else (0.0,), LINEAR_CHOICES if linear else (0.0,))
-        ]
+        choices = list(
+            product(
+                weights_to_try(SPECTRAL_CHOICES, model, spectral, given[0]),
+                weights_to_try(LINEAR_CHOICES, model, linear, given[1]),
+            )
+        )
         k = max(self.config.ks)
         best = {s.part: [RunningTopK(len(s.users), k) for _ in choices] for s in self.samples}
         for first, rows, columns in self.blocks():

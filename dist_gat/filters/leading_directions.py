@@ -23,7 +23,7 @@ from dist_gat.sampling.graph_store import GraphStore
 
 OVERSAMPLING = 16
 ITERATIONS = 4
-# of σ²: below this a direction is rounding
+# below this share of the largest σ², a direction is a rounding error
 NOTHING = 1e-10
 
 
@@ -108,14 +108,14 @@ class OwnGraph:
 
 
 def orthonormal(rows_Ok: Tensor, graph: OwnGraph, node_type: str) -> Tensor:
-    """The same span with orthonormal columns; directions that are not there become 0. Collective."""
+    """Orthonormal columns with the same span; missing directions become columns of 0. Collective."""
     squares_k, turn_kk = descending(graph.gram(rows_Ok, node_type), graph.worker.control)
     inverse_k = np.where(squares_k > NOTHING * squares_k[0], 1 / np.sqrt(np.maximum(squares_k, NOTHING**2)), 0.0)
     return torch.from_numpy((rows_Ok.double().numpy() @ (turn_kk * inverse_k)).astype(np.float32))
 
 
 def descending(matrix_kk: np.ndarray, channel: Channel) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues from the largest on, none below 0, and vectors, the same bits on every rank. Collective."""
+    """Eigenvalues, the largest first and none below 0, and eigenvectors; the same bits on every rank. Collective."""
     both = np.zeros((len(matrix_kk) + 1, len(matrix_kk)))
     if channel.rank == 0:
         values, vectors = np.linalg.eigh(matrix_kk)

@@ -4,8 +4,8 @@ score(u, i) = Σ_j Σ_v 1 / (d_v sqrt(d_u d_j d_i)) over the items j of u and th
 row of u in D_U^-½ R P̃ with P̃ = R̃ᵀR̃ and R̃ = D_U^-½ R D_I^-½, the linear filter of GF-CF (Shen et al., CIKM 2021). It
 is local where embeddings are smooth, which is why the two together rank better than either.
 
-Most of its score is along the leading directions q of P̃ = Σ_k σ_k² q_k q_kᵀ all the same, what many users share, and a
-smooth score beside it has these already. Deflation leaves them out: the row of u in D_U^-½ R (P̃ - Σ_k<j σ_k² q_k q_kᵀ).
+Still, most of its score lies along the leading directions q of P̃ = Σ_k σ_k² q_k q_kᵀ, which many users share and which
+a smooth score beside it already has. Deflation leaves them out: the row of u in D_U^-½ R (P̃ - Σ_k<j σ_k² q_k q_kᵀ).
 
 Shape legend: U users of a part, n users that are asked about, m items of a block, N nodes, O own nodes, j directions.
 """
@@ -23,12 +23,12 @@ from dist_gat.filters.user_items import UserItems, own_items
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 
-# items of a block: its columns are a matrix of all items by those of the block, for which all profiles are read
+# items of a block; its columns are a matrix [all items, items of the block], for which all user items are read
 FILTER_BLOCK = 4096
 
 
 class LinearFilter:
-    """profiles: the training interactions of every part's users; they are read again for each block."""
+    """profiles: the user items of every part, as `training_items` gives them; they are read again for each block."""
 
     def __init__(self, profiles: UserItems, num_parts: int, num_nodes: int) -> None:
         self.profiles, self.num_parts = profiles, num_parts
@@ -47,11 +47,12 @@ class LinearFilter:
         return csr_array(diags_array(self.item_scale_N) @ total @ diags_array(self.item_scale_N[first:last]))
 
     def scores(self, profile_nN: csr_array, columns_Nm: csr_array) -> np.ndarray:
-        """float32 [n, m]: users with these profiles, items of these `columns`."""
+        """float32 [n, m]: scores of users with these training items for the items of these `columns`."""
         return np.asarray((diags_array(user_scale(profile_nN)) @ (profile_nN @ columns_Nm)).toarray())
 
     def companions(self, profile_nN: csr_array) -> list[csr_array]:
-        """Of each part float32 [n, U]: how much its users count for these; cheaper than `columns` for few users."""
+        """By part, float32 [n, U]: the weights of its users in the scores of these; for few users cheaper than
+        `columns`."""
         left_nN = diags_array(user_scale(profile_nN)) @ profile_nN @ diags_array(self.item_scale_N)
         parts = []
         for part in range(self.num_parts):
@@ -60,7 +61,7 @@ class LinearFilter:
         return parts
 
     def scores_of_users(self, companions: list[csr_array], first: int, last: int) -> np.ndarray:
-        """float32 [n, m]: the same scores to rounding, for the item nodes [first, last)."""
+        """float32 [n, m]: the scores of `scores` up to rounding, for the item nodes [first, last)."""
         products = [
             weights_nU @ self.profiles(part)[:, first:last] for part, weights_nU in enumerate(companions)
         ]  # fmt: skip
@@ -88,11 +89,12 @@ class LinearTerm:
 def deflation_rows(
     store: GraphStore, worker: Worker, relation: Relation, rank: int, edge_chunk: int, seed: int
 ) -> Tensor:
-    """float32 [O, rank]: rows of this rank's nodes whose inner products, added, deflate the filter. Collective."""
+    """float32 [O, rank]: rows of own nodes whose inner products, added to the filter's scores, deflate it.
+    Collective."""
     graph = OwnGraph(store, worker, relation, edge_chunk, 0.5)
     basis_Ok, squares_k = leading_directions(graph, rank, seed)
     basis_Ok *= torch.from_numpy(np.sqrt(squares_k).astype(np.float32))
-    # D_U^-½ R q has no scale of the items
+    # D_U^-½ R q doesn't scale by the items' degrees, which `sum_neighbors` does
     user_rows = graph.sum_neighbors(basis_Ok / graph.scale_O1, relation.source)
     return torch.where(graph.is_of_type(relation.target)[:, None], -basis_Ok, user_rows)
 

@@ -2,9 +2,9 @@
 
 With A = D_U^-¼ R D_I^-¼ = Σ_k σ_k p_k q_kᵀ, score(u, i) = d_u^-½ Σ_j d_j^-¼ Σ_k q_jk h(σ_k) q_ik d_i^¼ over the items j
 of u, with h(σ) = σ² / (σ² + ridge σ_1²): ridge regression of the interactions on each other, which passes what is
-common to many and damps what is noise. Full rank with plain counts would be EASE without its zero diagonal (Steck, WWW
-2019), a step instead of h the ideal low-pass filter of GF-CF (Shen et al., CIKM 2021). Both factors are rows, so
-ranking needs nothing but inner products.
+common to many and damps what is noise. With full rank and plain counts it would be EASE without its zero diagonal
+(Steck, WWW 2019); with a step instead of h, the ideal low-pass filter of GF-CF (Shen et al., CIKM 2021). Both factors
+are rows, so ranking needs only inner products.
 
 Shape legend: O own nodes, k columns.
 """

@@ -1,4 +1,4 @@
-"""What each user has met in the training graph, as a sparse matrix a part. Users are the sources of a relation.
+"""The training items of each user, as one sparse matrix per part. Users are the sources of a relation.
 
 Shape legend: U users of a part, N nodes.
 """
@@ -30,7 +30,7 @@ def training_items(store: GraphStore, relation: Relation) -> UserItems:
 
 
 def own_items(store: GraphStore, part: int, relation: Relation) -> csr_array:
-    """The same of one of this rank's parts, without asking anyone."""
+    """The training items of the users of one of this rank's parts, without communication."""
     return _matrix(store, part, relation, store.prepared.parts[part].pairs(relation, "train"))
 
 

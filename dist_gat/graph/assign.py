@@ -38,7 +38,7 @@ def _metis(user: np.ndarray, item: np.ndarray, num_nodes: int, num_parts: int, s
     graph = csr_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(num_nodes, num_nodes))
     # METIS takes seeds of 31 bits
     options = pymetis.Options(seed=int(make_key(seed, Purpose.ASSIGNMENT)) >> 33)
-    # it reports from C where there are more parts than a corner of the graph has nodes
+    # METIS prints from C where a region of the graph has fewer nodes than parts
     with silent():
         parts = pymetis.part_graph(
             num_parts,

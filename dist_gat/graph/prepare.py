@@ -66,8 +66,9 @@ def prepare_dataset(
     progress("writing parts")
     with atomic_folder(Path(data.prepared)) as folder:
         _write_ids(folder, dataset, labels)
-        messages = _in_edges(_with_messages(dataset.train, data.min_message_weight), labels)
-        split_counts = _write_splits(folder, dataset, labels)
+        carrying = _with_messages(dataset.train, data.min_message_weight)
+        messages = _in_edges(carrying, labels)
+        split_counts = _write_splits(folder, dataset, labels, messages[0] if carrying is dataset.train else None)
         popularity_mass = _write_messages(folder, messages, labels.ranges)
         _write_features(folder, dataset, labels)
         report = {
@@ -133,7 +134,7 @@ def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
 
 @dataclass(frozen=True)
 class _InEdges:
-    """Messages to one type of nodes, by destination, int64 [E]; of each its source, as `indices`, and attributes."""
+    """Messages to one node type, sorted by `dst`, int64 [E]. values: sources, as `indices`, and attributes."""
 
     dst: np.ndarray
     values: dict[str, np.ndarray]
@@ -165,17 +166,28 @@ def _with_messages(train: Edges, min_weight: float | None) -> Edges:
     return Edges(train.user[some], train.item[some], train.weight[some], time)
 
 
-def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling) -> dict[str, list[int]]:
-    """The pairs of each split by user and item, and beside them their labels: the weights, where there are any."""
+def _sorted_pairs(edges: Edges, labels: Relabelling) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """User and item nodes by user and item, and the weights in this order."""
+    user, item = labels.user[edges.user], labels.item[edges.item]
+    if edges.weight is None:
+        return *sort_pairs(user, item), None
+    order = order_of_pairs(user, item)
+    return user[order], item[order], edges.weight[order]
+
+
+def _write_splits(
+    folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges | None
+) -> dict[str, list[int]]:
+    """Write and count each split's pairs, sorted by user and item, and their labels: the weights, where there are any.
+
+    to_users: the messages to users, where these are all training pairs, so that they need not be sorted again.
+    """
     counts = {}
     for split in SPLITS:
-        edges: Edges = getattr(dataset, split)
-        user, item, label = labels.user[edges.user], labels.item[edges.item], edges.weight
-        if label is None:
-            user, item = sort_pairs(user, item)
+        if split == "train" and to_users is not None:
+            user, item, label = to_users.dst, to_users.values["indices"], to_users.values.get("edge_weight")
         else:
-            order = order_of_pairs(user, item)
-            user, item, label = user[order], item[order], label[order]
+            user, item, label = _sorted_pairs(getattr(dataset, split), labels)
         cuts = np.searchsorted(user, labels.ranges.starts)
         for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
             target = part_folder(folder, part) / INTERACTS.name

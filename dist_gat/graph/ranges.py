@@ -18,7 +18,7 @@ from numba import njit
 
 from dist_gat.base.errors import StorageError
 
-# of the search for an interval; so many that most have no start in them
+# buckets of `_intervals`; so many that most of them contain no start
 BUCKETS_PER_START = 16
 
 
@@ -39,7 +39,7 @@ class NodeRanges:
 
     @property
     def id_type(self) -> type[np.signedinteger]:
-        """Of node IDs where there are many of them: on disk, and between ranks."""
+        """The type of node IDs on disk and in messages between ranks."""
         return np.int32 if self.num_nodes <= np.iinfo(np.int32).max else np.int64
 
     @property
@@ -71,7 +71,7 @@ class NodeRanges:
         return range(int(first), int(last))
 
     def bounds_of(self, node_type: str) -> np.ndarray:
-        """int64 [P, 2]: the first node ID of a type in each part, and the one behind its last."""
+        """int64 [P, 2]: the first node ID of a type in each part, and one past its last."""
         index = self.index_of(node_type)
         return self.bounds[:, index : index + 2]
 
@@ -84,19 +84,19 @@ class NodeRanges:
 
 
 def intervals_of(starts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The last j with starts[j] <= value, int64 of the shape of `values`; -1 below the first. int64, ascending."""
+    """The last j with starts[j] <= value, int64 shaped like `values`; -1 below the first. `starts`: int64, sorted."""
     if values.size < BUCKETS_PER_START * len(starts) or not len(starts):
-        # to make the buckets would take longer
+        # for so few values, making the buckets takes longer
         return np.searchsorted(starts, values, side="right") - 1
     return _intervals(starts, values.ravel()).reshape(values.shape)
 
 
 @njit(nogil=True, cache=True)
 def _intervals(starts, values):  # type: ignore[no-untyped-def]
-    """A binary search between the intervals in which a value's bucket begins and ends, most of which are one.
+    """A binary search among the intervals that a value's bucket overlaps, which is mostly one.
 
-    Buckets are of equal width, from the first start to the last. Without them every step is a branch that nobody can
-    predict.
+    Buckets have equal width, from the first start to the last. Without them, the processor can't predict the branches
+    of the search.
     """
     out = np.full(values.shape[0], -1, np.int64)
     last, num_buckets, shift = starts.shape[0] - 1, 1, np.uint64(0)
@@ -104,7 +104,7 @@ def _intervals(starts, values):  # type: ignore[no-untyped-def]
         num_buckets *= 2
     while np.uint64(starts[last] - starts[0]) >> shift >= np.uint64(num_buckets):
         shift += np.uint64(1)
-    # what comes behind the last start is in a bucket of its own
+    # values beyond the last bucket share one more
     interval_B, j = np.full(num_buckets + 2, last, np.int64), 0
     for b in range(num_buckets):
         while j < last and np.uint64(starts[j + 1] - starts[0]) <= np.uint64(b) << shift:
@@ -127,7 +127,7 @@ def _intervals(starts, values):  # type: ignore[no-untyped-def]
 
 
 def read_ranges(manifest: dict[str, Any], node_types: tuple[str, ...], file: Path, remedy: str) -> NodeRanges:
-    """The ranges of these types that a manifest records as `bounds`. Raises `StorageError` where they are none."""
+    """The ranges of these types that a manifest records as `bounds`. Raises `StorageError` where they are invalid."""
     bounds = manifest.get("bounds")
     try:
         array = np.array(bounds, dtype=np.int64)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dist_gat.base.errors import StorageError
 
-# files and folders are called so
+# names of node types and relations, which are also names of files and folders
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
@@ -40,12 +40,12 @@ class Schema:
         return {"node_types": list(self.node_types), "relations": [asdict(relation) for relation in self.relations]}
 
 
-# of a table of interactions
+# the schema of a table of interactions
 INTERACTIONS = Schema(("user", "item"), (Relation("interacts", "user", "item"),))
 
 
 def read_schema(manifest: Mapping[str, Any], file: Path, remedy: str) -> Schema:
-    """The schema that a manifest records. Raises `StorageError` where it is none."""
+    """The schema that a manifest records. Raises `StorageError` where it is missing or invalid."""
     found: Any = manifest.get("schema")
     try:
         schema = Schema(tuple(found["node_types"]), tuple(Relation(**fields) for fields in found["relations"]))

@@ -1,4 +1,4 @@
-"""Evaluate a trained run: layer-wise inference and exact ranking, on as many workers as there are."""
+"""Evaluation of a trained run as a job: layer-wise inference and exact ranking, on any number of workers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Numbers that nogil numba kernels in several threads share: to take tasks by, and to wait for each other.
+"""Atomic numbers that nogil numba kernels in several threads share, to take tasks and to wait for each other.
 
 A kernel that several threads run at once takes its tasks from a counter and waits where a task needs another one's
-result. Starting threads anew for every such step would cost each time what waking a core that sleeps does, .1 ms.
+result. Starting threads anew for every such step would cost the time to wake a sleeping core, .1 ms, each time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _pointer(context: Any, builder: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def take(typing_context: Any, numbers: Any, index: Any) -> Any:
-    """numbers[index]++ in one step that no other thread comes between; returns what it was."""
+    """numbers[index]++ as one atomic step; returns the number before."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         one = ir.Constant(ir.IntType(64), 1)
@@ -36,7 +36,7 @@ def take(typing_context: Any, numbers: Any, index: Any) -> Any:
 
 @intrinsic
 def publish(typing_context: Any, numbers: Any, index: Any, value: Any) -> Any:
-    """numbers[index] = value; who reads it sees all that this thread wrote before."""
+    """numbers[index] = value; a thread that reads it sees all that this thread wrote before."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index, value = arguments
@@ -68,6 +68,6 @@ def _give_way(typing_context: Any) -> Any:
 
 @njit(forceinline=True, error_model="numpy")
 def wait_until(numbers, index, least):  # type: ignore[no-untyped-def]
-    """Wait for numbers[index] >= least. A whole thread waits, so only for what another one is already at."""
+    """Wait for numbers[index] >= least. It holds up its thread: wait only for work that another thread has begun."""
     while _read(numbers, index) < least:
         _give_way()

@@ -1,12 +1,12 @@
 """The numba kernels of `attend` on the CPU: forward and backward, in tasks of destinations.
 
-They run without the GIL and do not look whether a number points outside of an array: `survey` does. Heads stand
-below their destination, in two dimensions: [D*F, H] weights with row u*F + f, [D*G, I] rows with row u*G + g. The
-last arguments are `known` numbers: H, G, and the lanes in which rows and projected rows are handled, whose number
-divides I and O. Every thread runs the whole kernel, which shares the tasks out by counters in an array.
+They run without the GIL and don't check that indices are inside of their arrays: `survey` does. All arrays have two
+dimensions: weights are [D*F, H] with row u*F + f, and rows of heads are [D*G, I] with row u*G + g. The last arguments
+are `known` numbers: H, G, and the lanes for rows and for projected rows, whose numbers divide I and O. Every thread
+runs the whole kernel and takes tasks by counters in an array.
 
-Where each head's aggregate is projected by its O rows of a matrix, the aggregates of a few destinations exist instead
-of all. `value` has the matrix by columns forward, [G*I, O] with row g*I + i, and by rows backward, [G*O, I].
+Where a matrix projects the aggregates, by O rows for each head, only the aggregates of a few destinations exist at a
+time. `value` is this matrix: by columns in `forward`, [G*I, O] with row g*I + i, by rows in `backward`, [G*O, I].
 
 Shape legend: D destinations, F fan-out, H heads, I row size, G heads of the aggregate (H or 1), O output size of a
 head, X of all heads, C tasks, P parts, N edges.
@@ -37,17 +37,17 @@ from dist_gat.kernels.row_steps import (
 )
 from dist_gat.kernels.weighting import MAX_EXPONENT, MIN_SCORE_SUM, Rule
 
-DESTINATIONS_AHEAD, ROWS_AHEAD = 1, 8  # whose rows are prefetched
+DESTINATIONS_AHEAD, ROWS_AHEAD = 1, 8  # how far ahead rows are prefetched
 GIVEN, EXP, LINEAR = Rule.GIVEN.value, Rule.EXP.value, Rule.LINEAR.value
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 class Parts(NamedTuple):
-    """What tasks of the backward pass leave for the merge, in the places of those that are under way.
+    """What tasks of the backward pass leave for the merge, with one part for each of the P tasks under way.
 
-    rows: [P*N, I], gradients of sources that are not the task's own. source: int64 [P, N], which. number: int64 [P],
-    how many. query, own, value: [P*H, I], [P*H, I], [P*X, I], gradients of what all destinations share; 0 rows of
-    what they don't.
+    rows: [P*N, I], gradients of sources that an earlier task reached first. source: int64 [P, N], these sources.
+    number: int64 [P], how many there are. query, own, value: [P*H, I], [P*H, I], [P*X, I], gradients of what all
+    destinations share; they have 0 rows where nothing is shared.
     """
 
     rows: np.ndarray
@@ -60,10 +60,10 @@ class Parts(NamedTuple):
 
 @njit(**KERNEL)
 def survey(neighbors, count, num_rows, num_own, per_task):  # type: ignore[no-untyped-def]
-    """Whether all numbers are inside of their arrays, and what `backward` has to know of its tasks before they run.
+    """Whether all indices are inside of their arrays, and what `backward` must know of its tasks in advance.
 
-    first_new: int64 [C + 1], the sources before first_new[c] are the first `num_own` or neighbours of earlier tasks.
-    num_repeats: int64 [C], how many edges of a task have a source before that.
+    first_new: int64 [C + 1], the sources below first_new[c] are the first `num_own` or were reached by earlier tasks.
+    num_repeats: int64 [C], how many edges of a task have such a source.
     """
     num_dst, fan_out = neighbors.shape
     num_tasks = -(-num_dst // per_task)
@@ -87,9 +87,9 @@ def forward(  # type: ignore[no-untyped-def]
     rows, own_rows, neighbors, count, rule, slope, query, own, value, scores, alpha, weight, z, out, taken, per_task,
     heads, sums, width, out_width,
 ):  # fmt: skip
-    """Weights, and the aggregates `z`, or where there is a `value` their projections `out`.
+    """Computes the weights, and the aggregates `z` or, with a `value`, their projections `out`.
 
-    Run by several threads at once, which count the tasks that they take in `taken`.
+    Several threads run it at once; `taken` counts the tasks that they have taken.
     """
     num_dst, fan_out = neighbors.shape
     num_heads, num_sums = len(heads), len(sums)
@@ -131,12 +131,12 @@ def backward(  # type: ignore[no-untyped-def]
     grad_offset, grad_query, grad_own, grad_value, grad_rows, first_new, parts, progress, per_task, num_shares, heads,
     sums, width,
 ):  # fmt: skip
-    """All gradients; those of what has no rows are left out.
+    """Computes all gradients whose arrays have any rows.
 
-    Run by several threads at once. Each takes the next step: a task of destinations, which writes the gradients of
-    the sources that it is the first to reach, or the merge of one share of what an earlier task left in its part.
-    Tasks are merged in their order, so every number is summed in one order for any number of threads. `progress` has
-    the steps that are taken, the tasks that are merged for each share, and whether a task is computed.
+    Several threads run it at once. Each takes the next step: a task of destinations, which writes the gradients of the
+    sources that it is the first to reach, or the merge of one share of what an earlier task left in its part. Tasks are
+    merged in order, so every sum has one order for any number of threads. `progress` has the number of steps taken, the
+    number of tasks merged for each share, and for each task whether it is computed.
     """
     num_tasks, num_parts = len(first_new) - 1, len(parts.number)
     lag, merged, computed = num_parts // 2, 1, 1 + num_shares
@@ -145,7 +145,7 @@ def backward(  # type: ignore[no-untyped-def]
     some_rows = np.empty((neighbors.shape[1], rows.shape[1]), rows.dtype)
     some_scores = np.empty((neighbors.shape[1], len(heads)), rows.dtype)
     own_row = np.zeros((1, 1), neighbors.dtype)
-    # nothing that can fail from here on: the others would wait for ever
+    # nothing may fail from here on: the other threads would wait forever
     while True:
         step = take(progress, 0)
         task, share = step // (num_shares + 1), step % (num_shares + 1)
@@ -162,7 +162,7 @@ def backward(  # type: ignore[no-untyped-def]
                 )  # fmt: skip
                 publish(progress, merged + share, task + 1)
         elif task < num_tasks:
-            # its place is that of a task before
+            # an earlier task had the same part, so that one must be merged
             for other in range(num_shares):
                 wait_until(progress, merged + other, task - num_parts + 1)
             _backward_of_task(
@@ -179,11 +179,11 @@ def _backward_of_task(  # type: ignore[no-untyped-def]
     grad_scores, grad_offset, grad_query, grad_rows, first_new, parts, z, some_rows, some_scores, own_row,
     heads, sums, width,
 ):  # fmt: skip
-    """`z` and `some_scores` are room for aggregates, their gradients and the gradients of a destination's scores."""
+    """Computes one task; `z` is room for aggregates and their gradients, `some_scores` for gradients of scores."""
     num_dst, fan_out = neighbors.shape
     num_heads, num_sums, kind = len(heads), len(sums), rows.dtype.type
     part, has_value, has_own = task % len(parts.number), value.shape[0] > 0, parts.own.shape[0] > 0
-    # of the first row in the part
+    # first rows of the part
     first_query, first_value = part * num_heads, part * value.shape[0]
     shared = parts.query.shape[0] > 0
     if shared:
@@ -243,13 +243,13 @@ def _backward_of_task(  # type: ignore[no-untyped-def]
             elif s < num_open:
                 add_row(grad_rows, s, some_rows, f, width)
             else:
-                # a sampler numbers sources in the order in which they appear: nearly always there are none between
+                # samplers number sources in order of appearance, so there are nearly always none between
                 clear_rows(grad_rows, num_open, s, width)
                 copy_row(grad_rows, s, some_rows, f, width)
                 num_open = s + 1
     parts.number[part] = num_repeats
     if task == len(first_new) - 2:
-        # nobody's neighbours
+        # rows behind the last neighbour
         clear_rows(grad_rows, num_open, grad_rows.shape[0], width)
 
 
@@ -258,7 +258,7 @@ def _merge(  # type: ignore[no-untyped-def]
     task, per_task, share, num_shares, num_dst, grad_offset, own, grad_query, grad_own, grad_value, grad_rows, num_own,
     parts, heads, width,
 ):  # fmt: skip
-    """Adds a task's part to what tasks share; of every `num_shares` rows one."""
+    """Adds a task's part to the gradients that tasks share, for one row in every `num_shares`."""
     num_heads, part = len(heads), task % len(parts.number)
     if grad_rows.shape[0]:
         if task == 0:
@@ -314,7 +314,7 @@ def _weigh(rule, slope, offset, scores, alpha, first, n, heads):  # type: ignore
 def _weigh_backward(  # type: ignore[no-untyped-def]
     rule, slope, scores, alpha, first, grad, edge, grad_offset, n, u, heads
 ):  # fmt: skip
-    """Turns the gradients of destination u's weights into those of its scores, and sums them to that of its offset.
+    """Turns the gradients of destination u's weights into those of its scores, whose sum is the gradient of its offset.
 
     Its scores begin at row `first`, their gradients at row `edge`.
     """

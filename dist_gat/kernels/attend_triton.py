@@ -3,10 +3,10 @@
 A program takes one destination, or one source, and goes through its neighbours, or its edges, in tiles [R, H, I]. A
 neighbourhood that fits one tile, as those of a sample do, is read from memory once and stays in registers.
 
-All arithmetic is float32, whatever the inputs are. Products are multiplied and added, not given to tensor cores:
-with the few heads of a layer these would work on padding mostly, and round float32 to TensorFloat32; and the kernels
-wait for memory, not for arithmetic. The lanes of a warp lie along rows, four numbers each, so that a gather reads
-whole 128-byte lines; the sum over a row is then made of shuffles, that over neighbours of additions within a lane.
+All arithmetic is float32, whatever the inputs are. Products are multiplied and added, not given to tensor cores: with
+the few heads of a layer these would work on padding mostly, and round float32 to TensorFloat32; and the kernels wait
+for memory, not for arithmetic. The lanes of a warp lie along rows, four numbers each, so that a gather reads whole
+128-byte lines; sums over a row are then shuffles, and sums over neighbours are additions within a lane.
 
 Shape legend: D destinations, F fan-out, H heads, I row size, R neighbours or edges of a tile, G heads of the
 aggregate (H or 1). BR, BH, BI and BG are the sizes of tiles: R, and the next powers of two of the others. All
@@ -72,7 +72,7 @@ def forward(  # type: ignore[no-untyped-def]
             a = tl.load(alpha + edges, mask=mask, other=0.0).to(tl.float32)
         else:
             if WIDE:
-                # again, rather than read: threads of a program do not see each other's stores without a barrier
+                # computed again, not read: threads of a program do not see each other's stores without a barrier
                 s = tl.sum(near * q[None], axis=2) + offset[None]
             if RULE == LINEAR:
                 a = tl.where((total > LEAST_SUM)[None], s / tl.where(total > LEAST_SUM, total, 1.0)[None], 1.0 / n)
@@ -121,8 +121,8 @@ def backward(  # type: ignore[no-untyped-def]
                 if RULE == LINEAR:
                     total += tl.sum(tl.load(scores + edges, mask=mask, other=0.0), axis=0)
         if RULE != GIVEN:
-            # The weights add up to 1 but for their rounding, and that of s exp(s), with products and sums in one
-            # instruction, is 1e-5 and more: a mean that is off by it would leave a rest, times the slope of s exp(s).
+            # The weights add up to 1 only up to rounding, which for s exp(s) with fused multiply-adds is 1e-5 and more.
+            # Without this division the mean would be off by as much, times the slope of s exp(s).
             mean /= tl.where(weight != 0, weight, 1.0)
             offset = tl.zeros([BH], tl.float32)
             for first in range(0, n, BR):
@@ -158,7 +158,7 @@ def sum_windows(  # type: ignore[no-untyped-def]
     RULE: tl.constexpr, SHARED: tl.constexpr, HEADS: tl.constexpr, SUMS: tl.constexpr, SIZE: tl.constexpr,
     BR: tl.constexpr, BH: tl.constexpr, BG: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """The gradient that WINDOW edges send to their source, where all of them have the same one."""
+    """The gradient that WINDOW edges send to their source, where they all share one source."""
     window = tl.program_id(0).to(tl.int64)
     first = window * WINDOW
     owner = tl.load(source + first)
@@ -177,7 +177,7 @@ def sum_sources(  # type: ignore[no-untyped-def]
     RULE: tl.constexpr, SHARED: tl.constexpr, HEADS: tl.constexpr, SUMS: tl.constexpr, SIZE: tl.constexpr,
     BR: tl.constexpr, BH: tl.constexpr, BG: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a source's row: its edges before and after the full windows among them, those windows, its bias."""
+    """Gradient of a source's row: the sum of its full windows, of its edges outside of these, and of its bias."""
     s = tl.program_id(0).to(tl.int64)
     first, last = tl.load(start + s), tl.load(start + s + 1)
     window = (first + WINDOW - 1) // WINDOW
@@ -204,7 +204,7 @@ def _sum_edges(  # type: ignore[no-untyped-def]
     RULE: tl.constexpr, SHARED: tl.constexpr, HEADS: tl.constexpr, SUMS: tl.constexpr, SIZE: tl.constexpr,
     BR: tl.constexpr, BH: tl.constexpr, BG: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """What sorted edges of one source send to its row, [I]: `last - first` of them, but for a gap that is skipped."""
+    """[I]: what `last - first` sorted edges of one source send to its row; `gap_size` edges at `gap` are skipped."""
     r, h, i = tl.arange(0, BR), tl.arange(0, BH), tl.arange(0, BI)
     row = tl.zeros([BI], tl.float32)
     shares = tl.zeros([BH], tl.float32)
@@ -245,7 +245,7 @@ def _gather(rows, neighbors, u, first, n, num_rows, fan_out, SIZE: tl.constexpr,
 
 @jit
 def _edges(u, first, n, fan_out, HEADS: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Where in [D, F, H] the numbers of a tile [R, H] stand, and which of them exist."""
+    """Offsets in [D, F, H] of the numbers of a tile [R, H], and which of them exist."""
     r, h = first + tl.arange(0, BR), tl.arange(0, BH)
     return (u * fan_out + r)[:, None] * HEADS + h[None], (r < n)[:, None] & (h < HEADS)[None]
 
@@ -268,7 +268,7 @@ def _store_heads(pointer, row, tile, HEADS: tl.constexpr, SIZE: tl.constexpr, BH
 
 @jit
 def _weight_gradients(near, up, HEADS: tl.constexpr, SUMS: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Gradients [R, H] of the weights, of the upstream gradient [G, I]."""
+    """Gradients [R, H] of the weights, from the upstream gradient [G, I]."""
     change = tl.sum(near * up[None], axis=2)
     return tl.broadcast_to(change / HEADS if SUMS < HEADS else change, [BR, BH])
 

@@ -1,4 +1,4 @@
-"""`copy_rows`, `take_rows`: rows of one array into rows of another, straight; `put_rows` and `add_rows`: of tensors."""
+"""`copy_rows`, `take_rows`: rows of an array straight into another; `put_rows`, `add_rows`: the same of tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS_AHEAD, ROWS_PER_TASK = 8, 4096
 def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.ndarray) -> None:
     """target[places] = source[rows], for arrays of the same row shape and dtype; integers may become wider.
 
-    As numpy expression it would write all rows twice and wait for each row's cache miss. target is C-contiguous.
+    numpy would write all rows twice and wait for each row's cache miss. target is C-contiguous.
     """
     widens = source.dtype.kind == target.dtype.kind == "i" and source.itemsize <= target.itemsize
     assert source.shape[1:] == target.shape[1:], "rows of different kinds"
@@ -29,9 +29,9 @@ def copy_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: 
 
 
 def take_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray) -> None:
-    """target[:] = source[rows], for matrices of one dtype and as many columns.
+    """target[:] = source[rows], for matrices of the same dtype and number of columns.
 
-    Rows of the target are written in their order, so that there is nothing to wait for.
+    The target is written in order, so only rows of the source are prefetched.
     """
     assert (source.dtype, source.shape[1:]) == (target.dtype, target.shape[1:]), "rows of different kinds"
     assert len(rows) == len(target), "as many rows as places"

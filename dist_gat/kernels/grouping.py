@@ -1,4 +1,4 @@
-"""`group`: positions by group, where there are few groups, by counting them."""
+"""`group`: the positions of each group's members, found by counting; for few groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import accumulate
 import numpy as np
 from numba import njit
 
-CHAINS = 4  # of additions that don't wait for each other
+CHAINS = 4  # of additions, which don't wait for each other
 
 
 def group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
@@ -16,7 +16,7 @@ def group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
 
 
 def split(rows: np.ndarray, counts: list[int]) -> list[np.ndarray]:
-    """The first counts[0] rows, and so on; `numpy.split` takes longer than small batches do."""
+    """The first counts[0] rows, and so on. On small batches, `numpy.split` would take longer than all other work."""
     return [rows[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
 
 
@@ -30,7 +30,7 @@ def order_by_group(groups: np.ndarray, num_groups: int) -> tuple[np.ndarray, lis
 
 @njit(nogil=True, cache=True)
 def _count(groups, counts_GC):  # type: ignore[no-untyped-def]
-    """Whether all groups are in range. Counts runs of equal length apart: an addition waits for the one before it."""
+    """Whether all groups are in range. Counts CHAINS runs apart, because an addition waits for the one before it."""
     length = (groups.shape[0] + CHAINS - 1) // CHAINS
     for i in range(length):
         for c in range(CHAINS):

@@ -1,8 +1,9 @@
 """`Lanes`: a few numbers that a numba kernel holds in registers and computes with at once.
 
-What a compiler makes of a loop over the numbers of a row depends on what it can prove about the arrays: that they don't
-overlap, how long they are. Lanes say it outright. Inside a kernel they have + - * / with each other and with a number,
-each rounded as usual, and the functions of this file; their number is a part of their type, given by `known(number)`.
+How fast a compiler makes a loop over the numbers of a row depends on what it can prove about the arrays: that they
+don't overlap, and how long they are. Lanes state this. Inside a kernel they have + - * / with each other and with a
+number, each rounded as usual, and the functions of this file; their number is a part of their type, given by
+`known(number)`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from numba.np.arrayobj import make_array
 
 from dist_gat.kernels.prefetch import BYTES_PER_LINE, prefetch
 
-# of a product and a sum that may become one instruction
+# a product and a sum with this flag may become one instruction
 CONTRACT = ("contract",)
-# Of exp: log2(e); ln(2) in two parts, of which the first has room for a factor; the arguments beyond which it is 0 or
-# infinity.
+# For exp: log2(e); ln(2) in two parts, the first short enough that its products with k are exact; the arguments beyond
+# which exp is 0 or infinity.
 LOG2_E = 1.4426950408889634
 LN_2 = {
     types.float32: (0.693145751953125, 1.428606820309417e-06),
@@ -35,13 +36,13 @@ LN_2 = {
 LOWEST = {types.float32: -87.0, types.float64: -708.0}
 HIGHEST = {types.float32: 88.0, types.float64: 709.0}
 NUM_TERMS = {types.float32: 8, types.float64: 14}
-# Of a row at a time. Four sums of 256 bytes are half of the registers of AVX-512; elsewhere they would not fit, and are
-# several times as slow in memory.
+# Bytes of a row handled at a time. Four sums of 256 bytes fill half of the registers of AVX-512; elsewhere they would
+# not fit, and sums in memory are several times as slow.
 BYTES_AT_ONCE = 256 if get_host_cpu_features().get("avx512f") else 64
 
 
 def width_of(size: int, itemsize: int) -> int:
-    """The lanes in which rows of a size are handled: the largest number that divides it, up to BYTES_AT_ONCE."""
+    """The number of lanes for rows of `size` numbers: its largest divisor that fits BYTES_AT_ONCE."""
     return max(width for width in range(1, BYTES_AT_ONCE // itemsize + 1) if size % width == 0)
 
 
@@ -103,7 +104,7 @@ def pointer_to(context: Any, builder: Any, array_type: Any, array_row_column: An
 
 @njit(forceinline=True, error_model="numpy")
 def prefetch_lanes(rows, row, column, width):  # type: ignore[no-untyped-def]
-    """The lines of what `load` will read."""
+    """Prefetch the cache lines that `load` will read."""
     for i in range(column, column + len(width), BYTES_PER_LINE // rows.itemsize):
         prefetch(rows, row, i)
 
@@ -115,7 +116,7 @@ def require(is_so: bool, message: str) -> None:
 
 @intrinsic
 def load(typing_context: Any, array: Any, row: Any, column: Any, width: Any) -> Any:
-    """array[row, column : column + width] of a C-contiguous array, without a look at its bounds."""
+    """array[row, column : column + width] of a C-contiguous array, without checking bounds."""
     require(_is_matrix(array), "lanes are loaded from C-contiguous matrices of floating-point numbers")
     result = Lanes(array.dtype, len(width))
 
@@ -129,7 +130,7 @@ def load(typing_context: Any, array: Any, row: Any, column: Any, width: Any) -> 
 
 @intrinsic
 def store(typing_context: Any, array: Any, row: Any, column: Any, lanes: Any) -> Any:
-    """array[row, column : column + width] = lanes, without a look at the bounds."""
+    """array[row, column : column + width] = lanes, without checking bounds."""
     is_theirs = _is_matrix(array) and isinstance(lanes, Lanes) and lanes.dtype == array.dtype
     require(is_theirs, "lanes are stored in C-contiguous matrices of their own type")
 
@@ -230,7 +231,7 @@ def exp(typing_context: Any, lanes: Any) -> Any:
             power = builder.fadd(product(power, r), constant(kind, 1 / factor), flags=CONTRACT)
         mantissa, bias = (23, 127) if lanes.dtype == types.float32 else (52, 1023)
         whole = ir.VectorType(ir.IntType(lanes.dtype.bitwidth), lanes.width)
-        # of NaN 0, where a plain conversion is anything
+        # NaN becomes 0; a plain conversion of it is undefined
         exponent = call(builder, f"llvm.fptosi.sat.{name_of(whole)}.{name}", whole, k)
         bits = builder.shl(builder.add(exponent, constant(whole, bias)), constant(whole, mantissa))
         result = builder.fmul(power, builder.bitcast(bits, kind))

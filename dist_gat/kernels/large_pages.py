@@ -1,7 +1,7 @@
 """`large_zeros`: arrays in large pages of memory, where the system has them.
 
-A training step touches rows all over tables of hundreds of megabytes; with pages of 4 KiB most of them cost a walk
-through the page tables besides.
+A training step touches rows all over tables of hundreds of megabytes; with pages of 4 KiB, most of these accesses also
+cost a walk through the page tables.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ LEAST_BYTES = 1 << 22
 def large_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     """Zeros. Below 4 MiB, and on systems other than Linux, `numpy.zeros`.
 
-    numpy asks for large pages too, but where the C library hands it memory that was freed before, it is in small pages
-    already.
+    numpy asks for large pages too, but memory that the C library reuses is in small pages already.
     """
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if num_bytes < LEAST_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
@@ -28,5 +27,5 @@ def large_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarra
     # a kernel without large pages refuses the advice
     with suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    # the array holds the mapping, which goes when it goes
+    # the array keeps the mapping alive
     return np.frombuffer(memory, dtype).reshape(shape)

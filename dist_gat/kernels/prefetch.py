@@ -20,7 +20,7 @@ READ, KEEP_IN_ALL_CACHES, DATA = 0, 3, 1  # the arguments of LLVM's llvm.prefetc
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
-    """For the line of array[row, column], a two-dimensional array. Never faults, and changes nothing but the caches."""
+    """Prefetch the line of array[row, column], of a matrix. Never faults, and changes nothing but the caches."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array_type = signature.args[0]
@@ -37,6 +37,6 @@ def prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
 
 @njit(forceinline=True, error_model="numpy")
 def prefetch_row(rows, row):  # type: ignore[no-untyped-def]
-    """All lines of one row of a two-dimensional array."""
+    """Prefetch all lines of one row of a matrix."""
     for i in range(0, rows.shape[1], BYTES_PER_LINE // rows.itemsize):
         prefetch(rows, row, i)

@@ -32,7 +32,7 @@ def update_rows_gpu(
     height = max(TILE // width, 1)
     if not gradient_NE.numel():
         return
-    # that of the tensors need not be the current one
+    # the tensors' device need not be the current one
     with torch.cuda.device_of(weight_OE):
         _update_rows[(-(-num_rows // height),)](
             weight_OE, mean_OE, square_OE, rows_N, gradient_NE, num_rows, gain1, gain2, eps, size,

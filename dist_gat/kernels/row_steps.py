@@ -1,7 +1,7 @@
 """Steps of the attention kernels on rows: products with heads, sums and copies, with pieces of rows in registers.
 
 They are inlined into the kernels that call them. `width` is the `known` number of lanes in which rows are handled; it
-divides their size. Rows of a head stand one after the other, those of a destination from row `first` on.
+divides their size. A destination has one row for each head, from row `first` on.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from numba import njit
 from dist_gat.kernels.lanes import dot, fill, fma, load, prefetch_lanes, store
 from dist_gat.kernels.prefetch import prefetch_row
 
-EDGES_AHEAD = 16  # whose rows are prefetched
-PRODUCTS_AT_ONCE = 4  # destinations that a row of a matrix is read for
+EDGES_AHEAD = 16  # how far ahead rows are prefetched
+PRODUCTS_AT_ONCE = 4  # destinations that share one read of a matrix row
 # Without inlining, every step would pass whole array descriptors, which costs more than its arithmetic.
 STEP = {"nogil": True, "cache": True, "error_model": "numpy", "forceinline": True}
 
@@ -41,7 +41,7 @@ def add_row(rows, row, others, other, width):  # type: ignore[no-untyped-def]
 
 @njit(**STEP)
 def prefetch_neighbors(rows, neighbors, count, u):  # type: ignore[no-untyped-def]
-    """The rows of the neighbours of destination u, if there is one."""
+    """Prefetch the rows of the neighbours of destination u, if it exists."""
     if u < neighbors.shape[0]:
         for f in range(count[u]):
             prefetch_row(rows, neighbors[u, f])
@@ -132,7 +132,7 @@ def mix_heads(rows, row, n, heads, first, num_heads, weight, edge, width):  # ty
 def products(out, first_out, number, left, first_left, right, num_sums, width):  # type: ignore[no-untyped-def]
     """out[(first_out + k)*G + g] = sum_j left[(first_left + k)*G + g, j] right[g*J + j], for up to four k.
 
-    Of those that are fewer, the last stands for the others too.
+    Where there are fewer, the last one takes the place of the others.
     """
     size = left.shape[1]
     k1, k2, k3 = min(1, number - 1), min(2, number - 1), min(3, number - 1)
@@ -156,7 +156,7 @@ def products(out, first_out, number, left, first_left, right, num_sums, width): 
 def add_products(sums, first_sum, grad_out, first, number, z, num_sums, width):  # type: ignore[no-untyped-def]
     """sums[first_sum + g*O + o] += sum_k grad_out[(first + k)*G + g, o] z[k*G + g] over up to four destinations k.
 
-    Of those that are fewer, the last stands for the others, times 0.
+    Where there are fewer, the last one takes the place of the others, times 0.
     """
     size, kind = grad_out.shape[1], z.dtype.type
     m1, m2, m3 = kind(number > 1), kind(number > 2), kind(number > 3)

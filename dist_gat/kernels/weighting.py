@@ -13,7 +13,7 @@ from torch import Tensor
 
 # Two distinct float64 scores above 40 differ in s exp(s) by more than 1e3: their softmax is 0 or 1 already.
 MAX_EXPONENT = 40.0
-# A smaller sum of scores is no scale to divide by.
+# A smaller sum of scores is too small to divide by.
 MIN_SCORE_SUM = 1e-6
 
 
@@ -22,7 +22,7 @@ class Rule(enum.IntEnum):
 
     GIVEN: there are no scores, the weights stand in `alpha_DFH`.
     SOFTMAX: softmax of LeakyReLU(s), with the negative slope `slope`; 1 leaves s as it is.
-    EXP: softmax of s exp(s). LINEAR: s / sum s. `dist_gat.nn.scoring` has both exactly.
+    EXP: softmax of s exp(s). LINEAR: s / sum s. `dist_gat.nn.scoring` defines EXP and LINEAR exactly.
     """
 
     GIVEN = 0
@@ -33,7 +33,8 @@ class Rule(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Weighting:
-    """alpha_DFH as it is, or the scores s_ui = query_u^T l_i + own^T h_u and the rule that turns them into weights.
+    """Given weights alpha_DFH, or the scores s_ui = query_u^T l_i + own^T h_u and the rule that turns them into
+    weights.
 
     mean: the aggregate takes the mean of the heads' weights, instead of one aggregate for each head.
     value_XI: each head's aggregate is projected by its X / H rows of this matrix, side by side; not with `mean`.

@@ -238,7 +238,7 @@ def check_torch_distributed() -> Iterator[Finding]:
 
 
 def exchange_rows(config: Config, worker: Worker) -> dict[str, Any]:
-    """The job of that check: the owner of a request adds its rank to ten times the request."""
+    """The job of `check_torch_distributed`: the owner of a request adds its rank to ten times the request."""
     import torch
 
     from dist_gat.exchange.route import ask_owners
@@ -249,7 +249,7 @@ def exchange_rows(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def check_ray_token() -> Iterator[Finding]:
-    """Ray takes the token from the first of these that is there. Without one, whoever reaches it runs code."""
+    """Ray takes its token from the first of these places. Without a token, whoever reaches Ray can run code."""
     mode, path = os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN_PATH")
     file = Path(path) if path else Path.home() / ".ray" / "auth_token"
     name = "ray token"
@@ -283,7 +283,7 @@ INSTALL_ADVICE = "install dist-gat with pip, from its folder: pip install ."
 HOST_ADVICE = "this system does not tell; dist-gat is made for Linux"
 NUMBA_ADVICE = "set NUMBA_CACHE_DIR to a folder that you may write, or every process compiles anew"
 
-# The token before Ray: Ray makes one where there is none.
+# The token is checked before Ray is started, because Ray makes a token where there is none.
 CHECKS = (
     Check("python", check_python, INSTALL_ADVICE),
     Check("packages", check_packages, INSTALL_ADVICE),

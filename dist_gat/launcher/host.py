@@ -30,7 +30,7 @@ def threads_per_worker(launch: LaunchConfig) -> int:
 
 
 def worker_environment(launch: LaunchConfig) -> dict[str, str]:
-    """Environment variables that must stand before a worker's libraries load."""
+    """Environment variables that must be set before a worker's libraries load."""
     threads = str(threads_per_worker(launch))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
     environment |= WAIT_POLICY
@@ -64,10 +64,10 @@ def keep_freed_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """End this process, from now on, as soon as the one that started it ends, even by SIGKILL: workers are no orphans.
+    """From now on, end this process as soon as its parent ends, even by SIGKILL, so that no worker is left behind.
 
-    The kernel's own signal for this (PR_SET_PDEATHSIG) would come from the process that this one was forked from,
-    which lives on while it has children.
+    The kernel's own signal for this (PR_SET_PDEATHSIG) would wait for the fork server, which forked this process and
+    lives on while it has children.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a child process has a parent to end with"

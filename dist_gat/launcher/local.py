@@ -29,9 +29,9 @@ from dist_gat.launcher.stop_signals import SignalRequests
 def run_local(job: Job, config: Config) -> dict[str, Any]:
     """Run a job on `launch.num_workers` local processes and return rank 0's result.
 
-    One worker runs in this process. Raises `ClusterError` with the first failing rank's message, `TrainingError`
-    where all of them stopped at numbers that went wrong. A signal to stop is handed on to the workers;
-    `KeyboardInterrupt` where they don't end well after it.
+    One worker runs in this process. Raises `ClusterError` with the first failing rank's message, `TrainingError` where
+    all of them stopped at numbers that went wrong. A signal to stop is handed on to the workers; raises
+    `KeyboardInterrupt` where one of them then fails.
     """
     if config.launch.num_workers == 1:
         keep_freed_memory()
@@ -42,7 +42,7 @@ def run_local(job: Job, config: Config) -> dict[str, Any]:
 
 
 def run_processes(job: Job, config: Config) -> dict[str, Any]:
-    """Run a job on `launch.num_workers` local processes of their own, also where that is one."""
+    """Run a job on `launch.num_workers` local processes, a single worker too in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="dist-gat-") as meeting:
         exit_codes = wait_for_workers(start_workers(job, config, meeting))
         if any(exit_codes):
@@ -67,7 +67,7 @@ def worker_device(config: Config, local_rank: int) -> torch.device:
 
 def _worker_process(rank: int, job: Job, config: Config, meeting: str) -> None:
     launch = config.launch
-    # the process that this one was forked from may have been started for other settings
+    # the fork server may have been started with other settings
     os.environ.update(worker_environment(launch))
     # a terminal's Ctrl-C goes to the launcher's process group: the launcher alone decides what follows
     os.setpgrp()

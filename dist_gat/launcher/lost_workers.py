@@ -33,7 +33,7 @@ def wait_for_workers(workers: list[BaseProcess]) -> list[int | None]:
     try:
         with on_stop_signals(stop):
             while not any(worker.exitcode for worker in workers):
-                # `exitcode` looks anew each time, so ask once: waiting for nobody would never end
+                # read each `exitcode` once, because it changes: waiting for an empty list would never end
                 running = [worker for worker in workers if worker.exitcode is None]
                 if not running:
                     break
@@ -50,7 +50,7 @@ def wait_for_workers(workers: list[BaseProcess]) -> list[int | None]:
 
 
 def first_error(meeting: Path, exit_codes: list[int | None]) -> DistGatError:
-    """The error of the rank that failed for a reason of its own, before those that only missed it."""
+    """The error of a rank that failed for a reason of its own, rather than of one that only missed that rank."""
     errors = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(meeting.glob("error-*.json"))]
     told = {error["rank"] for error in errors}
     died = {rank: code for rank, code in enumerate(exit_codes) if code and rank not in told}

@@ -1,6 +1,6 @@
-"""`prepare_workers`: the imports that take most of a local worker's start, once for all of them, ahead of time.
+"""`prepare_workers`: does the imports that dominate a local worker's start, ahead of time and once for all workers.
 
-Light on imports of its own, so that the command line can call it before its own heavy ones.
+This module imports little, so that the command line can call it before its own heavy imports.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def prepare_workers(launch: LaunchConfig) -> None:
 
 
 def start_nursery(launch: LaunchConfig, *modules: str) -> None:
-    """Start the process that local workers are forked from, unless there is one.
+    """Start the fork server of local workers, unless it runs already.
 
     It imports what workers need, and further `modules`, runs nothing, and ends with this process.
     """
@@ -36,7 +36,7 @@ def start_nursery(launch: LaunchConfig, *modules: str) -> None:
 
 @contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that the block starts; others, set meanwhile, stay."""
+    """Set environment variables for the processes that the block starts, and restore these variables afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -40,8 +40,8 @@ QUIET = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
 
-# Of a cluster that is started for one run. The driver would wait for workers that Ray starts ahead, and those of a
-# training have an environment of their own and could not use them. Nobody pre-empts the host.
+# For a cluster that is started for one run. The driver would wait for workers that Ray starts ahead, which a training
+# can't use because its workers have an environment of their own. Nobody pre-empts the host.
 OWN_CLUSTER = {"RAY_prestart_worker_first_driver": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 # Actors of Ray Train that a run does without: each is one more process that imports torch while the workers start.
@@ -61,9 +61,9 @@ def set_defaults(variables: dict[str, str]) -> None:
 def run_ray(job: Job, config: Config) -> dict[str, Any]:
     """Run a job on `launch.num_workers` Ray workers and return its result.
 
-    Uses the cluster at `launch.address`, or the one that this process already talks to, or starts a local
-    one on loopback and stops it afterwards. Ray starts the job anew on all workers, at most
-    `launch.max_failures` times, after one was lost; a pre-emption does not count.
+    Uses the cluster at `launch.address`, or the one that this process already talks to, or starts a local one on
+    loopback and stops it afterwards. After a worker was lost, Ray starts the job anew on all workers, at most
+    `launch.max_failures` times; a pre-emption does not count.
 
     A signal to stop reaches the workers as a file in the run folder; a second one ends the run at once. Raises
     `ClusterError` with the worker's message, and `TrainingError` where all stopped at numbers that went wrong.
@@ -133,14 +133,14 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
         worker = join_workers(device, threads, config.launch.timeout_s, requests, shares)
         return settings["job"](config, worker)
     except TrainingError as err:
-        # the same numbers would come again: a result, because Ray starts anew after an error
+        # returned, not raised: Ray starts anew after an error, and the same numbers would come again
         return {TRAINING_ERROR: str(err)}
     except DistGatError as err:
         raise RuntimeError(f"{type(err).__name__}: {err}") from None
 
 
 def is_preempted() -> bool:
-    """Whether Ray said that a node of this run is about to go. Ray's public function for it waits for all ranks."""
+    """Whether Ray said that a node of this run is about to go; Ray's public function for it waits for all ranks."""
     from ray.train.v2._internal.execution.context import get_train_context
 
     return get_train_context().preemption_context.preemption_info is not None
@@ -149,8 +149,8 @@ def is_preempted() -> bool:
 def torch_trainer(is_own: bool) -> Any:
     """Ray's TorchTrainer without actors that a run of ours has no use for.
 
-    One hands out Ray Datasets, which nobody asks for. One frees the workers' place where the driver was killed; a
-    cluster that `is_own` ends then.
+    One actor hands out Ray Datasets, which we don't use. The other frees the workers' placement group where the driver
+    is killed; a cluster of our own (`is_own`) ends with the driver anyway.
     """
     from ray.train.torch import TorchTrainer
 
@@ -213,7 +213,7 @@ def family_of(address: str) -> socket.AddressFamily:
 
 @contextmanager
 def ray_cluster(launch: LaunchConfig) -> Iterator[bool]:
-    """Connect to Ray; whether it is a local cluster that was started here, which then ends here."""
+    """Connect to Ray. Yields whether it is a local cluster that was started here, which ends with the block."""
     import ray
 
     if ray.is_initialized():
@@ -267,7 +267,7 @@ def start_local(launch: LaunchConfig) -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-    # a node that is too slow to start is a plain Exception of Ray's
+    # Ray raises a plain Exception for a node that is too slow to start
     except Exception as err:
         reason = first_line(err).rstrip(".")
         raise ClusterError(

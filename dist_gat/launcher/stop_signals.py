@@ -39,7 +39,7 @@ def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
 
 
 class SignalRequests(Requests):
-    """SIGTERM or SIGINT asks a local worker to stop; more of them ask for nothing more."""
+    """SIGTERM or SIGINT asks a local worker to stop; further signals change nothing."""
 
     def __init__(self) -> None:
         self.asked = False

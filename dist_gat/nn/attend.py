@@ -26,7 +26,7 @@ Attend = Callable[[Tensor, Block, Weighting], tuple[Tensor, Tensor]]
 
 
 def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
-    """z_u = sum_{i in N(u)} alpha_ui l_i, [D, G, I], and alpha_DFH, which is for looking at: it has no gradient.
+    """z_u = sum_{i in N(u)} alpha_ui l_i, [D, G, I], and alpha_DFH, for inspection: it has no gradient.
 
     Where the weighting has a value, W z_u instead, [D, X].
 
@@ -36,7 +36,7 @@ def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor,
 
 
 def kernels(device: str, dtype: torch.dtype) -> Attend:
-    """Which function does it. The kernels of a GPU need Triton, which CUDA builds of torch bring."""
+    """The function for a device and a type. The kernels of a GPU need Triton, which CUDA builds of torch bring."""
     if dtype not in KERNEL_TYPES.get(device, ()):
         return attend_plain
     if device == "cpu":
@@ -49,7 +49,7 @@ def kernels(device: str, dtype: torch.dtype) -> Attend:
 
 
 def attend_plain(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
-    """The same in plain torch operations, on any device and of any type: what the kernels are checked against."""
+    """`attend` in plain torch operations, on any device and of any type; tests check the kernels against it."""
     # embedding, not indexing: the same gather, with a faster backward that is deterministic on a GPU too.
     near_DFI = functional.embedding(block.neighbors_DF, rows_SI)
     alpha_DFH = weights(rows_SI, near_DFI, block, weighting)
@@ -74,7 +74,7 @@ def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weightin
 
 
 def own_and_all_rows(rows_SI: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-    """The destinations' rows [D, I], and all rows, whose gradients come together without a copy of all rows."""
+    """The destinations' rows [D, I], and all rows [S, I]; their gradients are added without a copy of all rows."""
     if block.dst_at_D is None:
         return OwnRows.apply(rows_SI, block.num_dst)
     return block.own_rows(rows_SI), rows_SI

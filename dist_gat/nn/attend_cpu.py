@@ -25,23 +25,23 @@ from dist_gat.kernels.threads import in_all_threads
 from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.sampling.block import Block
 
-# wide neighbourhoods, those of inference, are shared out too
+# the most of a task; the limit of edges is for the wide neighbourhoods of inference
 DESTINATIONS_PER_TASK, EDGES_PER_TASK = 256, 4096
-# Tasks under way, whose parts exist at the same time: half of them wait to be merged. A part has a row for each edge
-# of its task whose source is another task's, EDGES_PER_TASK at most.
+# Tasks under way at a time, each with a part; half of them wait to be merged. A part has a row for each edge of its
+# task whose source an earlier task reached first, EDGES_PER_TASK at most.
 PARTS_PER_THREAD = 2
 # merging a task takes a tenth of computing it
 THREADS_PER_SHARE = 4
 
 
 def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
-    """See `dist_gat.nn.attend.attend`. rows_SI is float32 or float64; whatever else comes in is turned into that."""
+    """See `dist_gat.nn.attend.attend`. rows_SI is float32 or float64; the other inputs are converted to its type."""
     _check(rows_SI.shape[1], block, weighting)
     query_QHI, own_HI, alpha_DFH, value_XI = (
         None if x is None else x.to(rows_SI.dtype).contiguous()
         for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH, weighting.value_XI)
     )
-    # of destinations that are not the first rows, what the bias is added for comes as an input of its own
+    # where the destinations are not the first rows, their rows are a separate input, which the bias needs
     own_DI = None if own_HI is None or block.dst_at_D is None else block.own_rows(rows_SI)
     sums, computed_DFH = _Attend.apply(
         rows_SI.contiguous(), own_DI, query_QHI, own_HI, alpha_DFH, value_XI, block, weighting
@@ -50,7 +50,7 @@ def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
 
 
 def _check(size: int, block: Block, weighting: Weighting) -> None:
-    """Whether what the kernels read beside the rows has its shape; they do not look."""
+    """Assert the shapes of what the kernels read beside the rows, because the kernels don't check them."""
     query, own, alpha, value = weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH, weighting.value_XI
     scored = query if alpha is None else alpha
     assert len(block.count_D) == block.num_dst, "counts point outside of the block: there is one a destination"
@@ -112,7 +112,7 @@ class _Attend(torch.autograd.Function):
         width = known(width_of(size, rows.itemsize))
         # where nothing is projected, the kernel of rows that are projected to their own size
         out_width = known(width_of(out.shape[-1], out.itemsize)) if weighting.value_XI is not None else width
-        # one row of this is one number of all of a head's outputs
+        # by columns: row g * I + i has the weights of input i for all outputs of head g
         value = np.ascontiguousarray(value.reshape(num_heads, out.shape[-1], size).transpose(0, 2, 1))
         per_task, taken = _per_task(fan_out), np.zeros(1, np.int64)
         num_own = 0 if block.dst_at_D is not None else num_dst
@@ -171,7 +171,7 @@ class _Attend(torch.autograd.Function):
         )  # fmt: skip
         in_all_threads(
             len(num_repeats), kernels.backward, rows, own_rows, neighbors, count, rule, slope, _flat(query),
-            # rows that came as an input of their own have a gradient of their own
+            # destinations' rows that are a separate input have a separate gradient
             own if own_DI is None else own[:0], value, _flat(scores), _flat(alpha), _flat(weight), _flat(grad_out),
             _flat(grad_scores), grad_offset, _flat(grad_query), grad_own, grad_value, grad_rows, first_new, parts,
             np.zeros(1 + num_shares + len(num_repeats), np.int64), per_task, num_shares, known(num_heads),
@@ -203,5 +203,5 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """The same numbers in two dimensions; the last one stays."""
+    """The array in two dimensions; the last dimension stays."""
     return array.reshape(-1, array.shape[-1]) if array.size else array.reshape(0, array.shape[-1])

@@ -30,7 +30,8 @@ MAX_PRODUCTS, PRODUCTS_PER_WARP, SUMS_PER_WARP, MAX_WARPS = 8192, 64 * 32, 16 * 
 # Neighbourhoods wider than a tile, those of inference over all neighbours, are gathered tile by tile, and twice.
 # In a sample most sources have one edge or two.
 MAX_NEIGHBORS, MAX_EDGES = 32, 4
-# What all destinations share, the query and the bias, gets a sum a program; so a program takes several of them.
+# The query and the bias, which all destinations share, get a sum in each program; so a program takes several
+# destinations.
 DESTINATIONS_PER_PROGRAM = 8
 
 
@@ -110,7 +111,7 @@ class _Attend(torch.autograd.Function):
 
 
 def _by_destination(ctx: Any, grad_z_DGI: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the scores (of the weights, if those are given), summed over a destination, of query and bias."""
+    """Gradients of the scores (of the weights, if those are given), of offsets [D, H], of query and of bias."""
     rows_SI, query_QHI, own_HI, scores_DFH, alpha_DFH = ctx.saved_tensors
     num_dst, fan_out = ctx.block.neighbors_DF.shape
     grad_scores_DFH = torch.zeros_like(alpha_DFH)
@@ -149,7 +150,7 @@ def _by_source(ctx: Any, grad_z_DGI: Tensor, grad_scores_DFH: Tensor | None, gra
 
 
 def _launch(kernel: Any, num_programs: int, *arguments: Any, **constants: Any) -> None:
-    """On the tensors' device, which need not be the current one."""
+    """Launch a kernel on the tensors' device, which need not be the current one."""
     if num_programs:
         with torch.cuda.device_of(arguments[0]):
             kernel[(num_programs,)](*arguments, **constants)
@@ -175,10 +176,10 @@ def _tile_of_neighbors(sizes: dict[str, int], fan_out: int) -> dict[str, int]:
 
 
 def _edges_by_source(block: Block, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The edges u * F + f in the order of their sources, and then their own; padding comes last.
+    """The edges u * F + f, sorted by source and then by number; padding comes last.
 
-    Where those of each source start [S + 1], the edges [E], and their sources [E], int32. A stable radix sort: it
-    has the same result on every run, and takes half as long for int32 (2^31 rows fit no GPU).
+    Returns where the edges of each source start [S + 1], the edges [E], and their sources [E], int32. A stable radix
+    sort: it has the same result on every run, and takes half as long for int32 (2^31 rows fit no GPU).
     """
     key_E = block.neighbors_DF.masked_fill(~block.mask_DF(), num_rows).flatten().int()
     source_E, edge_E = key_E.sort(stable=True)

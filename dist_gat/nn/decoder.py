@@ -20,8 +20,8 @@ MIN_NORM = 1e-6
 class Decoder(nn.Module):
     """score(u, i) = u^T i (dot), or cos(u, i) / temperature (cosine); with own scores + b_i. No parameters.
 
-    The three score methods take rows as the dense model gives them. With own scores their last column is b; that of
-    users counts for nothing, as it is the same for all items.
+    The three score methods take rows as the dense model gives them. With own scores, their last column is b; the users'
+    b is not added, because it is the same for all items.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -31,11 +31,11 @@ class Decoder(nn.Module):
         self.has_own_scores = has_own_scores(config)
 
     def ranking_rows(self, representation_NR: Tensor) -> Tensor:
-        """Rows whose plain inner product is the score times the temperature, but for own scores."""
+        """Rows whose plain inner product is the score times the temperature, without own scores."""
         return functional.normalize(representation_NR, dim=-1, eps=MIN_NORM) if self.cosine else representation_NR
 
     def prepare(self, rows_NR: Tensor) -> Tensor:
-        """The same of rows that may have own scores, which are left out."""
+        """`ranking_rows` of rows of the dense model, without their own scores."""
         return self.ranking_rows(rows_NR[..., :-1] if self.has_own_scores else rows_NR)
 
     def pair_scores(self, user_BR: Tensor, item_BR: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 
 
 class RunningCombination:
-    """`Encoder.combine` of depths that come one after the other in one tensor, which is written over in between.
+    """`Encoder.combine` for depths that arrive one by one in one tensor, which is overwritten in between.
 
     Without gradients. `rows` is the combination once all depths were added.
     """
@@ -91,7 +91,7 @@ class RunningCombination:
         self.rows: Tensor | None = None
 
     def add(self, rows_NE: Tensor) -> None:
-        """The next depth, from 0 (input) to L."""
+        """Add the next depth, from 0 (input) to L."""
         size = rows_NE.shape[1]
         if self.combination == "last":
             self.rows = rows_NE

@@ -1,4 +1,4 @@
-"""What of a score is a node's own, whoever it is matched with, as one more column beside its representation.
+"""Own scores: what a single node adds to its scores, as one more column beside its representation.
 
 The column travels with the row to wherever a score is computed, so ranking stays an inner product.
 
@@ -35,5 +35,5 @@ def build_own_scores(config: DecoderConfig) -> OwnScores:
 
 
 def has_own_scores(config: DecoderConfig) -> bool:
-    """Whether rows are a column wider than representations, and nodes' degrees are needed for it."""
+    """Whether rows are a column wider than representations, for which the nodes' degrees are needed."""
     return config.popularity

@@ -1,8 +1,8 @@
-"""`Popularity`: what of a score is the item's own, whoever the user is.
+"""`Popularity`: an item's own score, by its degree.
 
 b_i = β log(1 + d_i) with the training degree d of the item and one learned β. In a softmax over items β = 1 is the base
 rate of training interactions, from which user and item then depart; a bias of every item (Koren, Bell and Volinsky,
-IEEE Computer 2009) is the same with a parameter per item. Without either the representations must say it, at the
+IEEE Computer 2009) is the same with a parameter per item. Without either, the representations must express it, at the
 expense of the rest.
 
 Shape legend: N nodes.

@@ -83,9 +83,9 @@ class Recommender:
     ) -> Tensor:
         """Rows of int64 [N] nodes whose plain inner products order a relation's targets for a source. Collective.
 
-        With own scores a column more than the representations: that of targets, times the temperature, and 1. With a
-        `PairHead` two: the biases, and 1 where the other end has its own. The product is then the value of the pair
-        without the head's constant, times the temperature.
+        With own scores they have one more column: the own score times the temperature for targets, 1 for others. With
+        a `PairHead` they have two: the biases, and 1 where the other end has its own. The product is then the value of
+        the pair without the head's constant, times the temperature.
         """
         rows_NR = self.decoder.ranking_rows(representation_NR)
         is_source_N, is_target_N = (
@@ -107,7 +107,7 @@ class Recommender:
 
     @torch.no_grad()
     def own_scores(self, nodes: np.ndarray, store: GraphStore) -> dict[str, Tensor]:
-        """By term, what of a score is the own of int64 [N] nodes, times the temperature: [N]. Collective."""
+        """The own scores [N] of int64 [N] nodes, by name, times the temperature. Collective."""
         if not self.dense.own_scores:
             return {}
         degree_N = torch.from_numpy(store.in_degree(nodes)).to(self.table.weight.device)
@@ -117,7 +117,7 @@ class Recommender:
 def build_dense(
     config: ModelConfig, num_layers: int, feature_sizes: dict[str, int], head: nn.Module | None = None
 ) -> DenseModel:
-    """With initial values from torch's own generator."""
+    """A dense model with initial values from torch's global generator."""
     inputs = NodeInputs(feature_sizes, config.embedding_size)
     return DenseModel(inputs, Encoder(config, num_layers), build_own_scores(config.decoder), head)
 

@@ -72,11 +72,11 @@ class Scoring(nn.Module):
     needs_degree = False
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
-        """Of all rows and the destinations' own among them."""
+        """The weighting of a block, from all rows and the destinations' own rows."""
         raise NotImplementedError
 
     def output(self, sums: Tensor, block: Block) -> Tensor:
-        """rows_DO of what `attend` returned: the projected aggregates, or here the only aggregate there is."""
+        """rows_DO from what `attend` returned; here the only aggregate, without a projection."""
         return sums.squeeze(1)
 
 
@@ -159,7 +159,7 @@ class AdditiveScoring(Scoring):
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         value_HOI = self.value.weight.unflatten(0, self.source_HO.shape)
-        # as a product of matrices it is too small for the threads that it would start
+        # a sum, because a matrix product would start threads for too little work
         source_HI, own_HI = ((value_HOI * x_HO[:, :, None]).sum(dim=1) for x_HO in (self.source_HO, self.query_HO))
         return Weighting(
             Rule.SOFTMAX,
@@ -199,7 +199,7 @@ class AdditiveV2Scoring(Scoring):
         if block.dst_at_D is None:
             near_DFX = functional.embedding(block.neighbors_DF, self.value(rows_SI))
         else:
-            # such a block has edges from few of its many sources
+            # gathered before the projection, because such a block has edges from few of its many sources
             near_DFX = self.value(functional.embedding(block.neighbors_DF, rows_SI))
         sum_DFX = near_DFX + query_DX[:, None]
         # One matrix product over all heads is faster than a product and a sum for each.

@@ -1,6 +1,6 @@
 """Two standard optimisers: Adam for the dense weights, SparseAdam (as `RowAdam`) for this rank's embedding rows.
 
-It touches only rows that have a gradient in the step, so its work hardly grows with the table: by a bit a row.
+SparseAdam touches only rows that have a gradient in the step; its work grows with the table by only a bit a row.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Optimizers:
         return int(self.rows.state.get(model.table.weight, {}).get("step", 0))
 
     def start_rows(self, model: Recommender, steps: int) -> dict[str, Tensor]:
-        """Make SparseAdam's state as after so many steps, and return its moments, to be filled in place."""
+        """Create SparseAdam's state after `steps` steps, and return its moments, which the caller fills in place."""
         moments = new_moments(model.table.weight)
         self.rows.state[model.table.weight] = {"step": steps, **moments}
         return moments

@@ -49,7 +49,7 @@ class RowAdam(torch.optim.SparseAdam):
             return
         assert weight.is_contiguous(), "a table's rows lie one after the other"
         if not _are_laid_out(weight, *map(state.get, MOMENTS)):
-            # none yet, or those of another optimiser
+            # no moments yet, or moments of another optimiser
             moments = new_moments(weight)
             for name, moment in moments.items():
                 state[name] = moment.copy_(state[name]) if name in state else moment
@@ -65,7 +65,7 @@ class RowAdam(torch.optim.SparseAdam):
 
 
 def has_kernel(table: Tensor) -> bool:
-    """Whether one pass updates it. That of a GPU needs Triton, which CUDA builds of torch bring."""
+    """Whether a kernel updates it in one pass. The kernel of a GPU needs Triton, which CUDA builds of torch bring."""
     device = table.device.type
     return table.dtype in KERNEL_TYPES.get(device, ()) and (device == "cpu" or find_spec("triton") is not None)
 
@@ -73,7 +73,7 @@ def has_kernel(table: Tensor) -> bool:
 def new_moments(table: Tensor) -> dict[str, Tensor]:
     """SparseAdam's `exp_avg` and `exp_avg_sq` before the first step: zeros like a table [O, E].
 
-    On a CPU a row's two moments lie side by side, which takes a third off the update of rows all over a table.
+    On a CPU a row's two moments lie side by side, which takes a third off the time to update scattered rows.
     """
     if table.device.type != "cpu" or table.dtype not in KERNEL_TYPES["cpu"]:
         return {name: torch.zeros_like(table) for name in MOMENTS}

@@ -17,9 +17,9 @@ BITS = 64
 
 
 def merge_rows(gradient: Tensor) -> Tensor:
-    """The sparse gradient [O, E] with every row once; where that is so already, without touching the values.
+    """The sparse gradient [O, E] with every row once; where rows are distinct already, the values are not copied.
 
-    The rows of a batch are distinct, and so is the sum over ranks that asked for them. `coalesce` would sort and copy.
+    The rows of a batch are distinct, also after the sum over ranks, but `coalesce` would sort and copy them.
     """
     if gradient.is_coalesced():
         return gradient
@@ -55,7 +55,7 @@ def _is_distinct(rows_N: Tensor, num_rows: int) -> bool:
 
 @njit(nogil=True, cache=True)
 def _has_no_twins(rows, seen):  # type: ignore[no-untyped-def]
-    """`seen` has a bit for each row of the table."""
+    """Whether all rows are distinct; `seen` has a bit for each row of the table."""
     for row in rows:
         word, bit = np.uint64(row) // np.uint64(BITS), np.uint64(1) << (np.uint64(row) % np.uint64(BITS))
         if seen[word] & bit:

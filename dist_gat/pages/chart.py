@@ -76,7 +76,7 @@ def round_ticks(low: float, high: float) -> list[float]:
 def _span(values: Sequence[float]) -> tuple[float, float]:
     """The range of values; some room about a single one."""
     low, high = min(values), max(values)
-    # a range that is nothing beside its numbers can't be told from a point
+    # a range that is tiny beside its numbers looks like a point
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
     room = abs(low) * 0.1 or 0.5
@@ -84,7 +84,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _thin(curve: Curve) -> Curve:
-    """Every so many points, and the last."""
+    """About MAX_POINTS evenly spaced points at most, and the last."""
     step = math.ceil(len(curve) / MAX_POINTS)
     return [*curve[:-1:step], *curve[-1:]] if step > 1 else curve
 

@@ -69,7 +69,7 @@ def label(item: dict[str, Any]) -> str:
 def _links(
     place: dict[tuple[int, Any], tuple[float, float]], column: int, ends: list[tuple[Any, Any, float]]
 ) -> list[dict[str, Any]]:
-    """Links from a column to the next, for those ends that are in the picture; a negative weight has its size."""
+    """Links from a column to the next, between ends that are in the picture; `share` ignores the sign of a weight."""
     shown = [
         (*place[column, left], *place[column + 1, right], weight)
         for left, right, weight in ends

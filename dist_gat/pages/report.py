@@ -34,7 +34,7 @@ def report_page(
     source: RunSource, overrides: Sequence[str] = (), verify: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> str:  # fmt: skip
-    """HTML of a run. Only its configuration and event files must be there; what else is missing is said on the page.
+    """HTML of a run. Only its configuration and event files must be there; the page says what else is missing.
 
     With `verify` the saved model must be there and whole. Raises `StorageError`, `ConfigError`.
     """
@@ -57,7 +57,7 @@ def report_page(
 
 
 def select(curves: dict[str, list[tuple[int, float]]], prefix: str) -> dict[str, Curve]:
-    """The curves whose tags start with a prefix, by what sets them apart."""
+    """The curves whose tags start with a prefix, by what follows the prefix's last `/`."""
     cut = prefix.rindex("/") + 1
     return {tag[cut:]: curve for tag, curve in curves.items() if tag.startswith(prefix)}
 

@@ -19,7 +19,7 @@ from dist_gat.plan.workload import GraphShape, Workload
 from dist_gat.sampling.loader import IN_FLIGHT, count_streams
 
 INT = 8
-# a score, its share of the softmax, the masks, and the gradient
+# of a seed and a negative: a score, its share of the softmax, the masks, and the gradient
 LOSS_BYTES = 14
 # copies of the looked-up rows that are alive at the height of the backward pass: rows, gradient, sparse gradient
 ROW_COPIES, EXCHANGED_ROW_COPIES = 3, 5
@@ -85,14 +85,14 @@ def expected_memory(
 
 
 def dense_bytes(config: Config) -> int:
-    """Of all dense weights; input features would add their projections."""
+    """Bytes of all dense weights, without projections of input features."""
     with torch.device("meta"):
         dense = build_dense(config.model, len(config.sampling.fanouts), {})
     return value_bytes(config) * sum(parameter.numel() for parameter in dense.parameters())
 
 
 def graph_bytes(graph: GraphShape) -> int:
-    """Of the arrays of all parts: row starts, sources of both directions, training pairs, running popularity."""
+    """Bytes of the arrays of all parts: row starts, sources of both directions, training pairs, running popularity."""
     index = 4 if graph.num_nodes < 2**31 else 8
     return INT * graph.num_nodes + 2 * index * graph.num_edges + 2 * INT * graph.num_edges + INT * graph.num_items
 
@@ -108,7 +108,7 @@ def _batch_bytes(config: Config, graph: GraphShape, workload: Workload) -> float
     relabeller = INT * (2 * 2 ** int(2 * capacity).bit_length() + capacity)
     streams = count_streams(config.sampling)
     ahead = IN_FLIGHT * streams * config.sampling.prefetch
-    # the sample of a hop is there by ID and by number
+    # the sample of a hop exists twice: as node IDs and as numbers
     return (1 + ahead) * one + streams * relabeller + INT * max(slots, default=0)
 
 

@@ -16,8 +16,8 @@ from dist_gat.plan.workload import GraphShape, Workload, expected_workload
 
 @dataclass(frozen=True)
 class Plan:
-    """What is expected of each rank in a step. seeds_per_s: of all ranks. efficiency: seeds a second over num_workers
-    times those of one worker, with the same constants and the same global step."""
+    """What each rank is expected to need in a step. seeds_per_s: of all ranks. efficiency: seeds a second over
+    num_workers times those of one worker, with the same constants and the same global step."""
 
     num_workers: int
     num_hosts: int
@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def remote_share(self) -> float:
-        """Of the embedding rows that a rank looks up, those that another rank owns."""
+        """The share of the embedding rows looked up by a rank that other ranks own."""
         return self.workload.foreign[-1] / max(self.workload.nodes[-1], 1e-9)
 
     def summary(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def make_plan(
     """The plan of `num_workers` ranks, whatever `config.launch.num_workers` says.
 
     num_hosts: by default as many as the constants' workers per host ask for. cores: of a host, instead of the
-    constants'. bandwidth: bytes a second that each worker can send. Raises `ConfigError` for what can't be.
+    constants'. bandwidth: bytes a second that each worker can send. Raises `ConfigError` for impossible numbers.
     """
     if num_workers < 1:
         raise ConfigError(f"workers={num_workers}: expected 1 or more")

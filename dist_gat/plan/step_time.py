@@ -15,9 +15,9 @@ FORWARD_AND_BACKWARD = 3  # matrix products: one forward, two backward
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one rank. Sampling, which ends on the device, and its exchange are of one batch and run beside the
-    rest, in streams, where `sampling.prefetch` is on; `step` is the whole, at least what the cores of a host need for
-    all its ranks."""
+    """Seconds of one rank. sampling (with the upload to the device) and sampling_exchange are of one batch; with
+    `sampling.prefetch` they run beside the rest, in streams. step is the whole, at least cores: what the cores of a
+    host need for all its ranks."""
 
     sampling: float
     sampling_exchange: float
@@ -66,7 +66,7 @@ def expected_step(
     all_reduce = traffic.dense * per_byte
 
     model, background = gather + exchange + compute + adam + all_reduce, sampling + sampling_exchange
-    # seconds of a core: a GPU keeps one busy only with what is not its own work
+    # core seconds; beside a GPU, only the work outside of its kernels keeps a core busy
     busy = model * num_threads if c.device == "cpu" else c.step_s
     on_cores = (busy + background) * workers_per_host / cores
     streams = min(count_streams(config.sampling), max(1, cores // workers_per_host))

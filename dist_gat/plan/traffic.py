@@ -1,7 +1,7 @@
 """Bytes that a rank sends to others in one step, as the channels count them, and in how many collectives.
 
 The formulas follow the calls of `exchange`: a lookup sends an ID for each distinct row that another rank owns, and each
-such row travels twice, as it is and as its gradient. A question of the store is an ID.
+such row travels twice, as it is and as its gradient. A request to the graph store is an ID.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dist_gat.plan.workload import Workload
 from dist_gat.tasks import ranking
 
 ID_BYTES = 8
-# of an ID that is asked for: messages have room for an eighth more than the time before
+# of a requested ID: `send_keys` leaves room for an eighth more than in the previous call
 KEY_BYTES = ID_BYTES * 9 / 8
 
 
 @dataclass(frozen=True)
 class Traffic:
     """Bytes sent by one rank in one step. ids, rows, gradients: of the embedding lookup. negatives: shared rows, their
-    IDs and gradients. sampling: questions to the owners of graph parts, and answers. dense: the all-reduce of the
+    IDs and gradients. sampling: requests to the owners of graph parts, and answers. dense: the all-reduce of the
     layers' weights, which the channels do not count. rounds_*: collectives of the model and of the sampler."""
 
     ids: float
@@ -62,20 +62,20 @@ def expected_traffic(
         negatives=offered * (2 * row_size(config) * width + ID_BYTES * needs_degree(config)),
         sampling=_sampling_bytes(config, workload, num_workers, num_hosts, num_nodes) if asks else 0.0,
         dense=2 * (num_workers - 1) / num_workers * dense_bytes,
-        # rows and their gradients of the lookup and of the negatives, the vote, the all-reduce of the weights
+        # rows and their gradients of the lookup and of the negatives, the step vote, the all-reduce of the weights
         rounds_model=2 + 2 * bool(workload.candidates) + 1 + bool(dense_bytes),
-        # of the lookup, and where parts are asked for: the seed edges, the negatives, every hop and the degrees
+        # of the lookup, and where parts are exchanged: the seed edges, the negatives, every hop and the degrees
         rounds_sampling=1 + needs_degree(config) + asks * 2 * (1 + len(config.sampling.fanouts) + needs_degree(config)),
     )
 
 
 def _sampling_bytes(config: Config, workload: Workload, num_workers: int, num_hosts: int, num_nodes: int) -> float:
-    """Questions and answers about parts that are read through the exchange and that another rank owns."""
+    """Bytes of requests and answers about parts that are read through the exchange and that another rank owns."""
     away = (1 - 1 / num_workers) if config.sampling.access == "exchange" else (1 - 1 / num_hosts)
     # of what other ranks own, the share that is not read in place
     asked = away / (1 - 1 / num_workers)
     batch, negatives = workload.seeds * num_workers, config.negatives
-    # told to every other rank, which knows that it will be: the step's seed edges and shared negatives
+    # sent to every other rank without a request: the step's seed edges and shared negatives
     total = away * ID_BYTES * (2 * batch + negatives.num_shared)
     told_bytes = 4 if num_nodes < 2**31 else ID_BYTES
     total += away * (KEY_BYTES + told_bytes) * workload.seeds * negatives.num_per_seed
@@ -92,7 +92,7 @@ def exchanges_parts(config: Config, num_hosts: int) -> bool:
 
 
 def value_bytes(config: Config) -> int:
-    """Of a number in the embedding table."""
+    """Bytes of a number in the embedding table."""
     return 8 if config.train.precision == "float64" else 4
 
 

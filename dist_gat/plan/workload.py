@@ -28,7 +28,7 @@ QUANTILES = (np.arange(32) + 0.5) / 32
 
 @dataclass(frozen=True)
 class GraphShape:
-    """Sizes of a graph: what a plan is made of where there is no data yet.
+    """Sizes of a graph, enough for a plan before there is data.
 
     num_edges: training interactions, each of which is two messages, one a direction. users: their share of the
     nodes. *_skew: the degree of the node of rank r falls as r ** -skew. edge_cut: share of interactions that join
@@ -114,7 +114,7 @@ def expected_workload(config: Config, graph: GraphShape, num_workers: int) -> Wo
     for hop, fan_out in enumerate(fanouts):
         sampled, new_TP = 0.0, np.zeros((2, 2))
         for age, joined_TPD in enumerate(joined_HTPD):
-            # who came in by an edge has that edge too, but for the seeds, whose edge is hidden
+            # a node that was reached by an edge has that edge too, except the seeds, whose edge is hidden
             row_TD = np.minimum(free_TDQ + (age > 0), fan_out).mean(axis=2)
             sampled += float((count_TPD * joined_TPD * row_TD[:, None]).sum())
             fresh_TD = fresh_draws(free_TDQ, fanouts[age : hop + 1])
@@ -147,7 +147,7 @@ def degree_classes(graph: GraphShape) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _classes(num_nodes: int, most: int, num_edges: int, skew: float) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of ranks, short where degrees are high, with the mean degree of each, at most `most`."""
+    """The mean degree, at most `most`, and the size of classes of nodes, which are small where degrees are high."""
     ends = np.unique(np.geomspace(1, num_nodes, NUM_CLASSES).astype(np.int64))
     starts = np.append(0, ends[:-1])
     count_D = (ends - starts).astype(np.float64)
@@ -156,7 +156,7 @@ def _classes(num_nodes: int, most: int, num_edges: int, skew: float) -> tuple[np
     mass = np.log(high / low) if skew == 1 else (high ** (1 - skew) - low ** (1 - skew)) / (1 - skew)
     weight_D, full_D = mass / count_D, np.zeros(len(count_D), dtype=bool)
     while True:
-        # what the full ones cannot take goes to the others
+        # edges that the full classes cannot take go to the others
         scale = (num_edges - most * count_D[full_D].sum()) / max(mass[~full_D].sum(), 1e-300)
         over_D = ~full_D & (scale * weight_D > most)
         if not over_D.any():
@@ -165,7 +165,7 @@ def _classes(num_nodes: int, most: int, num_edges: int, skew: float) -> tuple[np
 
 
 def fresh_draws(free_TDQ: np.ndarray, fanouts: list[int]) -> np.ndarray:
-    """[T, D]: neighbours that the last of a node's draws brings and the ones before it did not."""
+    """[T, D]: the neighbours of a node that its last draw brings and its earlier draws did not."""
     left_TDQ = np.ones_like(free_TDQ)
     for fan_out in fanouts[:-1]:
         left_TDQ *= 1 - np.minimum(fan_out / np.maximum(free_TDQ, 1), 1)
@@ -173,7 +173,7 @@ def fresh_draws(free_TDQ: np.ndarray, fanouts: list[int]) -> np.ndarray:
 
 
 def _per_edge(own: float, foreign: float, stay: float, num_workers: int, graph: GraphShape) -> np.ndarray:
-    """[P]: draws of an edge's end in each place, of so many draws by destinations that are owned and foreign."""
+    """[P]: draws for each edge end in a place, given the numbers of draws by own and by foreign destinations."""
     if num_workers == 1:
         return np.array([own / graph.num_edges, 0.0])
     come = own * stay + foreign * (1 - stay) / (num_workers - 1)

@@ -25,7 +25,7 @@ class Batch:
     nodes_S:          int64 node IDs of the outermost sources, whose embedding rows the model needs.
     blocks:           one a layer, the outermost hop first.
     degree_N:         int64 in-degrees of the seed nodes, or None where nothing asks for degrees.
-    lookup:           the way of the rows of nodes_S from their owners, None where there is one rank.
+    lookup:           how the rows of nodes_S come from their owners, None where there is one rank.
     features:         node type → (positions among S, float32 rows) of the nodes that have input features.
     seconds:          what the background spent on this batch: sample, exchange.
     """

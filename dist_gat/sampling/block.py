@@ -17,7 +17,7 @@ class Block:
 
     neighbors_DF: int64, positions among the S sources; rows are padded at their end with 0.
     count_D:      int64, how many entries of each row are real.
-    num_src:      S. The destinations are sources 0 to D-1, but where `dst_at_D` says otherwise.
+    num_src:      S. The destinations are sources 0 to D-1, unless `dst_at_D` says otherwise.
     degree_S:     int64, in-degree of each source in the whole training graph, or None where no layer asks.
     dst_at_D:     int64, positions of the destinations among the sources, or None: the first D.
     """
@@ -33,7 +33,7 @@ class Block:
         return self.neighbors_DF.shape[0]
 
     def own_rows(self, values_S: Tensor) -> Tensor:
-        """The destinations' of what each source has a row or a number of; a view where they are the first D."""
+        """The destinations' entries of `values_S`, a row or number a source; a view where they are the first D."""
         return values_S[: self.num_dst] if self.dst_at_D is None else values_S.index_select(0, self.dst_at_D)
 
     def mask_DF(self) -> Tensor:

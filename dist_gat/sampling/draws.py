@@ -17,7 +17,7 @@ from dist_gat.base.random import fold, to_unit
 from dist_gat.kernels.prefetch import prefetch
 
 GROUP = 128
-STARTS_AHEAD = 16  # whose place among the neighbours is prefetched
+STARTS_AHEAD = 16  # nodes ahead whose row starts are prefetched
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def sample_into(
 
 @njit(nogil=True, cache=True, inline="always")
 def _draw(key, free, picks):  # type: ignore[no-untyped-def]
-    """Write to the first of `picks` as many distinct positions below `free` as there are, or as there is room for."""
+    """Write min(free, len(picks)) distinct positions below `free` to the beginning of `picks`."""
     fan_out = picks.shape[0]
     if free <= fan_out:
         for j in range(free):
@@ -96,7 +96,7 @@ def _draw(key, free, picks):  # type: ignore[no-untyped-def]
         picks[np.uint64(j)] = np.int64(to_unit(fold(key, np.uint64(j))) * (free - fan_out + j + 1))
     for j in range(1, fan_out):
         pick = picks[np.uint64(j)]
-        # a number, because the compiler makes no vectors of booleans; a choice, because nobody predicts the branch
+        # a number, because the compiler makes no vectors of booleans; no branch, because it would be unpredictable
         is_taken = np.int64(0)
         for c in range(j):
             is_taken |= np.int64(picks[np.uint64(c)] == pick)
@@ -105,7 +105,7 @@ def _draw(key, free, picks):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _pass_over(blocked, picks, count):  # type: ignore[no-untyped-def]
-    """Make positions among those that are not blocked, of which there are `count`, positions among all."""
+    """Turn the first `count` of `picks` from positions among those not blocked into positions among all."""
     for j in range(count):
         # blocked positions ascend
         for b in range(blocked.shape[0]):
@@ -119,11 +119,11 @@ def _pass_over(blocked, picks, count):  # type: ignore[no-untyped-def]
 def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, may_hide, out, places):  # type: ignore[no-untyped-def]
     """Whether all places are inside of `out`.
 
-    Rows in small groups, and each group in three passes: where its rows lie, which positions to take, and the loads,
-    which are asked for as soon as a row's positions are known. Loads that do not wait for each other overlap in the
-    processor, which makes most of the speed; draws that do not, in its vectors.
+    Each small group of rows takes three passes: find where the rows lie, draw positions, load. Loads are prefetched as
+    soon as their positions are known. Independent loads overlap in the processor, which makes most of the speed, and
+    independent draws fill its vectors.
 
-    Subscripts are unsigned, because numba would check signed ones for counting from the end.
+    Subscripts are unsigned, because numba would check signed ones for negative values.
     """
     fan_out = out.shape[1]
     start_G, free_G = np.empty(GROUP, dtype=np.int64), np.empty(GROUP, dtype=np.int64)

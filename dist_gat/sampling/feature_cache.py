@@ -1,9 +1,9 @@
-"""`FeatureCache`: input features of the remote nodes that this rank asks for most, fetched once and kept.
+"""`FeatureCache`: input features of the remote nodes that this rank requests most, fetched once and kept.
 
-Features never change, so a kept row has the bits of one that is fetched. Nodes are kept in order of degree: seed
-edges meet a node in proportion to its degree, and a random walk that starts in proportion to degree stays so, hop
-after hop; the fan-out bends that only for destinations with fewer neighbours than it. `python -m benchmarks.cache`
-compares this order with the best one.
+Features never change, so a kept row has the bits of one that is fetched. Nodes are kept in order of degree: seed edges
+meet a node in proportion to its degree, and a random walk that starts in proportion to degree stays so, hop after hop;
+the fan-out changes that only for destinations that have fewer neighbours. `python -m benchmarks.cache` compares this
+order with the best one.
 
 Shape legend: C nodes kept, F features of a node.
 """
@@ -31,10 +31,10 @@ MAX_COUNTED = 1 << 18
 
 
 class RequestCount:
-    """How often remote nodes were requested, to tell the hit rate of a cache from the best possible one.
+    """How often remote nodes were requested, to compare a cache's hit rate with the best possible one.
 
-    Of a large graph only every `stride`-th node ID is counted, so that memory stays bounded; of these the counts
-    are exact, since the run was started or resumed. Where the cache keeps all, requests are only added up.
+    In a large graph, only every `stride`-th node ID is counted, so that memory stays bounded. Counts are exact and
+    begin when the run is started or resumed. Where the cache keeps all remote nodes, requests are only added up.
     """
 
     def __init__(self, num_nodes: int, kept: np.ndarray) -> None:
@@ -46,19 +46,19 @@ class RequestCount:
         self.kept = kept[kept % self.stride == 0] // self.stride
 
     def add(self, nodes: np.ndarray) -> None:
-        """Take in one request of distinct remote nodes, int64 [n]; of several streams."""
+        """Count one request of distinct remote nodes, int64 [n]; several streams may call it at once."""
         with self.lock:
             _count(nodes, self.stride, self.counts)
 
     def add_kept(self, num_nodes: int) -> None:
-        """Take in a request of so many nodes, where any cache of this size would have them all."""
+        """Count a request of `num_nodes` nodes, where any cache of this size would have them all."""
         with self.lock:
             self.num_kept += num_nodes
 
     def read(self) -> tuple[int, int, int]:
-        """Requests of the counted nodes; those that the cache answered; those that the best cache would have.
+        """Requests of the counted nodes; those that the cache answered; those that the best cache would have answered.
 
-        The best cache holds as many rows, and those that were requested most often, as if it had known.
+        The best cache holds as many rows, those that were requested most often, with hindsight.
         """
         with self.lock:
             best = np.partition(self.counts, -len(self.kept))[-len(self.kept) :] if len(self.kept) else self.kept
@@ -80,8 +80,8 @@ def _count(nodes, stride, counts):  # type: ignore[no-untyped-def]
 class FeatureCache:
     """nodes: by node type, a table of its C nodes. rows: by node type, float32 [C, F], in its order.
 
-    parts: by node type, float32 [n, F] of all nodes of each remote part; where every rank keeps all that is remote to
-    it, so that nobody has to be asked, else None. There are no `nodes` then.
+    parts: by node type, float32 [n, F] of all nodes of each remote part, where every rank keeps all that is remote to
+    it; there are no `nodes` then, and no requests to other ranks. Otherwise None.
     """
 
     nodes: dict[str, Relabeller]
@@ -94,14 +94,14 @@ class FeatureCache:
         return self.parts is not None
 
     def of_part(self, kind: str, number: int, num_wanted: int) -> np.ndarray | None:
-        """The features of all nodes of a remote part, if they are kept; then so many count as requested."""
+        """The features of all nodes of a remote part, if they are kept; `num_wanted` then count as requested."""
         if self.parts is None:
             return None
         self.requests.add_kept(num_wanted)
         return self.parts[kind][number]
 
     def find(self, kind: str, nodes: np.ndarray) -> np.ndarray:
-        """Where distinct nodes of one type, int64 [n], are among the kept ones, int64 [n]; -1 for the others.
+        """int64 [n]: positions among the kept nodes of distinct nodes of one type, int64 [n]; -1 for the others.
 
         Counts them as requested.
         """

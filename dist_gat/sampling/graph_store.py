@@ -1,4 +1,4 @@
-"""`GraphStore`: the whole prepared graph as one rank sees it: what can be asked of it."""
+"""`GraphStore`: the queries that one rank can make to the whole prepared graph."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ Distribution = Literal["uniform", "popularity"]
 class GraphStore:
     """transport: the way to the parts. cache: input features of remote nodes, or None.
 
-    The attribute `device` and the class's place as DGL's graph argument make it a graph storage for
-    `dgl.dataloading.DataLoader`.
+    With the attribute `device`, DGL's `DataLoader` takes it as its graph.
     """
 
     transport: Transport
@@ -57,7 +56,7 @@ class GraphStore:
     def sample(self, nodes: np.ndarray, fan_out: int, key: np.uint64, hidden: HiddenEdges, hop: int = 0) -> np.ndarray:
         """int64 [n, fan_out]: up to `fan_out` in-neighbours of each node, -1 behind the last of a row.
 
-        hop: tells calls apart that bring different numbers of nodes.
+        hop: distinguishes calls with different numbers of nodes, for `send_keys`.
         """
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
@@ -83,7 +82,7 @@ class GraphStore:
         return self.transport.ask("in-degrees", nodes, self.ranges.part_of, answer, out, np.int64)
 
     def features(self, nodes: np.ndarray, new: NewArray = np.empty) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Of each node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
+        """By node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
 
         See `NodeFeatures.fetch`.
         """
@@ -116,9 +115,9 @@ class GraphStore:
     def draw_targets(
         self, relation: Relation, distribution: Distribution, key: np.uint64, draws: np.ndarray, is_common: bool = False
     ) -> np.ndarray:
-        """int64 [n]: the target of each draw number, from all of a relation; two levels, a part and a node in it.
+        """int64 [n]: the target of a relation that each draw number draws, first its part and then the node in it.
 
-        is_common: the draws are the same on every rank, which spares the owners the question.
+        is_common: the draws are the same on every rank, so owners send the targets without being asked.
         """
         mass = self.target_mass(relation, distribution)
         running = np.cumsum(mass)
@@ -152,7 +151,7 @@ def open_store(
     access: Literal["auto", "exchange"],
     cache_bytes: int = 0,
 ) -> GraphStore:
-    """See which parts are on this host, agree with the other ranks on whether to exchange, fill the cache. Collective.
+    """Find the parts on this host, agree with the other ranks on whether to exchange, fill the cache. Collective.
 
     cache_bytes: for features of remote nodes; 0 keeps none.
     """
@@ -165,6 +164,6 @@ def open_store(
     store = GraphStore(Transport(prepared, channel, in_place, missing > 0, rank_starts))
     if store.transport.exchanges and prepared.feature_sizes and cache_bytes:
         store.cache = fill_cache(prepared, channel, store.own_parts, ~in_place, cache_bytes, store.features)
-        # a step asks for far fewer
+        # a step requests far fewer rows than the cache has
         channel.rooms.clear()
     return store

@@ -1,7 +1,7 @@
 """DGL's `DataLoader` over the steps of an epoch, sampling the next batches in the background.
 
-A stream is a sampler with a thread and a channel of its own; with n of them each samples every n-th step. While one
-waits for other ranks another works, and several use several cores.
+A stream is a sampler with a thread and a channel of its own; with n streams, each samples every n-th step. While one
+waits for other ranks, another works, and together they use several cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dist_gat.sampling.dgl import BlockSampler, DataLoader
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.sampler import SeedBlockSampler
 
-# DGL's prefetch thread holds one batch in its queue and the next in its hand
+# DGL's prefetch thread has one batch in its queue and samples the next
 IN_FLIGHT = 2
 
 
@@ -37,7 +37,7 @@ class StepRange:
     def end_at(self, step: int, num_streams: int) -> None:
         """Sample no further than what any rank may have in flight when the model has reached `step`.
 
-        Where all ranks say so at the same step, none of them waits for a sample that another does not draw.
+        Where all ranks call this at the same step, none of them waits for a sample that another does not draw.
         """
         self.last_step = min(self.last_step, step + IN_FLIGHT * num_streams)
 
@@ -61,7 +61,7 @@ class StreamSteps(IterableDataset):
 
 
 def count_streams(sampling: SamplingConfig) -> int:
-    """Without prefetching nothing is sampled at the same time."""
+    """Batches that a rank samples at the same time; one without prefetching."""
     return sampling.num_streams if sampling.prefetch else 1
 
 
@@ -88,17 +88,17 @@ def load_batches(samplers: Sequence[SeedBlockSampler], steps: StepRange, device:
 
 
 def take_turns(loaders: Sequence[Iterable[Any]]) -> Iterator[Any]:
-    """One batch of each loader after the other, until the one whose turn it is has none."""
+    """One batch of each loader in turn, until a loader has none left."""
     for batches in cycle([iter(loader) for loader in loaders]):
         batch = next(batches, None)
-        # what the others have would come later still
+        # whatever the other loaders have comes after the missing batch
         if batch is None:
             return
         yield batch
 
 
 def open_loader(store: GraphStore, seeds: Any, sampler: BlockSampler, prefetch: bool, **options: Any) -> DataLoader:
-    """DGL's loader with what suits our samplers; `options` are its own."""
+    """DGL's loader with the settings that our samplers need; it receives `options`."""
     loader = DataLoader(
         store,
         seeds,

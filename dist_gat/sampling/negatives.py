@@ -48,11 +48,11 @@ class NegativeSampler:
         return self.store.draw_targets(self.relation, self.config.distribution, key, draws.ravel()).reshape(draws.shape)
 
     def log_expected_count(self, in_degree: np.ndarray, num_global_seeds: int) -> np.ndarray:
-        """float32: log of how many of a seed's negatives are expected to be an item of this in-degree.
+        """float32: log of how often one item of this in-degree is expected among a seed's negatives.
 
-        The draws of all kinds are pooled: count(j) = (num_shared + num_per_seed) q(j) + seeds · p(j), with q
-        the negative distribution and p the share of training interactions (the balance heuristic of
-        Veach and Guibas, SIGGRAPH 1995, for several samplers of one sum).
+        The draws of all kinds are pooled: count(j) = (num_shared + num_per_seed) q(j), and with
+        in_batch + seeds · p(j), with q the negative distribution and p the share of training interactions (the
+        balance heuristic of Veach and Guibas, SIGGRAPH 1995, for several samplers of one sum).
         """
         degree = in_degree.astype(np.float64)
         mass = self.store.target_mass(self.relation, self.config.distribution).sum()

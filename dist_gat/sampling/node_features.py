@@ -19,9 +19,9 @@ from dist_gat.sampling.transport import Transport, Work, do
 
 @dataclass(frozen=True)
 class Wanted:
-    """Features of nodes of one type, int64 [n], on their way to rows, float32 [n, f].
+    """Nodes of one type, int64 [n], whose features are written to rows, float32 [n, f].
 
-    missing: of each rank, at which positions are nodes that it has to be asked for. copies: write all other rows.
+    missing: for each rank, the positions of nodes to request from it. copies: the work that writes all other rows.
     """
 
     nodes: np.ndarray
@@ -42,10 +42,10 @@ class NodeFeatures:
         return self.transport.prepared.ranges
 
     def fetch(self, nodes: np.ndarray, new: NewArray = np.empty) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Of each node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
+        """By node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
 
-        In order of the parts, so that rows are written one after the other, and their order does not depend on where
-        parts are. new: makes the array of the rows.
+        Rows are in the order of the parts, so that they are written one after the other, and in an order that does not
+        depend on where parts are. new: makes the array of the rows.
         """
         if not self.transport.prepared.feature_sizes:
             return {}
@@ -62,7 +62,7 @@ class NodeFeatures:
         return found
 
     def _look_here(self, kind: str, nodes: np.ndarray, counts: list[int], rows: np.ndarray) -> Wanted:
-        """What of the features of nodes is here: int64, the first counts[0] of part 0, and so on."""
+        """Divides int64 nodes, the first counts[0] of part 0, and so on, into local and missing ones."""
         first_of_part, missing = [0, *accumulate(counts)], [np.zeros(0, np.int64)] * self.ranges.num_parts
         copies: list[Work] = []
         for number in range(self.ranges.num_parts):
@@ -83,7 +83,7 @@ class NodeFeatures:
         return Wanted(nodes, rows, of_rank, copies)
 
     def _features_of(self, kind: str, number: int, num_wanted: int) -> np.ndarray | None:
-        """float32 [n, f]: those of all nodes of a part and a type, where they are here; a cache counts those wanted."""
+        """float32 [n, f]: of all nodes of a part and a type, or None. A cache counts `num_wanted` as requested."""
         if self.transport.in_place[number]:
             return self.transport.prepared.parts[number].features[kind]
         return None if self.cache is None else self.cache.of_part(kind, number, num_wanted)
@@ -94,7 +94,7 @@ class NodeFeatures:
 
     def _reply(self, kind: str, nodes: np.ndarray, rows: np.ndarray) -> None:
         """Write to rows, float32 [n, f], the features of int64 [n] nodes of this rank, in order of its parts."""
-        # as good as sorted, for where parts begin
+        # nodes are in the order of their parts, which suffices to find where each part begins
         own = self.transport.own_parts
         starts = np.searchsorted(nodes, self.ranges.starts[own.start : own.stop + 1])
         for number, (start, stop) in zip(own, pairwise(starts), strict=True):
@@ -102,8 +102,8 @@ class NodeFeatures:
             take_rows(self.transport.prepared.parts[number].features[kind], numbers, rows[start:stop])
 
     def _ask(self, wanted: Mapping[str, Wanted]) -> None:
-        """Write the rows of all types. What goes from one rank to another is sorted by type, in the order of `wanted`,
-        the same on every rank.
+        """Write the rows of all types. Each message is sorted by type, in the order of `wanted`, which is the same on
+        every rank.
         """
         copies = [copy for x in wanted.values() for copy in x.copies]
         if not self.transport.exchanges or (self.cache is not None and self.cache.is_whole):

@@ -1,6 +1,6 @@
-"""`pack`: where the rows of several node types lie in one flat message, whose rows have a size for each type.
+"""`pack`: places rows of several node types, each type with its own row size, in one flat message.
 
-One message a rank instead of one a type: a collective costs a step more than what it carries.
+All types share one message a rank, because one more collective costs a step more than its bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dist_gat.graph.ranges import NodeRanges
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows of one type for one rank. keys: which of the keys. numbers: which of the flat message's numbers."""
+    """Rows of one type for one rank. keys: their slice of the keys. numbers: their slice of the flat message."""
 
     kind: str
     keys: slice
@@ -25,7 +25,7 @@ class Segment:
 def pack(num_rows: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> tuple[list[Segment], list[int]]:
     """The segments of a message, and how many numbers go to or come from each rank.
 
-    num_rows: of each rank, of each type in the order of `sizes`; keys are in the order of rank and type.
+    num_rows: by rank, then by type in the order of `sizes`; keys are in the order of rank and type.
     sizes: the numbers of a row by type.
     """
     segments, totals = [], []
@@ -43,7 +43,7 @@ def pack(num_rows: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> tuple[l
 def count_types(
     nodes: np.ndarray, counts: Sequence[int], sizes: Mapping[str, int], ranges: NodeRanges
 ) -> list[list[int]]:
-    """`num_rows` of int64 [n] nodes, the first counts[0] of rank 0, and so on."""
+    """The `num_rows` of `pack`, for int64 [n] nodes, the first counts[0] of rank 0, and so on."""
     num_types = len(ranges.node_types)
     rank_and_type = np.repeat(np.arange(len(counts)) * num_types, counts) + ranges.type_of(nodes)
     found = np.bincount(rank_and_type, minlength=len(counts) * num_types).reshape(len(counts), num_types)

@@ -7,15 +7,15 @@ from numba import njit
 
 from dist_gat.kernels.prefetch import prefetch
 
-NODES_AHEAD = 8  # whose slots are prefetched
+NODES_AHEAD = 8  # how far ahead slots are prefetched
 
 
 class Relabeller:
     """Numbers the nodes of a batch in order of first appearance, with one table for all its hops.
 
-    The table has a number for each node ID where that takes no more memory than a hash table: open addressing with
-    linear probing, at least twice as many slots as nodes. Kernels write as if every node were new, because whether
-    it is would be a branch that nobody can predict: `_nodes` has one place more than there are nodes.
+    The table has an entry for each node ID where that takes no more memory than a hash table would (open addressing
+    with linear probing, at least twice as many slots as nodes). Kernels write as if every node were new, because a
+    branch on that is unpredictable; so `_nodes` has one place more than there are nodes.
     """
 
     def __init__(self, capacity: int, num_ids: int) -> None:

@@ -52,7 +52,7 @@ class RowLookup:
 
 
 def plan_lookup(nodes_S: np.ndarray, ownership: Ownership, channel: Channel) -> RowLookup:
-    """Tell the owners of distinct nodes, int64 [S], what will be asked. Collective, even with S = 0."""
+    """Tell the owners of distinct nodes, int64 [S], which rows will be requested. Collective, even with S = 0."""
     rank, first_node = channel.rank, ownership.first_node
     order, counts = order_by_group(intervals_of(ownership.starts, nodes_S), channel.world_size)
     before, own_at, behind = split(order, [sum(counts[:rank]), counts[rank], sum(counts[rank + 1 :])])
@@ -112,7 +112,7 @@ class _LookupRows(torch.autograd.Function):
         gradient_UE = gradient_SE.new_empty((len(lookup.used_U), ctx.shape[1]))
         torch.index_select(gradient_SE, 0, lookup.own_at_A, out=gradient_UE[:num_own])
         gradient_UE[num_own:] = 0
-        # one rank asks for a row once, so every sum has the order of the ranks, on any device
+        # a rank asks for a row at most once, so every sum is taken in the order of the ranks, on any device
         for asked, rows in zip(lookup.asked_at_M.split(list(lookup.answer_counts)), wait(), strict=True):
             add_rows(rows, gradient_UE, asked)
         return torch.sparse_coo_tensor(lookup.used_U[None], gradient_UE, ctx.shape, check_invariants=False), None, None

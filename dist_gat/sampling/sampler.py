@@ -1,4 +1,4 @@
-"""`SeedBlockSampler`: our `BlockSampler`, from the number of a step to this rank's `Batch`."""
+"""`SeedBlockSampler`: a `BlockSampler` of DGL that makes this rank's `Batch` from the number of a step."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ class SeedBlockSampler(BlockSampler):
 
 
 def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Of each node type with input features: positions among distinct `nodes`, int64 [n], and rows, float32 [n, f]."""
+    """By node type with input features: positions among distinct `nodes`, int64 [n], and rows, float32 [n, f]."""
     return {kind: (torch.from_numpy(at), torch.from_numpy(rows)) for kind, (at, rows) in store.features(nodes).items()}

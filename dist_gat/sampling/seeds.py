@@ -25,7 +25,7 @@ class Seeds(Protocol):
     """A task's own part of a batch, as its loss reads it."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Seeds:
-        """The same on a device."""
+        """A copy on a device."""
 
 
 class DrawnSeeds(Protocol):

@@ -22,11 +22,11 @@ from dist_gat.kernels.copy_rows import copy_rows
 from dist_gat.kernels.grouping import group, order_by_group, split
 
 PartOf = Callable[[np.ndarray], np.ndarray]
-# writes a part's answers to some keys to these places of the result
+# from part, keys, result and places: writes the part's answers to the keys to these places of the result
 Answer = Callable[[Part, np.ndarray, np.ndarray, np.ndarray], None]
-# from keys and how many came from each rank: a message with the answers, and how much of it goes to each
+# from received keys and their numbers by rank: a message with the answers, and its size by rank
 Reply = Callable[[np.ndarray, list[int]], tuple[np.ndarray, list[int]]]
-# what a rank does while others are at their part of a question
+# what a rank does while answers are on their way
 Work = Callable[[], None]
 
 
@@ -118,7 +118,7 @@ class Transport:
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """The L parts that are read in place, int64 [L]; of each part its place among them, or L + its owner."""
+        """The L parts that are read in place, int64 [L], and for each part its place among them, or L + its owner."""
         here = np.flatnonzero(self.in_place)
         place_of_part = len(here) + self.rank_of(np.arange(len(self.prepared.parts)))
         place_of_part[here] = np.arange(len(here))
@@ -138,6 +138,6 @@ class Transport:
 
 
 def do(works: Iterable[Work]) -> None:
-    """One after the other."""
+    """Run the works one after the other."""
     for work in works:
         work()

@@ -105,7 +105,7 @@ class SavedModel:
         return float(self.manifest["blend"]["linear"])
 
     def ranking_rows(self, part: int) -> Tensor:
-        """[nodes of the part, R + k], whose inner products are the scores but for the linear filter's.
+        """[nodes of the part, R + k], whose inner products are the scores without the linear filter's.
 
         Raises `StorageError`.
         """
@@ -159,12 +159,12 @@ def open_model(
 
 
 def check_run_folder(run_folder: Path) -> None:
-    """Raise where a run would write or read outside its folder, or replace a `model` that is not one of ours."""
+    """Raise `StorageError` where a run would leave its folder, `ConfigError` where it would replace a foreign model."""
     refuse_links_out(run_folder)
     refuse_foreign_folder(run_folder / "model", FORMAT, "run", "dist-gat train")
 
 
 def model_digest(folder: Path) -> str | None:
-    """What tells a run's saved model from an earlier one; None without a model."""
+    """A digest that distinguishes a run's saved model from an earlier one; None without a model."""
     manifest = folder / "model" / MANIFEST
     return sha256_of(manifest) if manifest.is_file() else None

@@ -1,6 +1,7 @@
 """Losses of a positive score against sampled negatives, one value per seed.
 
-Shape legend: B seeds, N negatives. The trainer divides by the number of seeds of all workers, hence no mean here.
+Shape legend: B seeds, N negatives. There is no mean here, because `ranking.loss_terms` divides by the number of seeds
+of all ranks.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def sampled_softmax_loss(
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The loss above in one pass over the negatives, and its gradient in another.
+    """`sampled_softmax_loss` in one pass over the negatives, and its gradient in another.
 
-    Written in tensor operations it is a dozen passes over [B, N], which is the largest thing of a training step.
+    Tensor operations would take a dozen passes over [B, N], which is the largest array of a training step.
     """
 
     @staticmethod
@@ -74,7 +75,7 @@ class _SampledSoftmax(torch.autograd.Function):
 
 
 def _groups_of_rows(tensor_BN: Tensor) -> list[slice]:
-    """Of a size that stays in a core's second cache; on a GPU all rows at once."""
+    """Slices of rows that stay in a core's second-level cache; on a GPU one slice of all rows."""
     num_rows, row_size = tensor_BN.shape
     step = max(GROUP_NUMBERS // max(row_size, 1), 1) if tensor_BN.device.type == "cpu" else max(num_rows, 1)
     return [slice(first, first + step) for first in range(0, num_rows, step)]

@@ -71,7 +71,7 @@ class RankingSeeds:
 
 @dataclass(frozen=True)
 class RankingSource:
-    """Draws them: the training pairs in the order of the epoch, negatives for each step."""
+    """A `SeedSource`: the training pairs in the order of the epoch, and negatives for each step."""
 
     step_pairs: StepPairs
     negatives: NegativeSampler
@@ -140,7 +140,7 @@ class DrawnPairs:
         )
 
     def candidates(self, relabeller: Relabeller, degree_S: np.ndarray | None) -> Candidates:
-        """The different ones of the items that all seeds share as negatives; the same on every rank. Collective."""
+        """The distinct items that all seeds share as negatives; the same on every rank. Collective."""
         negatives = self.negatives
         channel = negatives.store.channel
         in_batch = slice(None) if negatives.config.in_batch else slice(0)
@@ -149,7 +149,7 @@ class DrawnPairs:
             np.concatenate([self.rank_of_shared, self.rank_of_pair[in_batch]]),
         )
         drawn, first, num_drawn = np.unique(items, return_index=True, return_counts=True)
-        # of an item that several ranks drew the first one's row serves all: they sample the same neighbours
+        # where several ranks drew an item, the first one's row serves all: they sample the same neighbours
         rank_of_row = ranks[first]
         by_rank = np.argsort(rank_of_row, kind="stable")
         offered, rank_of_row, num_drawn = drawn[by_rank], rank_of_row[by_rank], num_drawn[by_rank]

@@ -1,4 +1,4 @@
-"""`Task`: what a step of training means. The training loop knows no more of it than this."""
+"""`Task`: what a step of training means. The training loop knows a task by this protocol alone."""
 
 from __future__ import annotations
 

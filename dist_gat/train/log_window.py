@@ -18,7 +18,7 @@ from dist_gat.train.stopwatch import Stopwatch
 
 
 class LogWindow:
-    """Collects without waiting for the device or for other ranks; `summarise` does both."""
+    """`add` waits neither for the device nor for other ranks; `summarise` waits for both."""
 
     def __init__(self, worker: Worker, channels: Sequence[Channel], cache: FeatureCache | None = None) -> None:
         """channels: those whose traffic is of training."""
@@ -30,7 +30,7 @@ class LogWindow:
         self.sent_before = self._sent_bytes()
 
     def add(self, batch: Batch, terms: dict[str, Tensor]) -> None:
-        """Take in one step: its batch, and this rank's share of its loss terms."""
+        """Record one step: its batch, and this rank's share of its loss terms."""
         self.terms.append({name: term.detach() for name, term in terms.items()})
         self.num_seeds += batch.num_global_seeds
         self.num_edges += batch.num_edges

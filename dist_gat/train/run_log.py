@@ -48,7 +48,7 @@ class RunLog:
             self.writer.add_hparams(flatten(config), named, run_name=".")
 
     def flush(self) -> None:
-        """Hand all that was logged to the system: what a checkpoint counts as done is in the log."""
+        """Hand all that was logged to the system, so that the log has every step that a checkpoint counts as done."""
         if self.writer is not None:
             self.writer.flush()
 
@@ -59,7 +59,7 @@ class RunLog:
 
 
 def read_curves(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every scalar of a run as (global step, value), without what a resumed attempt took back.
+    """Every scalar of a run as (global step, value), without points that a resumed attempt replaced.
 
     Raises `StorageError` where the run has no event files.
     """

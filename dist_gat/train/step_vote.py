@@ -32,7 +32,7 @@ def vote(
     request: Request,
     save_failed: bool,
 ) -> StepVote:
-    """Tell the other ranks, and hear from them. Collective.
+    """Exchange what the ranks found in this step. Collective.
 
     terms: this rank's share of each loss term. The squares are of its embedding gradient, and of the dense
     gradients, which are alike on every rank.
@@ -41,7 +41,7 @@ def vote(
     own[ROWS_SQUARE] = rows_square
     own[REQUEST], own[SAVE_FAILED] = int(request), float(save_failed)
     own[TERMS:] = torch.stack([~torch.isfinite(term.detach()) for term in terms.values()])
-    # a row a rank: adding zeros keeps each rank's word as it is, and says who spoke
+    # a row for each rank: adding zeros keeps each rank's vote and shows whose it is
     votes_WK = torch.zeros(channel.world_size, len(own), dtype=torch.float64, device=channel.device)
     votes_WK[channel.rank] = own
     votes_WK = channel.sum(votes_WK)

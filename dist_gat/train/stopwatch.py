@@ -16,8 +16,8 @@ class Stopwatch:
     """Seconds by phase since it was made.
 
     `sample` and the sampler's share of `exchange` run in the background, in several streams at the same time, so the
-    phases can add up to more than the wall time; `stall` is what the model waited for its next batch, `checkpoint`
-    what it waited for the copy of its state and for a checkpoint before that is still being written.
+    phases can add up to more than the wall time; `stall` is what the model waited for its next batch, `checkpoint` what
+    it waited for the copy of its state and for an earlier checkpoint that is still being written.
     """
 
     def __init__(self) -> None:

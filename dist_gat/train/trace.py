@@ -44,7 +44,7 @@ class Trace:
 def bottleneck(recorder: profile) -> str:
     """The phase in which the loop spends most, with its share, the other phases, and the operators that cost most.
 
-    Behind them what to do about it, where that is known.
+    Ends with advice, where there is some for the phase.
     """
     averages = recorder.key_averages()
     phases = {event.key: event.cpu_time_total for event in averages if event.key in PHASES}

@@ -1,4 +1,4 @@
-"""The training loop: reads downward, fits a screen. The same function runs under Ray and the local launcher."""
+"""The training loop, which is the same under Ray and the local launcher."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def run(self) -> bool:
-        """Epochs until the last one, the last step, until validation stops getting better, or until asked to stop.
+        """Train until the last epoch or step, until validation stops improving, or until asked to stop.
 
         Returns whether it was asked to stop.
         """
@@ -132,7 +132,7 @@ class Trainer:
         return stopped
 
     def end_epoch(self, epoch: int) -> None:
-        """Validate where that is due, and save: what a checkpoint at the end of an epoch holds is complete."""
+        """Validate where that is due, then save, so that a checkpoint at the end of an epoch has the validation."""
         if epoch % self.config.train.validate_every == 0 or self.progress.step >= self.total_steps:
             self.validate(epoch)
         self.save()
@@ -140,7 +140,7 @@ class Trainer:
             self.log.event("early_stop", epoch=epoch, best_epoch=self.progress.best["epoch"])
 
     def batches(self, steps: StepRange) -> Iterator[Batch]:
-        """The epoch's batches; what the loop waits for them is booked as a stall."""
+        """The epoch's batches; the time that the loop waits for them counts as stall."""
         batches = load_batches(self.samplers, steps, self.worker.device)
         while True:
             with self.window.clock.phase("stall"):
@@ -150,10 +150,10 @@ class Trainer:
             yield batch
 
     def train_step(self, batch: Batch, at_end: bool) -> Request:
-        """One global step: look up, forward, loss, backward, vote, update. Collective.
+        """One global step: row lookup, forward, loss, backward, step vote, update. Collective.
 
-        Returns what is asked of all ranks. Raises `TrainingError` on every rank, before the update, where any
-        rank has a loss or gradient that is not finite.
+        Returns the request that all ranks obey. Raises `TrainingError` on every rank, before the update, where any rank
+        has a loss or gradient that is not finite.
         """
         config, rows, clock = self.config, self.worker.rows, self.window.clock
         learning_rate = self.optimizers.set_learning_rate(self.progress.step)
@@ -178,14 +178,14 @@ class Trainer:
         clock.move(rows.traffic.seconds - exchanged, "compute", "exchange")
         self.progress.step += 1
         self.window.add(batch, terms)
-        # a checkpoint's log is complete too, so a point ends wherever a checkpoint may
+        # a point ends wherever a checkpoint may be taken, so that the log of a checkpoint is complete
         is_due = self.progress.step % config.train.log_every == 0 or at_end or decision.request or self.save_is_due()
         if is_due:
             self.log_point(learning_rate, decision.gradient_norm, encoded.alphas, batch.blocks)
         return decision.request
 
     def request(self) -> Request:
-        """What this rank is asked; rank 0's clock asks for the checkpoints that go by time."""
+        """The request to this rank; rank 0's clock requests the checkpoints that are due by time."""
         every = self.config.checkpoint.every_minutes
         is_late = self.worker.rank == 0 and every is not None and time.monotonic() - self.saved_at >= 60 * every
         return max(self.worker.requests.poll(), Request.SAVE if is_late else Request.NOTHING)
@@ -199,7 +199,7 @@ class Trainer:
         if decision.save_failed:
             self.writer.wait()
         if decision.not_finite:
-            # what was copied before this step is good, so it is brought to its end
+            # the checkpoint under way was copied before this step and is good, so let it finish
             self.writer.wait()
             kept = self.checkpoints.steps()
             raise TrainingError(
@@ -209,7 +209,7 @@ class Trainer:
             )
 
     def log_point(self, learning_rate: float, norm: float, alphas: list[Tensor], blocks: list[Block]) -> None:
-        """Write the steps since the last point, and the attention of the last one. Collective."""
+        """Write the steps since the last point, and the attention of the last step. Collective."""
         losses, point = self.window.summarise()
         self.progress.losses += losses
         point |= {"train/learning_rate": learning_rate, "train/gradient_norm": norm}
@@ -256,7 +256,7 @@ class Trainer:
             load_best(self.checkpoints, best["step"], self.model, self.store)
 
     def result(self, stopped: bool) -> dict[str, Any]:
-        """The same on every rank; memory is the sum of their peaks. Collective."""
+        """The result of the job, the same on every rank; memory is the sum of the ranks' peaks. Collective."""
         progress = self.progress
         epochs = math.ceil(progress.step / self.steps_per_epoch)
         return {
@@ -288,7 +288,7 @@ def data_parallel(model: Recommender, worker: Worker) -> torch.nn.Module:
 
 
 def sum_gradients(state, bucket):  # type: ignore[no-untyped-def]
-    """DDP communication hook: all-reduce without the division by the world size. DDP wants no string annotations."""
+    """DDP communication hook: all-reduce without the division by the world size. DDP rejects string annotations."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0])
 

@@ -28,8 +28,8 @@ def tune(
 
     space: a YAML file, see `dist_gat.tune.search_space`. Ray Tune runs up to `trials` trials, `concurrent` at a time,
     each an ordinary run on `workers` local workers in `tune/trials/NUMBER` of the run folder, for `minutes` at most.
-    Goes on with the search that is in the folder: what has ended is not run again, what has not goes on from its
-    checkpoint.
+    Goes on with the search that is in the folder: trials that ended are not run again, the others go on from their
+    checkpoints.
 
     Returns the `metric`, the `trials` (number, values, status, value, epoch, epochs, seconds, note), the number of the
     `best` or None, the file `recipe` with its configuration, `seconds`, and `stopped`: whether it ended before all

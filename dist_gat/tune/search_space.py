@@ -22,10 +22,10 @@ from dist_gat.config.sections import Config
 
 # What is the same in all trials of a search: the data, the place, and what trials are compared by.
 FIXED = ("name", "run", "data", "parts", "evaluate", "checkpoint", "launch", "train.metric", "train.validate_every")
-MAX_COMBINATIONS = 1000  # that are tried to show that a value is possible
+MAX_COMBINATIONS = 1000  # tried, to show that a value is possible
 EXPECTED = "expected one of choice: [VALUE, …], uniform: [LOW, HIGH], log_uniform: [LOW, HIGH], integer: [LOW, HIGH]"
 
-# those that a float tells apart
+# integers that a float represents exactly
 WholeNumber = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -67,7 +67,7 @@ class Distribution(Section):
         return isinstance(value, int if self.kind == "integer" else float) and self.low <= value <= self.high
 
     def examples(self) -> list[Any]:
-        """Every choice, or both ends and a number between them that is a whole one for `integer` alone."""
+        """Every choice, or both ends and a number between them, which is an integer for `integer` alone."""
         if self.choice is not None:
             return self.choice
         inside = self.low + (self.high - self.low) / math.pi
@@ -129,13 +129,13 @@ def _check_key(path: Path, key: str, space: Space, config: Config) -> None:
 
 
 def _check_possible(path: Path, key: str, value: Any, space: Space, config: Config) -> None:
-    """A value may depend on others of the space, so it is enough that one combination of them goes with it."""
+    """Raise `ConfigError` unless the value is valid with some combination of the other keys' values."""
     others = [name for name in space if name != key]
     combinations = itertools.product(*[space[name].examples() for name in others])
     tried = itertools.chain([()], itertools.islice(combinations, MAX_COMBINATIONS))
     first: ConfigError | None = None
     for combination in tried:
-        # the first one has the other values of the recipe
+        # the first combination is empty, so that the other values are the recipe's
         values = dict(zip(others, combination, strict=False)) | {key: value}
         try:
             parse_config(configure(config, values), where=f"{path}: {key}")

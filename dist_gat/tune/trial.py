@@ -27,9 +27,9 @@ from dist_gat.tune.search_space import Space, configure, dump_space
 TUNE_FOLDER = "tune"
 SEARCH_FILE, TRIAL_FILE, BEST_FILE = "search.json", "trial.json", "best.yaml"
 VERSION = 1
-# Unlike a run, a search compares trials by when they stopped
+# a resumed run may change these; a resumed search may not, because they decide when its trials stop
 COMPARED = ("train.patience", "train.validate_every")
-# more at a time learn less from each other
+# of more trials at a time, each would learn less from the others
 MAX_CONCURRENT = 4
 
 
@@ -75,9 +75,10 @@ def read_trials(folder: Path, space: Space) -> list[Trial]:
 
 
 def open_search(folder: Path, config: Config, space: Space, prepared: PreparedGraph) -> list[Trial]:
-    """The trials that are there already; writes down what is searched where this is the first time.
+    """The trials that exist already. The first call records what is searched.
 
-    Raises `ConfigError` with the fields that differ where the folder holds another search.
+    Raises `ConfigError` with the fields that differ where the folder holds another search, `StorageError` where it is
+    of another version or a record of a trial is damaged.
     """
     path = folder / SEARCH_FILE
     now: dict[str, Any] = {
@@ -126,8 +127,8 @@ def share_cores(config: Config, workers: int, concurrent: int | None) -> tuple[C
 
 
 def trial_tree(config: Config, trial: Trial) -> dict[str, Any]:
-    """The tree of a trial's configuration: its values, and a run folder of its own; not checked, as it may be that no
-    run has such a combination of values.
+    """The tree of a trial's configuration: its values, and a run folder of its own; not checked, because its
+    combination of values may be invalid.
     """
     tree = _place(config, trial, f"{trial.number:04d}", trial_folder(Path(TUNE_FOLDER), trial.number))
     tree["train"]["profile"] = 0
@@ -148,7 +149,7 @@ def describe(trial: Trial, num_trials: int, metric: str) -> str:
 
 
 def write_best(config: Config, trial: Trial) -> Path:
-    """Write the recipe of a trial as the user's own launch section has it, with a run folder of its own."""
+    """Write the recipe of a trial, with the user's own launch section and a run folder of its own."""
     folder = config.run_folder / TUNE_FOLDER
     tree = _place(config, trial, "best", Path(TUNE_FOLDER, "best"))
     write_text(folder / BEST_FILE, dump_config(parse_config(tree)))

@@ -32,7 +32,7 @@ class TrialProcess:
     """Starts `run` on a configuration; the process ends with this one at the latest, and its workers with it."""
 
     def __init__(self, run: Run, tree: dict[str, Any], launch: LaunchConfig, stop_file: Path) -> None:
-        """tree: of the configuration, which may turn out to be none. stop_file: where it appears, the trial stops."""
+        """tree: of the configuration, which may be invalid. stop_file: the trial stops where this file appears."""
         self.stop_file, self.started = stop_file, time.monotonic()
         self.tail = EventTail(Path(tree["run"]) / PROGRESS_FILE)
         self.validations: deque[dict[str, Any]] = deque()
@@ -40,7 +40,7 @@ class TrialProcess:
         start_nursery(launch, run.__module__)
         context = multiprocessing.get_context("forkserver")
         self.answer, theirs = context.Pipe(duplex=False)
-        # no daemon: that could not start workers
+        # no daemon, because a daemon can't start workers
         self.process = context.Process(target=_run_trial, args=(run, tree, launch, theirs))
         self.process.start()
         theirs.close()
@@ -48,8 +48,8 @@ class TrialProcess:
     def step(self) -> dict[str, Any]:
         """Wait for the next validation or for the end, and return what is known then.
 
-        `epochs`, and once there was a validation the best `value` so far and its `epoch`; `seconds` since the start;
-        at the end `status`, and a `note` where that is failed. A run that was resumed tells its earlier epochs again.
+        `epochs`, and once there was a validation the best `value` so far and its `epoch`; `seconds` since the start; at
+        the end `status`, and a `note` where that is failed. A resumed run reports its earlier epochs again.
         """
         while True:
             has_ended = self.process.exitcode is not None

@@ -1,7 +1,7 @@
 """A search by Ray Tune: Optuna proposes, ASHA stops early, an actor watches each trial. Imports ray and optuna.
 
-Nothing is read back from Ray's or Optuna's own files, which are pickles: a search that goes on tells both of them
-anew what `trial.json` and the trials' events hold.
+Nothing is read back from Ray's or Optuna's own files, which are pickles: a search that goes on tells both of them again
+what is in `trial.json` and in the trials' events.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ QUIET_TUNE = {
 }
 RAY_FOLDER = "ray"
 STUDY = "dist-gat"
-VALUE, EPOCHS = "value", "epochs"  # of a result
+VALUE, EPOCHS = "value", "epochs"  # keys of a result
 # Successive halving keeps one in three, after a ninth and a third of the epochs (Li et al., MLSys 2020)
 REDUCTION = 3
 
@@ -112,7 +112,7 @@ def run_tuner(
 
 @contextmanager
 def time_limit(minutes: float | None, stop_file: Path) -> Iterator[threading.Event]:
-    """Ask for a stop, as a signal does, when the block has run for so long; the event says that it was so."""
+    """Request a stop, as a signal does, when the block has run for `minutes`; the event says whether it did."""
     is_over = threading.Event()
 
     def end() -> None:
@@ -145,7 +145,7 @@ class WatchedTrial(tune.Trainable):
         return {**result, "done": "status" in result}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Another trial, after the one before was pruned or ended by itself."""
+        """Start another trial, after the one before was pruned or ended by itself."""
         self.process.kill()
         if not self.goes_on:
             clear_checkpoints(self.config["tree"])
@@ -157,7 +157,7 @@ class WatchedTrial(tune.Trainable):
 
 
 def clear_checkpoints(tree: dict[str, Any]) -> None:
-    """Delete the checkpoints of a trial, which are for going on alone. No process may still write some."""
+    """Delete the checkpoints of a trial, which only an unfinished trial needs. No process may still be writing any."""
     open_checkpoints(Path(tree["run"]), CheckpointConfig.model_validate(tree["checkpoint"])).clear()
 
 
@@ -199,7 +199,7 @@ class Proposals(Searcher):
             self.optuna.on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Without a word of its own on how it ended, a trial was pruned; an error is that its actor was lost."""
+        """A trial whose result has no status was pruned; an error means that its actor was lost."""
         lost = {"status": "unfinished", "note": "its Ray actor was lost; the same command goes on with it"}
         trial = self.note(trial_id, {**(result or {}), **lost} if error else result or {}, "pruned")
         if trial.status != "unfinished":
@@ -208,7 +208,7 @@ class Proposals(Searcher):
             self.tell(trial)
 
     def note(self, trial_id: str, result: dict[str, Any], status: str) -> Trial:
-        """Write down what a result says; `status` is for one that doesn't say."""
+        """Record a result; `status` applies where the result has none."""
         number = self.numbers[trial_id]
         update: dict[str, Any] = {"status": status, "note": ""}
         update |= {key: result[key] for key in ("status", "value", "epoch", "epochs", "note") if key in result}
@@ -226,8 +226,8 @@ class Proposals(Searcher):
 
 
 class SeededSampler(BaseSampler):
-    """Optuna's TPE with each trial's draws a function of (seed, number) and of the trials before, so that a search that
-    goes on proposes what it would have proposed (Bergstra et al., NeurIPS 2011).
+    """Optuna's TPE (Bergstra et al., NeurIPS 2011), with draws that are a function of (seed, number) and the trials
+    before, so that a resumed search proposes what it would have proposed without the stop.
     """
 
     def __init__(self, seed: int) -> None:
@@ -247,7 +247,7 @@ class SeededSampler(BaseSampler):
 
 
 def open_study(seed: int, space: Space, trials: Sequence[Trial]) -> OptunaSearch:
-    """Optuna with the trials that there are, in their order; the unfinished are what it proposes next."""
+    """Optuna with the existing trials, in their order; it proposes the unfinished ones next."""
     storage, sampler = optuna.storages.InMemoryStorage(), SeededSampler(seed)
     study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", sampler=sampler)
     distributions = {key: optuna_distribution(distribution) for key, distribution in space.items()}
@@ -263,7 +263,7 @@ def open_study(seed: int, space: Space, trials: Sequence[Trial]) -> OptunaSearch
 
 
 def optuna_distribution(distribution: Distribution) -> BaseDistribution:
-    """A choice is one of its positions, because Optuna's are of plain values alone."""
+    """A choice is drawn by its position, because Optuna's own choices are plain values alone."""
     if distribution.choice is not None:
         return CategoricalDistribution(range(len(distribution.choice)))
     if distribution.kind == "integer":
@@ -280,8 +280,8 @@ def params_of(space: Space, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def halving(config: Config, trials: Sequence[Trial]) -> ASHAScheduler:
-    """ASHA over epochs, with what the trials that ended had reached by its rungs."""
-    # whoever reached the last epoch has nothing left to save
+    """ASHA over epochs, which is told the validations of the trials that ended."""
+    # stopping a trial in its last epoch would save nothing
     last = max(1, config.train.num_epochs - 1)
     first = min(last, math.ceil(config.train.num_epochs / REDUCTION**2))
     scheduler = ASHAScheduler(EPOCHS, VALUE, "max", last, first, REDUCTION, stop_last_trials=False)

@@ -1,6 +1,6 @@
 """`COMPARED_MODELS`: what `compare` puts side by side, the baselines and the recipe's relatives.
 
-Without the blend and popularity, for the relatives stand for the models of the literature:
+The relatives have neither blend nor popularity, because they stand for models of the literature:
 mf        the recipe without layers: matrix factorisation
 lightgcn  its layers as in LightGCN: neighbours by degree, no residual, the mean of all depths (He et al., SIGIR 2020)
 gat       its layers as in GAT: additive attention (Veličković et al., ICLR 2018)
@@ -27,7 +27,7 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "gat": {
         "model": {**PLAIN, "scoring": "additive"},
-        # at the rate of the embedding rows, which the recipes choose without dense layers, its layers spoil the rest
+        # recipes choose the rate of the embedding rows without dense layers; at that rate these layers spoil the rest
         "train": {"dense_learning_rate": 0.002},
         "blend": ALONE,
     },
@@ -37,7 +37,7 @@ COMPARED_MODELS = (*BASELINES, *MODELS)
 
 
 def choose_models(names: Sequence[str] | None) -> list[str]:
-    """The named contenders, or all of them, each once. Raises `ConfigError` for an unknown one."""
+    """The named models, or all of them, each once. Raises `ConfigError` for an unknown one."""
     chosen = list(dict.fromkeys(COMPARED_MODELS if names is None else names))
     unknown = [name for name in chosen if name not in COMPARED_MODELS]
     if unknown or not chosen:

@@ -11,9 +11,9 @@ FINAL_FOLDER = "final"
 
 
 def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
-    """The recipe in the folder `final` of the run: as many epochs as were best, the weights that were best.
+    """The recipe for the folder `final` of the run, with the best number of epochs and the best weights of the blend.
 
-    chosen: the result of the training that validation looked at. The learning rate goes as it went there.
+    chosen: the result of the training that validation judged. The learning rate has the same schedule.
     """
     tree = config.model_dump(mode="json")
     place_run(tree, config, FINAL_FOLDER, FINAL_FOLDER)

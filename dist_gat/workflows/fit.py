@@ -20,8 +20,9 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
 
     Epoch and blend are chosen on validation alone. The model to recommend with is in `final` of the run folder.
     Goes on where it was stopped. Returns `chosen` and `final`, what `train` returned, `metrics` of the held-out
-    `split`, `run`, the folder of the last model, `seconds`, and `stopped`. Without validation pairs the first model
-    is the last. Raises what `prepare`, `train` and `evaluate` raise.
+    `split`, `run`, the folder of the last model, `seconds`, and `stopped`. Without validation or test pairs the
+    first model is the last, and the metrics are of the split that there is. Raises what `prepare`, `train` and
+    `evaluate` raise.
     """
     started = time.perf_counter()
     if not Path(config.data.prepared).exists():

@@ -30,7 +30,7 @@ LEFT_BY_RUNS = (EVENTS_FOLDER, "model", "ray", PROGRESS_FILE, EVALUATION_FILE, C
 
 
 def be_silent(message: str) -> None:
-    """Progress that nobody wants to see."""
+    """A `Progress` that shows nothing."""
 
 
 def prepare(config: Config, progress: Progress = be_silent) -> dict[str, Any]:
@@ -74,7 +74,9 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
 def evaluate(
     config: Config, quiet: bool = True, verify: bool = False, progress: Progress = be_silent
 ) -> dict[str, Any]:
-    """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines on `test`.
+    """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines.
+
+    The baselines are ranked on `test`, or on `valid` where there are no test pairs.
 
     `slices` has the metrics by user activity and item popularity, coverage, novelty and diversity of both splits. All
     of the model's numbers go to TensorBoard too, and to `evaluation.json` in the run folder, where `report` finds

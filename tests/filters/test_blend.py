@@ -198,6 +198,15 @@ def unit_of(prepared: PreparedGraph, scores_NN: np.ndarray) -> float:
     return np.sqrt(model.var(axis=1).mean() / other.var(axis=1).mean())
 
 
+@pytest.mark.parametrize("name", ["spectral", "linear"])
+def test_of_two_weights_one_may_be_given(synthetic: PreparedGraph, name: str) -> None:
+    weights, best = choose(synthetic.folder, {f"{name}_weight": 0.7})
+    assert weights[name] == 0.7
+    other = {"spectral": "linear", "linear": "spectral"}[name]
+    without = choose(synthetic.folder, {f"{name}_weight": 0.7, f"{other}_weight": 0.0})[1]
+    assert without <= best, "the other one is chosen on validation"
+
+
 def test_ranks_choose_as_one_does(synthetic: PreparedGraph, ranks: Ranks) -> None:
     alone = choose(synthetic.folder, {"num_users": 40})
     for world_size in (2, 4):

@@ -1,7 +1,7 @@
 """`EmbeddingShard`: the `InputEncoder` of node IDs, this rank's rows of the embedding table.
 
-Rows live with their owners and never move: a lookup, planned with the batch, brings copies of them, and their
-gradient goes home the same way, where a sparse optimiser applies it.
+Rows live with their owners and never move: a row lookup, planned with the batch, brings copies of them, and the
+gradient of the copies returns the same way to the owners, where a sparse optimiser applies it.
 
 Shape legend: O rows that this rank owns, S rows asked for, E embedding size.
 """

@@ -1,4 +1,4 @@
-"""`InputEncoder`: from what one kind of column says of nodes to rows that the first layer reads."""
+"""`InputEncoder`: turns columns of one kind into rows that the first layer reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class InputEncoder(Protocol):
-    """One file a kind of column; what all of them say of a node is added up."""
+    """There is one file for each kind of column; a node's rows of all kinds are added."""
 
     def __call__(self, columns: Tensor) -> Tensor:
         """[n, E] rows of n nodes from their columns, one row of `columns` a node."""

@@ -1,4 +1,4 @@
-"""`NodeInputs`: what is known of the nodes of a sample, added up to the rows that the first layer reads.
+"""`NodeInputs`: the rows that the first layer reads, each the sum of a node's ID embedding and encoded columns.
 
 Shape legend: S nodes of the sample, n nodes of one type, E embedding size.
 """
