@@ -157,7 +157,9 @@ def compare(
         settings = load_config(config, overrides or [])
         result = api.compare(settings, chosen or None, quiet=False, progress=output.progress)
         # as many as 80 columns hold; --json has all
-        names = [f"{name}@{max(settings.evaluate.ks)}" for name in ("recall", "ndcg", "mrr")]
+        names = settings.metric_names[:4]
+        if settings.task.kind == "ranking":
+            names = [f"{name}@{max(settings.evaluate.ks)}" for name in ("recall", "ndcg", "mrr")]
         rows = [
             [
                 name,
@@ -167,7 +169,8 @@ def compare(
             ]
             for name, row in result["models"].items()
         ]
-        title = f"{result['split']}, full ranking over all items"
+        ranks = settings.task.kind == "ranking"
+        title = f"{result['split']}, {'full ranking over all items' if ranks else 'predictions of pairs'}"
         table = make_table(title, ["model", *names, "seconds", "peak MB"], rows)
         notes = [f"{name}: {row['note']}" for name, row in result["models"].items() if row["note"]]
         output.result(result, table, notes="\n".join([*notes, f"took {result['seconds']:.0f} s"]))

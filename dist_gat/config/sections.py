@@ -324,6 +324,11 @@ class Config(Section):
         return self
 
     @property
+    def higher_is_better(self) -> bool:
+        """Of `train.metric`."""
+        return self.task.kind == "ranking" or PAIR_METRICS[self.task.kind][self.train.metric]
+
+    @property
     def metric_names(self) -> list[str]:
         """What validation measures: by the kind of the task."""
         if self.task.kind == "ranking":

@@ -135,10 +135,11 @@ def trial_tree(config: Config, trial: Trial) -> dict[str, Any]:
     return tree
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The one with the highest value of those that ended well; of equal ones the first."""
+def best_trial(trials: Sequence[Trial], higher_is_better: bool = True) -> Trial | None:
+    """The one with the best value of those that ended well; of equal ones the first."""
     ended = [trial for trial in trials if trial.status in ("finished", "pruned") and trial.value is not None]
-    return max(ended, key=lambda trial: trial.value or 0.0, default=None)
+    sign = 1 if higher_is_better else -1
+    return max(ended, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
 def describe(trial: Trial, num_trials: int, metric: str) -> str:

@@ -153,3 +153,15 @@ def test_a_pair_of_somebody_unknown_is_named(folder: Path) -> None:
         api.predict(config.run_folder, pl.DataFrame({"user_id": [1, 999], "item_id": [1, 1]}))
     with pytest.raises(DataError, match="no column item_id"):
         api.predict(config.run_folder, pl.DataFrame({"user_id": [1]}))
+
+
+def test_baselines_and_relatives_stand_beside_it(folder: Path) -> None:
+    config = recipe(folder, "rating", "compared", train={"num_epochs": 2})
+    api.prepare(config)
+    result = api.compare(config, ["mean", "biases", "mf"])
+    assert {name: bool(row["metrics"]) for name, row in result["models"].items()} == dict.fromkeys(
+        ("mean", "biases", "mf"), True
+    )
+    assert result["models"]["biases"]["metrics"]["rmse"] < result["models"]["mean"]["metrics"]["rmse"]
+    with pytest.raises(ConfigError, match="ease: expected some of mean, user_mean"):
+        api.compare(config, ["ease"])
