@@ -5,6 +5,7 @@ Shape legend: m pairs, U users (sources), I items (targets).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -103,7 +104,10 @@ def fit_boosting(train: LabelledPairs) -> Predict:
     def columns(users: np.ndarray, items: np.ndarray, means: np.ndarray) -> np.ndarray:
         return np.column_stack([counts[0][users], counts[1][items], means])
 
-    means = encoder.fit_transform(np.column_stack([train.users, train.items]), train.labels)
+    with warnings.catch_warnings():
+        # releases from 1.9 on want the folds instead of random_state, which earlier ones can't take
+        warnings.simplefilter("ignore", FutureWarning)
+        means = encoder.fit_transform(np.column_stack([train.users, train.items]), train.labels)
     model = HistGradientBoostingClassifier(random_state=0, early_stopping=True)
     model.fit(columns(train.users, train.items, means), train.labels)
 
