@@ -20,6 +20,7 @@ from typing import Any
 
 import polars as pl
 
+from dist_gat.base.errors import DataError, first_line
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
@@ -34,6 +35,7 @@ from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.plan import make_plan
 from dist_gat.plan.workload import GraphShape
+from dist_gat.serve.predict import predict_pairs
 from dist_gat.serve.recommend import recommend_items
 from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
@@ -50,6 +52,7 @@ __all__ = [
     "fetch",
     "load_config",
     "plan",
+    "predict",
     "prepare",
     "recommend",
     "report",
@@ -67,11 +70,34 @@ def recommend(
     `model` is a run folder or the model folder in it; nothing else is read. Its files are checked as in `train`.
     Raises `DataError` for an unknown user, `StorageError` for a damaged model.
     """
-    folder = Path(model)
+    return recommend_items(open_model(model_folder(model), verify, progress), [str(user) for user in users], k)
+
+
+def predict(
+    model: str | Path, pairs: pl.DataFrame | str | Path, verify: bool = False, progress: Progress = be_silent
+) -> pl.DataFrame:
+    """The rows of a table of pairs (columns user_id, item_id) with a column `prediction`: a rating, a probability or an
+    expected count, as `task.kind` says.
+
+    `model` is a run folder or the model folder in it; nothing else is read. pairs: a data frame, or a file in Parquet
+    or CSV. Raises `DataError` for an ID that training never saw, `ConfigError` for a model that ranks.
+    """
+    if not isinstance(pairs, pl.DataFrame):
+        path = Path(pairs)
+        try:
+            pairs = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+        except (OSError, pl.exceptions.PolarsError) as err:
+            raise DataError(f"{path}: expected a readable Parquet or CSV file: {first_line(err)}") from None
+    return predict_pairs(open_model(model_folder(model), verify, progress), pairs)
+
+
+def model_folder(source: str | Path) -> Path:
+    """The model folder of a run folder, or the folder itself."""
+    folder = Path(source)
     if (folder / "model").is_dir():
         refuse_links_out(folder)
-        folder = folder / "model"
-    return recommend_items(open_model(folder, verify, progress), [str(user) for user in users], k)
+        return folder / "model"
+    return folder
 
 
 def explain(

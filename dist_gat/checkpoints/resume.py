@@ -10,7 +10,8 @@ from dist_gat.checkpoints.checkpoint_store import CheckpointStore
 from dist_gat.checkpoints.run_progress import RunProgress
 from dist_gat.checkpoints.snapshot import load_checkpoint, look_at_checkpoint
 from dist_gat.config.differences import differing_settings, resume_rule
-from dist_gat.config.sections import FREE, LENGTH, CheckpointConfig, Config
+from dist_gat.config.section import FREE, LENGTH
+from dist_gat.config.sections import CheckpointConfig, Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.fail_together import share_text, together
 from dist_gat.graph.part import PreparedGraph

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from dist_gat.base.errors import DistGatError
+from dist_gat.cli.evaluation_tables import evaluation_tables
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.cli.plan_command import plan
-from dist_gat.cli.slice_tables import slice_tables
+from dist_gat.cli.predict_command import predict
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
-from dist_gat.config.sections import RANKING_METRICS
 from dist_gat.launcher.host import let_threads_sleep
 from dist_gat.launcher.preload import prepare_workers
 
@@ -121,24 +121,19 @@ def evaluate(
     verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank all items for every user, exactly, and print Recall, Precision, NDCG, MRR and hit rate."""
+    """Rank all items for every user, exactly, or predict all held-out pairs, and print the metrics of the task."""
     extra = [f"evaluate.baselines=[{', '.join(baseline)}]"] if baseline else []
     with open_output(as_json) as output:
         settings = load_config(config, [*(overrides or []), *extra])
         prepare_workers(settings.launch)
         from dist_gat import api
 
-        output.progress(f"ranking all items for every user with {settings.launch.num_workers} workers")
+        ranks = settings.task.kind == "ranking"
+        what = "ranking all items for every user" if ranks else "predicting the held-out pairs"
+        output.progress(f"{what} with {settings.launch.num_workers} workers")
         result = api.evaluate(settings, quiet=False, verify=verify, progress=output.progress)
         split = "test" if "test" in result else "valid"
-        shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
-        shown[settings.name] = result[split]
-        names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
-        rows = [[model, *[metrics[name] for name in names]] for model, metrics in shown.items()]
-        title = f"{split}, full ranking over all items, {result[split]['num_users']:,.0f} users"
-        tables = [make_table(title, ["model", *names], rows)]
-        if slices:
-            tables += slice_tables(result["slices"][split], max(settings.evaluate.ks))
+        tables = evaluation_tables(settings, result, split, slices)
         output.result(result, *tables, notes=f"took {result['seconds']:.0f} s")
 
 
@@ -162,7 +157,9 @@ def compare(
         settings = load_config(config, overrides or [])
         result = api.compare(settings, chosen or None, quiet=False, progress=output.progress)
         # as many as 80 columns hold; --json has all
-        names = [f"{name}@{max(settings.evaluate.ks)}" for name in ("recall", "ndcg", "mrr")]
+        names = settings.metric_names[:4]
+        if settings.task.kind == "ranking":
+            names = [f"{name}@{max(settings.evaluate.ks)}" for name in ("recall", "ndcg", "mrr")]
         rows = [
             [
                 name,
@@ -172,7 +169,8 @@ def compare(
             ]
             for name, row in result["models"].items()
         ]
-        title = f"{result['split']}, full ranking over all items"
+        ranks = settings.task.kind == "ranking"
+        title = f"{result['split']}, {'full ranking over all items' if ranks else 'predictions of pairs'}"
         table = make_table(title, ["model", *names, "seconds", "peak MB"], rows)
         notes = [f"{name}: {row['note']}" for name, row in result["models"].items() if row["note"]]
         output.result(result, table, notes="\n".join([*notes, f"took {result['seconds']:.0f} s"]))
@@ -199,6 +197,9 @@ def recommend(
         rows = [list(row) for row in table.rows()]
         result = {"recommendations": table.to_dicts()}
         output.result(result, make_table("recommendations", table.columns, rows))
+
+
+app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
 
 
 @app.command(epilog="Example: dist-gat explain runs/ml-100k --user 196 --html why.html")

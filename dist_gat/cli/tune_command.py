@@ -34,7 +34,7 @@ def tune(
     with open_output(as_json) as output:
         settings = load_config(config, overrides or [])
         result = api.tune(settings, space, trials, concurrent, minutes, workers, output.progress)
-        found = sorted(result["trials"], key=rank)
+        found = sorted(result["trials"], key=lambda trial: rank(trial, settings.higher_is_better))
         keys = list(found[0]["values"]) if found else []
         short = [key.rpartition(".")[2] for key in keys]
         columns = short if len(set(short)) == len(keys) else keys
@@ -59,9 +59,10 @@ def tune(
             raise typer.Exit(STOPPED)
 
 
-def rank(trial: dict[str, Any]) -> tuple[bool, float]:
-    """Good ones first, those that failed last."""
-    return trial["status"] == "failed", -(trial["value"] or 0.0)
+def rank(trial: dict[str, Any], higher_is_better: bool) -> tuple[bool, bool, float]:
+    """Good ones first, those without a value and those that failed last."""
+    value = trial["value"] or 0.0
+    return trial["status"] == "failed", trial["value"] is None, -value if higher_is_better else value
 
 
 def plain(value: Any) -> str:

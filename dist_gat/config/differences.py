@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 
 from dist_gat.config.files import is_section
-from dist_gat.config.sections import Config, OnResume, Section
+from dist_gat.config.section import OnResume, Section
+from dist_gat.config.sections import Config
 
 # from dotted key and field: whether this setting, and all below it, may differ
 MayDiffer = Callable[[str, FieldInfo], bool]

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.plain_yaml import dump_yaml, parse_yaml, read_yaml
-from dist_gat.config.sections import Config, Section
+from dist_gat.config.section import Section
+from dist_gat.config.sections import Config
 
 MAX_ERRORS = 10  # explained by one message
 MAX_SHOWN = 80  # characters of a wrong value in a message
@@ -106,7 +107,8 @@ def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
         for kind in candidates:
             if is_section(kind):
                 keys += all_keys(kind, f"{prefix}{name}.")
-    return keys
+    # kinds of one section may have fields of the same name
+    return list(dict.fromkeys(keys))
 
 
 def is_section(kind: object) -> bool:

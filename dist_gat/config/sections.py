@@ -6,39 +6,13 @@ other code trusts them. `dist_gat.config.files` reads and writes them.
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-
-
-def _no_nul(name: str) -> str:
-    if "\0" in name:
-        raise ValueError("the name of a file has no NUL byte")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_no_nul)]
-Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class OnResume(Enum):
-    """Stands in the annotation of a setting that a resumed run may change; see `dist_gat.config.differences`."""
-
-    FREE = "it does not change the numbers of the steps to come"
-    LENGTH = "it moves the end of the run, and with it every decaying learning rate"
-
-
-FREE, LENGTH = OnResume.FREE, OnResume.LENGTH
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, and strict about the names of its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section
+from dist_gat.config.task_sections import PAIR_METRICS, RANKING_METRICS, RankingTask, TaskConfig
 
 
 class ColumnsConfig(Section):
@@ -89,6 +63,9 @@ class DataConfig(Section):
     separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
     columns: ColumnsConfig = ColumnsConfig()
     min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
+    min_message_weight: float | None = Field(
+        None, description="interactions below this weight carry no messages; they are predicted all the same"
+    )
     skip_bad_rows: bool = False
     split: SplitConfig = SplitConfig()
     user_features: FeatureConfig | None = None
@@ -297,6 +274,7 @@ class Config(Section):
     parts: Annotated[PartsConfig, FREE] = PartsConfig()
     sampling: SamplingConfig = SamplingConfig()
     negatives: NegativesConfig = NegativesConfig()
+    task: TaskConfig = RankingTask()
     model: ModelConfig = ModelConfig()
     blend: Annotated[BlendConfig, FREE] = BlendConfig()
     loss: LossConfig = LossConfig()
@@ -304,6 +282,16 @@ class Config(Section):
     checkpoint: Annotated[CheckpointConfig, FREE] = CheckpointConfig()
     evaluate: Annotated[EvaluateConfig, FREE] = EvaluateConfig()
     launch: Annotated[LaunchConfig, FREE] = LaunchConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_metric(cls, tree: Any) -> Any:
+        """The metric of a task that is none of ranking."""
+        task, train = (tree.get(key) or {} for key in ("task", "train")) if isinstance(tree, dict) else ({}, {})
+        kind = task.get("kind") if isinstance(task, dict) else None
+        if kind in PAIR_METRICS and isinstance(train, dict) and "metric" not in train:
+            return {**tree, "train": {**train, "metric": next(iter(PAIR_METRICS[kind]))}}
+        return tree
 
     @field_validator("name")
     @classmethod
@@ -323,14 +311,26 @@ class Config(Section):
                 f"launch.num_workers={self.launch.num_workers} exceeds parts.num_parts={self.parts.num_parts}: "
                 "every worker owns at least one part"
             )
-        metric, _, k = self.train.metric.partition("@")
-        if metric not in RANKING_METRICS or not k.isdigit() or int(k) not in self.evaluate.ks:
-            choices = [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
+        choices = self.metric_names
+        if self.train.metric not in choices:
             raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")
+        if self.task.kind != "ranking" and (self.blend.spectral_rank or self.blend.linear):
+            raise ValueError(f"blend ranks items: set spectral_rank=0 and linear=false with task.kind={self.task.kind}")
+        if self.task.kind != "ranking" and self.model.decoder.popularity:
+            raise ValueError(f"model.decoder.popularity is for ranking: leave it out with task.kind={self.task.kind}")
         heads, size = self.model.num_heads, self.model.embedding_size
         if self.model.scoring in ("additive", "additive_v2") and size % heads:
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
         return self
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Of `train.metric`."""
+        return self.task.kind == "ranking" or PAIR_METRICS[self.task.kind][self.train.metric]
 
-RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+    @property
+    def metric_names(self) -> list[str]:
+        """What validation measures: by the kind of the task."""
+        if self.task.kind == "ranking":
+            return [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
+        return list(PAIR_METRICS[self.task.kind])

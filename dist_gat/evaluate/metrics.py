@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dist_gat.config.sections import RANKING_METRICS
+from dist_gat.config.task_sections import RANKING_METRICS
 
 
 def metric_names(ks: Sequence[int]) -> list[str]:

@@ -23,12 +23,13 @@ from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.nn.encoder import Encoded
+from dist_gat.nn.encoder import Encoded, representation_size
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.serve.saved_model import SavedModel, open_model
+from dist_gat.tasks.build_task import build_task
 
 RunSource = Config | str | Path
 
@@ -112,8 +113,10 @@ def open_trained_run(
         raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")
     store = open_store(prepared, Channel("sampling"), "auto")
     no_rows = Ownership(np.zeros(2, dtype=np.int64), 0)
+    num_layers = len(config.sampling.fanouts)
+    head = build_task(config, prepared).build_head(representation_size(config.model, num_layers))
     model = build_recommender(
-        config.model, len(config.sampling.fanouts), prepared.feature_sizes, no_rows, Channel("rows"), config.seed
+        config.model, num_layers, prepared.feature_sizes, no_rows, Channel("rows"), config.seed, head=head
     )  # fmt: skip
     load_dense(saved.folder, model)
     return TrainedRun(folder, config, saved, store, model)

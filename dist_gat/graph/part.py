@@ -10,6 +10,7 @@ parts/0000/
   features/TYPE.npy        float32 [n_t, f]
   RELATION/                of each relation that a task can predict
     {train,valid,test}.npy int64 [m, 2]    (source, target) node IDs of the pairs whose source is here, sorted
+    ..._label.npy          float32 [m]     where the input has weights: that of each of these pairs
     popularity.npy         float64 [n_t]   running sum of degree ** 0.75 over the part's targets
 """
 
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dist_gat.base.errors import StorageError
+from dist_gat.base.errors import DataError, StorageError
 from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_files
 from dist_gat.data.parquet import read_parquet
 from dist_gat.graph.ranges import NodeRanges, read_ranges
@@ -74,6 +75,10 @@ class Part:
     def pairs(self, relation: Relation, split: str) -> np.ndarray:
         """int64 [m, 2]: (source, target) node IDs of a relation's pairs whose source is here, sorted."""
         return self._opened(f"{relation.name}/{split}", "int64", (self.num_pairs[relation.name][split], 2))
+
+    def labels(self, relation: Relation, split: str) -> np.ndarray:
+        """float32 [m]: what was given of each of these pairs: a rating, a click, a count. Raises `StorageError`."""
+        return self._opened(f"{relation.name}/{split}_label", "float32", (self.num_pairs[relation.name][split],))
 
     def _opened(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in self._arrays:
@@ -132,6 +137,19 @@ class PreparedGraph:
     def num_pairs(self, relation: Relation, split: str) -> int:
         return int(sum(self.manifest["split_counts"][relation.name][split]))
 
+    def is_labelled(self, relation: Relation) -> bool:
+        """Whether the pairs of a relation have labels."""
+        return relation.name in self.manifest["labels"]
+
+    def label_range(self, relation: Relation) -> dict[str, float]:
+        """`mean`, `min` and `max` of the training labels. Raises `DataError` where there are none."""
+        if not self.is_labelled(relation):
+            raise DataError(
+                f"{self.folder}: the interactions have no weight, which is what is predicted; name the column in "
+                "data.columns.weight, and prepare again"
+            )
+        return dict(self.manifest["labels"][relation.name])
+
     def pair_starts(self, relation: Relation, split: str) -> np.ndarray:
         """int64 [P + 1]: part p holds the split's pairs out[p] to out[p + 1] - 1 of their global order."""
         counts = self.manifest["split_counts"][relation.name][split]
@@ -184,17 +202,20 @@ def _check_counts(manifest: dict[str, Any], file: Path, schema: Schema, ranges: 
     counts: Any
     mass: Any
     sizes: Any
-    counts, mass, sizes = (manifest.get(key) for key in ("split_counts", "popularity_mass", "feature_sizes"))
+    labels: Any
+    keys = ("split_counts", "popularity_mass", "feature_sizes", "labels")
+    counts, mass, sizes, labels = (manifest.get(key) for key in keys)
     try:
         names = [relation.name for relation in schema.relations]
         lists = [*(counts[name][split] for name in names for split in SPLITS), *(mass[name] for name in names)]
-        fits = counts.keys() == mass.keys() == set(names) and sizes.keys() <= set(ranges.node_types)
+        fits = counts.keys() == mass.keys() == set(names) >= labels.keys() and sizes.keys() <= set(ranges.node_types)
+        fits = fits and all(isinstance(labels[name][key], float) for name in labels for key in ("mean", "min", "max"))
     except (TypeError, KeyError, AttributeError):
         fits, lists = False, []
     if not fits or not all(_is_number_a_part(values, ranges.num_parts) for values in lists):
         raise StorageError(
             f"{file}: expected split_counts of {', '.join(SPLITS)} and popularity_mass by relation, with a number for "
-            f"each of {ranges.num_parts} parts, and feature_sizes by node type; {REMEDY}"
+            f"each of {ranges.num_parts} parts, and feature_sizes by node type, labels by relation; {REMEDY}"
         )
 
 

@@ -66,8 +66,9 @@ def prepare_dataset(
     progress("writing parts")
     with atomic_folder(Path(data.prepared)) as folder:
         _write_ids(folder, dataset, labels)
-        messages = _in_edges(dataset.train, labels)
-        split_counts = _write_splits(folder, dataset, labels, messages[0])
+        carrying = _with_messages(dataset.train, data.min_message_weight)
+        messages = _in_edges(carrying, labels)
+        split_counts = _write_splits(folder, dataset, labels, messages[0] if carrying is dataset.train else None)
         popularity_mass = _write_messages(folder, messages, labels.ranges)
         _write_features(folder, dataset, labels)
         report = {
@@ -75,6 +76,7 @@ def prepare_dataset(
             "schema": INTERACTIONS.to_plain(),
             "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
             "split_counts": {INTERACTS.name: split_counts},
+            "labels": {} if dataset.train.weight is None else {INTERACTS.name: label_range(dataset.train.weight)},
             "popularity_mass": {INTERACTS.name: popularity_mass},
             "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
             "dropped": dataset.dropped,
@@ -110,6 +112,12 @@ def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
         "node_balance": float(nodes_of_part.max() / nodes_of_part.mean()),
         "edge_balance": float(edges_of_part.max() / edges_of_part.mean()),
     }
+
+
+def label_range(labels: np.ndarray) -> dict[str, float]:
+    """What a task wants to know of the labels of all training pairs."""
+    wide = labels.astype(np.float64)
+    return {"mean": float(wide.mean()), "min": float(wide.min()), "max": float(wide.max())}
 
 
 def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
@@ -149,19 +157,43 @@ def _in_edges(train: Edges, labels: Relabelling) -> list[_InEdges]:
     return messages
 
 
-def _write_splits(folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges) -> dict[str, list[int]]:
-    """Write and count each split's pairs, sorted by user and item; training pairs are the messages to users."""
+def _with_messages(train: Edges, min_weight: float | None) -> Edges:
+    """The training interactions that carry messages."""
+    if min_weight is None or train.weight is None:
+        return train
+    some = train.weight >= min_weight
+    time = None if train.time is None else train.time[some]
+    return Edges(train.user[some], train.item[some], train.weight[some], time)
+
+
+def _sorted_pairs(edges: Edges, labels: Relabelling) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """User and item nodes by user and item, and the weights in this order."""
+    user, item = labels.user[edges.user], labels.item[edges.item]
+    if edges.weight is None:
+        return *sort_pairs(user, item), None
+    order = order_of_pairs(user, item)
+    return user[order], item[order], edges.weight[order]
+
+
+def _write_splits(
+    folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges | None
+) -> dict[str, list[int]]:
+    """Write and count each split's pairs, sorted by user and item, and their labels: the weights, where there are any.
+
+    to_users: the messages to users, where these are all training pairs, so that they need not be sorted again.
+    """
     counts = {}
     for split in SPLITS:
-        if split == "train":
-            user, item = to_users.dst, to_users.values["indices"]
+        if split == "train" and to_users is not None:
+            user, item, label = to_users.dst, to_users.values["indices"], to_users.values.get("edge_weight")
         else:
-            edges: Edges = getattr(dataset, split)
-            user, item = sort_pairs(labels.user[edges.user], labels.item[edges.item])
+            user, item, label = _sorted_pairs(getattr(dataset, split), labels)
         cuts = np.searchsorted(user, labels.ranges.starts)
         for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-            pairs = np.stack([user[start:stop], item[start:stop]], axis=1)
-            save_array(part_folder(folder, part) / INTERACTS.name / f"{split}.npy", pairs)
+            target = part_folder(folder, part) / INTERACTS.name
+            save_array(target / f"{split}.npy", np.stack([user[start:stop], item[start:stop]], axis=1))
+            if label is not None:
+                save_array(target / f"{split}_label.npy", label[start:stop])
         counts[split] = np.diff(cuts).tolist()
     return counts
 

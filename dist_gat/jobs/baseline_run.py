@@ -8,6 +8,7 @@ from typing import Any
 from dist_gat.base.errors import ConfigError
 from dist_gat.base.peak_memory import peak_memory, reset_peak_memory
 from dist_gat.baselines.baseline import evaluate_baseline
+from dist_gat.baselines.pair_baselines import evaluate_pair_baseline
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.exchange.worker import Worker
@@ -23,7 +24,10 @@ def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]
     relation = predicted_relation(prepared.schema)
     try:
         split = held_out_split(prepared, relation)
-        metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate)
+        if config.task.kind == "ranking":
+            metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate)
+        else:
+            metrics = evaluate_pair_baseline(name, prepared, relation, split, config)
     except ConfigError as err:
         return {"note": str(err)}
     return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}

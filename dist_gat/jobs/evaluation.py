@@ -18,9 +18,12 @@ from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
 from dist_gat.filters.user_items import training_items
 from dist_gat.graph.part import open_prepared
+from dist_gat.nn.encoder import representation_size
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.serve.saved_model import SavedModel, open_model
+from dist_gat.tasks.build_task import build_task
+from dist_gat.tasks.pair_task import PairTask, calibrated
 
 
 def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
@@ -35,10 +38,14 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     store = open_store(prepared, worker.sampling, config.sampling.access)
     relation, evaluate = saved.relation, config.evaluate
     num_layers = len(config.sampling.fanouts)
+    task = build_task(config, prepared)
+    head = task.build_head(representation_size(config.model, num_layers))
     model = build_recommender(
-        config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed
+        config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed, head=head
     )  # fmt: skip
     load_weights(folder, model, store)
+    if isinstance(task, PairTask):
+        return evaluate_pairs(task, model, store, worker, saved.manifest["pair"]["calibration"])
     rows_OR = ranking_rows(model, store, relation, evaluate.edge_chunk)
     representation_OR = rows_OR[:, : model.encoder.representation_size]
     blend = load_blend(saved, model, store)
@@ -52,6 +59,18 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
                 **slice_metrics(judged, store, worker.control, relation, split, evaluate.ks),
                 "beyond_accuracy": beyond_accuracy(judged, representation_OR, store, worker, relation, evaluate.ks),
             }
+    return result
+
+
+def evaluate_pairs(
+    task: PairTask, model: Recommender, store: GraphStore, worker: Worker, calibration: dict[str, Any]
+) -> dict[str, Any]:
+    """Metrics of the calibrated predictions of a task that predicts pairs, by split. Collective."""
+    result: dict[str, Any] = {"slices": {}}
+    for split in ("valid", "test"):
+        if store.prepared.num_pairs(task.relation, split):
+            found = task.values(model, store, worker, split)
+            result[split] = task.measure(found, calibrated(task.likelihood, found.values, calibration))
     return result
 
 

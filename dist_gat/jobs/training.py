@@ -10,6 +10,8 @@ from dist_gat.evaluate.inference import ranking_rows
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import build_blend
 from dist_gat.serve.saved_model import save_model
+from dist_gat.tasks.pair_task import PairTask, calibration_of
+from dist_gat.tasks.ranking import RankingTask
 from dist_gat.train.trainer import Trainer
 
 
@@ -38,7 +40,19 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
         rows_OR, store, worker, relation, config.blend, config.evaluate, config.train.metric, config.seed
     )  # fmt: skip
     result["blend"] = blend.weights
-    save_model(config, model, rows_OR, blend, store, relation, worker.control)
+    pair = None if isinstance(trainer.task, RankingTask) else pair_of(trainer, trainer.task)
+    save_model(config, model, rows_OR, blend, store, relation, worker.control, pair)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
     trainer.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
     return result
+
+
+def pair_of(trainer: Trainer, task: PairTask) -> dict[str, Any]:
+    """What turns products of ranking rows into predictions: see `dist_gat.serve.predict`. Collective."""
+    found = task.values(trainer.model, trainer.store, trainer.worker, "valid")
+    return {
+        "labels": trainer.store.prepared.label_range(task.relation),
+        "temperature": trainer.model.decoder.temperature,
+        "constant": trainer.model.pair_constant,
+        "calibration": calibration_of(trainer.config.task, found),
+    }

@@ -23,6 +23,11 @@ class Encoded(NamedTuple):
     alphas: list[Tensor]
 
 
+def representation_size(model: ModelConfig, num_layers: int) -> int:
+    """R: of the combination of all depths."""
+    return model.embedding_size * (num_layers + 1 if model.combination == "concat" else 1)
+
+
 class Encoder(nn.Module):
     """Attention layers over the blocks of a sample, and the combination of their depths.
 
@@ -38,7 +43,7 @@ class Encoder(nn.Module):
         super().__init__()
         size = model.embedding_size
         self.combination = model.combination
-        self.representation_size = size * (num_layers + 1) if model.combination == "concat" else size
+        self.representation_size = representation_size(model, num_layers)
         self.layers = nn.ModuleList(AttentionLayer(model, size, size) for _ in range(num_layers))
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +30,15 @@ from dist_gat.sampling.ownership import Ownership
 class DenseModel(nn.Module):
     """The part of the recommender that every rank holds whole, and that DDP keeps equal."""
 
-    def __init__(self, inputs: NodeInputs, encoder: Encoder, own_scores: OwnScores) -> None:
+    def __init__(
+        self, inputs: NodeInputs, encoder: Encoder, own_scores: OwnScores, head: nn.Module | None = None
+    ) -> None:
+        """head: what a task has of its own, such as a `PairHead` and the parameters of its likelihood."""
         super().__init__()
         self.inputs = inputs
         self.encoder = encoder
         self.own_scores = own_scores
+        self.head = head
 
     def forward(
         self, embedding_SE: Tensor, features: Features, blocks: Sequence[Block], degree_N: Tensor | None = None
@@ -61,20 +66,44 @@ class Recommender:
     def encoder(self) -> Encoder:
         return self.dense.encoder
 
+    @property
+    def pair_constant(self) -> float:
+        """The constant of the task's `PairHead`."""
+        head: Any = self.dense.head
+        return float(head.pair.constant.detach())
+
+    def pair_values(self, source_BR: Tensor, target_BR: Tensor) -> Tensor:
+        """[B]: the value of each pair of representations, by the decoder and the task's `PairHead`."""
+        head: Any = self.dense.head
+        return head.pair(self.decoder.pair_scores(source_BR, target_BR), source_BR, target_BR)
+
     @torch.no_grad()
     def ranking_rows(
         self, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore, relation: Relation
     ) -> Tensor:
         """Rows of int64 [N] nodes whose plain inner products order a relation's targets for a source. Collective.
 
-        With own scores they have one more column: the own score times the temperature for targets, 1 for other nodes.
+        With own scores they have one more column: the own score times the temperature for targets, 1 for others. With
+        a `PairHead` they have two: the biases, and 1 where the other end has its own. The product is then the value of
+        the pair without the head's constant, times the temperature.
         """
         rows_NR = self.decoder.ranking_rows(representation_NR)
-        if not self.dense.own_scores:
+        is_source_N, is_target_N = (
+            torch.from_numpy(store.ranges.is_of_type(nodes, kind)).to(rows_NR.device)
+            for kind in (relation.source, relation.target)
+        )
+        if self.dense.own_scores:
+            own_N = sum(self.own_scores(nodes, store).values())
+            return torch.cat([rows_NR, torch.where(is_target_N, own_N, 1.0)[:, None]], dim=1)
+        if self.dense.head is None:
             return rows_NR
-        own_N = sum(self.own_scores(nodes, store).values())
-        is_target_N = torch.from_numpy(store.ranges.is_of_type(nodes, relation.target)).to(rows_NR.device)
-        return torch.cat([rows_NR, torch.where(is_target_N, own_N, 1.0)[:, None]], dim=1)
+        head: Any = self.dense.head
+        source_N, target_N = (bias_N * self.decoder.temperature for bias_N in head.pair.biases(representation_NR))
+        columns = (
+            torch.where(is_target_N, target_N, is_source_N.to(target_N.dtype)),
+            torch.where(is_source_N, source_N, is_target_N.to(source_N.dtype)),
+        )
+        return torch.cat([rows_NR, *(column_N[:, None] for column_N in columns)], dim=1)
 
     @torch.no_grad()
     def own_scores(self, nodes: np.ndarray, store: GraphStore) -> dict[str, Tensor]:
@@ -85,10 +114,12 @@ class Recommender:
         return {name: term(degree_N) * self.decoder.temperature for name, term in self.dense.own_scores.items()}
 
 
-def build_dense(config: ModelConfig, num_layers: int, feature_sizes: dict[str, int]) -> DenseModel:
+def build_dense(
+    config: ModelConfig, num_layers: int, feature_sizes: dict[str, int], head: nn.Module | None = None
+) -> DenseModel:
     """A dense model with initial values from torch's global generator."""
     inputs = NodeInputs(feature_sizes, config.embedding_size)
-    return DenseModel(inputs, Encoder(config, num_layers), build_own_scores(config.decoder))
+    return DenseModel(inputs, Encoder(config, num_layers), build_own_scores(config.decoder), head)
 
 
 def build_recommender(
@@ -99,11 +130,15 @@ def build_recommender(
     channel: Channel,
     seed: int,
     dtype: torch.dtype = torch.float32,
+    head: nn.Module | None = None,
 ) -> Recommender:
-    """A new recommender whose initial values depend on the configuration and the seed alone."""
+    """A new recommender whose initial values depend on the configuration and the seed alone.
+
+    head: of the task, see `Task.build_head`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(make_key(seed, Purpose.WEIGHTS) >> np.uint64(1)))
-        dense = build_dense(config, num_layers, feature_sizes)
+        dense = build_dense(config, num_layers, feature_sizes, head)
     table = EmbeddingShard(ownership, config.embedding_size, channel, seed, config.init_std, dtype)
     return Recommender(dense.to(channel.device, dtype), table, Decoder(config.decoder))
 

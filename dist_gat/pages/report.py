@@ -8,7 +8,7 @@ from typing import Any
 
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.config.files import dump_config
-from dist_gat.config.sections import RANKING_METRICS
+from dist_gat.config.task_sections import RANKING_METRICS
 from dist_gat.explain.attention_by_degree import attention_by_degree
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
 from dist_gat.pages.chart import Curve, line_chart

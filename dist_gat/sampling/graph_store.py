@@ -100,6 +100,18 @@ class GraphStore:
 
         return self.transport.tell(numbers, part_of, answer, np.empty((len(numbers), 2), np.int64))
 
+    def labels(self, relation: Relation, split: str, numbers: np.ndarray) -> np.ndarray:
+        """float32 [n]: of the same pairs, what was given of each."""
+        starts = self.prepared.pair_starts(relation, split)
+
+        def part_of(numbers: np.ndarray) -> np.ndarray:
+            return np.searchsorted(starts, numbers, side="right") - 1
+
+        def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+            out[places] = part.labels(relation, split)[keys - starts[part.number]]
+
+        return self.transport.tell(numbers, part_of, answer, np.empty(len(numbers), np.float32))
+
     def draw_targets(
         self, relation: Relation, distribution: Distribution, key: np.uint64, draws: np.ndarray, is_common: bool = False
     ) -> np.ndarray:

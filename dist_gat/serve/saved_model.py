@@ -53,9 +53,12 @@ REMEDY = "run `dist-gat train` to write the model anew"
 
 def save_model(
     config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, relation: Relation,
-    channel: Channel,
+    channel: Channel, pair: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Write `run_folder/model`. Collective; ranks share the file system."""
+    """Write `run_folder/model`. Collective; ranks share the file system.
+
+    pair: of a task that predicts pairs, what turns products of ranking rows into predictions.
+    """
     ranges, weighted_Ok = store.ranges, blend.weighted_rows
     content = {
         "name": config.name,
@@ -66,6 +69,7 @@ def save_model(
         "spectral_rank": int(weighted_Ok.shape[1]),
         "blend": blend.weights,
         "data_fingerprint": store.prepared.fingerprint,
+        "pair": pair,
     }
     with shared_folder(config.run_folder / "model", channel, FORMAT, VERSION, content) as folder:
         if channel.rank == 0:

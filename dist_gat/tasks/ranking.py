@@ -44,6 +44,9 @@ class RankingTask:
     needs_degree: bool
     higher_is_better: bool = True
 
+    def build_head(self, size: int) -> None:
+        """The decoder is enough."""
+
     def source(self, store: GraphStore) -> RankingSource:
         return ranking_source(store, self.relation, self.negatives, self.batch_size, self.seed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
@@ -32,6 +32,9 @@ class Task(Protocol):
 
     @property
     def higher_is_better(self) -> bool: ...
+
+    def build_head(self, size: int) -> nn.Module | None:
+        """What the task trains beside the encoder, whose representations have this size."""
 
     def source(self, store: GraphStore) -> SeedSource:
         """Where a stream of sampling gets its seeds from."""

@@ -56,7 +56,7 @@ def tune(
             train, for_trials, distributions, records, trials, at_a_time, minutes,
             lambda trial: progress(describe(trial, trials, name)),
         )  # fmt: skip
-        best = best_trial(records)
+        best = best_trial(records, config.higher_is_better)
         recipe = str(write_best(config, best)) if best else None
     return {
         "run": str(config.run_folder),

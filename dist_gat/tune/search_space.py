@@ -17,7 +17,8 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.files import all_keys, parse_config, set_value
 from dist_gat.config.plain_yaml import read_yaml
-from dist_gat.config.sections import Config, Section
+from dist_gat.config.section import Section
+from dist_gat.config.sections import Config
 
 # What is the same in all trials of a search: the data, the place, and what trials are compared by.
 FIXED = ("name", "run", "data", "parts", "evaluate", "checkpoint", "launch", "train.metric", "train.validate_every")

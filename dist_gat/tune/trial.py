@@ -18,7 +18,8 @@ from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import write_text
 from dist_gat.config.differences import differing_settings, resume_rule
 from dist_gat.config.files import dump_config, parse_config, place_run
-from dist_gat.config.sections import FREE, Config, Section
+from dist_gat.config.section import FREE, Section
+from dist_gat.config.sections import Config
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import cores
 from dist_gat.tune.search_space import Space, configure, dump_space
@@ -134,10 +135,11 @@ def trial_tree(config: Config, trial: Trial) -> dict[str, Any]:
     return tree
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The one with the highest value of those that ended well; of equal ones the first."""
+def best_trial(trials: Sequence[Trial], higher_is_better: bool = True) -> Trial | None:
+    """The one with the best value of those that ended well; of equal ones the first."""
     ended = [trial for trial in trials if trial.status in ("finished", "pruned") and trial.value is not None]
-    return max(ended, key=lambda trial: trial.value or 0.0, default=None)
+    sign = 1 if higher_is_better else -1
+    return max(ended, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
 def describe(trial: Trial, num_trials: int, metric: str) -> str:

@@ -59,7 +59,7 @@ class TrialProcess:
                 # after a crash an epoch may be there twice
                 if event["epoch"] > self.progress["epochs"]:
                     self.progress["epochs"] = event["epoch"]
-                    if event["value"] > self.progress.get("value", -1.0):
+                    if event["best"]:
                         self.progress |= {"value": event["value"], "epoch": event["epoch"]}
                     return self._result()
             if has_ended:

@@ -165,13 +165,13 @@ class Proposals(Searcher):
     """Hands Optuna's proposals to Ray Tune, unfinished trials first, and keeps the record of every trial."""
 
     def __init__(self, config: Config, space: Space, trials: list[Trial], tell: Callable[[Trial], None]) -> None:
-        super().__init__(metric=VALUE, mode="max")
+        super().__init__(metric=VALUE, mode=mode_of(config))
         self.config, self.space, self.trials, self.tell = config, space, trials, tell
         self.folder = config.run_folder / TUNE_FOLDER
         self.waiting = deque(trial.number for trial in trials if trial.status == "unfinished")
         self.before_s = {trial.number: trial.seconds for trial in trials}
         self.numbers: dict[str, int] = {}
-        self.optuna = open_study(config.seed, space, trials)
+        self.optuna = open_study(config.seed, space, trials, mode_of(config))
 
     def __getstate__(self) -> dict[str, Any]:
         """For the pickle that Ray writes and nobody reads."""
@@ -246,10 +246,16 @@ class SeededSampler(BaseSampler):
         return self.sampler.sample_independent(study, trial, name, distribution)
 
 
-def open_study(seed: int, space: Space, trials: Sequence[Trial]) -> OptunaSearch:
+def mode_of(config: Config) -> str:
+    """Which way `train.metric` is better, as Optuna and Ray Tune call it."""
+    return "max" if config.higher_is_better else "min"
+
+
+def open_study(seed: int, space: Space, trials: Sequence[Trial], mode: str = "max") -> OptunaSearch:
     """Optuna with the existing trials, in their order; it proposes the unfinished ones next."""
     storage, sampler = optuna.storages.InMemoryStorage(), SeededSampler(seed)
-    study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", sampler=sampler)
+    direction: Any = "maximize" if mode == "max" else "minimize"
+    study = optuna.create_study(storage=storage, study_name=STUDY, direction=direction, sampler=sampler)
     distributions = {key: optuna_distribution(distribution) for key, distribution in space.items()}
     for trial in trials:
         params = params_of(space, trial.values)
@@ -259,7 +265,7 @@ def open_study(seed: int, space: Space, trials: Sequence[Trial]) -> OptunaSearch
         state = TrialState.FAIL if trial.status == "failed" or trial.value is None else TrialState.COMPLETE
         value = trial.value if state == TrialState.COMPLETE else None
         study.add_trial(optuna.create_trial(state=state, value=value, params=params, distributions=distributions))
-    return OptunaSearch(distributions, VALUE, "max", sampler=sampler, study_name=STUDY, storage=storage)
+    return OptunaSearch(distributions, VALUE, mode, sampler=sampler, study_name=STUDY, storage=storage)
 
 
 def optuna_distribution(distribution: Distribution) -> BaseDistribution:
@@ -284,15 +290,15 @@ def halving(config: Config, trials: Sequence[Trial]) -> ASHAScheduler:
     # stopping a trial in its last epoch would save nothing
     last = max(1, config.train.num_epochs - 1)
     first = min(last, math.ceil(config.train.num_epochs / REDUCTION**2))
-    scheduler = ASHAScheduler(EPOCHS, VALUE, "max", last, first, REDUCTION, stop_last_trials=False)
+    scheduler = ASHAScheduler(EPOCHS, VALUE, mode_of(config), last, first, REDUCTION, stop_last_trials=False)
     for trial in trials:
         if trial.status in ("finished", "pruned"):
             past = SimpleNamespace(trial_id=f"trial {trial.number}")
             scheduler.on_trial_add(None, past)
-            best = 0.0
-            folder = trial_folder(config.run_folder / TUNE_FOLDER, trial.number)
+            # the first validation of a run is its best so far
+            best, folder = math.nan, trial_folder(config.run_folder / TUNE_FOLDER, trial.number)
             for event in EventTail(folder / PROGRESS_FILE).read():
                 if event["event"] == "valid":
-                    best = max(best, event["value"])
+                    best = event["value"] if event["best"] else best
                     scheduler.on_trial_result(None, past, {EPOCHS: event["epoch"], VALUE: best})
     return scheduler

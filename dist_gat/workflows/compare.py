@@ -27,7 +27,7 @@ def compare(
     quiet: bool = True,
     progress: Progress = be_silent,
 ) -> dict[str, Any]:
-    """Baselines and models on the same split with the same metrics; `models` picks some of `COMPARED_MODELS`.
+    """Baselines and models on the same split with the same metrics; `models` picks some of `compared_models`.
 
     Returns the `split`, `seconds`, `stopped`, and by name in `models` the `metrics`, `seconds`, `peak_memory_bytes`
     summed over processes, and a `note`, which says why a row has no metrics. A baseline runs in a process of its own.
@@ -40,7 +40,7 @@ def compare(
     split = held_out_split(prepared, predicted_relation(prepared.schema))
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
-    for name in choose_models(models):
+    for name in choose_models(models, config.task.kind):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.baselines.baseline import BASELINES
+from dist_gat.baselines.pair_baselines import PAIR_BASELINES
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
 
@@ -33,15 +34,20 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "recipe": {},
 }
-COMPARED_MODELS = (*BASELINES, *MODELS)
 
 
-def choose_models(names: Sequence[str] | None) -> list[str]:
-    """The named models, or all of them, each once. Raises `ConfigError` for an unknown one."""
-    chosen = list(dict.fromkeys(COMPARED_MODELS if names is None else names))
-    unknown = [name for name in chosen if name not in COMPARED_MODELS]
+def compared_models(kind: str) -> tuple[str, ...]:
+    """All that a recipe of this kind of task is compared with, and the recipe."""
+    return (*(BASELINES if kind == "ranking" else PAIR_BASELINES[kind]), *MODELS)
+
+
+def choose_models(names: Sequence[str] | None, kind: str = "ranking") -> list[str]:
+    """The named models, or all of a kind of task, each once. Raises `ConfigError` for an unknown one."""
+    known = compared_models(kind)
+    chosen = list(dict.fromkeys(known if names is None else names))
+    unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
-        raise ConfigError(f"models: {', '.join(unknown) or 'none'}: expected some of {', '.join(COMPARED_MODELS)}")
+        raise ConfigError(f"models: {', '.join(unknown) or 'none'}: expected some of {', '.join(known)}")
     return chosen
 
 

@@ -8,7 +8,8 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from dist_gat.config.differences import differing_settings, resume_rule
-from dist_gat.config.sections import FREE, LENGTH, Config, Section
+from dist_gat.config.section import FREE, LENGTH, Section
+from dist_gat.config.sections import Config
 
 
 class Node(Section):

@@ -133,6 +133,7 @@ def test_the_best_ended_well(tmp_path: Path) -> None:
     ]
     assert best_trial(trials) == trials[3]
     assert best_trial(trials[:2]) is None
+    assert best_trial(trials, higher_is_better=False) == trials[2]
 
 
 def test_trials_share_the_cores(tmp_path: Path) -> None:

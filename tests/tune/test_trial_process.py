@@ -36,8 +36,10 @@ def start(run: Any, tree: dict[str, Any], folder: Path) -> TrialProcess:
 
 def validated(config: Config, *values: tuple[int, float]) -> None:
     with (config.run_folder / PROGRESS_FILE).open("a") as file:
-        for epoch, value in values:
-            file.write(json.dumps({"event": "valid", "epoch": epoch, "value": value}) + "\n")
+        for number, (epoch, value) in enumerate(values):
+            is_best = all(value > before for _, before in values[:number])
+            event = {"event": "valid", "epoch": epoch, "value": value, "best": is_best}
+            file.write(json.dumps(event) + "\n")
             file.write(json.dumps({"event": "save"}) + "\n")
 
 

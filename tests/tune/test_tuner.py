@@ -81,7 +81,10 @@ def test_early_stopping_goes_on_with_what_earlier_trials_had_reached(tmp_path: P
     for trial, values in zip(trials, [(0.2, 0.3, 0.4), (0.3, 0.4, 0.5), (0.4, 0.5, 0.6)], strict=True):
         folder = trial_folder(config.run_folder / "tune", trial.number)
         folder.mkdir(parents=True)
-        events = [{"event": "valid", "epoch": epoch, "value": value} for epoch, value in enumerate(values, start=1)]
+        events = [
+            {"event": "valid", "epoch": epoch, "value": value, "best": value > max([0.0, *values[: epoch - 1]])}
+            for epoch, value in enumerate(values, start=1)
+        ]
         (folder / PROGRESS_FILE).write_text("".join(json.dumps(event) + "\n" for event in events))
 
     def decisions(before: list[Trial], *values: float) -> list[str]:

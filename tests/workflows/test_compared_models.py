@@ -9,7 +9,7 @@ import pytest
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
-from dist_gat.workflows.compared_models import COMPARED_MODELS, MODELS, choose_models, model_recipe
+from dist_gat.workflows.compared_models import MODELS, choose_models, compared_models, model_recipe
 
 
 def recipe(**sections: Any) -> Config:
@@ -73,7 +73,7 @@ def test_settings_that_do_not_fit_a_model_are_told() -> None:
 
 
 def test_names_are_checked_and_taken_once() -> None:
-    assert choose_models(None) == list(COMPARED_MODELS)
+    assert choose_models(None) == list(compared_models("ranking"))
     assert choose_models(["recipe", "ease", "recipe"]) == ["recipe", "ease"]
     with pytest.raises(ConfigError, match=r"models: svd: expected some of popularity, .*recipe"):
         choose_models(["ease", "svd"])

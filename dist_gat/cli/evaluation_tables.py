@@ -1,4 +1,4 @@
-"""The tables of `evaluate --slices`."""
+"""The tables of `evaluate`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from typing import Any
 from rich.table import Table
 
 from dist_gat.cli.output import make_table
+from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import RANKING_METRICS
+
+
+def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slices: bool) -> list[Table]:
+    """Of the model, and of baselines where there are some; with `slices` those of a ranking."""
+    found = result[split]
+    if settings.task.kind != "ranking":
+        rows = [[name, value] for name, value in found.items() if name != "num_pairs"]
+        return [make_table(f"{split}, {found['num_pairs']:,.0f} pairs", ["metric", "value"], rows)]
+    shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
+    shown[settings.name] = found
+    names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
+    rows = [[model, *[metrics[name] for name in names]] for model, metrics in shown.items()]
+    title = f"{split}, full ranking over all items, {found['num_users']:,.0f} users"
+    tables = [make_table(title, ["model", *names], rows)]
+    return tables + slice_tables(result["slices"][split], max(settings.evaluate.ks)) if slices else tables
 
 
 def slice_tables(slices: dict[str, Any], k: int) -> list[Table]:

@@ -1,0 +1,165 @@
+"""What a user would pick instead of a model that predicts ratings, clicks or counts.
+
+Shape legend: m pairs, U users (sources), I items (targets).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array, hstack
+
+from dist_gat.baselines.baseline import shifts
+from dist_gat.config.sections import Config
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.schema import Relation
+from dist_gat.tasks.pair_task import build_likelihood
+
+# in pairs: a bias that few pairs support stays near 0 (Koren, Bell and Volinsky, IEEE Computer 2009)
+DAMPING = 10.0
+SWEEPS = 10
+RATE_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class LabelledPairs:
+    """users, items: int64 [m], numbered from 0. labels: float64 [m]."""
+
+    users: np.ndarray
+    items: np.ndarray
+    labels: np.ndarray
+    num_users: int
+    num_items: int
+
+
+# from training pairs: a function from users and items, int64 [m] each, to predictions, float64 [m]
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def fit_mean(train: LabelledPairs) -> Predict:
+    """The mean of all training labels."""
+    mean = float(train.labels.mean())
+    return lambda users, items: np.full(len(users), mean)
+
+
+def fit_user_mean(train: LabelledPairs) -> Predict:
+    """The mean of the user's labels, as if it had `DAMPING` more of the overall mean."""
+    mean_U = damped_means(train.users, train.labels, train.num_users)
+    return lambda users, items: mean_U[users]
+
+
+def fit_item_mean(train: LabelledPairs) -> Predict:
+    """The same of the item's labels."""
+    mean_I = damped_means(train.items, train.labels, train.num_items)
+    return lambda users, items: mean_I[items]
+
+
+def fit_biases(train: LabelledPairs) -> Predict:
+    """mean + b_u + b_i, the least squares with a penalty `DAMPING` on each squared bias, by turns."""
+    mean = float(train.labels.mean())
+    bias_U, bias_I = np.zeros(train.num_users), np.zeros(train.num_items)
+    count_U, count_I = np.bincount(train.users, minlength=len(bias_U)), np.bincount(train.items, minlength=len(bias_I))
+    for _ in range(SWEEPS):
+        rest = train.labels - mean - bias_U[train.users]
+        bias_I = np.bincount(train.items, rest, len(bias_I)) / (count_I + DAMPING)
+        rest = train.labels - mean - bias_I[train.items]
+        bias_U = np.bincount(train.users, rest, len(bias_U)) / (count_U + DAMPING)
+    return lambda users, items: mean + bias_U[users] + bias_I[items]
+
+
+def fit_click_biases(train: LabelledPairs) -> Predict:
+    """`fit_biases`, cut to probabilities."""
+    predict = fit_biases(train)
+    return lambda users, items: predict(users, items).clip(RATE_FLOOR, 1 - RATE_FLOOR)
+
+
+def fit_logistic(train: LabelledPairs) -> Predict:
+    """Logistic regression with one weight a user and one an item (scikit-learn's, with its default penalty)."""
+    from sklearn.linear_model import LogisticRegression
+
+    def columns(users: np.ndarray, items: np.ndarray) -> csr_array:
+        rows, ones = np.arange(len(users)), np.ones(len(users))
+        left = csr_array((ones, (rows, users)), shape=(len(users), train.num_users))
+        return csr_array(hstack([left, csr_array((ones, (rows, items)), shape=(len(users), train.num_items))]))
+
+    model = LogisticRegression(max_iter=500).fit(columns(train.users, train.items), train.labels)
+    return lambda users, items: model.predict_proba(columns(users, items))[:, 1]
+
+
+def fit_boosting(train: LabelledPairs) -> Predict:
+    """Gradient boosting on how many labels a user and an item have, and their mean.
+
+    scikit-learn's HistGradientBoosting; the means of training pairs are of other folds (its TargetEncoder), so that no
+    pair sees its own label.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.preprocessing import TargetEncoder
+
+    counts = np.bincount(train.users, minlength=train.num_users), np.bincount(train.items, minlength=train.num_items)
+    encoder = TargetEncoder(target_type="binary", random_state=0)
+
+    def columns(users: np.ndarray, items: np.ndarray, means: np.ndarray) -> np.ndarray:
+        return np.column_stack([counts[0][users], counts[1][items], means])
+
+    with warnings.catch_warnings():
+        # releases from 1.9 on want the folds instead of random_state, which earlier ones can't take
+        warnings.simplefilter("ignore", FutureWarning)
+        means = encoder.fit_transform(np.column_stack([train.users, train.items]), train.labels)
+    model = HistGradientBoostingClassifier(random_state=0, early_stopping=True)
+    model.fit(columns(train.users, train.items, means), train.labels)
+
+    def predict(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        means = encoder.transform(np.column_stack([users, items]))
+        return model.predict_proba(columns(users, items, means))[:, 1]
+
+    return predict
+
+
+def fit_rates(train: LabelledPairs) -> Predict:
+    """The user's mean count times the item's over the overall mean, both damped."""
+    mean = max(float(train.labels.mean()), RATE_FLOOR)
+    mean_U = damped_means(train.users, train.labels, train.num_users)
+    mean_I = damped_means(train.items, train.labels, train.num_items)
+    return lambda users, items: np.maximum(mean_U[users] * mean_I[items] / mean, RATE_FLOOR)
+
+
+PAIR_BASELINES: dict[str, dict[str, Callable[[LabelledPairs], Predict]]] = {
+    "rating": {"mean": fit_mean, "user_mean": fit_user_mean, "item_mean": fit_item_mean, "biases": fit_biases},
+    "click": {
+        "mean": fit_mean, "item_mean": fit_item_mean, "biases": fit_click_biases, "logistic": fit_logistic,
+        "boosting": fit_boosting,
+    },
+    "count": {"mean": fit_mean, "item_mean": fit_item_mean, "rates": fit_rates},
+}  # fmt: skip
+
+
+def evaluate_pair_baseline(
+    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: Config
+) -> dict[str, float]:
+    """Metrics of one baseline on a split, fitted on the training pairs. Raises `DataError` without labels."""
+    likelihood = build_likelihood(config.task, prepared.label_range(relation))
+    predict = PAIR_BASELINES[config.task.kind][name](labelled_pairs(prepared, relation, "train"))
+    held_out = labelled_pairs(prepared, relation, split)
+    predictions = predict(held_out.users, held_out.items)
+    metrics = likelihood.metrics(held_out.labels, predictions, held_out.users)
+    return {**metrics, "num_pairs": float(len(held_out.labels))}
+
+
+def labelled_pairs(prepared: PreparedGraph, relation: Relation, split: str) -> LabelledPairs:
+    ranges = prepared.ranges
+    pairs = np.concatenate([part.pairs(relation, split) for part in prepared.parts])
+    labels = np.concatenate([part.labels(relation, split) for part in prepared.parts]).astype(np.float64)
+    users, items = (
+        nodes - shifts(ranges, kind)[ranges.part_of(nodes)]
+        for kind, nodes in zip((relation.source, relation.target), pairs.T, strict=True)
+    )
+    return LabelledPairs(users, items, labels, ranges.count(relation.source), ranges.count(relation.target))
+
+
+def damped_means(nodes: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
+    """float64 [size]: of each node, as if it had `DAMPING` more labels with the mean of all."""
+    counts, sums = np.bincount(nodes, minlength=size), np.bincount(nodes, labels, size)
+    return (sums + DAMPING * labels.mean()) / (counts + DAMPING)

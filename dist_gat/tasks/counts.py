@@ -1,0 +1,66 @@
+"""Counts: plays, visits, purchases; the mean of a pair is exp(value).
+
+Shape legend: B pairs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.special import xlogy
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dist_gat.config.task_sections import CountTask
+
+# of a value: beyond it the mean is larger than any count
+MAX_VALUE = 30.0
+
+
+class CountLikelihood(nn.Module):
+    """Poisson, or negative binomial with one learned dispersion. Values count from the log of the mean label."""
+
+    def __init__(self, config: CountTask, mean: float) -> None:
+        super().__init__()
+        self.offset = float(np.log(max(mean, 1e-8)))
+        self.loss_name = config.likelihood
+        self.log_shape: nn.Parameter | None = None
+        if config.likelihood == "negative_binomial":
+            self.log_shape = nn.Parameter(torch.zeros(()))
+
+    def loss(self, value_B: Tensor, label_B: Tensor) -> Tensor:
+        """-log p(label) without what does not depend on the parameters.
+
+        Poisson: exp(x) - y x. Negative binomial with mean exp(x) and variance mean + mean² / r (Cameron and Trivedi
+        1986, NB2): -lgamma(y + r) + lgamma(r) - r log r - y x + (y + r) log(r + exp(x)).
+        """
+        log_mean_B = (value_B + self.offset).clamp(max=MAX_VALUE)
+        if self.log_shape is None:
+            return functional.poisson_nll_loss(log_mean_B, label_B, log_input=True, reduction="none")
+        shape = self.log_shape.exp()
+        total_B = torch.logaddexp(self.log_shape, log_mean_B)
+        return (
+            torch.lgamma(shape) - torch.lgamma(label_B + shape) - shape * self.log_shape
+            - label_B * log_mean_B + (label_B + shape) * total_B
+        )  # fmt: skip
+
+    def predict(self, values: np.ndarray) -> np.ndarray:
+        return np.exp(np.minimum(values + self.offset, MAX_VALUE))
+
+    def metrics(self, labels: np.ndarray, predictions: np.ndarray, sources: np.ndarray) -> dict[str, float]:
+        """deviance: the mean Poisson deviance 2 (y log(y / p) - y + p), as scikit-learn's mean_poisson_deviance."""
+        means = np.maximum(predictions, 1e-12)
+        deviance = 2 * np.mean(xlogy(labels, labels / means) - labels + means)
+        logs = np.log1p(labels) - np.log1p(predictions)
+        return {
+            "deviance": float(deviance),
+            "rmse_log": float(np.sqrt(np.mean(logs**2))),
+            "mae": float(np.mean(np.abs(labels - predictions))),
+        }
+
+    def check(self, smallest: float, largest: float) -> str | None:
+        if smallest < 0:
+            return f"a count is 0 or more, and the smallest of these is {smallest:g}; is data.columns.weight right?"
+        if largest == 0:
+            return "all counts are 0: there is nothing to predict; is data.columns.weight the right column?"
+        return None

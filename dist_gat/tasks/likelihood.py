@@ -1,0 +1,27 @@
+"""`Likelihood`: what a value of a pair says of its label, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+
+class Likelihood(Protocol):
+    """One kind of label. May have parameters, which are trained with the rest."""
+
+    loss_name: str
+
+    def loss(self, value_B: Tensor, label_B: Tensor) -> Tensor:
+        """[B]: of each pair, differentiable."""
+
+    def predict(self, values: np.ndarray) -> np.ndarray:
+        """float64 of the shape of float64 values: in the unit of the labels."""
+
+    def metrics(self, labels: np.ndarray, predictions: np.ndarray, sources: np.ndarray) -> Mapping[str, float]:
+        """Of float64 [m] labels and predictions of pairs; sources: int64 [m], the node that each belongs to."""
+
+    def check(self, smallest: float, largest: float) -> str | None:
+        """What is wrong with labels of this range, and what to do, or None."""
