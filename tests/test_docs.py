@@ -58,7 +58,20 @@ def test_every_command_of_the_documents_is_valid(page: str, arguments: list[str]
 
 @pytest.mark.parametrize(
     "verb",
-    ["prepare", "train", "evaluate", "compare", "tune", "recommend", "predict", "explain", "report", "doctor", "data", "plan"],
+    [
+        "prepare",
+        "train",
+        "evaluate",
+        "compare",
+        "tune",
+        "recommend",
+        "predict",
+        "explain",
+        "report",
+        "doctor",
+        "data",
+        "plan",
+    ],
 )
 def test_help_of_every_verb_has_an_example(verb: str) -> None:
     arguments = [verb, "fetch", "--help"] if verb == "data" else [verb, "--help"]
