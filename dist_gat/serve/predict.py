@@ -32,7 +32,6 @@ def predict_pairs(model: SavedModel, pairs: pl.DataFrame) -> pl.DataFrame:
             f"{model.folder}: this model ranks items, and predicts nothing of a pair; train one with task.kind=rating, "
             "click or count"
         )
-    likelihood = build_likelihood(load_config(model.folder / "config.yaml").task, pair["labels"])
     relation = model.relation
     nodes = [
         _nodes_of(pairs, column, model.ids(kind), kind)
@@ -42,8 +41,13 @@ def predict_pairs(model: SavedModel, pairs: pl.DataFrame) -> pl.DataFrame:
     for start in range(0, len(pairs), CHUNK):
         rows = [_rows_of(model, column[start : start + CHUNK]) for column in nodes]
         values[start : start + CHUNK] = (rows[0] * rows[1]).sum(dim=1).double().numpy()
-    values = values / pair["temperature"] + pair["constant"]
-    return pairs.with_columns(pl.Series("prediction", calibrated(likelihood, values, pair["calibration"])))
+    return pairs.with_columns(pl.Series("prediction", predictions_of(model, pair, values)))
+
+
+def predictions_of(model: SavedModel, pair: dict[str, Any], products: np.ndarray) -> np.ndarray:
+    """In the unit of the labels, float64 of the shape of products of ranking rows. pair: of the model's manifest."""
+    likelihood = build_likelihood(load_config(model.folder / "config.yaml").task, pair["labels"])
+    return calibrated(likelihood, products / pair["temperature"] + pair["constant"], pair["calibration"])
 
 
 def _nodes_of(pairs: pl.DataFrame, column: str, ids: pl.DataFrame, kind: str) -> np.ndarray:

@@ -77,6 +77,10 @@ def test_a_label_is_learned_and_predicted_from_the_saved_model(folder: Path, kin
     table.select("item_id", "user_id").write_parquet(folder / "pairs.parquet")
     again = api.predict(config.run_folder / "model", folder / "pairs.parquet")
     assert again["prediction"].to_list() == predicted["prediction"].to_list()
+    best = api.recommend(config.run_folder, [3], 5)
+    assert best["score"].to_list() == pytest.approx(
+        api.predict(config.run_folder, best.select("user_id", "item_id"))["prediction"].to_list(), rel=1e-5
+    )
     # what evaluation measured is what predictions of the test pairs give
     prepared = config.data.prepared
     ids = {k: pl.read_parquet(f"{prepared}/ids/{k}.parquet") for k in ("user", "item")}
