@@ -71,5 +71,5 @@ def _rows_of(model: SavedModel, nodes: np.ndarray) -> torch.Tensor:
     rows_nR = torch.empty(len(nodes), model.manifest["representation_size"] + model.manifest["spectral_rank"])
     for part in np.unique(part_of):
         mine = np.flatnonzero(part_of == part)
-        rows_nR[torch.from_numpy(mine)] = model.ranking_rows(part)[torch.from_numpy(nodes[mine] - starts[part])].float()
+        rows_nR[torch.from_numpy(mine)] = model.ranking_rows(part)[torch.from_numpy(nodes[mine] - starts[part])]
     return rows_nR

@@ -117,7 +117,8 @@ class SavedModel:
                 found = "none" if rows is None else f"{list(rows.shape)}"
                 raise StorageError(f"{file}: expected {name} rows {list(expected)}, found {found}; {REMEDY}")
             both.append(rows)
-        return torch.cat(both, dim=1)
+        # whatever training computed with
+        return torch.cat(both, dim=1).float()
 
     def known(self, part: int) -> Known:
         """What each user of the part has met. Raises `StorageError`."""
