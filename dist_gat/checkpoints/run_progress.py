@@ -25,6 +25,13 @@ class RunProgress:
             self.best = metrics
         return better
 
-    @property
-    def validations_since_best(self) -> int:
-        return len(self.history) - 1 - self.history.index(self.best) if self.history else 0
+    def validations_without_gain(self, metric: str, higher_is_better: bool, min_gain: float = 0.0) -> int:
+        """How many validations ago the metric last became better by more than `min_gain` than when it last did so."""
+        sign, since, reference = 1 if higher_is_better else -1, 0, None
+        for validation in self.history:
+            value = sign * validation[metric]
+            if reference is None or value > reference + min_gain:
+                reference, since = value, 0
+            else:
+                since += 1
+        return since

@@ -199,6 +199,9 @@ class TrainConfig(Section):
     patience: Annotated[int, FREE] = Field(
         3, ge=0, description="stop after so many validations without a better metric; 0: never"
     )
+    min_gain: Annotated[float, FREE] = Field(
+        0.0, ge=0.0, description="patience: a smaller gain counts as none, so that training ends when it has converged"
+    )
     validate_every: Annotated[PositiveInt, FREE] = Field(1, description="epochs between validations")
     log_every: Annotated[PositiveInt, FREE] = Field(10, description="steps between TensorBoard points")
     profile: Annotated[int, FREE] = Field(

@@ -105,8 +105,12 @@ class Trainer:
         return stopped
 
     def is_exhausted(self) -> bool:
-        patience = self.config.train.patience
-        return bool(patience) and self.progress.validations_since_best >= patience
+        """Whether validation has become no better, or by too little, for as long as `train.patience` says."""
+        patience, task = self.config.train.patience, self.task
+        since = self.progress.validations_without_gain(
+            task.metric, task.higher_is_better, self.config.train.min_gain
+        )  # fmt: skip
+        return bool(patience) and since >= patience
 
     def train_epoch(self) -> bool:
         """Train from the progress to the end of its epoch, validate and save. Returns whether the run is to stop."""

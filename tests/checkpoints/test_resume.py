@@ -139,8 +139,17 @@ def test_the_best_validation_is_the_first_of_equals(higher_is_better: bool, valu
     ]
     assert found == [True, True, False, False]
     assert progress.best["step"] == 1
-    assert progress.validations_since_best == 2
-    assert RunProgress().validations_since_best == 0
+    assert progress.validations_without_gain("metric", higher_is_better) == 2
+    assert RunProgress().validations_without_gain("metric", higher_is_better) == 0
+
+
+def test_small_gains_count_together() -> None:
+    values = [0.1, 0.2, 0.24, 0.28, 0.31, 0.33, 0.34]
+    progress = RunProgress(history=[{"metric": value} for value in values])
+    assert progress.validations_without_gain("metric", True) == 0
+    assert progress.validations_without_gain("metric", True, min_gain=0.1) == 2, "since .31"
+    falling = RunProgress(history=[{"metric": -value} for value in values])
+    assert falling.validations_without_gain("metric", False, min_gain=0.1) == 2
 
 
 def test_a_line_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:
