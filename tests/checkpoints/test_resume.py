@@ -144,12 +144,12 @@ def test_the_best_validation_is_the_first_of_equals(higher_is_better: bool, valu
 
 
 def test_small_gains_count_together() -> None:
-    values = [0.1, 0.2, 0.24, 0.28, 0.31, 0.33, 0.34]
+    values = [1.0, 3.0, 3.5, 4.0, 5.5, 6.0, 6.5]
     progress = RunProgress(history=[{"metric": value} for value in values])
     assert progress.validations_without_gain("metric", True) == 0
-    assert progress.validations_without_gain("metric", True, min_gain=0.1) == 2, "since .31"
+    assert progress.validations_without_gain("metric", True, min_gain=1.0) == 2, "since 5.5"
     falling = RunProgress(history=[{"metric": -value} for value in values])
-    assert falling.validations_without_gain("metric", False, min_gain=0.1) == 2
+    assert falling.validations_without_gain("metric", False, min_gain=1.0) == 2
 
 
 def test_a_line_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:
