@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from faults.runs import hashes_of
+from processes import becomes_true
 
 from dist_gat.base.errors import DistGatError
 from dist_gat.checkpoints import snapshot as checkpoint
@@ -101,7 +102,12 @@ def tell_state(trainer: Trainer) -> dict[str, Any]:
         return trainer.run()
     except DistGatError as err:
         told = {"error": str(err), "kind": type(err).__name__, "state": state_hashes(trainer)}
-        (trainer.config.run_folder / f"told-{trainer.worker.rank}.json").write_text(json.dumps(told))
+        paths = [trainer.config.run_folder / f"told-{rank}.json" for rank in range(trainer.worker.world_size)]
+        new = paths[trainer.worker.rank].with_suffix(".new")
+        new.write_text(json.dumps(told))
+        new.replace(paths[trainer.worker.rank])
+        # the launcher ends the others when the first of them has ended
+        becomes_true(lambda: all(path.exists() for path in paths), 20)
         raise
 
 

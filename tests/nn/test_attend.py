@@ -43,10 +43,18 @@ SHAPES = [
     for heads in shape.heads
     for head_size in sorted({0, shape.head_size})
 ]
-cases = st.builds(
-    lambda rule, shape, shared, mean, own: (rule, *shape[:2], shared, mean, own, torch.float64, shape[2]),
-    st.sampled_from(list(Rule)), st.sampled_from(SHAPES), st.booleans(), st.booleans(), st.booleans(),
-)  # fmt: skip
+# beyond the palette: two to six heads, rows and projected rows of odd sizes in one piece and in several
+MANY_SHAPES = [(1, 1, 0), (1, 4, 66), (2, 6, 0), (3, 5, 3), (4, 66, 0), (4, 9, 4), (5, 3, 1), (6, 66, 0)]
+
+
+def cases_of(shapes: list[tuple[int, int, int]]) -> st.SearchStrategy:
+    return st.builds(
+        lambda rule, shape, shared, mean, own: (rule, *shape[:2], shared, mean, own, torch.float64, shape[2]),
+        st.sampled_from(list(Rule)), st.sampled_from(shapes), st.booleans(), st.booleans(), st.booleans(),
+    )  # fmt: skip
+
+
+cases = cases_of(SHAPES)
 blocks = st.builds(
     lambda seed, num_dst, more, fan_out: ragged_block(seed, num_dst, num_dst + more, fan_out),
     st.integers(0, 10**6), st.integers(0, 9), st.integers(0, 5), st.integers(0, 6),
@@ -56,6 +64,19 @@ blocks = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 10**6), blocks, cases)
 def test_kernels_equal_the_plain_version(seed, block, settings_):
+    assert_equals_plain(seed, block, settings_)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), blocks, cases_of(MANY_SHAPES))
+def test_kernels_equal_the_plain_version_in_many_shapes(seed, block, settings_):
+    """Each of which is compiled, and has no branch that the palette has not."""
+    assert_equals_plain(seed, block, settings_)
+
+
+def assert_equals_plain(seed, block, settings_):
     leaves, weighting_of = case(seed, block, *settings_)
     for fused, plain in zip(
         run(attend, leaves, weighting_of, block), run(attend_plain, leaves, weighting_of, block), strict=True

@@ -278,7 +278,7 @@ assert "dist_gat.kernels.attend_triton" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="layers take these kernels on a GPU alone")
 def test_attend_on_a_gpu(device):
     """As layers call it: the kernels' bits, and the plain version's numbers in the same precision."""
     block = ragged_block(7, 300, 1000, 10)
