@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,9 @@ class ClickTask(Section):
     kind: Literal["click"]
     calibration: Literal["none", "temperature", "isotonic"] = Field(
         "temperature", description="fitted on validation, and saved with the model"
+    )
+    fitted: dict[str, Any] | None = Field(
+        None, description="a calibration that is there already: `fit` hands on that of validation"
     )
 
 

@@ -50,7 +50,7 @@ def infer_pair_values(
     pairs = np.concatenate([part.pairs(relation, split) for part in parts])
     shared = (
         share_rows(torch.from_numpy(np.ascontiguousarray(own)), worker.control).numpy()
-        for own in (pairs, labels.astype(np.float64), torch.cat(values).double().cpu().numpy())
+        for own in (pairs, labels.astype(np.float64), torch.cat([rows_OR.new_zeros(0), *values]).double().cpu().numpy())
     )
     return PairValues(*shared)
 

@@ -41,6 +41,7 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     )  # fmt: skip
     result["blend"] = blend.weights
     pair = None if isinstance(trainer.task, RankingTask) else pair_of(trainer, trainer.task)
+    result["calibration"] = pair["calibration"] if pair else None
     save_model(config, model, rows_OR, blend, store, relation, worker.control, pair)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
     trainer.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})

@@ -118,9 +118,11 @@ def build_likelihood(task: TaskConfig, labels: Mapping[str, float]) -> Any:
 
 
 def calibration_of(task: TaskConfig, found: PairValues) -> dict[str, Any]:
-    """Fitted on the values of validation pairs; of clicks alone."""
-    if task.kind != "click" or not len(found.labels):
+    """Fitted on the values of validation pairs, unless the recipe has one already; of clicks alone."""
+    if task.kind != "click":
         return {"kind": "none"}
+    if task.fitted is not None or not len(found.labels):
+        return task.fitted or {"kind": "none"}
     return fit_calibration(task.calibration, found.values, found.labels)
 
 

@@ -269,6 +269,7 @@ class Trainer:
             "steps": progress.step,
             "best_epoch": progress.best.get("epoch", epochs),
             "blend": {},
+            "calibration": None,
             "valid": {name: value for name, value in progress.best.items() if name not in ("epoch", "step")},
             "history": progress.history,
             "losses": progress.losses,

@@ -21,4 +21,6 @@ def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
     tree["data"]["split"]["merge_valid"] = True
     tree["train"] |= {"stop_epoch": chosen["best_epoch"], "patience": 0}
     tree["blend"] |= {f"{name}_weight": weight for name, weight in chosen["blend"].items()}
+    if config.task.kind == "click":
+        tree["task"]["fitted"] = chosen["calibration"]
     return parse_config(tree, where=FINAL_FOLDER)

@@ -169,3 +169,14 @@ def test_baselines_and_relatives_stand_beside_it(folder: Path) -> None:
     assert result["models"]["biases"]["metrics"]["rmse"] < result["models"]["mean"]["metrics"]["rmse"]
     with pytest.raises(ConfigError, match="ease: expected some of mean, user_mean"):
         api.compare(config, ["ease"])
+
+
+def test_fit_hands_on_the_calibration_of_validation(folder: Path) -> None:
+    config = recipe(folder, "click", "fitted", train={"num_epochs": 3})
+    data = config.data.model_copy(update={"prepared": str(folder / "prepared-fitted")})
+    result = api.fit(config.model_copy(update={"data": data}))
+    calibration = result["chosen"]["calibration"]
+    assert calibration["kind"] == "temperature"
+    assert result["final"]["calibration"] == calibration
+    assert result["split"] == "test"
+    assert 0.5 < result["metrics"]["auc"] <= 1
