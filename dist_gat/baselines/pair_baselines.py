@@ -13,10 +13,8 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from dist_gat.baselines.baseline import shifts
-from dist_gat.config.sections import Config
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.schema import Relation
-from dist_gat.tasks.pair_task import build_likelihood
+from dist_gat.tasks.pair_task import PairTask
 
 # in pairs: a bias that few pairs support stays near 0 (Koren, Bell and Volinsky, IEEE Computer 2009)
 DAMPING = 10.0
@@ -26,11 +24,12 @@ RATE_FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class LabelledPairs:
-    """users, items: int64 [m], numbered from 0. labels: float64 [m]."""
+    """users, items: int64 [m], numbered from 0. labels, exposures: float64 [m]; these are 1 where a task has none."""
 
     users: np.ndarray
     items: np.ndarray
     labels: np.ndarray
+    exposures: np.ndarray
     num_users: int
     num_items: int
 
@@ -41,19 +40,19 @@ Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def fit_mean(train: LabelledPairs) -> Predict:
     """The mean of all training labels."""
-    mean = float(train.labels.mean())
+    mean = float(train.labels.sum() / train.exposures.sum())
     return lambda users, items: np.full(len(users), mean)
 
 
 def fit_user_mean(train: LabelledPairs) -> Predict:
     """The mean of the user's labels, as if it had `DAMPING` more of the overall mean."""
-    mean_U = damped_means(train.users, train.labels, train.num_users)
+    mean_U = damped_rates(train.users, train, train.num_users)
     return lambda users, items: mean_U[users]
 
 
 def fit_item_mean(train: LabelledPairs) -> Predict:
     """The same of the item's labels."""
-    mean_I = damped_means(train.items, train.labels, train.num_items)
+    mean_I = damped_rates(train.items, train, train.num_items)
     return lambda users, items: mean_I[items]
 
 
@@ -120,9 +119,9 @@ def fit_boosting(train: LabelledPairs) -> Predict:
 
 def fit_rates(train: LabelledPairs) -> Predict:
     """The user's mean count times the item's over the overall mean, both damped."""
-    mean = max(float(train.labels.mean()), RATE_FLOOR)
-    mean_U = damped_means(train.users, train.labels, train.num_users)
-    mean_I = damped_means(train.items, train.labels, train.num_items)
+    mean = max(float(train.labels.sum() / train.exposures.sum()), RATE_FLOOR)
+    mean_U = damped_rates(train.users, train, train.num_users)
+    mean_I = damped_rates(train.items, train, train.num_items)
     return lambda users, items: np.maximum(mean_U[users] * mean_I[items] / mean, RATE_FLOOR)
 
 
@@ -133,33 +132,38 @@ PAIR_BASELINES: dict[str, dict[str, Callable[[LabelledPairs], Predict]]] = {
         "boosting": fit_boosting,
     },
     "count": {"mean": fit_mean, "item_mean": fit_item_mean, "rates": fit_rates},
+    "own": {"mean": fit_mean, "item_mean": fit_item_mean},
 }  # fmt: skip
 
 
-def evaluate_pair_baseline(
-    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: Config
-) -> dict[str, float]:
-    """Metrics of one baseline on a split, fitted on the training pairs. Raises `DataError` without labels."""
-    likelihood = build_likelihood(config.task, prepared.label_range(relation))
-    predict = PAIR_BASELINES[config.task.kind][name](labelled_pairs(prepared, relation, "train"))
-    held_out = labelled_pairs(prepared, relation, split)
-    predictions = predict(held_out.users, held_out.items)
-    metrics = likelihood.metrics(held_out.labels, predictions, held_out.users)
+def evaluate_pair_baseline(name: str, task: PairTask, prepared: PreparedGraph, split: str) -> dict[str, float]:
+    """Metrics of one baseline on a split, fitted on the training pairs."""
+    predict = PAIR_BASELINES[task.config.kind][name](labelled_pairs(task, prepared, "train"))
+    held_out = labelled_pairs(task, prepared, split)
+    predictions = predict(held_out.users, held_out.items) * held_out.exposures
+    metrics = task.likelihood.metrics(held_out.labels, predictions, held_out.users)
     return {**metrics, "num_pairs": float(len(held_out.labels))}
 
 
-def labelled_pairs(prepared: PreparedGraph, relation: Relation, split: str) -> LabelledPairs:
-    ranges = prepared.ranges
-    pairs = np.concatenate([part.pairs(relation, split) for part in prepared.parts])
-    labels = np.concatenate([part.labels(relation, split) for part in prepared.parts]).astype(np.float64)
+def labelled_pairs(task: PairTask, prepared: PreparedGraph, split: str) -> LabelledPairs:
+    """What the task trains on or is measured with, negatives among it."""
+    ranges, relation = prepared.ranges, task.relation
+    parts = [task.labelled.part(number, split) for number in range(ranges.num_parts)]
+    pairs = np.concatenate([part.pairs for part in parts])
+    labels = np.concatenate([part.labels for part in parts]).astype(np.float64)
+    exposures = np.concatenate(
+        [np.ones(len(part.labels)) if part.offsets is None else np.exp(part.offsets) for part in parts]
+    )
     users, items = (
         nodes - shifts(ranges, kind)[ranges.part_of(nodes)]
         for kind, nodes in zip((relation.source, relation.target), pairs.T, strict=True)
     )
-    return LabelledPairs(users, items, labels, ranges.count(relation.source), ranges.count(relation.target))
+    num_users, num_items = ranges.count(relation.source), ranges.count(relation.target)
+    return LabelledPairs(users, items, labels, exposures, num_users, num_items)
 
 
-def damped_means(nodes: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
-    """float64 [size]: of each node, as if it had `DAMPING` more labels with the mean of all."""
-    counts, sums = np.bincount(nodes, minlength=size), np.bincount(nodes, labels, size)
-    return (sums + DAMPING * labels.mean()) / (counts + DAMPING)
+def damped_rates(nodes: np.ndarray, train: LabelledPairs, size: int) -> np.ndarray:
+    """float64 [size]: of each node, labels over exposures, as if it had `DAMPING` more pairs like the mean of all."""
+    exposures, sums = np.bincount(nodes, train.exposures, size), np.bincount(nodes, train.labels, size)
+    damping = DAMPING * train.exposures.mean()
+    return (sums + damping * train.labels.sum() / train.exposures.sum()) / (exposures + damping)

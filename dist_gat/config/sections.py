@@ -6,13 +6,17 @@ other code trusts them. `dist_gat.config.files` reads and writes them.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section
-from dist_gat.config.task_sections import PAIR_METRICS, RANKING_METRICS, RankingTask, TaskConfig
+from dist_gat.config.task_sections import RANKING_DEFAULT, RankingTask, TaskConfig, default_metric, task_metrics
+
+# names of the standard columns of interactions, and of files beside those of labels
+RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime")
 
 
 class ColumnsConfig(Section):
@@ -22,6 +26,18 @@ class ColumnsConfig(Section):
     item_id: str | None = Field(None, description="default: item_id")
     weight: str | None = Field(None, description="default: weight or rating, where present")
     datetime: str | None = Field(None, description="default: datetime or timestamp, where present")
+    labels: dict[str, str] = Field({}, description="more numbers of an interaction, for tasks: a name, and its column")
+
+    @field_validator("labels")
+    @classmethod
+    def _plain_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name in labels:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name) or name in RESERVED_LABELS:
+                raise ValueError(
+                    f"{name!r} can't name a label: a name has letters, digits and '_', and is none of "
+                    f"{', '.join(RESERVED_LABELS)}"
+                )
+        return labels
 
 
 class SplitConfig(Section):
@@ -195,7 +211,7 @@ class TrainConfig(Section):
     precision: Literal["float32", "float64", "bfloat16"] = Field(
         "float32", description="bfloat16: mixed precision, weights and embeddings stay in float32"
     )
-    metric: str = "ndcg@20"
+    metric: str = RANKING_DEFAULT
     patience: Annotated[int, FREE] = Field(
         3, ge=0, description="stop after so many validations without a better metric; 0: never"
     )
@@ -291,9 +307,9 @@ class Config(Section):
     def _default_metric(cls, tree: Any) -> Any:
         """The metric of a task that is none of ranking."""
         task, train = (tree.get(key) or {} for key in ("task", "train")) if isinstance(tree, dict) else ({}, {})
-        kind = task.get("kind") if isinstance(task, dict) else None
-        if kind in PAIR_METRICS and isinstance(train, dict) and "metric" not in train:
-            return {**tree, "train": {**train, "metric": next(iter(PAIR_METRICS[kind]))}}
+        metric = default_metric(task)
+        if metric and isinstance(train, dict) and "metric" not in train:
+            return {**tree, "train": {**train, "metric": metric}}
         return tree
 
     @field_validator("name")
@@ -329,11 +345,9 @@ class Config(Section):
     @property
     def higher_is_better(self) -> bool:
         """Of `train.metric`."""
-        return self.task.kind == "ranking" or PAIR_METRICS[self.task.kind][self.train.metric]
+        return task_metrics(self.task, self.evaluate.ks)[self.train.metric]
 
     @property
     def metric_names(self) -> list[str]:
         """What validation measures: by the kind of the task."""
-        if self.task.kind == "ranking":
-            return [f"{name}@{k}" for name in RANKING_METRICS for k in self.evaluate.ks]
-        return list(PAIR_METRICS[self.task.kind])
+        return list(task_metrics(self.task, self.evaluate.ks))

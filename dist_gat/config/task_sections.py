@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from dist_gat.config.section import Section
+from dist_gat.config.section import FileName, PositiveInt, Section
 
+RANKING_DEFAULT = "ndcg@20"
 RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
 # of a pair's prediction, the first one by default; True where higher is better
 PAIR_METRICS = {
@@ -24,21 +27,44 @@ class RankingTask(Section):
     """Rank items for users; `negatives` and `loss` say how it is trained."""
 
     kind: Literal["ranking"] = "ranking"
+    weight: float = Field(1.0, gt=0.0, description="together: of its loss")
 
 
-class RatingTask(Section):
-    """Predict the weight of an interaction, such as a rating."""
+class PairSection(Section):
+    """A task that predicts a label of pairs."""
+
+    label: str = Field("weight", description="weight, or a name of data.columns.labels")
+    weight: float = Field(1.0, gt=0.0, description="together: of its loss")
+
+    @property
+    def exposure_label(self) -> str | None:
+        """The label whose log is added to values."""
+        return None
+
+    @property
+    def negatives_per_pair(self) -> int:
+        """Random pairs that count as 0 beside each interaction."""
+        return 0
+
+
+class RatingTask(PairSection):
+    """Predict a number on a scale, such as a rating."""
 
     kind: Literal["rating"]
-    loss: Literal["squared", "huber"] = "squared"
+    loss: Literal["squared", "huber", "ordinal"] = Field(
+        "squared", description="ordinal: probabilities of the levels; the prediction is their mean"
+    )
     huber_delta: float = Field(1.0, gt=0.0, description="huber: from this error on the loss is linear")
     clip: bool = Field(True, description="predictions stay between the smallest and the largest training label")
 
 
-class ClickTask(Section):
-    """Predict the probability that a weight is 1 and not 0: a click, a purchase, a video watched to its end."""
+class ClickTask(PairSection):
+    """Predict the probability that a label is 1 and not 0: a click, a purchase, a video watched to its end."""
 
     kind: Literal["click"]
+    sampled_negatives: int = Field(
+        0, ge=0, description="so many random pairs are 0 for each interaction, and interactions are 1; 0: by the label"
+    )
     calibration: Literal["none", "temperature", "isotonic"] = Field(
         "temperature", description="fitted on validation, and saved with the model"
     )
@@ -46,12 +72,104 @@ class ClickTask(Section):
         None, description="a calibration that is there already: `fit` hands on that of validation"
     )
 
+    @property
+    def negatives_per_pair(self) -> int:
+        return self.sampled_negatives
 
-class CountTask(Section):
-    """Predict a weight that counts something: plays, visits. The mean is exp(value)."""
+
+class CountTask(PairSection):
+    """Predict a label that counts something: plays, visits. The mean is exposure · exp(value)."""
 
     kind: Literal["count"]
     likelihood: Literal["poisson", "negative_binomial"] = "poisson"
+    zero_inflated: bool = Field(False, description="a learned share of pairs is 0 whatever its mean")
+    exposure: str | None = Field(None, description="a name of data.columns.labels: days watched, times shown")
+
+    @property
+    def exposure_label(self) -> str | None:
+        return self.exposure
 
 
-TaskConfig = Annotated[RankingTask | RatingTask | ClickTask | CountTask, Field(discriminator="kind")]
+class OwnTask(PairSection):
+    """A task of your own: see docs/tasks.md."""
+
+    kind: Literal["own"]
+    file: FileName = Field(description="a Python file with a function build_likelihood(settings, labels)")
+    metric: str = Field(description="of its metrics, the one that validation goes by")
+    higher_is_better: bool = Field(False, description="of this metric")
+    settings: dict[str, Any] = {}
+
+
+# a task that predicts a label of pairs
+PairConfig = RatingTask | ClickTask | CountTask | OwnTask
+SingleTask = Annotated[RankingTask | RatingTask | ClickTask | CountTask | OwnTask, Field(discriminator="kind")]
+
+
+class TogetherTask(Section):
+    """Several tasks over one encoder. The first one is what `recommend` ranks by."""
+
+    kind: Literal["together"]
+    tasks: dict[str, SingleTask] = Field(min_length=1, description="by name")
+    weighting: Literal["given", "uncertainty", "gradient_norm"] = Field(
+        "given", description="given: each task's weight; uncertainty: learned; gradient_norm: equal pull on the encoder"
+    )
+    heads: Literal["alone", "experts", "chain"] = Field(
+        "alone",
+        description="experts: each task mixes shared layers (MMoE); chain: clicks, where each needs the one before it "
+        "(ESMM: view, cart, buy)",
+    )
+    num_experts: PositiveInt = Field(4, description="experts: shared layers")
+
+    @field_validator("tasks")
+    @classmethod
+    def _plain_names(cls, tasks: dict[str, Any]) -> dict[str, Any]:
+        for name in tasks:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                raise ValueError(
+                    f"{name!r} can't name a task: a name starts with a letter and has letters, digits, '_'"
+                )
+        return tasks
+
+    @model_validator(mode="after")
+    def _chain_of_clicks(self) -> TogetherTask:
+        if self.heads == "chain":
+            others = [
+                name for name, task in self.tasks.items() if not isinstance(task, ClickTask) or task.sampled_negatives
+            ]
+            if others:
+                raise ValueError(f"heads=chain is for clicks with labels, which {', '.join(others)} has not")
+        if self.heads != "alone" and any(isinstance(task, RankingTask) for task in self.tasks.values()):
+            raise ValueError(f"heads={self.heads} is for tasks that predict pairs; ranking goes with heads=alone")
+        return self
+
+
+TaskConfig = Annotated[
+    RankingTask | RatingTask | ClickTask | CountTask | OwnTask | TogetherTask, Field(discriminator="kind")
+]
+
+
+def task_metrics(task: TaskConfig, ks: Sequence[int]) -> dict[str, bool]:
+    """What validation measures by name, and whether higher is better. ks: the lengths of ranked lists."""
+    if isinstance(task, RankingTask):
+        return {f"{name}@{k}": True for name in RANKING_METRICS for k in ks}
+    if isinstance(task, OwnTask):
+        return {task.metric: task.higher_is_better}
+    if isinstance(task, TogetherTask):
+        return {
+            f"{name}/{metric}": better
+            for name, single in task.tasks.items()
+            for metric, better in task_metrics(single, ks).items()
+        }
+    return PAIR_METRICS[task.kind]
+
+
+def default_metric(tree: Any) -> str | None:
+    """The metric that a task's plain YAML goes by where the recipe names none; None of what is no such task."""
+    if not isinstance(tree, dict):
+        return None
+    if tree.get("kind") == "own":
+        return tree.get("metric")
+    if tree.get("kind") == "together" and isinstance(tree.get("tasks"), dict) and tree["tasks"]:
+        name, single = next(iter(tree["tasks"].items()))
+        return f"{name}/{default_metric(single) or RANKING_DEFAULT}"
+    return next(iter(PAIR_METRICS.get(tree.get("kind", ""), ())), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,11 @@ from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
 from dist_gat.data.given_split import read_given_splits, split_files
 from dist_gat.data.side_table import read_features, read_titles
 from dist_gat.data.split import SPLITS, split_interactions
-from dist_gat.data.table import read_table
+from dist_gat.data.table import IDS, read_table
 from dist_gat.data.vocabulary import build_vocabulary, encode
 
+# the label that every table may have, and messages carry
+WEIGHT = "weight"
 BAD_ROWS = "bad rows"  # the reason in Dataset.dropped for rows that skip_bad_rows left out
 
 
@@ -58,8 +60,12 @@ class Edges:
 
     user: np.ndarray  # int64 [E], index into Dataset.users
     item: np.ndarray  # int64 [E], index into Dataset.items
-    weight: np.ndarray | None  # float32 [E]
-    time: np.ndarray | None  # int64 [E], microseconds since the epoch
+    time: np.ndarray | None = None  # int64 [E], microseconds since the epoch
+    labels: dict[str, np.ndarray] = field(default_factory=dict)  # float32 [E] by name; one may be the weight
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        return self.labels.get(WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -118,12 +124,13 @@ def _drop_cold_users(
 
 def _encode_edges(table: pl.DataFrame, users: pl.Series, items: pl.Series) -> Edges:
     user, item = encode(table["user_id"], users), encode(table["item_id"], items)
-    if not {"weight", "datetime"} & set(table.columns):
-        return Edges(*sort_pairs(user, item), None, None)
+    names = [name for name in table.columns if name not in IDS]
+    if not names:
+        return Edges(*sort_pairs(user, item))
     order = order_of_pairs(user, item)  # pairs are distinct
-    weight = table["weight"].cast(pl.Float32).to_numpy()[order] if "weight" in table.columns else None
-    time = table["datetime"].to_numpy()[order] if "datetime" in table.columns else None
-    return Edges(user[order], item[order], weight, time)
+    time = table["datetime"].to_numpy()[order] if "datetime" in names else None
+    labels = {name: table[name].cast(pl.Float32).to_numpy()[order] for name in names if name != "datetime"}
+    return Edges(user[order], item[order], time, labels)
 
 
 def _count(dropped: dict[str, int], reason: str, number: int) -> None:

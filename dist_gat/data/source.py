@@ -142,9 +142,9 @@ def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
         if source.format == "lightgcn":
             return RawTable(source, _read_lightgcn(source.path), None)
         if source.format == "parquet":
-            table, malformed = read_parquet(source.path, list(columns.values())), None
+            table, malformed = read_parquet(source.path, list(dict.fromkeys(columns.values()))), None
         else:
-            table, malformed = _read_separated(source, list(columns.values()))
+            table, malformed = _read_separated(source, list(dict.fromkeys(columns.values())))
         frame = table.select(pl.col(raw).alias(new) for new, raw in columns.items())
     except DataError:
         raise

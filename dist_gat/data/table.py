@@ -28,8 +28,9 @@ def read_table(path: Path, config: DataConfig) -> tuple[pl.DataFrame, int]:
 
     Returns the frame and the number of bad rows dropped, which is 0 unless `config.skip_bad_rows`. Columns:
     user_id and item_id (of the file's type; Int64 or String from text), and where the file has them weight
-    (Float64) and datetime (Int64, microseconds since the epoch). Pairs are distinct: of repeated ones the
-    earliest stays, by datetime or else by row. Rows below `config.min_weight` are left out and not counted.
+    (Float64) and datetime (Int64, microseconds since the epoch); those of `columns.labels` (Float64). Pairs are
+    distinct: of repeated ones the earliest stays, by datetime or else by row. Rows below `config.min_weight` are left
+    out and not counted.
 
     Raises `DataError` with the file, the first bad rows, what was expected and what to do.
     """
@@ -74,12 +75,12 @@ def check_columns(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, li
         if name in IDS:
             good = checked_ids(source, column)
             bad.append(bad_ids(frame, name, good))
-        elif name == "weight":
-            good = parse_numbers(column)
-            bad.append(bad_values(frame, name, good.is_null(), "weight is not a finite number", "a number"))
-        else:
+        elif name == "datetime":
             good = parse_datetimes(column)
             bad.append(bad_values(frame, name, good.is_null(), "datetime can't be read", "epoch seconds or ISO 8601"))
+        else:
+            good = parse_numbers(column)
+            bad.append(bad_values(frame, name, good.is_null(), f"{name} is not a finite number", "a number"))
         parsed.append(good.alias(name))
     return pl.DataFrame(parsed), bad
 
@@ -126,6 +127,10 @@ def _find_columns(source: Source, header: dict[str, str], mapping: ColumnsConfig
             columns[name] = header[present[0]]
         elif mapped or name in IDS:
             raise missing_column(source, header, mapped or name, f"data.columns.{name}")
+    for name, column in mapping.labels.items():
+        if column not in header:
+            raise missing_column(source, header, column, f"data.columns.labels.{name}")
+        columns[name] = header[column]
     return columns
 
 

@@ -24,7 +24,7 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import exchange, exchange_back, route_to
 from dist_gat.graph.part import Part
 from dist_gat.graph.ranges import NodeRanges
-from dist_gat.graph.schema import Relation, Schema
+from dist_gat.graph.schema import Schema
 from dist_gat.nn.encoder import RunningCombination
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.block import Block
@@ -120,12 +120,6 @@ def turns_of(kinds: Sequence[str], schema: Schema) -> list[Turn]:
         waiting = [old for old in waiting if old not in done]
         turns.append(Turn(kind, at_once, done))
     return turns
-
-
-def ranking_rows(model: Recommender, store: GraphStore, relation: Relation, edge_chunk: int) -> Tensor:
-    """[O, R]: rows of this rank's nodes whose inner products rank a relation's targets for a source. Collective."""
-    rows_OR = infer_representations(model, store, edge_chunk)
-    return model.ranking_rows(rows_OR, store.ownership.own_nodes, store, relation)
 
 
 def typed_chunks(

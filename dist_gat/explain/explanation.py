@@ -112,7 +112,7 @@ def score_of(run: TrainedRun, near: Neighborhood, rows_TR: Tensor) -> float:
 
     It includes own scores, which are those of the whole graph, whatever edges are deleted.
     """
-    rows_TR = run.model.ranking_rows(rows_TR, near.nodes[: len(rows_TR)], run.store, run.saved.relation)
+    rows_TR = run.task.rows(run.model, rows_TR, near.nodes[: len(rows_TR)], run.store)
     return float(rows_TR[USER_AT] @ rows_TR[ITEM_AT])
 
 

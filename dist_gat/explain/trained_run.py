@@ -30,6 +30,7 @@ from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.sampler import gather_features
 from dist_gat.serve.saved_model import SavedModel, open_model
 from dist_gat.tasks.build_task import build_task
+from dist_gat.tasks.task import Task
 
 RunSource = Config | str | Path
 
@@ -42,6 +43,7 @@ class TrainedRun:
     config: Config
     saved: SavedModel
     store: GraphStore
+    task: Task
     model: Recommender
 
     def neighborhood(self, targets: np.ndarray) -> Neighborhood:
@@ -114,12 +116,13 @@ def open_trained_run(
     store = open_store(prepared, Channel("sampling"), "auto")
     no_rows = Ownership(np.zeros(2, dtype=np.int64), 0)
     num_layers = len(config.sampling.fanouts)
-    head = build_task(config, prepared).build_head(representation_size(config.model, num_layers))
+    task = build_task(config, prepared)
+    head = task.build_head(representation_size(config.model, num_layers))
     model = build_recommender(
         config.model, num_layers, prepared.feature_sizes, no_rows, Channel("rows"), config.seed, head=head
     )  # fmt: skip
     load_dense(saved.folder, model)
-    return TrainedRun(folder, config, saved, store, model)
+    return TrainedRun(folder, config, saved, store, task, model)
 
 
 def require_same_data(saved: SavedModel, prepared: PreparedGraph) -> None:

@@ -10,7 +10,7 @@ parts/0000/
   features/TYPE.npy        float32 [n_t, f]
   RELATION/                of each relation that a task can predict
     {train,valid,test}.npy int64 [m, 2]    (source, target) node IDs of the pairs whose source is here, sorted
-    ..._label.npy          float32 [m]     where the input has weights: that of each of these pairs
+    ..._LABEL.npy          float32 [m]     of each of these pairs: `weight`, where the input has it, and named labels
     popularity.npy         float64 [n_t]   running sum of degree ** 0.75 over the part's targets
 """
 
@@ -33,7 +33,7 @@ from dist_gat.data.parquet import read_parquet
 from dist_gat.graph.ranges import NodeRanges, read_ranges
 from dist_gat.graph.schema import Relation, Schema, read_schema
 
-FORMAT, VERSION = "dist_gat.parts", 3
+FORMAT, VERSION = "dist_gat.parts", 4
 SPLITS = ("train", "valid", "test")
 REMEDY = "run `dist-gat prepare` with this configuration to write it anew"
 
@@ -76,9 +76,9 @@ class Part:
         """int64 [m, 2]: (source, target) node IDs of a relation's pairs whose source is here, sorted."""
         return self._opened(f"{relation.name}/{split}", "int64", (self.num_pairs[relation.name][split], 2))
 
-    def labels(self, relation: Relation, split: str) -> np.ndarray:
+    def labels(self, relation: Relation, split: str, label: str) -> np.ndarray:
         """float32 [m]: what was given of each of these pairs: a rating, a click, a count. Raises `StorageError`."""
-        return self._opened(f"{relation.name}/{split}_label", "float32", (self.num_pairs[relation.name][split],))
+        return self._opened(f"{relation.name}/{split}_{label}", "float32", (self.num_pairs[relation.name][split],))
 
     def _opened(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in self._arrays:
@@ -137,18 +137,19 @@ class PreparedGraph:
     def num_pairs(self, relation: Relation, split: str) -> int:
         return int(sum(self.manifest["split_counts"][relation.name][split]))
 
-    def is_labelled(self, relation: Relation) -> bool:
-        """Whether the pairs of a relation have labels."""
-        return relation.name in self.manifest["labels"]
+    def describe_labels(self, relation: Relation, label: str) -> dict[str, Any]:
+        """`mean`, `min` and `max` of the training labels, and where they are few, `levels` and their `counts`.
 
-    def label_range(self, relation: Relation) -> dict[str, float]:
-        """`mean`, `min` and `max` of the training labels. Raises `DataError` where there are none."""
-        if not self.is_labelled(relation):
+        Raises `DataError` where there are none.
+        """
+        known = self.manifest["labels"][relation.name]
+        if label not in known:
+            setting = f"data.columns.{'weight' if label == 'weight' else f'labels.{label}'}"
             raise DataError(
-                f"{self.folder}: the interactions have no weight, which is what is predicted; name the column in "
-                "data.columns.weight, and prepare again"
+                f"{self.folder}: the interactions have no {label}, which the task asks for; they have "
+                f"{', '.join(known) or 'no labels'}; name its column in {setting}, and prepare again"
             )
-        return dict(self.manifest["labels"][relation.name])
+        return dict(known[label])
 
     def pair_starts(self, relation: Relation, split: str) -> np.ndarray:
         """int64 [P + 1]: part p holds the split's pairs out[p] to out[p + 1] - 1 of their global order."""
@@ -208,8 +209,9 @@ def _check_counts(manifest: dict[str, Any], file: Path, schema: Schema, ranges: 
     try:
         names = [relation.name for relation in schema.relations]
         lists = [*(counts[name][split] for name in names for split in SPLITS), *(mass[name] for name in names)]
-        fits = counts.keys() == mass.keys() == set(names) >= labels.keys() and sizes.keys() <= set(ranges.node_types)
-        fits = fits and all(isinstance(labels[name][key], float) for name in labels for key in ("mean", "min", "max"))
+        fits = counts.keys() == mass.keys() == labels.keys() == set(names) and sizes.keys() <= set(ranges.node_types)
+        described = [label for name in names for label in labels[name].values()]
+        fits = fits and all(isinstance(label[key], float) for label in described for key in ("mean", "min", "max"))
     except (TypeError, KeyError, AttributeError):
         fits, lists = False, []
     if not fits or not all(_is_number_a_part(values, ranges.num_parts) for values in lists):

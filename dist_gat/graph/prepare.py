@@ -17,13 +17,15 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.base.pairs import order_of_pairs, sort_pairs
 from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, save_array, write_manifest
 from dist_gat.config.sections import DataConfig, PartsConfig
-from dist_gat.data.dataset import Dataset, Edges, load_dataset
+from dist_gat.data.dataset import WEIGHT, Dataset, Edges, load_dataset
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS
 
 POPULARITY_EXPONENT = 0.75
+# as many as a scale of ratings may have; more are a count or a measurement
+MAX_LEVELS = 100
 (INTERACTS,) = INTERACTIONS.relations
 
 
@@ -68,7 +70,8 @@ def prepare_dataset(
         _write_ids(folder, dataset, labels)
         carrying = _with_messages(dataset.train, data.min_message_weight)
         messages = _in_edges(carrying, labels)
-        split_counts = _write_splits(folder, dataset, labels, messages[0] if carrying is dataset.train else None)
+        sorted_already = carrying is dataset.train and set(dataset.train.labels) <= {WEIGHT}
+        split_counts = _write_splits(folder, dataset, labels, messages[0] if sorted_already else None)
         popularity_mass = _write_messages(folder, messages, labels.ranges)
         _write_features(folder, dataset, labels)
         report = {
@@ -76,7 +79,7 @@ def prepare_dataset(
             "schema": INTERACTIONS.to_plain(),
             "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
             "split_counts": {INTERACTS.name: split_counts},
-            "labels": {} if dataset.train.weight is None else {INTERACTS.name: label_range(dataset.train.weight)},
+            "labels": {INTERACTS.name: {name: describe(labels) for name, labels in dataset.train.labels.items()}},
             "popularity_mass": {INTERACTS.name: popularity_mass},
             "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
             "dropped": dataset.dropped,
@@ -114,10 +117,14 @@ def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
     }
 
 
-def label_range(labels: np.ndarray) -> dict[str, float]:
-    """What a task wants to know of the labels of all training pairs."""
+def describe(labels: np.ndarray) -> dict[str, Any]:
+    """What a task wants to know of the labels of all training pairs; `levels` and their counts where they are few."""
     wide = labels.astype(np.float64)
-    return {"mean": float(wide.mean()), "min": float(wide.min()), "max": float(wide.max())}
+    found: dict[str, Any] = {"mean": float(wide.mean()), "min": float(wide.min()), "max": float(wide.max())}
+    levels, counts = np.unique(wide, return_counts=True)
+    if len(levels) <= MAX_LEVELS:
+        found |= {"levels": levels.tolist(), "counts": counts.tolist()}
+    return found
 
 
 def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
@@ -163,37 +170,39 @@ def _with_messages(train: Edges, min_weight: float | None) -> Edges:
         return train
     some = train.weight >= min_weight
     time = None if train.time is None else train.time[some]
-    return Edges(train.user[some], train.item[some], train.weight[some], time)
+    return Edges(train.user[some], train.item[some], time, {WEIGHT: train.weight[some]})
 
 
-def _sorted_pairs(edges: Edges, labels: Relabelling) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """User and item nodes by user and item, and the weights in this order."""
+def _sorted_pairs(edges: Edges, labels: Relabelling) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """User and item nodes by user and item, and the labels in this order."""
     user, item = labels.user[edges.user], labels.item[edges.item]
-    if edges.weight is None:
-        return *sort_pairs(user, item), None
+    if not edges.labels:
+        return *sort_pairs(user, item), {}
     order = order_of_pairs(user, item)
-    return user[order], item[order], edges.weight[order]
+    return user[order], item[order], {name: values[order] for name, values in edges.labels.items()}
 
 
 def _write_splits(
     folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges | None
 ) -> dict[str, list[int]]:
-    """Write and count each split's pairs, sorted by user and item, and their labels: the weights, where there are any.
+    """Write and count each split's pairs, sorted by user and item, and their labels, the weight among them.
 
     to_users: the messages to users, where these are all training pairs, so that they need not be sorted again.
     """
     counts = {}
     for split in SPLITS:
         if split == "train" and to_users is not None:
-            user, item, label = to_users.dst, to_users.values["indices"], to_users.values.get("edge_weight")
+            user, item, given = to_users.dst, to_users.values["indices"], {}
+            if "edge_weight" in to_users.values:
+                given = {WEIGHT: to_users.values["edge_weight"]}
         else:
-            user, item, label = _sorted_pairs(getattr(dataset, split), labels)
+            user, item, given = _sorted_pairs(getattr(dataset, split), labels)
         cuts = np.searchsorted(user, labels.ranges.starts)
         for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
             target = part_folder(folder, part) / INTERACTS.name
             save_array(target / f"{split}.npy", np.stack([user[start:stop], item[start:stop]], axis=1))
-            if label is not None:
-                save_array(target / f"{split}_label.npy", label[start:stop])
+            for name, values in given.items():
+                save_array(target / f"{split}_{name}.npy", values[start:stop])
         counts[split] = np.diff(cuts).tolist()
     return counts
 

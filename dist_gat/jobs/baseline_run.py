@@ -13,7 +13,8 @@ from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
-from dist_gat.tasks.build_task import predicted_relation
+from dist_gat.tasks.build_task import build_task, predicted_relation
+from dist_gat.tasks.pair_task import PairTask
 
 
 def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]:
@@ -24,10 +25,11 @@ def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]
     relation = predicted_relation(prepared.schema)
     try:
         split = held_out_split(prepared, relation)
-        if config.task.kind == "ranking":
-            metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate)
+        task = build_task(config, prepared)
+        if isinstance(task, PairTask):
+            metrics = evaluate_pair_baseline(name, task, prepared, split)
         else:
-            metrics = evaluate_pair_baseline(name, prepared, relation, split, config)
+            metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate)
     except ConfigError as err:
         return {"note": str(err)}
     return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}

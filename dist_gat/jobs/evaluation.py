@@ -5,25 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dist_gat.checkpoints.weight_files import load_rows, load_weights, part_file, part_rows
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.beyond_accuracy import beyond_accuracy
 from dist_gat.evaluate.full_ranking import judge, ranking_metrics
-from dist_gat.evaluate.inference import ranking_rows
+from dist_gat.evaluate.inference import infer_representations
 from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.exchange.worker import Worker
 from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
 from dist_gat.filters.user_items import training_items
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.part import SPLITS, open_prepared
 from dist_gat.nn.encoder import representation_size
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.serve.saved_model import SavedModel, open_model
-from dist_gat.tasks.build_task import build_task
+from dist_gat.tasks.build_task import build_task, single_tasks
 from dist_gat.tasks.pair_task import PairTask, calibrated
+from dist_gat.tasks.ranking import RankingTask
+from dist_gat.tasks.together import TogetherTask
 
 
 def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
@@ -36,7 +39,6 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     prepared = open_prepared(config.data.prepared)
     require_same_data(saved, prepared)
     store = open_store(prepared, worker.sampling, config.sampling.access)
-    relation, evaluate = saved.relation, config.evaluate
     num_layers = len(config.sampling.fanouts)
     task = build_task(config, prepared)
     head = task.build_head(representation_size(config.model, num_layers))
@@ -44,33 +46,55 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
         config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed, head=head
     )  # fmt: skip
     load_weights(folder, model, store)
-    if isinstance(task, PairTask):
-        return evaluate_pairs(task, model, store, worker, saved.manifest["pair"]["calibration"])
-    rows_OR = ranking_rows(model, store, relation, evaluate.edge_chunk)
-    representation_OR = rows_OR[:, : model.encoder.representation_size]
+    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)
+    of_tasks = {
+        name: evaluate_pairs(single, model, representation_OR, store, worker, saved.manifest["pairs"][name])
+        if isinstance(single, PairTask)
+        else evaluate_ranking(single, model, representation_OR, store, worker, saved)
+        for name, single in single_tasks(task).items()
+    }
+    if not isinstance(task, TogetherTask):
+        (result,) = of_tasks.values()
+        return result
+    merged: dict[str, Any] = {"tasks": of_tasks}
+    for split in SPLITS[1:]:
+        metrics = {f"{name}/{key}": v for name, of in of_tasks.items() for key, v in of.get(split, {}).items()}
+        merged |= {split: metrics} if metrics else {}
+    return merged
+
+
+def evaluate_ranking(
+    task: RankingTask, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker,
+    saved: SavedModel,
+) -> dict[str, Any]:  # fmt: skip
+    """Metrics of full rankings with the saved blend, by split, and slices of them. Collective."""
+    prepared, relation, evaluate = store.prepared, task.relation, task.evaluation
+    rows_OR = task.rows(model, representation_OR, store.ownership.own_nodes, store)
+    own_OR = rows_OR[:, : model.encoder.representation_size]
     blend = load_blend(saved, model, store)
     result: dict[str, Any] = {"slices": {}}
-    for split in ("valid", "test"):
+    for split in SPLITS[1:]:
         if prepared.num_pairs(relation, split):
             rankings = blend.rank(rows_OR, store, worker, relation, split, evaluate)
             result[split] = ranking_metrics(rankings, prepared, worker.control, relation, split, evaluate.ks)
             judged = judge(rankings, prepared, relation, split)
             result["slices"][split] = {
                 **slice_metrics(judged, store, worker.control, relation, split, evaluate.ks),
-                "beyond_accuracy": beyond_accuracy(judged, representation_OR, store, worker, relation, evaluate.ks),
+                "beyond_accuracy": beyond_accuracy(judged, own_OR, store, worker, relation, evaluate.ks),
             }
     return result
 
 
 def evaluate_pairs(
-    task: PairTask, model: Recommender, store: GraphStore, worker: Worker, calibration: dict[str, Any]
-) -> dict[str, Any]:
+    task: PairTask, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker,
+    saved: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     """Metrics of the calibrated predictions of a task that predicts pairs, by split. Collective."""
     result: dict[str, Any] = {"slices": {}}
-    for split in ("valid", "test"):
+    for split in SPLITS[1:]:
         if store.prepared.num_pairs(task.relation, split):
-            found = task.values(model, store, worker, split)
-            result[split] = task.measure(found, calibrated(task.likelihood, found.values, calibration))
+            found = task.values(model, representation_OR, store, worker, split)
+            result[split] = task.metrics(found, calibrated(task.likelihood, found.values, saved["calibration"]))
     return result
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from dist_gat.base.peak_memory import reset_peak_memory
 from dist_gat.config.sections import Config
-from dist_gat.evaluate.inference import ranking_rows
+from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import build_blend
-from dist_gat.serve.saved_model import save_model
-from dist_gat.tasks.pair_task import PairTask, calibration_of
-from dist_gat.tasks.ranking import RankingTask
+from dist_gat.serve.saved_model import RANKING_ROWS, save_model
+from dist_gat.tasks.build_task import single_tasks
+from dist_gat.tasks.pair_task import PairTask
 from dist_gat.train.trainer import Trainer
 
 
@@ -34,26 +36,27 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     trainer.load_best()
     result = trainer.result(stopped=False)
     trainer.log.event("export", epoch=result["best_epoch"])
-    relation = trainer.task.relation
-    rows_OR = ranking_rows(model, store, relation, config.evaluate.edge_chunk)
+    task, nodes = trainer.task, store.ownership.own_nodes
+    relation = task.relation
+    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)
+    rows_OR = task.rows(model, representation_OR, nodes, store)
     blend = build_blend(
         rows_OR, store, worker, relation, config.blend, config.evaluate, config.train.metric, config.seed
     )  # fmt: skip
     result["blend"] = blend.weights
-    pair = None if isinstance(trainer.task, RankingTask) else pair_of(trainer, trainer.task)
-    result["calibration"] = pair["calibration"] if pair else None
-    save_model(config, model, rows_OR, blend, store, relation, worker.control, pair)
+    pairs: dict[str, dict[str, Any]] = {}
+    more_rows: dict[str, Tensor] = {}
+    for number, (name, single) in enumerate(single_tasks(task).items()):
+        if not isinstance(single, PairTask):
+            continue
+        found = single.values(model, representation_OR, store, worker, "valid")
+        pairs[name] = {"rows": RANKING_ROWS, **single.saved(model, found)}
+        if number:
+            # the first task's are the ranking rows
+            pairs[name]["rows"] = f"{RANKING_ROWS}.{name}"
+            more_rows[pairs[name]["rows"]] = single.rows(model, representation_OR, nodes, store)
+    result["calibration"] = {name: saved["calibration"] for name, saved in pairs.items()}
+    save_model(config, model, rows_OR, blend, store, relation, worker.control, pairs, more_rows)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
     trainer.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
     return result
-
-
-def pair_of(trainer: Trainer, task: PairTask) -> dict[str, Any]:
-    """What turns products of ranking rows into predictions: see `dist_gat.serve.predict`. Collective."""
-    found = task.values(trainer.model, trainer.store, trainer.worker, "valid")
-    return {
-        "labels": trainer.store.prepared.label_range(task.relation),
-        "temperature": trainer.model.decoder.temperature,
-        "constant": trainer.model.pair_constant,
-        "calibration": calibration_of(trainer.config.task, found),
-    }

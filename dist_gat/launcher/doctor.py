@@ -219,7 +219,7 @@ def check_metis() -> Iterator[Finding]:
     from dist_gat.data.dataset import Edges
     from dist_gat.graph.assign import assign_nodes
 
-    pairs = Edges(np.arange(2), np.arange(2), None, None)
+    pairs = Edges(np.arange(2), np.arange(2))
     user, other, item, others = assign_nodes(pairs, 2, 2, PartsConfig(num_parts=2, method="metis"), seed=0).tolist()
     expect([user == item, other == others, user == other], [True, True, False])
     yield Finding("metis health", "ok", "cuts a graph where it has no edges")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ class DenseModel(nn.Module):
     def __init__(
         self, inputs: NodeInputs, encoder: Encoder, own_scores: OwnScores, head: nn.Module | None = None
     ) -> None:
-        """head: what a task has of its own, such as a `PairHead` and the parameters of its likelihood."""
+        """head: what a task has of its own, such as `TaskHeads`."""
         super().__init__()
         self.inputs = inputs
         self.encoder = encoder
@@ -66,44 +65,20 @@ class Recommender:
     def encoder(self) -> Encoder:
         return self.dense.encoder
 
-    @property
-    def pair_constant(self) -> float:
-        """The constant of the task's `PairHead`."""
-        head: Any = self.dense.head
-        return float(head.pair.constant.detach())
-
-    def pair_values(self, source_BR: Tensor, target_BR: Tensor) -> Tensor:
-        """[B]: the value of each pair of representations, by the decoder and the task's `PairHead`."""
-        head: Any = self.dense.head
-        return head.pair(self.decoder.pair_scores(source_BR, target_BR), source_BR, target_BR)
-
     @torch.no_grad()
     def ranking_rows(
         self, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore, relation: Relation
     ) -> Tensor:
         """Rows of int64 [N] nodes whose plain inner products order a relation's targets for a source. Collective.
 
-        With own scores they have one more column: the own score times the temperature for targets, 1 for others. With
-        a `PairHead` they have two: the biases, and 1 where the other end has its own. The product is then the value of
-        the pair without the head's constant, times the temperature.
+        With own scores they have one more column: the own score times the temperature for targets, 1 for others.
         """
         rows_NR = self.decoder.ranking_rows(representation_NR)
-        is_source_N, is_target_N = (
-            torch.from_numpy(store.ranges.is_of_type(nodes, kind)).to(rows_NR.device)
-            for kind in (relation.source, relation.target)
-        )
-        if self.dense.own_scores:
-            own_N = sum(self.own_scores(nodes, store).values())
-            return torch.cat([rows_NR, torch.where(is_target_N, own_N, 1.0)[:, None]], dim=1)
-        if self.dense.head is None:
+        if not self.dense.own_scores:
             return rows_NR
-        head: Any = self.dense.head
-        source_N, target_N = (bias_N * self.decoder.temperature for bias_N in head.pair.biases(representation_NR))
-        columns = (
-            torch.where(is_target_N, target_N, is_source_N.to(target_N.dtype)),
-            torch.where(is_source_N, source_N, is_target_N.to(source_N.dtype)),
-        )
-        return torch.cat([rows_NR, *(column_N[:, None] for column_N in columns)], dim=1)
+        is_target_N = torch.from_numpy(store.ranges.is_of_type(nodes, relation.target)).to(rows_NR.device)
+        own_N = sum(self.own_scores(nodes, store).values())
+        return torch.cat([rows_NR, torch.where(is_target_N, own_N, 1.0)[:, None]], dim=1)
 
     @torch.no_grad()
     def own_scores(self, nodes: np.ndarray, store: GraphStore) -> dict[str, Tensor]:

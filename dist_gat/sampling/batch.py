@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from dist_gat.sampling.block import Block, to_device
+from dist_gat.sampling.block import Block
+from dist_gat.sampling.movable import Movable
 from dist_gat.sampling.row_lookup import RowLookup
 from dist_gat.sampling.seeds import Seeds
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Movable):
     """The seed nodes are the first rows of every block's sources.
 
     num_global_seeds: seeds of the step over all ranks; the loss is a mean over them.
@@ -41,13 +41,3 @@ class Batch:
     lookup: RowLookup | None = None
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch on a device; DGL's DataLoader calls this."""
-        moved = to_device(self, device, non_blocking)
-        features = {
-            kind: (at.to(device, non_blocking=non_blocking), rows.to(device, non_blocking=non_blocking))
-            for kind, (at, rows) in self.features.items()
-        }
-        object.__setattr__(moved, "features", features)
-        return moved

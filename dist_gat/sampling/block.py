@@ -5,14 +5,16 @@ Shape legend: S sources, D destinations, F fan-out (the widest row).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dist_gat.sampling.movable import Movable
+
 
 @dataclass(frozen=True)
-class Block:
+class Block(Movable):
     """Dst-major neighbour lists over a fixed fan-out.
 
     neighbors_DF: int64, positions among the S sources; rows are padded at their end with 0.
@@ -40,18 +42,3 @@ class Block:
         """bool, True where an entry is a real neighbour."""
         fan_out = self.neighbors_DF.shape[1]
         return torch.arange(fan_out, device=self.count_D.device) < self.count_D[:, None]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Block:
-        return to_device(self, device, non_blocking)
-
-
-def to_device(value, device: torch.device | str, non_blocking: bool = False):  # type: ignore[no-untyped-def]
-    """A copy of a dataclass whose tensors, and lists of movable values, are on `device`."""
-    moved = {}
-    for field in fields(value):
-        item = getattr(value, field.name)
-        if isinstance(item, list):
-            moved[field.name] = [x.to(device, non_blocking=non_blocking) for x in item]
-        elif hasattr(item, "to"):
-            moved[field.name] = item.to(device, non_blocking=non_blocking)
-    return replace(value, **moved)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,32 +90,25 @@ class GraphStore:
 
     def pairs(self, relation: Relation, split: str, numbers: np.ndarray) -> np.ndarray:
         """int64 [n, 2]: (source, target) nodes of a relation's pairs, by numbers that are the same on every rank."""
-        out = np.empty((len(numbers), 2), np.int64)
-        return self._tell_of_pairs(relation, split, numbers, lambda part: part.pairs(relation, split), out)
-
-    def labels(self, relation: Relation, split: str, numbers: np.ndarray) -> np.ndarray:
-        """float32 [n]: of the same pairs, what was given of each."""
-        out = np.empty(len(numbers), np.float32)
-        return self._tell_of_pairs(relation, split, numbers, lambda part: part.labels(relation, split), out)
-
-    def _tell_of_pairs(
-        self,
-        relation: Relation,
-        split: str,
-        numbers: np.ndarray,
-        rows_of: Callable[[Part], np.ndarray],
-        out: np.ndarray,
-    ) -> np.ndarray:
-        """The rows of pairs, which lie in each part in the order of its pairs."""
         starts = self.prepared.pair_starts(relation, split)
 
         def part_of(numbers: np.ndarray) -> np.ndarray:
             return np.searchsorted(starts, numbers, side="right") - 1
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            out[places] = rows_of(part)[keys - starts[part.number]]
+            out[places] = part.pairs(relation, split)[keys - starts[part.number]]
 
-        return self.transport.tell(numbers, part_of, answer, out)
+        return self.transport.tell(numbers, part_of, answer, np.empty((len(numbers), 2), np.int64))
+
+    def own_labels(self, relation: Relation, split: str, label: str, numbers: np.ndarray) -> np.ndarray:
+        """float32 [n]: what was given of pairs whose sources this rank owns."""
+        starts = self.prepared.pair_starts(relation, split)
+        labels = np.empty(len(numbers), np.float32)
+        for part in self.own_parts:
+            mine = (numbers >= starts[part]) & (numbers < starts[part + 1])
+            given = self.prepared.parts[part].labels(relation, split, label)
+            labels[mine] = given[numbers[mine] - starts[part]]
+        return labels
 
     def draw_targets(
         self, relation: Relation, distribution: Distribution, key: np.uint64, draws: np.ndarray, is_common: bool = False

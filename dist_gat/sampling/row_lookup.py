@@ -22,13 +22,13 @@ from dist_gat.exchange.keys import send_keys
 from dist_gat.graph.ranges import intervals_of
 from dist_gat.kernels.copy_rows import add_rows, put_rows
 from dist_gat.kernels.grouping import order_by_group, split
-from dist_gat.sampling.block import to_device
+from dist_gat.sampling.movable import Movable
 from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.relabeller import Relabeller
 
 
 @dataclass(frozen=True)
-class RowLookup:
+class RowLookup(Movable):
     """All tensors are int64.
 
     own_at_A:    positions among S of this rank's own nodes.
@@ -46,9 +46,6 @@ class RowLookup:
     asked_at_M: Tensor
     ask_counts: tuple[int, ...]
     answer_counts: tuple[int, ...]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> RowLookup:
-        return to_device(self, device, non_blocking)
 
 
 def plan_lookup(nodes_S: np.ndarray, ownership: Ownership, channel: Channel) -> RowLookup:

@@ -81,17 +81,14 @@ class StepPairs:
     def steps_per_epoch(self) -> int:
         return math.ceil(self.total / self.batch_size)
 
-    def numbers(self, epoch: int, step: int) -> np.ndarray:
-        """int64 [n]: the step's pairs over all ranks, by their numbers in the order of the parts."""
+    def draw(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [n] each: the step's pairs over all ranks, by their numbers in the order of the parts, and the rank of
+        each."""
         places = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, self.total))
-        return permute(make_key(self.seed, Purpose.SHUFFLE, epoch), places, self.total)
-
-    def pairs(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The step's (source, target) nodes int64 [n, 2] over all ranks, and the rank of each, int64 [n]."""
-        numbers = self.numbers(epoch, step)
+        numbers = permute(make_key(self.seed, Purpose.SHUFFLE, epoch), places, self.total)
         starts = self.store.prepared.pair_starts(self.relation, "train")[self.store.transport.rank_starts]
-        return self.store.pairs(self.relation, "train", numbers), np.searchsorted(starts, numbers, side="right") - 1
+        return numbers, np.searchsorted(starts, numbers, side="right") - 1
 
-    def labels(self, epoch: int, step: int) -> np.ndarray:
-        """float32 [n]: the labels of the step's pairs."""
-        return self.store.labels(self.relation, "train", self.numbers(epoch, step))
+    def pairs(self, numbers: np.ndarray) -> np.ndarray:
+        """int64 [n, 2]: the (source, target) nodes of pairs that all ranks ask for. Collective."""
+        return self.store.pairs(self.relation, "train", numbers)

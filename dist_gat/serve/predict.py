@@ -5,16 +5,14 @@ Shape legend: n pairs of a chunk.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 import torch
 
 from dist_gat.base.errors import ConfigError, DataError
-from dist_gat.config.files import load_config
+from dist_gat.serve.pair_predictor import open_predictors
 from dist_gat.serve.saved_model import SavedModel
-from dist_gat.tasks.pair_task import build_likelihood, calibrated
+from dist_gat.tasks.pair_task import ALONE
 
 CHUNK = 1 << 18
 NUM_EXAMPLES = 3
@@ -26,8 +24,8 @@ def predict_pairs(model: SavedModel, pairs: pl.DataFrame) -> pl.DataFrame:
     In the unit of the labels: a rating, a probability, an expected count. Rows of parts that no pair asks for are
     not read. Raises `ConfigError` for a model that ranks, `DataError` for an ID that training never saw.
     """
-    pair: dict[str, Any] | None = model.manifest.get("pair")
-    if pair is None:
+    predictors = open_predictors(model)
+    if not predictors:
         raise ConfigError(
             f"{model.folder}: this model ranks items, and predicts nothing of a pair; train one with task.kind=rating, "
             "click or count"
@@ -37,17 +35,36 @@ def predict_pairs(model: SavedModel, pairs: pl.DataFrame) -> pl.DataFrame:
         _nodes_of(pairs, column, model.ids(kind), kind)
         for column, kind in (("user_id", relation.source), ("item_id", relation.target))
     ]
-    values = np.empty(len(pairs))
+    values = {name: np.empty(len(pairs)) for name in predictors}
     for start in range(0, len(pairs), CHUNK):
-        rows = [_rows_of(model, column[start : start + CHUNK]) for column in nodes]
-        values[start : start + CHUNK] = (rows[0] * rows[1]).sum(dim=1).double().numpy()
-    return pairs.with_columns(pl.Series("prediction", predictions_of(model, pair, values)))
+        for name, predictor in predictors.items():
+            rows = [_rows_of(model, column[start : start + CHUNK], predictor.rows) for column in nodes]
+            products = (rows[0] * rows[1]).sum(dim=1).double().numpy()
+            values[name][start : start + CHUNK] = predictor.values(products)
+    found = []
+    for name, predictor in predictors.items():
+        if predictor.exposure is not None:
+            values[name] += _log_exposure(pairs, predictor.exposure)
+        predicted = predictor.predictions([values[other] for other in (*predictor.needs, name)])
+        found.append(pl.Series(column_of(name), predicted))
+    return pairs.with_columns(found)
 
 
-def predictions_of(model: SavedModel, pair: dict[str, Any], products: np.ndarray) -> np.ndarray:
-    """In the unit of the labels, float64 of the shape of products of ranking rows. pair: of the model's manifest."""
-    likelihood = build_likelihood(load_config(model.folder / "config.yaml").task, pair["labels"])
-    return calibrated(likelihood, products / pair["temperature"] + pair["constant"], pair["calibration"])
+def column_of(task: str) -> str:
+    """Of the predictions of a task."""
+    return ALONE if task == ALONE else f"{ALONE}_{task}"
+
+
+def _log_exposure(pairs: pl.DataFrame, label: str) -> np.ndarray:
+    """float64 [n]. Raises `DataError` where the column is missing or a value is not above 0."""
+    if label not in pairs.columns:
+        raise DataError(f"the table of pairs has no column {label}, the exposure that the counts are relative to")
+    exposure = pairs[label].cast(pl.Float64, strict=False)
+    wrong = exposure.is_null() | ~(exposure > 0)
+    if wrong.any():
+        row = int(wrong.arg_max() or 0)
+        raise DataError(f"row {row + 1} of pairs: {label} is {pairs[label][row]!r}; expected a number above 0")
+    return np.log(exposure.to_numpy())
 
 
 def _nodes_of(pairs: pl.DataFrame, column: str, ids: pl.DataFrame, kind: str) -> np.ndarray:
@@ -65,11 +82,11 @@ def _nodes_of(pairs: pl.DataFrame, column: str, ids: pl.DataFrame, kind: str) ->
     return found["node_id"].to_numpy()
 
 
-def _rows_of(model: SavedModel, nodes: np.ndarray) -> torch.Tensor:
-    """float32 [n, R]: ranking rows of nodes; each part is read once."""
+def _rows_of(model: SavedModel, nodes: np.ndarray, name: str) -> torch.Tensor:
+    """float32 [n, R]: rows of nodes, of one name; each part is read once."""
     starts, part_of = model.ranges.starts, model.ranges.part_of(nodes)
-    rows_nR = torch.empty(len(nodes), model.manifest["representation_size"] + model.manifest["spectral_rank"])
+    rows_nR = torch.empty(len(nodes), model.row_sizes[name])
     for part in np.unique(part_of):
         mine = np.flatnonzero(part_of == part)
-        rows_nR[torch.from_numpy(mine)] = model.ranking_rows(part)[torch.from_numpy(nodes[mine] - starts[part])]
+        rows_nR[torch.from_numpy(mine)] = model.rows(part, name)[torch.from_numpy(nodes[mine] - starts[part])]
     return rows_nR

@@ -14,8 +14,8 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.serve.predict import predictions_of
-from dist_gat.serve.saved_model import SavedModel
+from dist_gat.serve.pair_predictor import open_predictors
+from dist_gat.serve.saved_model import RANKING_ROWS, SavedModel
 
 
 def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame:
@@ -47,13 +47,16 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
             scores += np.float32(model.linear_weight) * linear.scores_of_users(companions, items.start, items.stop)
         best.merge(0, scores, items.start, known)
     found = best.items_UK >= 0
-    scores, pair = best.scores_UK[found], model.manifest.get("pair")
+    scores = best.scores_UK[found].astype(np.float64)
+    for predictor in open_predictors(model).values():
+        if predictor.rows == RANKING_ROWS:
+            scores = predictor.predictions([predictor.values(scores)])
     row, column = np.nonzero(found)
     table = pl.DataFrame(
         {
             "user_id": pl.Series(wanted, dtype=user_ids["external_id"].dtype).gather(row),
             "node_id": best.items_UK[found],
-            "score": scores if pair is None else predictions_of(model, pair, scores.astype(np.float64)),
+            "score": scores,
             "rank": column + 1,
         }
     ).join(item_ids.rename({"external_id": "item_id"}), on="node_id", how="left", maintain_order="left")

@@ -12,7 +12,7 @@ ids/TYPE.parquet               external IDs, node IDs, titles
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,17 +47,20 @@ from dist_gat.graph.schema import Relation, read_schema
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.graph_store import GraphStore
 
-FORMAT, VERSION = "dist_gat.model", 4
+FORMAT, VERSION = "dist_gat.model", 5
+RANKING_ROWS = "representation"
+NONE: Mapping[str, Any] = {}
 REMEDY = "run `dist-gat train` to write the model anew"
 
 
 def save_model(
     config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, relation: Relation,
-    channel: Channel, pair: dict[str, Any] | None = None,
+    channel: Channel, pairs: Mapping[str, Mapping[str, Any]] = NONE, more_rows: Mapping[str, Tensor] = NONE,
 ) -> None:  # fmt: skip
     """Write `run_folder/model`. Collective; ranks share the file system.
 
-    pair: of a task that predicts pairs, what turns products of ranking rows into predictions.
+    pairs: of tasks that predict pairs, by name, what turns products of their rows into predictions. more_rows: rows of
+    these [O, …], by name, where they are not the ranking rows.
     """
     ranges, weighted_Ok = store.ranges, blend.weighted_rows
     content = {
@@ -69,14 +72,15 @@ def save_model(
         "spectral_rank": int(weighted_Ok.shape[1]),
         "blend": blend.weights,
         "data_fingerprint": store.prepared.fingerprint,
-        "pair": pair,
+        "pairs": pairs,
+        "row_sizes": {name: rows.shape[1] for name, rows in more_rows.items()},
     }
     with shared_folder(config.run_folder / "model", channel, FORMAT, VERSION, content) as folder:
         if channel.rank == 0:
             save_dense(folder, model)
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             shutil.copytree(store.prepared.folder / "ids", folder / "ids")
-        extra = {"representation": rows_OR, "spectral": weighted_Ok}
+        extra = {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
         save_parts(folder, model, store, extra)
         for part in store.own_parts:
             users = ranges.nodes_of_type(part, relation.source)
@@ -101,6 +105,12 @@ class SavedModel:
         return read_ids(self.folder, node_type, REMEDY)
 
     @property
+    def row_sizes(self) -> dict[str, int]:
+        """Columns of the saved rows, by their name."""
+        sizes = {RANKING_ROWS: self.manifest["representation_size"], "spectral": self.manifest["spectral_rank"]}
+        return sizes | self.manifest["row_sizes"]
+
+    @property
     def linear_weight(self) -> float:
         return float(self.manifest["blend"]["linear"])
 
@@ -109,16 +119,17 @@ class SavedModel:
 
         Raises `StorageError`.
         """
+        return torch.cat([self.rows(part, name) for name in (RANKING_ROWS, "spectral")], dim=1)
+
+    def rows(self, part: int, name: str) -> Tensor:
+        """float32 [nodes of the part, columns]: rows of one name. Raises `StorageError`."""
         file, num_nodes = part_file(self.folder, part), int(np.diff(self.ranges.starts)[part])
-        saved, both = load_tensors(file), []
-        for name, size in (("representation", "representation_size"), ("spectral", "spectral_rank")):
-            rows, expected = saved.get(name), (num_nodes, self.manifest[size])
-            if rows is None or tuple(rows.shape) != expected:
-                found = "none" if rows is None else f"{list(rows.shape)}"
-                raise StorageError(f"{file}: expected {name} rows {list(expected)}, found {found}; {REMEDY}")
-            both.append(rows)
+        rows, expected = load_tensors(file).get(name), (num_nodes, self.row_sizes[name])
+        if rows is None or tuple(rows.shape) != expected:
+            found = "none" if rows is None else f"{list(rows.shape)}"
+            raise StorageError(f"{file}: expected {name} rows {list(expected)}, found {found}; {REMEDY}")
         # whatever training computed with
-        return torch.cat(both, dim=1).float()
+        return rows.float()
 
     def known(self, part: int) -> Known:
         """What each user of the part has met. Raises `StorageError`."""
@@ -147,7 +158,10 @@ def open_model(
     manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
     schema = read_schema(manifest, folder / MANIFEST, REMEDY)
     ranges = read_ranges(manifest, schema.node_types, folder / MANIFEST, REMEDY)
-    expected = {"representation_size": int, "spectral_rank": int, "blend": dict, "data_fingerprint": str}
+    expected = {
+        "representation_size": int, "spectral_rank": int, "blend": dict, "data_fingerprint": str, "pairs": dict,
+        "row_sizes": dict,
+    }  # fmt: skip
     wrong = [key for key, kind in expected.items() if not isinstance(manifest.get(key), kind)]
     if wrong or not isinstance(manifest["blend"].get("linear"), int | float):
         raise StorageError(f"{folder / MANIFEST}: expected {', '.join(wrong) or 'blend.linear'}; {REMEDY}")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import RankingTask as RankingSection
+from dist_gat.config.task_sections import SingleTask
+from dist_gat.config.task_sections import TogetherTask as TogetherSection
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation, Schema
-from dist_gat.tasks.pair_task import PairTask, build_pair_task
+from dist_gat.tasks.pair_task import ALONE, PairTask, build_pair_task
 from dist_gat.tasks.ranking import RankingTask, build_ranking
+from dist_gat.tasks.together import TogetherTask
 
 
 def predicted_relation(schema: Schema) -> Relation:
@@ -14,9 +20,30 @@ def predicted_relation(schema: Schema) -> Relation:
     return schema.relations[0]
 
 
-def build_task(config: Config, prepared: PreparedGraph) -> RankingTask | PairTask:
+def build_task(config: Config, prepared: PreparedGraph) -> RankingTask | PairTask | TogetherTask:
     """Raises `DataError` where the data set has not what the task predicts."""
+    if isinstance(config.task, TogetherSection):
+        return build_together(config.task, config, prepared)
+    return build_single(ALONE, config.task, config, prepared)
+
+
+def build_single(name: str, task: SingleTask, config: Config, prepared: PreparedGraph) -> RankingTask | PairTask:
     relation = predicted_relation(prepared.schema)
-    if config.task.kind == "ranking":
+    if isinstance(task, RankingSection):
         return build_ranking(config, relation)
-    return build_pair_task(config, relation, prepared)
+    return build_pair_task(name, task, config, relation, prepared)
+
+
+def build_together(together: TogetherSection, config: Config, prepared: PreparedGraph) -> TogetherTask:
+    tasks: dict[str, RankingTask | PairTask] = {}
+    for name, section in together.tasks.items():
+        task = build_single(name, section, config, prepared)
+        if together.heads == "chain" and isinstance(task, PairTask):
+            task = replace(task, needs=tuple(tasks))
+        tasks[name] = task
+    return TogetherTask(together, tasks, config.train.metric, config.higher_is_better)
+
+
+def single_tasks(task: RankingTask | PairTask | TogetherTask) -> dict[str, RankingTask | PairTask]:
+    """The tasks in a task, by name; one that stands alone is `ALONE`."""
+    return dict(task.of) if isinstance(task, TogetherTask) else {ALONE: task}

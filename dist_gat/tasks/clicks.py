@@ -11,8 +11,6 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.task_sections import ClickTask
-
 NUM_BINS = 15
 # a probability of 0 or 1 would make the log-loss of one wrong prediction infinite
 SMALLEST = 1e-7
@@ -22,10 +20,7 @@ class ClickLikelihood(nn.Module):
     """P(1) = sigmoid(value), trained with cross-entropy."""
 
     loss_name = "cross_entropy"
-
-    def __init__(self, config: ClickTask) -> None:
-        super().__init__()
-        self.config = config
+    expected = "0 or 1"
 
     def loss(self, value_B: Tensor, label_B: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(value_B, label_B, reduction="none")
@@ -43,13 +38,8 @@ class ClickLikelihood(nn.Module):
             "calibration_error": calibration_error(labels, predictions),
         }
 
-    def check(self, smallest: float, largest: float) -> str | None:
-        if (smallest, largest) != (0.0, 1.0):
-            return (
-                f"labels of clicks are 0 and 1, and these go from {smallest:g} to {largest:g}; name another column in "
-                "data.columns.weight, or take task.kind=rating or count"
-            )
-        return None
+    def are_labels(self, labels: np.ndarray) -> np.ndarray:
+        return (labels == 0) | (labels == 1)
 
 
 def auc_by_source(labels: np.ndarray, predictions: np.ndarray, sources: np.ndarray) -> float:

@@ -1,6 +1,6 @@
-"""The seeds of tasks that predict a label of given pairs.
+"""The pairs that a task predicts, with their labels: of a step of training, and of a split.
 
-Shape legend: B pairs of this rank.
+Shape legend: B pairs of this rank, m pairs of a part.
 """
 
 from __future__ import annotations
@@ -12,55 +12,125 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_gat.sampling.block import to_device
+from dist_gat.base.errors import DataError
+from dist_gat.evaluate.pair_values import PartPairs
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.schema import Relation
+from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.movable import Movable
 from dist_gat.sampling.relabeller import Relabeller
 from dist_gat.sampling.seeds import StepPairs
+from dist_gat.tasks.pair_negatives import PairNegatives
 
 
 @dataclass(frozen=True)
-class LabelledSeeds:
-    """source_at_B, target_at_B: int64 positions among the seed nodes. label_B: float32."""
+class LabelledRelation:
+    """What is known of the pairs of a relation, as one task sees them.
+
+    label: its name. exposure: the label whose log is added to values, or None. negatives: then every pair of the
+    relation is a 1, and the drawn ones are 0.
+    """
+
+    prepared: PreparedGraph
+    relation: Relation
+    label: str
+    exposure: str | None = None
+    negatives: PairNegatives | None = None
+
+    def part(self, number: int, split: str) -> PartPairs:
+        """All pairs of a split whose sources are of one part, and the split's negatives behind them."""
+        part = self.prepared.parts[number]
+        pairs = np.asarray(part.pairs(self.relation, split))
+        offsets = None
+        if self.exposure is not None:
+            offsets = log_exposure(np.asarray(part.labels(self.relation, split, self.exposure)))
+        if self.negatives is None:
+            labels = np.asarray(part.labels(self.relation, split, self.label))
+        else:
+            drawn = self.negatives.of_split(split)
+            drawn = drawn[self.prepared.ranges.part_of(drawn[:, 0]) == number]
+            drawn = self.negatives.without_hits(drawn, number, sorted({"train", split}))
+            labels = np.repeat(np.array([1, 0], np.float32), [len(pairs), len(drawn)])
+            pairs = np.concatenate([pairs, drawn])
+        return PartPairs(pairs, labels, offsets)
+
+
+def log_exposure(exposure: np.ndarray) -> np.ndarray:
+    """float32 of the same shape. Raises `DataError` where an exposure is not above 0."""
+    if len(exposure) and exposure.min() <= 0:
+        raise DataError(f"an exposure is above 0, and the smallest is {exposure.min():g}; leave such rows out")
+    return np.log(exposure)
+
+
+@dataclass(frozen=True)
+class LabelledSeeds(Movable):
+    """source_at_B, target_at_B: int64 positions among the seed nodes. label_B: float32.
+
+    offset_B: float32, what is added to values, or None.
+    """
 
     source_at_B: Tensor
     target_at_B: Tensor
     label_B: Tensor
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledSeeds:
-        return to_device(self, device, non_blocking)
+    offset_B: Tensor | None
 
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """The training pairs of a relation with their labels, in the order of the epoch."""
+    """A `SeedSource`: the training pairs in the order of the epoch, with their labels."""
 
     step_pairs: StepPairs
+    labelled: LabelledRelation
 
     @property
     def steps_per_epoch(self) -> int:
         return self.step_pairs.steps_per_epoch
 
+    @property
+    def store(self) -> GraphStore:
+        return self.step_pairs.store
+
     def draw(self, epoch: int, step: int) -> DrawnLabels:
-        pairs, rank_of_pair = self.step_pairs.pairs(epoch, step)
-        own = rank_of_pair == self.step_pairs.store.channel.rank
-        return DrawnLabels(pairs, pairs[own], self.step_pairs.labels(epoch, step)[own])
+        numbers, rank_of_pair = self.step_pairs.draw(epoch, step)
+        pairs, is_own = self.step_pairs.pairs(numbers), rank_of_pair == self.store.channel.rank
+        own, mine = pairs[is_own], numbers[is_own]
+        negatives, exposure = self.labelled.negatives, self.labelled.exposure
+        offsets = None if exposure is None else log_exposure(self._own_labels(exposure, mine))
+        if negatives is None:
+            return DrawnLabels(pairs, own, self._own_labels(self.labelled.label, mine), offsets, len(pairs))
+        drawn = self._own_negatives(negatives, epoch, step, len(pairs))
+        labels = np.repeat(np.array([1, 0], np.float32), [len(own), len(drawn)])
+        num_global = len(pairs) * (1 + negatives.per_pair)
+        return DrawnLabels(pairs, np.concatenate([own, drawn]), labels, offsets, num_global)
+
+    def _own_labels(self, label: str, numbers: np.ndarray) -> np.ndarray:
+        return self.store.own_labels(self.labelled.relation, "train", label, numbers)
+
+    def _own_negatives(self, negatives: PairNegatives, epoch: int, step: int, num_pairs: int) -> np.ndarray:
+        drawn = negatives.of_step(epoch, step, num_pairs)
+        part_of = self.store.ranges.part_of(drawn[:, 0])
+        of_parts = [negatives.without_hits(drawn[part_of == part], part, ("train",)) for part in self.store.own_parts]
+        return np.concatenate(of_parts)
 
 
 @dataclass(frozen=True)
 class DrawnLabels:
-    """pairs: int64 [n, 2], of all ranks. own: int64 [B, 2], this rank's. labels: float32 [B]."""
+    """pairs: int64 [n, 2], the interactions of the step on all ranks. own: int64 [B, 2], this rank's, with negatives.
+
+    labels: float32 [B]. offsets: float32 [B] or None. num_global: pairs over all ranks, negatives among them.
+    """
 
     pairs: np.ndarray
     own: np.ndarray
     labels: np.ndarray
-
-    @property
-    def num_global(self) -> int:
-        return len(self.pairs)
+    offsets: np.ndarray | None
+    num_global: int
 
     @property
     def nodes(self) -> tuple[np.ndarray, ...]:
-        return self.own[:, 0].copy(), self.own[:, 1].copy()
+        return np.ascontiguousarray(self.own[:, 0]), np.ascontiguousarray(self.own[:, 1])
 
     def place(self, at: Sequence[Tensor], relabeller: Relabeller, degree_S: np.ndarray | None) -> LabelledSeeds:
         source_at, target_at = at
-        return LabelledSeeds(source_at, target_at, torch.from_numpy(self.labels))
+        offset_B = None if self.offsets is None else torch.from_numpy(self.offsets)
+        return LabelledSeeds(source_at, target_at, torch.from_numpy(self.labels), offset_B)

@@ -10,9 +10,16 @@ from torch import Tensor
 
 
 class Likelihood(Protocol):
-    """One kind of label. May have parameters, which are trained with the rest."""
+    """One kind of label. As an `nn.Module` it may have parameters, which are trained with the rest.
 
-    loss_name: str
+    loss_name: of its term in the logs. expected: what labels are, for messages.
+    """
+
+    @property
+    def loss_name(self) -> str: ...
+
+    @property
+    def expected(self) -> str: ...
 
     def loss(self, value_B: Tensor, label_B: Tensor) -> Tensor:
         """[B]: of each pair, differentiable."""
@@ -23,5 +30,5 @@ class Likelihood(Protocol):
     def metrics(self, labels: np.ndarray, predictions: np.ndarray, sources: np.ndarray) -> Mapping[str, float]:
         """Of float64 [m] labels and predictions of pairs; sources: int64 [m], the node that each belongs to."""
 
-    def check(self, smallest: float, largest: float) -> str | None:
-        """What is wrong with labels of this range, and what to do, or None."""
+    def are_labels(self, labels: np.ndarray) -> np.ndarray:
+        """bool [m]: which of float64 [m] numbers can be labels."""

@@ -1,6 +1,7 @@
 """`PairTask`: predict a label of given pairs; the likelihood says what labels are.
 
-Shape legend: B pairs of this rank, R representation size.
+Shape legend: B pairs of this rank, N seed nodes, O own nodes, R representation size, S outermost sources, E embedding
+size.
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import embedding
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import PAIR_METRICS, TaskConfig
+from dist_gat.config.task_sections import (
+    ClickTask,
+    CountTask,
+    OwnTask,
+    PairConfig,
+    RatingTask,
+    task_metrics,
+)
 from dist_gat.evaluate.pair_values import PairValues, infer_pair_values
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
-from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.part import SPLITS, PreparedGraph
 from dist_gat.graph.schema import Relation
-from dist_gat.nn.pair_head import PairHead
+from dist_gat.nn.pair_head import PairDecoder
 from dist_gat.nn.recommender import Recommender, messages_need_degree
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
@@ -30,42 +38,56 @@ from dist_gat.sampling.seeds import StepPairs
 from dist_gat.tasks.calibration import calibrate, fit_calibration
 from dist_gat.tasks.clicks import ClickLikelihood
 from dist_gat.tasks.counts import CountLikelihood
-from dist_gat.tasks.labelled_pairs import LabelledSeeds, LabelledSource
-from dist_gat.tasks.rating import RatingLikelihood
+from dist_gat.tasks.labelled_pairs import LabelledRelation, LabelledSeeds, LabelledSource
+from dist_gat.tasks.likelihood import Likelihood
+from dist_gat.tasks.ordinal import OrdinalLikelihood
+from dist_gat.tasks.own_likelihood import load_likelihood
+from dist_gat.tasks.pair_negatives import PairNegatives
+from dist_gat.tasks.rating import HuberLikelihood, RatingLikelihood
+from dist_gat.tasks.regularisation import l2_term
+from dist_gat.tasks.task_heads import TaskHeads
 
-
-class PairTaskHead(nn.Module):
-    """What the task trains beside the encoder."""
-
-    def __init__(self, pair: PairHead, likelihood: Any) -> None:
-        super().__init__()
-        self.pair = pair
-        self.likelihood = likelihood
+# the name of a task that stands alone
+ALONE = "prediction"
+NO_CALIBRATION = {"kind": "none"}
 
 
 @dataclass(frozen=True)
 class PairTask:
-    """A `Task`. kind: of the label. batch_size: pairs of a step over all ranks. l2: weight of the pairs' ID rows."""
+    """A `Task`. batch_size: interactions of a step over all ranks. l2: weight of the pairs' ID rows.
 
-    kind: str
-    relation: Relation
-    likelihood: Any
+    needs: names of the tasks whose probabilities its own is multiplied with, see `PairDecoder`.
+    """
+
+    name: str
+    config: PairConfig
+    labelled: LabelledRelation
+    likelihood: Likelihood
     batch_size: int
     seed: int
-    edge_chunk: int
     l2: float
     metric: str
     needs_degree: bool
+    needs: tuple[str, ...] = ()
+
+    @property
+    def relation(self) -> Relation:
+        return self.labelled.relation
 
     @property
     def higher_is_better(self) -> bool:
-        return PAIR_METRICS[self.kind][self.metric]
+        return task_metrics(self.config, ())[self.metric]
 
-    def build_head(self, size: int) -> nn.Module:
-        return PairTaskHead(PairHead(size), self.likelihood)
+    def build_head(self, size: int) -> TaskHeads:
+        return TaskHeads(size, {self.name: self.likelihood})
 
     def source(self, store: GraphStore) -> LabelledSource:
-        return LabelledSource(StepPairs(store, self.relation, self.batch_size, self.seed))
+        return LabelledSource(StepPairs(store, self.relation, self.batch_size, self.seed), self.labelled)
+
+    def decoder(self, model: Recommender) -> PairDecoder:
+        head = model.dense.head
+        assert isinstance(head, TaskHeads), "the head of this task"
+        return head.decoder(model, (*self.needs, self.name))
 
     def loss(
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
@@ -73,59 +95,137 @@ class PairTask:
         seeds = batch.seeds
         assert isinstance(seeds, LabelledSeeds), "a batch of this task"
         source_BR, target_BR = embedding(seeds.source_at_B, rows_NR), embedding(seeds.target_at_B, rows_NR)
-        value_B = model.pair_values(source_BR, target_BR)
+        value_B = self.decoder(model).values(source_BR, target_BR)
+        if seeds.offset_B is not None:
+            value_B = value_B + seeds.offset_B
         loss_B = self.likelihood.loss(value_B, seeds.label_B.to(value_B.dtype))
         terms = {self.likelihood.loss_name: loss_B.sum() / batch.num_global_seeds}
-        if self.l2:
-            at = torch.cat([seeds.source_at_B, seeds.target_at_B])
-            terms["l2"] = self.l2 * embedding_SE[at].square().sum() / (2 * batch.num_global_seeds)
-        return terms
+        return terms | l2_term(self.l2, embedding_SE, [seeds.source_at_B, seeds.target_at_B], batch.num_global_seeds)
 
-    def validate(self, model: Recommender, store: GraphStore, worker: Worker) -> dict[str, float]:
-        return self.measure(self.values(model, store, worker, "valid"))
+    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
+        ends = (
+            torch.from_numpy(store.ranges.is_of_type(nodes, kind)).to(representation_NR.device)
+            for kind in (self.relation.source, self.relation.target)
+        )
+        with torch.no_grad():
+            return self.decoder(model).rows(representation_NR, *ends)
 
-    def values(self, model: Recommender, store: GraphStore, worker: Worker, split: str) -> PairValues:
+    def measure(
+        self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
+    ) -> dict[str, float]:
+        found = self.values(model, representation_OR, store, worker, split)
+        return self.metrics(found, self.likelihood.predict(found.values))
+
+    def values(
+        self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
+    ) -> PairValues:
         """Of all pairs of a split. Collective."""
-        return infer_pair_values(model, store, worker, self.relation, split, self.edge_chunk)
+        of_parts = [self.labelled.part(part, split) for part in store.own_parts]
+        return infer_pair_values(self.decoder(model), representation_OR, of_parts, store.ownership, worker)
 
-    def measure(self, found: PairValues, predictions: np.ndarray | None = None) -> dict[str, float]:
-        """Metrics of the likelihood's predictions, or of calibrated ones, and how many pairs there were."""
-        predictions = self.likelihood.predict(found.values) if predictions is None else predictions
+    def metrics(self, found: PairValues, predictions: np.ndarray) -> dict[str, float]:
+        """How good predictions of the pairs are, and how many pairs there are."""
         metrics = self.likelihood.metrics(found.labels, predictions, found.pairs[:, 0])
         return {**metrics, "num_pairs": float(len(found.pairs))}
 
+    def saved(self, model: Recommender, found: PairValues) -> dict[str, Any]:
+        """Plain data that `dist_gat.serve.predict` reads. found: of the validation pairs."""
+        negatives, labels = self.labelled.negatives, self.labelled.prepared
+        return {
+            "task": self.config.model_dump(mode="json"),
+            "labels": {} if negatives else labels.describe_labels(self.relation, self.config.label),
+            "temperature": model.decoder.temperature,
+            "constant": float(self.decoder(model).head.constant.detach()),
+            "needs": list(self.needs),
+            "calibration": calibration_of(self.config, found),
+            "log_rate": negatives.log_rate if negatives else 0.0,
+        }
 
-def build_pair_task(config: Config, relation: Relation, prepared: PreparedGraph) -> PairTask:
-    """Raises `DataError` where the labels are missing, or are none of this kind."""
-    labels, kind = prepared.label_range(relation), config.task.kind
-    likelihood = build_likelihood(config.task, labels)
-    if wrong := likelihood.check(labels["min"], labels["max"]):
-        raise DataError(f"{prepared.folder}: task.kind={kind}: {wrong}")
+
+def build_pair_task(
+    name: str, task: PairConfig, config: Config, relation: Relation, prepared: PreparedGraph
+) -> PairTask:
+    """Raises `DataError` where labels are missing, or are none of this kind."""
+    labelled = build_labelled(task, relation, prepared, config.seed)
+    labels: Mapping[str, Any] = {}
+    if labelled.negatives is None:
+        labels = prepared.describe_labels(relation, task.label)
+    likelihood = build_likelihood(task, labels)
+    if labels:
+        refuse_wrong_labels(name, likelihood, labelled, labels)
+    metric = config.train.metric.rpartition("/")[2]
     return PairTask(
-        kind, relation, likelihood, config.train.batch_size, config.seed, config.evaluate.edge_chunk,
-        config.loss.l2, config.train.metric, messages_need_degree(config.model),
+        name, task, labelled, likelihood, config.train.batch_size, config.seed, config.loss.l2, metric,
+        messages_need_degree(config.model),
     )  # fmt: skip
 
 
-def build_likelihood(task: TaskConfig, labels: Mapping[str, float]) -> Any:
-    """labels: `mean`, `min` and `max` of the training labels."""
-    if task.kind == "rating":
-        return RatingLikelihood(task, labels["mean"], labels["min"], labels["max"])
-    if task.kind == "click":
-        return ClickLikelihood(task)
-    assert task.kind == "count", "ranking has a task of its own"
-    return CountLikelihood(task, labels["mean"])
+def build_labelled(task: PairConfig, relation: Relation, prepared: PreparedGraph, seed: int) -> LabelledRelation:
+    """Raises `DataError` where the exposure is missing."""
+    negatives = None
+    if task.negatives_per_pair:
+        negatives = PairNegatives(prepared, relation, task.negatives_per_pair, seed)
+    if task.exposure_label is not None:
+        prepared.describe_labels(relation, task.exposure_label)
+    return LabelledRelation(prepared, relation, task.label, task.exposure_label, negatives)
 
 
-def calibration_of(task: TaskConfig, found: PairValues) -> dict[str, Any]:
+def refuse_wrong_labels(
+    name: str, likelihood: Likelihood, labelled: LabelledRelation, labels: Mapping[str, Any]
+) -> None:
+    """Raise `DataError` that names a pair whose label is none of the task's, or where all labels are equal."""
+    where = f"{labelled.prepared.folder}: task.label={labelled.label}"
+    remedy = f"name another column, or take another kind of task than {name}"
+    if labels["min"] == labels["max"]:
+        raise DataError(f"{where}: all labels are {labels['min']:g}, so there is nothing to predict; {remedy}")
+    seen = np.array(labels.get("levels", [labels["min"], labels["max"]]))
+    if "levels" in labels and likelihood.are_labels(seen).all():
+        return
+    for split in SPLITS:
+        for part in labelled.prepared.parts:
+            found = np.asarray(part.labels(labelled.relation, split, labelled.label), np.float64)
+            wrong = np.flatnonzero(~likelihood.are_labels(found))
+            if len(wrong):
+                pair = part.pairs(labelled.relation, split)[wrong[0]]
+                ends = zip((labelled.relation.source, labelled.relation.target), pair.tolist(), strict=True)
+                names = ", ".join(f"{kind} {external_id(labelled.prepared, kind, node)!r}" for kind, node in ends)
+                raise DataError(
+                    f"{where}: the {split} row of {names} has {found[wrong[0]]:g}; expected {likelihood.expected}; "
+                    f"correct the row, or {remedy}"
+                )
+
+
+def external_id(prepared: PreparedGraph, kind: str, node: int) -> Any:
+    ids = prepared.ids(kind)
+    return ids.filter(ids["node_id"] == node)["external_id"].item()
+
+
+def build_likelihood(task: PairConfig, labels: Mapping[str, Any]) -> Likelihood:
+    """labels: of `PreparedGraph.describe_labels`; not looked at by clicks."""
+    if isinstance(task, OwnTask):
+        return load_likelihood(task, labels)
+    if isinstance(task, ClickTask):
+        return ClickLikelihood()
+    if isinstance(task, CountTask):
+        return CountLikelihood(task, labels["mean"])
+    assert isinstance(task, RatingTask), "the last kind of task"
+    if task.loss == "ordinal":
+        if "levels" not in labels:
+            raise DataError("task.loss=ordinal: there are more than 100 different labels; take loss=squared")
+        return OrdinalLikelihood(labels["levels"], labels["counts"])
+    scale = labels["mean"], labels["min"], labels["max"], task.clip
+    return RatingLikelihood(*scale) if task.loss == "squared" else HuberLikelihood(*scale, task.huber_delta)
+
+
+def calibration_of(task: PairConfig, found: PairValues) -> dict[str, Any]:
     """Fitted on the values of validation pairs, unless the recipe has one already; of clicks alone."""
-    if task.kind != "click":
-        return {"kind": "none"}
+    if not isinstance(task, ClickTask):
+        return NO_CALIBRATION
     if task.fitted is not None or not len(found.labels):
-        return task.fitted or {"kind": "none"}
+        return task.fitted or NO_CALIBRATION
     return fit_calibration(task.calibration, found.values, found.labels)
 
 
-def calibrated(likelihood: Any, values: np.ndarray, calibration: dict[str, Any]) -> np.ndarray:
+def calibrated(likelihood: Likelihood, values: np.ndarray, calibration: dict[str, Any]) -> np.ndarray:
     """Predictions in the unit of the labels."""
     return likelihood.predict(values) if calibration["kind"] == "none" else calibrate(values, calibration)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
 from dist_gat.config.sections import Config, EvaluateConfig, LossConfig, ModelConfig, NegativesConfig
 from dist_gat.evaluate.full_ranking import split_metrics
-from dist_gat.evaluate.inference import ranking_rows
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
@@ -28,6 +28,7 @@ from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.tasks.ranking_loss import bpr_loss, sampled_softmax_loss
 from dist_gat.tasks.ranking_seeds import RankingSeeds, RankingSource, ranking_source
+from dist_gat.tasks.regularisation import l2_term
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,20 @@ class RankingTask:
     ) -> dict[str, Tensor]:
         return loss_terms(rows_NR, embedding_SE, batch, model.decoder, self.objective, self.negatives, channel)
 
-    def validate(self, model: Recommender, store: GraphStore, worker: Worker) -> dict[str, float]:
-        rows_OR = ranking_rows(model, store, self.relation, self.evaluation.edge_chunk)
-        return split_metrics(rows_OR, store, worker, self.relation, "valid", self.evaluation)
+    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
+        return model.ranking_rows(representation_NR, nodes, store, self.relation)
+
+    def measure(
+        self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
+    ) -> dict[str, float]:
+        rows_OR = self.rows(model, representation_OR, store.ownership.own_nodes, store)
+        return split_metrics(rows_OR, store, worker, self.relation, split, self.evaluation)
 
 
 def build_ranking(config: Config, relation: Relation) -> RankingTask:
     return RankingTask(
         relation, config.negatives, config.loss, config.evaluate, config.train.batch_size, config.seed,
-        config.train.metric, needs_degree(config.model, config.loss, config.negatives),
+        config.train.metric.rpartition("/")[2], needs_degree(config.model, config.loss, config.negatives),
     )  # fmt: skip
 
 
@@ -114,10 +120,8 @@ def loss_terms(
             log_weight_BN = log_weight_BN - side_by_side(log_counts, num_seeds).to(neg_BN.dtype)
         loss_B = sampled_softmax_loss(pos_B, neg_BN, valid_BN, log_weight_BN)
     terms: dict[str, Tensor] = {loss.kind: loss_B.sum() / batch.num_global_seeds}
-    if loss.l2:
-        at = torch.cat([seeds.user_at_B, seeds.item_at_B, seeds.shared_at_N, seeds.own_at_BK.flatten()])
-        terms["l2"] = loss.l2 * embedding_SE[at].square().sum() / (2 * batch.num_global_seeds)
-    return terms
+    at = [seeds.user_at_B, seeds.item_at_B, seeds.shared_at_N, seeds.own_at_BK]
+    return terms | l2_term(loss.l2, embedding_SE, at, batch.num_global_seeds)
 
 
 def side_by_side(parts: list[Tensor], num_seeds: int) -> Tensor:

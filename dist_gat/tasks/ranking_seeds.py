@@ -18,15 +18,15 @@ from dist_gat.base.pairs import sort_pairs
 from dist_gat.config.sections import NegativesConfig
 from dist_gat.exchange.route import share_rows
 from dist_gat.graph.schema import Relation
-from dist_gat.sampling.block import to_device
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.movable import Movable
 from dist_gat.sampling.negatives import NegativeSampler
 from dist_gat.sampling.relabeller import Relabeller
 from dist_gat.sampling.seeds import StepPairs
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Candidates(Movable):
     """The C different items that all seeds of all ranks share as negatives. Each row is offered by one rank.
 
     offered_at_M:   int64 positions among this rank's seed nodes of the M rows that it offers.
@@ -42,12 +42,9 @@ class Candidates:
     num_drawn_C: Tensor
     log_count_C: Tensor
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Candidates:
-        return to_device(self, device, non_blocking)
-
 
 @dataclass(frozen=True)
-class RankingSeeds:
+class RankingSeeds(Movable):
     """Positions (`*_at_*`) count among the seed nodes.
 
     user_at_B, item_at_B, shared_at_N, own_at_BK: int64 positions of users, positives and negatives.
@@ -65,9 +62,6 @@ class RankingSeeds:
     log_count_BK: Tensor
     candidates: Candidates
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> RankingSeeds:
-        return to_device(self, device, non_blocking)
-
 
 @dataclass(frozen=True)
 class RankingSource:
@@ -81,11 +75,12 @@ class RankingSource:
         return self.step_pairs.steps_per_epoch
 
     def draw(self, epoch: int, step: int) -> DrawnPairs:
-        pairs, rank_of_pair = self.step_pairs.pairs(epoch, step)
+        numbers, rank_of_pair = self.step_pairs.draw(epoch, step)
         rank = self.negatives.store.channel.rank
         places = np.flatnonzero(rank_of_pair == rank)
         shared, rank_of_shared = self.negatives.shared(epoch, step)
         own_BK = self.negatives.own(epoch, step, places)
+        pairs = self.step_pairs.pairs(numbers)
         return DrawnPairs(self.negatives, pairs, rank_of_pair, places, shared, rank_of_shared, own_BK)
 
 

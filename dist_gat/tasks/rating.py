@@ -9,33 +9,41 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.task_sections import RatingTask
-
 
 class RatingLikelihood(nn.Module):
     """The prediction is the mean of the training labels plus the value."""
 
-    def __init__(self, config: RatingTask, mean: float, smallest: float, largest: float) -> None:
+    loss_name = "squared"
+    expected = "a number"
+
+    def __init__(self, mean: float, smallest: float, largest: float, clip: bool = True) -> None:
         super().__init__()
-        self.config, self.mean, self.smallest, self.largest = config, mean, smallest, largest
-        self.loss_name = config.loss
+        self.mean, self.smallest, self.largest, self.clip = mean, smallest, largest, clip
 
     def loss(self, value_B: Tensor, label_B: Tensor) -> Tensor:
-        """(label - prediction)², or Huber's loss, which is linear beyond huber_delta (Huber 1964)."""
-        target_B = label_B - self.mean
-        if self.config.loss == "squared":
-            return functional.mse_loss(value_B, target_B, reduction="none")
-        return functional.huber_loss(value_B, target_B, reduction="none", delta=self.config.huber_delta)
+        """(label - prediction)²"""
+        return functional.mse_loss(value_B, label_B - self.mean, reduction="none")
 
     def predict(self, values: np.ndarray) -> np.ndarray:
         predictions = values + self.mean
-        return np.clip(predictions, self.smallest, self.largest) if self.config.clip else predictions
+        return np.clip(predictions, self.smallest, self.largest) if self.clip else predictions
 
     def metrics(self, labels: np.ndarray, predictions: np.ndarray, sources: np.ndarray) -> dict[str, float]:
         errors = predictions - labels
         return {"rmse": float(np.sqrt(np.mean(errors**2))), "mae": float(np.mean(np.abs(errors)))}
 
-    def check(self, smallest: float, largest: float) -> str | None:
-        if smallest == largest:
-            return f"all ratings are {smallest:g}: there is nothing to predict; is data.columns.weight right?"
-        return None
+    def are_labels(self, labels: np.ndarray) -> np.ndarray:
+        return np.isfinite(labels)
+
+
+class HuberLikelihood(RatingLikelihood):
+    """The same with Huber's loss, which is linear from an error of `delta` on (Huber 1964)."""
+
+    loss_name = "huber"
+
+    def __init__(self, mean: float, smallest: float, largest: float, clip: bool, delta: float) -> None:
+        super().__init__(mean, smallest, largest, clip)
+        self.delta = delta
+
+    def loss(self, value_B: Tensor, label_B: Tensor) -> Tensor:
+        return functional.huber_loss(value_B, label_B - self.mean, reduction="none", delta=self.delta)

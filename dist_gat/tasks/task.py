@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from dist_gat.exchange.channel import Channel
@@ -18,7 +19,7 @@ from dist_gat.sampling.seeds import SeedSource
 class Task(Protocol):
     """relation: what is predicted. needs_degree: whether batches must have the in-degrees of their nodes.
 
-    metric: the name, among those of `validate`, by which the best epoch is chosen. higher_is_better: its direction.
+    metric: the name, among those of `measure`, by which the best epoch is chosen. higher_is_better: its direction.
     """
 
     @property
@@ -47,5 +48,16 @@ class Task(Protocol):
         rows_NR: what the dense model made of the batch's N seed nodes. embedding_SE: the rows that the lookup returned.
         """
 
-    def validate(self, model: Recommender, store: GraphStore, worker: Worker) -> dict[str, float]:
-        """Metrics on the validation split, the same on every rank. Collective."""
+    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
+        """[N, R']: rows of int64 [N] nodes whose inner products rank the relation's targets for a source. Collective.
+
+        representation_NR: what the encoder makes of them.
+        """
+
+    def measure(
+        self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
+    ) -> dict[str, float]:
+        """Metrics on a split, the same on every rank. Collective.
+
+        representation_OR: what the encoder makes of this rank's nodes, in the order of their IDs.
+        """

@@ -22,6 +22,7 @@ from dist_gat.checkpoints.resume import resume
 from dist_gat.checkpoints.snapshot import load_best, take_snapshot
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
+from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
@@ -234,7 +235,9 @@ class Trainer:
         if not self.store.prepared.num_pairs(self.task.relation, "valid"):
             return
         started = time.perf_counter()
-        metrics, name = self.task.validate(self.model, self.store, self.worker), self.task.metric
+        representation_OR = infer_representations(self.model, self.store, self.config.evaluate.edge_chunk)
+        metrics = self.task.measure(self.model, representation_OR, self.store, self.worker, "valid")
+        name = self.task.metric
         found = {"epoch": epoch, "step": self.progress.step, **metrics}
         better = self.progress.validated(found, name, self.task.higher_is_better)
         self.log.scalars(self.progress.step, {f"valid/{name}": value for name, value in metrics.items()})

@@ -16,7 +16,7 @@ from dist_gat.graph.part import open_prepared
 from dist_gat.jobs.baseline_run import baseline_worker
 from dist_gat.launcher.local import run_processes
 from dist_gat.tasks.build_task import predicted_relation
-from dist_gat.workflows.compared_models import MODELS, choose_models, model_recipe
+from dist_gat.workflows.compared_models import choose_models, is_trained, model_recipe
 from dist_gat.workflows.result_files import COMPARISON_FILE
 from dist_gat.workflows.run import Progress, be_silent, evaluate, train
 
@@ -40,11 +40,11 @@ def compare(
     split = held_out_split(prepared, predicted_relation(prepared.schema))
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
-    for name in choose_models(models, config.task.kind):
+    for name in choose_models(models, config.task):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:
-            row = _run_model(name, config, split, quiet) if name in MODELS else _run_baseline(name, config)
+            row = _run_model(name, config, split, quiet) if is_trained(name) else _run_baseline(name, config)
         except DistGatError as err:
             row = {"note": str(err)}
         stopped = row.pop("stopped", False)

@@ -5,6 +5,7 @@ mf        the recipe without layers: matrix factorisation
 lightgcn  its layers as in LightGCN: neighbours by degree, no residual, the mean of all depths (He et al., SIGIR 2020)
 gat       its layers as in GAT: additive attention (Veličković et al., ICLR 2018)
 recipe    as it is
+only-TASK one of several tasks, with the rest of the recipe as it is
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from dist_gat.baselines.baseline import BASELINES
 from dist_gat.baselines.pair_baselines import PAIR_BASELINES
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import TaskConfig, TogetherTask
 
 PLAIN = {"normalization": "softmax", "transform": "none"}
 ALONE = {"spectral_rank": 0, "linear": False}
+# of several tasks, one alone
+ONLY = "only-"
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "mf": {"sampling": {"fanouts": []}, "blend": ALONE},
     "lightgcn": {
@@ -36,14 +40,16 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def compared_models(kind: str) -> tuple[str, ...]:
-    """All that a recipe of this kind of task is compared with, and the recipe."""
-    return (*(BASELINES if kind == "ranking" else PAIR_BASELINES[kind]), *MODELS)
+def compared_models(task: TaskConfig) -> tuple[str, ...]:
+    """All that a recipe of this task is compared with, and the recipe; of several tasks, each one alone."""
+    if isinstance(task, TogetherTask):
+        return (*(f"{ONLY}{name}" for name in task.tasks), *MODELS)
+    return (*(BASELINES if task.kind == "ranking" else PAIR_BASELINES[task.kind]), *MODELS)
 
 
-def choose_models(names: Sequence[str] | None, kind: str = "ranking") -> list[str]:
-    """The named models, or all of a kind of task, each once. Raises `ConfigError` for an unknown one."""
-    known = compared_models(kind)
+def choose_models(names: Sequence[str] | None, task: TaskConfig) -> list[str]:
+    """The named models, or all of a task, each once. Raises `ConfigError` for an unknown one."""
+    known = compared_models(task)
     chosen = list(dict.fromkeys(known if names is None else names))
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
@@ -59,10 +65,22 @@ def model_recipe(name: str, config: Config) -> Config:
     """
     tree = config.model_dump(mode="json")
     tree["evaluate"]["baselines"] = []
-    if changes := MODELS[name]:
+    changes = MODELS.get(name, {})
+    if name.startswith(ONLY):
+        task = name.removeprefix(ONLY)
+        tree["task"]["tasks"] = {task: tree["task"]["tasks"][task]}
+        if not tree["train"]["metric"].startswith(f"{task}/"):
+            del tree["train"]["metric"]
+        changes = {"blend": ALONE}
+    if changes:
         for section, values in changes.items():
             tree[section] |= values
         tree["model"]["decoder"]["popularity"] = False
         tree["name"] = f"{config.name}-{name}"
         place_run(tree, config, f"compare/{name}", f"compare/{name}")
     return parse_config(tree, where=name)
+
+
+def is_trained(name: str) -> bool:
+    """Whether a compared model is a recipe, and no baseline."""
+    return name in MODELS or name.startswith(ONLY)

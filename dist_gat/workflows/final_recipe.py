@@ -6,6 +6,7 @@ from typing import Any
 
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
+from dist_gat.tasks.pair_task import ALONE
 
 FINAL_FOLDER = "final"
 
@@ -21,6 +22,8 @@ def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
     tree["data"]["split"]["merge_valid"] = True
     tree["train"] |= {"stop_epoch": chosen["best_epoch"], "patience": 0}
     tree["blend"] |= {f"{name}_weight": weight for name, weight in chosen["blend"].items()}
-    if config.task.kind == "click":
-        tree["task"]["fitted"] = chosen["calibration"]
+    tasks = tree["task"].get("tasks", {ALONE: tree["task"]})
+    for name, calibration in chosen["calibration"].items():
+        if tasks[name]["kind"] == "click":
+            tasks[name]["fitted"] = calibration
     return parse_config(tree, where=FINAL_FOLDER)

@@ -24,7 +24,7 @@ METHODS = ("metis", "range", "hash")
 
 def edges_of(pairs: list[tuple[int, int]]) -> Edges:
     user, item = np.array(pairs).T
-    return Edges(user.copy(), item.copy(), None, None)
+    return Edges(user.copy(), item.copy())
 
 
 def communities(num_communities: int, size: int) -> Edges:

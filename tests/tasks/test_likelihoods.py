@@ -21,10 +21,11 @@ from sklearn.metrics import (
 )
 from torch.nn import functional
 
-from dist_gat.config.task_sections import ClickTask, CountTask, RatingTask
+from dist_gat.config.task_sections import CountTask
 from dist_gat.tasks.clicks import ClickLikelihood, auc_by_source, calibration_error
 from dist_gat.tasks.counts import CountLikelihood
-from dist_gat.tasks.rating import RatingLikelihood
+from dist_gat.tasks.ordinal import OrdinalLikelihood
+from dist_gat.tasks.rating import HuberLikelihood, RatingLikelihood
 
 VALUES = torch.linspace(-2, 2, 7, dtype=torch.float64)
 SOURCES = np.repeat(np.arange(25), 8)
@@ -48,17 +49,17 @@ def gradient_of(likelihood: Any, labels: torch.Tensor) -> torch.Tensor:
 
 def test_the_losses_of_ratings_are_torchs() -> None:
     labels = torch.tensor([1.0, 5, 3, 2, 4, 1, 5], dtype=torch.float64)
-    squared = RatingLikelihood(RatingTask(kind="rating"), 3.5, 1, 5)
+    squared = RatingLikelihood(3.5, 1, 5)
     torch.testing.assert_close(squared.loss(VALUES, labels), (VALUES + 3.5 - labels) ** 2)
     torch.testing.assert_close(gradient_of(squared, labels), 2 * (VALUES + 3.5 - labels))
-    huber = RatingLikelihood(RatingTask(kind="rating", loss="huber", huber_delta=0.7), 3.5, 1, 5)
+    huber = HuberLikelihood(3.5, 1, 5, clip=True, delta=0.7)
     expected = functional.huber_loss(VALUES + 3.5, labels, reduction="none", delta=0.7)
     torch.testing.assert_close(huber.loss(VALUES, labels), expected)
 
 
 def test_the_loss_of_clicks_is_the_log_likelihood() -> None:
     labels = torch.tensor([0.0, 1, 1, 0, 1, 0, 1], dtype=torch.float64)
-    clicks = ClickLikelihood(ClickTask(kind="click"))
+    clicks = ClickLikelihood()
     chance = 1 / (1 + np.exp(-VALUES.numpy()))
     expected = -stats.bernoulli.logpmf(labels.numpy().astype(int), chance)
     np.testing.assert_allclose(clicks.loss(VALUES, labels).numpy(), expected, rtol=1e-12)
@@ -86,7 +87,7 @@ def test_the_losses_of_counts_are_log_likelihoods_to_a_constant() -> None:
 
 def test_metrics_are_those_of_scikit_learn() -> None:
     labels, values = random_labels("rating")
-    rating = RatingLikelihood(RatingTask(kind="rating"), 3.0, 1, 5)
+    rating = RatingLikelihood(3.0, 1, 5)
     predictions = rating.predict(values * 3)
     assert (predictions.min(), predictions.max()) == (1.0, 5.0)
     found = rating.metrics(labels, predictions, SOURCES)
@@ -94,7 +95,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     assert found["mae"] == pytest.approx(mean_absolute_error(labels, predictions), abs=1e-9)
 
     labels, values = random_labels("click")
-    clicks = ClickLikelihood(ClickTask(kind="click"))
+    clicks = ClickLikelihood()
     chance = clicks.predict(values)
     assert clicks.metrics(labels, chance, SOURCES) == pytest.approx(
         {
@@ -144,22 +145,55 @@ def test_calibration_error_is_a_loop_over_bins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "labels", "words"),
+    ("likelihood", "expected"),
     [
-        (RatingLikelihood(RatingTask(kind="rating"), 3, 3, 3), (3, 3), "all ratings are 3"),
-        (ClickLikelihood(ClickTask(kind="click")), (0, 2), "labels of clicks are 0 and 1, and these go from 0 to 2"),
-        (ClickLikelihood(ClickTask(kind="click")), (1, 1), "labels of clicks are 0 and 1"),
-        (CountLikelihood(CountTask(kind="count"), 1), (-1, 4), "a count is 0 or more"),
-        (CountLikelihood(CountTask(kind="count"), 1), (0, 0), "all counts are 0"),
+        (RatingLikelihood(3, 1, 5), [True, True, True, True, True]),
+        (ClickLikelihood(), [False, True, False, True, False]),
+        (CountLikelihood(CountTask(kind="count"), 1), [False, True, True, True, True]),
     ],
 )
-def test_labels_of_another_kind_are_refused(likelihood: Any, labels: tuple[float, float], words: str) -> None:
-    wrong = likelihood.check(*map(float, labels))
-    assert wrong is not None
-    assert words in wrong
+def test_what_can_be_a_label(likelihood: Any, expected: list[bool]) -> None:
+    assert likelihood.are_labels(np.array([-1.0, 0, 0.5, 1, 2])).tolist() == expected
 
 
-def test_labels_of_the_kind_are_not() -> None:
-    assert RatingLikelihood(RatingTask(kind="rating"), 3, 1, 5).check(1, 5) is None
-    assert ClickLikelihood(ClickTask(kind="click")).check(0, 1) is None
-    assert CountLikelihood(CountTask(kind="count"), 2).check(0, 9) is None
+def test_ordinal_ratings_are_differences_of_cumulative_probabilities() -> None:
+    levels, counts = [1.0, 2.5, 3.0, 5.0], [10, 40, 30, 20]
+    ordinal = OrdinalLikelihood(levels, counts).double()
+    thresholds = ordinal.thresholds().detach().numpy()
+    values = VALUES.numpy()
+    above = 1 / (1 + np.exp(thresholds - values[:, None]))
+    chances = -np.diff(np.column_stack([np.ones(len(values)), above, np.zeros(len(values))]))
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    for number, level in enumerate(levels):
+        loss = ordinal.loss(VALUES, torch.full_like(VALUES, level)).detach().numpy()
+        np.testing.assert_allclose(loss, -np.log(chances[:, number]), rtol=1e-6)
+    np.testing.assert_allclose(ordinal.predict(values), chances @ levels, rtol=1e-9)
+    # a value of 0 gives the shares of the labels, but for one more of each
+    np.testing.assert_allclose(chances[3], (np.array(counts) + 1) / 104, rtol=1e-6)
+    labels = torch.tensor([1.0, 5, 3, 2.5, 1, 5, 3], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: ordinal.loss(x, labels), VALUES.clone().requires_grad_())
+    ordinal.loss(VALUES, labels).sum().backward()
+    assert ordinal.gap_L.grad is not None, "the thresholds are trained"
+    assert torch.isfinite(ordinal.gap_L.grad).all()
+
+
+def test_a_level_without_training_rows_has_a_threshold_all_the_same() -> None:
+    ordinal = OrdinalLikelihood([1, 2, 3], [5, 0, 5])
+    assert (ordinal.thresholds().diff() > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["poisson", "negative_binomial"])
+def test_zero_inflated_counts_are_a_mixture(kind: str) -> None:
+    labels = torch.tensor([0.0, 1, 4, 0, 9, 0, 3], dtype=torch.float64)
+    counts, means = labels.numpy().astype(int), 2.0 * np.exp(VALUES.numpy())
+    inflated = CountLikelihood(CountTask(kind="count", likelihood=kind, zero_inflated=True), mean=2.0).double()
+    assert inflated.inflation is not None
+    share = 0.2
+    with torch.no_grad():
+        inflated.inflation.fill_(np.log(share / (1 - share)))
+    plain = stats.poisson(means) if kind == "poisson" else stats.nbinom(1.0, 1.0 / (1.0 + means))
+    expected = -np.log(share * (counts == 0) + (1 - share) * plain.pmf(counts))
+    constant = torch.lgamma(labels + 1).numpy()
+    np.testing.assert_allclose(inflated.loss(VALUES, labels).detach().numpy() + constant, expected, rtol=1e-9)
+    np.testing.assert_allclose(inflated.predict(VALUES.numpy()), 0.8 * means, rtol=1e-9)
+    assert torch.autograd.gradcheck(lambda x: inflated.loss(x, labels), VALUES.clone().requires_grad_())

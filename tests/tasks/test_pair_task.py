@@ -87,7 +87,7 @@ def test_a_label_is_learned_and_predicted_from_the_saved_model(folder: Path, kin
     name_of = {k: dict(zip(v["node_id"], v["external_id"], strict=True)) for k, v in ids.items()}
     parts = range(4)
     pairs = np.concatenate([np.load(f"{prepared}/parts/{p:04d}/interacts/test.npy") for p in parts])
-    labels = np.concatenate([np.load(f"{prepared}/parts/{p:04d}/interacts/test_label.npy") for p in parts])
+    labels = np.concatenate([np.load(f"{prepared}/parts/{p:04d}/interacts/test_weight.npy") for p in parts])
     given = dict(zip(zip(table["user_id"], table["item_id"], strict=True), table["weight"], strict=True))
     test = pl.DataFrame(
         {k + "_id": [name_of[k][n] for n in pairs[:, c].tolist()] for c, k in enumerate(("user", "item"))}
@@ -120,7 +120,7 @@ def test_what_carries_no_message_is_predicted_all_the_same(folder: Path) -> None
     edges = sum(len(np.load(folder / "prepared-quiet" / "parts" / f"{part:04d}" / "indices.npy")) for part in range(4))
     labels = np.concatenate(
         [
-            np.load(folder / "prepared-quiet" / "parts" / f"{part:04d}" / "interacts" / "train_label.npy")
+            np.load(folder / "prepared-quiet" / "parts" / f"{part:04d}" / "interacts" / "train_weight.npy")
             for part in range(4)
         ]
     )
@@ -131,7 +131,10 @@ def test_what_carries_no_message_is_predicted_all_the_same(folder: Path) -> None
 def test_labels_that_do_not_fit_the_task_stop_before_training(folder: Path) -> None:
     config = recipe(folder, "rating", "wrong", task={"kind": "click"}, train={"num_epochs": 1})
     api.prepare(config)
-    with pytest.raises(DataError, match="labels of clicks are 0 and 1, and these go from 1 to 5"):
+    with pytest.raises(
+        DataError,
+        match=r"the train row of user \d+, item \d+ has \d; expected 0 or 1; correct the row, or name another column",
+    ):
         api.train(config)
 
 
@@ -175,8 +178,8 @@ def test_fit_hands_on_the_calibration_of_validation(folder: Path) -> None:
     config = recipe(folder, "click", "fitted", train={"num_epochs": 3})
     data = config.data.model_copy(update={"prepared": str(folder / "prepared-fitted")})
     result = api.fit(config.model_copy(update={"data": data}))
-    calibration = result["chosen"]["calibration"]
+    calibration = result["chosen"]["calibration"]["prediction"]
     assert calibration["kind"] == "temperature"
-    assert result["final"]["calibration"] == calibration
+    assert result["final"]["calibration"] == {"prediction": calibration}
     assert result["split"] == "test"
     assert 0.5 < result["metrics"]["auc"] <= 1

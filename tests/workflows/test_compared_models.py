@@ -9,6 +9,7 @@ import pytest
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import RankingTask
 from dist_gat.workflows.compared_models import MODELS, choose_models, compared_models, model_recipe
 
 
@@ -73,9 +74,9 @@ def test_settings_that_do_not_fit_a_model_are_told() -> None:
 
 
 def test_names_are_checked_and_taken_once() -> None:
-    assert choose_models(None) == list(compared_models("ranking"))
-    assert choose_models(["recipe", "ease", "recipe"]) == ["recipe", "ease"]
+    assert choose_models(None, RankingTask()) == list(compared_models(RankingTask()))
+    assert choose_models(["recipe", "ease", "recipe"], RankingTask()) == ["recipe", "ease"]
     with pytest.raises(ConfigError, match=r"models: svd: expected some of popularity, .*recipe"):
-        choose_models(["ease", "svd"])
+        choose_models(["ease", "svd"], RankingTask())
     with pytest.raises(ConfigError, match="models: none"):
-        choose_models([])
+        choose_models([], RankingTask())

@@ -1,0 +1,193 @@
+"""`TogetherTask`: several tasks over one encoder.
+
+Shape legend: N seed nodes, O own nodes, R representation size, S outermost sources, E embedding size, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dist_gat.config.task_sections import TogetherTask as TogetherSection
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.schema import Relation
+from dist_gat.nn.recommender import Recommender
+from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.movable import Movable
+from dist_gat.sampling.relabeller import Relabeller
+from dist_gat.sampling.seeds import DrawnSeeds, Seeds, SeedSource
+from dist_gat.tasks.pair_task import PairTask
+from dist_gat.tasks.ranking import RankingTask
+from dist_gat.tasks.task_heads import TaskHeads
+
+# of a gradient's norm: a task that pulls at nothing gets no weight without bound
+SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class TogetherTask:
+    """A `Task`. of: the tasks by name. The first one ranks."""
+
+    config: TogetherSection
+    of: Mapping[str, RankingTask | PairTask]
+    metric: str
+    higher_is_better: bool
+
+    @property
+    def first(self) -> RankingTask | PairTask:
+        return next(iter(self.of.values()))
+
+    @property
+    def relation(self) -> Relation:
+        return self.first.relation
+
+    @property
+    def needs_degree(self) -> bool:
+        return any(task.needs_degree for task in self.of.values())
+
+    @property
+    def pair_tasks(self) -> Mapping[str, PairTask]:
+        return {name: task for name, task in self.of.items() if isinstance(task, PairTask)}
+
+    def build_head(self, size: int) -> TaskHeads:
+        likelihoods = {name: task.likelihood for name, task in self.pair_tasks.items()}
+        num_experts = self.config.num_experts if self.config.heads == "experts" else 0
+        heads = TaskHeads(size, likelihoods, num_experts)
+        if self.config.weighting == "uncertainty":
+            heads.log_variance_T = nn.Parameter(torch.zeros(len(self.of)))
+        return heads
+
+    def source(self, store: GraphStore) -> TogetherSource:
+        return TogetherSource({name: task.source(store) for name, task in self.of.items()})
+
+    def loss(
+        self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
+    ) -> dict[str, Tensor]:
+        seeds = batch.seeds
+        assert isinstance(seeds, TogetherSeeds), "a batch of these tasks"
+        of_tasks = []
+        for name, task in self.of.items():
+            own = replace(batch, seeds=seeds.of[name], num_global_seeds=seeds.num_global[name])
+            of_tasks.append(task.loss(model, rows_NR, embedding_SE, own, channel))
+        weights = self.weights([sum_of(terms) for terms in of_tasks], model, rows_NR, channel)
+        weighted = {
+            f"{name}/{term}": weight * value
+            for name, terms, weight in zip(self.of, of_tasks, weights, strict=True)
+            for term, value in terms.items()
+        }
+        return weighted | self.regularisation(model, batch)
+
+    def weights(
+        self, losses: Sequence[Tensor], model: Recommender, rows_NR: Tensor, channel: Channel
+    ) -> Sequence[Tensor | float]:
+        """Of each task's loss. Collective.
+
+        given:         as the recipe says.
+        uncertainty:   exp(-s) / 2 with a learned s, whose own term is s / 2 (Kendall, Gal and Cipolla, CVPR 2018).
+        gradient_norm: so that all losses have the same norm of the gradient in the representations, which is where
+                       GradNorm goes with α = 0 (Chen et al., ICML 2018), but at every step anew.
+        Both of the latter multiply the weights of the recipe.
+        """
+        given = [task.weight for task in self.config.tasks.values()]
+        if self.config.weighting == "given":
+            return given
+        if self.config.weighting == "uncertainty":
+            precision_T = torch.exp(-log_variance(model)) / 2
+            return [weight * precision for weight, precision in zip(given, precision_T, strict=True)]
+        gradients = [torch.autograd.grad(loss, rows_NR, retain_graph=True)[0] for loss in losses]
+        squares = channel.sum(torch.stack([gradient.double().square().sum() for gradient in gradients]).detach())
+        norms = squares.sqrt().clamp(min=SMALLEST_NORM)
+        return [weight * float(norms.mean() / norm) for weight, norm in zip(given, norms, strict=True)]
+
+    def regularisation(self, model: Recommender, batch: Batch) -> dict[str, Tensor]:
+        """The term of learned weights: this rank's share, by its part of the step's first task."""
+        if self.config.weighting != "uncertainty":
+            return {}
+        seeds: Any = batch.seeds
+        share = seeds.num_own / batch.num_global_seeds
+        return {"uncertainty": share * log_variance(model).sum() / 2}
+
+    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
+        return self.first.rows(model, representation_NR, nodes, store)
+
+    def measure(
+        self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
+    ) -> dict[str, float]:
+        return {
+            f"{name}/{metric}": value
+            for name, task in self.of.items()
+            for metric, value in task.measure(model, representation_OR, store, worker, split).items()
+        }
+
+
+def log_variance(model: Recommender) -> Tensor:
+    """[T]: the learned s of each task."""
+    head: Any = model.dense.head
+    return head.log_variance_T
+
+
+def sum_of(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+@dataclass(frozen=True)
+class TogetherSeeds(Movable):
+    """of: each task's part of the batch. num_global: each task's seeds over all ranks. num_own: this rank's of the
+    first task."""
+
+    of: dict[str, Seeds]
+    num_global: dict[str, int]
+    num_own: int
+
+
+@dataclass(frozen=True)
+class TogetherSource:
+    """A `SeedSource`: the steps of all tasks, side by side."""
+
+    of: Mapping[str, SeedSource]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(source.steps_per_epoch for source in self.of.values())
+
+    def draw(self, epoch: int, step: int) -> DrawnTogether:
+        return DrawnTogether({name: source.draw(epoch, step) for name, source in self.of.items()})
+
+
+@dataclass(frozen=True)
+class DrawnTogether:
+    """of: by name, what each task drew."""
+
+    of: Mapping[str, DrawnSeeds]
+
+    @property
+    def first(self) -> DrawnSeeds:
+        return next(iter(self.of.values()))
+
+    @property
+    def num_global(self) -> int:
+        return self.first.num_global
+
+    @property
+    def nodes(self) -> tuple[np.ndarray, ...]:
+        return tuple(nodes for drawn in self.of.values() for nodes in drawn.nodes)
+
+    @property
+    def pairs(self) -> np.ndarray:
+        return np.concatenate([drawn.pairs for drawn in self.of.values()])
+
+    def place(self, at: Sequence[Tensor], relabeller: Relabeller, degree_S: np.ndarray | None) -> TogetherSeeds:
+        places: Iterator[Tensor] = iter(at)
+        of = {
+            name: drawn.place([next(places) for _ in drawn.nodes], relabeller, degree_S)
+            for name, drawn in self.of.items()
+        }
+        num_own = len(self.first.nodes[0])
+        return TogetherSeeds(of, {name: drawn.num_global for name, drawn in self.of.items()}, num_own)
