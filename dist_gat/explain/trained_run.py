@@ -23,7 +23,7 @@ from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.nn.encoder import Encoded, representation_size
+from dist_gat.nn.encoder import Encoded
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.ownership import Ownership
@@ -117,9 +117,9 @@ def open_trained_run(
     no_rows = Ownership(np.zeros(2, dtype=np.int64), 0)
     num_layers = len(config.sampling.fanouts)
     task = build_task(config, prepared)
-    head = task.build_head(representation_size(config.model, num_layers))
     model = build_recommender(
-        config.model, num_layers, prepared.feature_sizes, no_rows, Channel("rows"), config.seed, head=head
+        config.model, num_layers, prepared.feature_sizes, no_rows, Channel("rows"), config.seed,
+        build_head=task.build_head,
     )  # fmt: skip
     load_dense(saved.folder, model)
     return TrainedRun(folder, config, saved, store, task, model)

@@ -19,7 +19,6 @@ from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
 from dist_gat.filters.user_items import training_items
 from dist_gat.graph.part import SPLITS, open_prepared
-from dist_gat.nn.encoder import representation_size
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.serve.saved_model import SavedModel, open_model
@@ -41,9 +40,9 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     store = open_store(prepared, worker.sampling, config.sampling.access)
     num_layers = len(config.sampling.fanouts)
     task = build_task(config, prepared)
-    head = task.build_head(representation_size(config.model, num_layers))
     model = build_recommender(
-        config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed, head=head
+        config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed,
+        build_head=task.build_head,
     )  # fmt: skip
     load_weights(folder, model, store)
     representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)

@@ -5,7 +5,7 @@ Shape legend: S outermost sources, N seed nodes, E embedding size, R representat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,13 @@ from dist_gat.nn.own_scores import OwnScores, build_own_scores
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.ownership import Ownership
+
+# from the size of representations: what a task has of its own
+BuildHead = Callable[[int], nn.Module | None]
+
+
+def no_head(size: int) -> None:
+    """Of a task that trains nothing beside the encoder."""
 
 
 class DenseModel(nn.Module):
@@ -90,11 +97,12 @@ class Recommender:
 
 
 def build_dense(
-    config: ModelConfig, num_layers: int, feature_sizes: dict[str, int], head: nn.Module | None = None
+    config: ModelConfig, num_layers: int, feature_sizes: dict[str, int], build_head: BuildHead = no_head
 ) -> DenseModel:
     """A dense model with initial values from torch's global generator."""
     inputs = NodeInputs(feature_sizes, config.embedding_size)
-    return DenseModel(inputs, Encoder(config, num_layers), build_own_scores(config.decoder), head)
+    encoder, own_scores = Encoder(config, num_layers), build_own_scores(config.decoder)
+    return DenseModel(inputs, encoder, own_scores, build_head(encoder.representation_size))
 
 
 def build_recommender(
@@ -105,15 +113,15 @@ def build_recommender(
     channel: Channel,
     seed: int,
     dtype: torch.dtype = torch.float32,
-    head: nn.Module | None = None,
+    build_head: BuildHead = no_head,
 ) -> Recommender:
     """A new recommender whose initial values depend on the configuration and the seed alone.
 
-    head: of the task, see `Task.build_head`.
+    build_head: of the task, see `Task.build_head`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(make_key(seed, Purpose.WEIGHTS) >> np.uint64(1)))
-        dense = build_dense(config, num_layers, feature_sizes, head)
+        dense = build_dense(config, num_layers, feature_sizes, build_head)
     table = EmbeddingShard(ownership, config.embedding_size, channel, seed, config.init_std, dtype)
     return Recommender(dense.to(channel.device, dtype), table, Decoder(config.decoder))
 

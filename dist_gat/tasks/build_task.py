@@ -41,7 +41,7 @@ def build_together(together: TogetherSection, config: Config, prepared: Prepared
         if together.heads == "chain" and isinstance(task, PairTask):
             task = replace(task, needs=tuple(tasks))
         tasks[name] = task
-    return TogetherTask(together, tasks, config.train.metric, config.higher_is_better)
+    return TogetherTask(together, prepared.ranges, tasks, config.train.metric, config.higher_is_better)
 
 
 def single_tasks(task: RankingTask | PairTask | TogetherTask) -> dict[str, RankingTask | PairTask]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from dist_gat.nn.experts import Experts
@@ -18,13 +19,14 @@ PREFIX = "task_"
 class TaskHeads(nn.Module):
     """A head for each task, by name, and the likelihoods that have parameters. experts: shared by the heads.
 
-    log_variance_T: of tasks that are weighed by uncertainty.
+    log_variance_T: of so many tasks that are weighed by uncertainty.
     """
 
-    log_variance_T: nn.Parameter | None = None
-
-    def __init__(self, size: int, likelihoods: Mapping[str, Likelihood], num_experts: int = 0) -> None:
+    def __init__(
+        self, size: int, likelihoods: Mapping[str, Likelihood], num_experts: int = 0, num_weighed: int = 0
+    ) -> None:
         super().__init__()
+        self.log_variance_T = nn.Parameter(torch.zeros(num_weighed)) if num_weighed else None
         self.experts = Experts(size, num_experts) if num_experts else None
         self.pairs = nn.ModuleDict({PREFIX + name: PairHead(size, num_experts) for name in likelihoods})
         self.likelihoods = nn.ModuleDict(

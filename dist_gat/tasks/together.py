@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dist_gat.config.task_sections import TogetherTask as TogetherSection
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
+from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import Relation
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.batch import Batch
@@ -36,6 +37,7 @@ class TogetherTask:
     """A `Task`. of: the tasks by name. The first one ranks."""
 
     config: TogetherSection
+    ranges: NodeRanges
     of: Mapping[str, RankingTask | PairTask]
     metric: str
     higher_is_better: bool
@@ -59,10 +61,7 @@ class TogetherTask:
     def build_head(self, size: int) -> TaskHeads:
         likelihoods = {name: task.likelihood for name, task in self.pair_tasks.items()}
         num_experts = self.config.num_experts if self.config.heads == "experts" else 0
-        heads = TaskHeads(size, likelihoods, num_experts)
-        if self.config.weighting == "uncertainty":
-            heads.log_variance_T = nn.Parameter(torch.zeros(len(self.of)))
-        return heads
+        return TaskHeads(size, likelihoods, num_experts, len(self.of) * (self.config.weighting == "uncertainty"))
 
     def source(self, store: GraphStore) -> TogetherSource:
         return TogetherSource({name: task.source(store) for name, task in self.of.items()})
@@ -76,7 +75,7 @@ class TogetherTask:
         for name, task in self.of.items():
             own = replace(batch, seeds=seeds.of[name], num_global_seeds=seeds.num_global[name])
             of_tasks.append(task.loss(model, rows_NR, embedding_SE, own, channel))
-        weights = self.weights([sum_of(terms) for terms in of_tasks], model, rows_NR, channel)
+        weights = self.weights([sum_of(terms) for terms in of_tasks], model, rows_NR, batch, channel)
         weighted = {
             f"{name}/{term}": weight * value
             for name, terms, weight in zip(self.of, of_tasks, weights, strict=True)
@@ -85,14 +84,14 @@ class TogetherTask:
         return weighted | self.regularisation(model, batch)
 
     def weights(
-        self, losses: Sequence[Tensor], model: Recommender, rows_NR: Tensor, channel: Channel
+        self, losses: Sequence[Tensor], model: Recommender, rows_NR: Tensor, batch: Batch, channel: Channel
     ) -> Sequence[Tensor | float]:
         """Of each task's loss. Collective.
 
         given:         as the recipe says.
         uncertainty:   exp(-s) / 2 with a learned s, whose own term is s / 2 (Kendall, Gal and Cipolla, CVPR 2018).
-        gradient_norm: so that all losses have the same norm of the gradient in the representations, which is where
-                       GradNorm goes with α = 0 (Chen et al., ICML 2018), but at every step anew.
+        gradient_norm: so that the gradients of all losses in the representations of the seeds' sources have the same
+                       norm, which is where GradNorm goes with α = 0 (Chen et al., ICML 2018), but at every step anew.
         Both of the latter multiply the weights of the recipe.
         """
         given = [task.weight for task in self.config.tasks.values()]
@@ -101,7 +100,10 @@ class TogetherTask:
         if self.config.weighting == "uncertainty":
             precision_T = torch.exp(-log_variance(model)) / 2
             return [weight * precision for weight, precision in zip(given, precision_T, strict=True)]
-        gradients = [torch.autograd.grad(loss, rows_NR, retain_graph=True)[0] for loss in losses]
+        # a source is on one rank alone, so that their sum is the same for any number of ranks
+        nodes = batch.nodes_S[: len(rows_NR)].cpu().numpy()
+        at = torch.from_numpy(np.flatnonzero(self.ranges.is_of_type(nodes, self.relation.source))).to(rows_NR.device)
+        gradients = [torch.autograd.grad(loss, rows_NR, retain_graph=True)[0][at] for loss in losses]
         squares = channel.sum(torch.stack([gradient.double().square().sum() for gradient in gradients]).detach())
         norms = squares.sqrt().clamp(min=SMALLEST_NORM)
         return [weight * float(norms.mean() / norm) for weight, norm in zip(given, norms, strict=True)]

@@ -27,7 +27,6 @@ from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.nn.attention import attention_entropy
-from dist_gat.nn.encoder import representation_size
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.optim.gradient_rules import build_gradient_rules
 from dist_gat.optim.optimizer import build_optimizers, gradient_squares
@@ -62,7 +61,7 @@ class Trainer:
             worker.rows,
             config.seed,
             DTYPES[config.train.precision],
-            self.task.build_head(representation_size(config.model, len(config.sampling.fanouts))),
+            self.task.build_head,
         )
         self.samplers = [
             SeedBlockSampler(stream, sampling, self.task.source(stream), config.seed, self.task.needs_degree)

@@ -73,7 +73,7 @@ def test_a_folder_of_another_format_or_version_is_found(folder: Path) -> None:
     for old, new in (('"version": 4', '"version": 1'), ("dist_gat.parts", "dist_gat.model")):
         assert old in text
         manifest.write_text(text.replace(old, new))
-        refused(folder, "expected format dist_gat.parts version 3")
+        refused(folder, "expected format dist_gat.parts version 4")
 
 
 @pytest.mark.parametrize("name", [INDICES, "ids/user.parquet", "parts/0003/interacts/train.npy"])

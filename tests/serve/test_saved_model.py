@@ -15,7 +15,7 @@ from dist_gat.base.errors import ConfigError, DataError, StorageError
 from dist_gat.checkpoints.weight_files import load_tensors, part_file
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
-from dist_gat.evaluate.inference import ranking_rows
+from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.worker import join_workers
 from dist_gat.filters.blend import Blend
 from dist_gat.graph.part import PreparedGraph, open_prepared
@@ -49,7 +49,8 @@ def save(run: Path, folder: Path) -> dict[str, Any]:
     store = open_store(prepared, worker.sampling, "auto")
     model = build_recommender(config.model, 2, prepared.feature_sizes, store.ownership, worker.rows, config.seed)
     torch.nn.init.constant_(model.dense.own_scores["popularity"].slope, 0.3)
-    rows_OR = ranking_rows(model, store, INTERACTS, config.evaluate.edge_chunk)
+    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)
+    rows_OR = model.ranking_rows(representation_OR, store.ownership.own_nodes, store, INTERACTS)
     blend = Blend(rows_OR[:, :0], rows_OR[:, :0], None)
     save_model(config, model, rows_OR, blend, store, INTERACTS, worker.control)
     return evaluate_worker(config, worker)
