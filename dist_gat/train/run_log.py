@@ -74,7 +74,7 @@ def read_curves(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
 def log_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
     """Metrics of the saved model and of its slices as scalars, the run `evaluate` beside the curves of training."""
     with SummaryWriter(str(run_folder / "tensorboard" / "evaluate")) as writer:
-        for name, value in flatten(result).items():
+        for name, value in flatten({key: value for key, value in result.items() if key != "details"}).items():
             writer.add_scalar(name.replace(".", "/"), value, 0)
 
 
