@@ -12,7 +12,7 @@ from dist_gat.config.task_sections import RANKING_METRICS
 
 ACTIVITY, POPULARITY = "by activity of users (training degree)", "by popularity of {}items (training degree)"
 # as many as 80 columns hold; --json has all
-MAX_SLICE_METRICS = 4
+MAX_SLICE_METRICS = 3
 
 
 def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slices: bool) -> list[Table]:

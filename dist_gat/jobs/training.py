@@ -44,7 +44,8 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     result["calibration"] = pair["calibration"] if pair else None
     save_model(config, model, rows_OR, blend, store, relation, worker.control, pair)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
-    trainer.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
+    told = ("epochs", "steps", "best_epoch", "valid", "peak_memory_bytes")
+    trainer.log.event("done", **{key: result[key] for key in told})
     return result
 
 
