@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     SEARCH = 10
     SPECTRAL = 11
     BLEND = 12
+    SPREAD = 13
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

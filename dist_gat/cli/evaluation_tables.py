@@ -10,15 +10,17 @@ from dist_gat.cli.output import make_table
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RANKING_METRICS
 
+ACTIVITY, POPULARITY = "by activity of users (training degree)", "by popularity of {}items (training degree)"
+# as many as 80 columns hold; --json has all
+MAX_SLICE_METRICS = 3
+
 
 def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slices: bool) -> list[Table]:
-    """Of the model, and of baselines where there are some; with `slices` those of a ranking."""
-    found = result[split]
+    """Of the model, and of baselines where there are some; with `slices` those too."""
     if settings.task.kind != "ranking":
-        rows = [[name, value] for name, value in found.items() if name != "num_pairs"]
-        return [make_table(f"{split}, {found['num_pairs']:,.0f} pairs", ["metric", "value"], rows)]
+        return pair_tables(settings, result, split, slices)
     shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
-    shown[settings.name] = found
+    shown[settings.name] = found = result[split]
     names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
     rows = [[model, *[metrics[name] for name in names]] for model, metrics in shown.items()]
     title = f"{split}, full ranking over all items, {found['num_users']:,.0f} users"
@@ -28,33 +30,52 @@ def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slic
 
 def slice_tables(slices: dict[str, Any], k: int) -> list[Table]:
     """Users by activity, items by popularity, and beyond accuracy, at K = k."""
-    columns = ["degrees", "nodes", "judged users"]
-    user_metrics, item_metrics = [f"recall@{k}", f"ndcg@{k}", f"hit_rate@{k}"], [f"recall@{k}"]
+    count = {"num_users": "judged users"}
     beyond = {name: value for name, value in slices["beyond_accuracy"].items() if name.endswith(f"@{k}")}
     return [
-        make_table(
-            "by activity of users (training degree)",
-            ["users", *columns, *user_metrics],
-            _rows(slices["users"], user_metrics),
-        ),
-        make_table(
-            "by popularity of relevant items (training degree)",
-            ["items", *columns, *item_metrics],
-            _rows(slices["items"], item_metrics),
-        ),
+        _slice_table(ACTIVITY, "users", slices, count, [f"recall@{k}", f"ndcg@{k}", f"hit_rate@{k}"]),
+        _slice_table(POPULARITY.format("relevant "), "items", slices, count, [f"recall@{k}"]),
         make_table("beyond accuracy", ["metric", "value"], [[name, value] for name, value in beyond.items()]),
     ]
 
 
-def _rows(slices: dict[str, dict[str, Any]], metrics: list[str]) -> list[list[Any]]:
-    return [
+def pair_tables(settings: Config, result: dict[str, Any], split: str, slices: bool) -> list[Table]:
+    """Metrics of predicted pairs with their standard errors, of clicks precision and recall, and slices."""
+    found, spread, details = result[split], result["spread"][split], result["details"][split]
+    rows = [[name, value, spread[name]] for name, value in found.items() if name in spread]
+    tables = [make_table(f"{split}, {found['num_pairs']:,.0f} pairs", ["metric", "value", "± over users"], rows)]
+    if details["kind"] == "classification":
+        tables.append(classification_table(details))
+    if slices:
+        names, count = settings.metric_names[:MAX_SLICE_METRICS], {"num_pairs": "pairs"}
+        tables.append(_slice_table(ACTIVITY, "users", result["slices"][split], count, names))
+        tables.append(_slice_table(POPULARITY.format(""), "items", result["slices"][split], count, names))
+    return tables
+
+
+def classification_table(details: dict[str, Any]) -> Table:
+    """Precision, recall and F1 of each label, and what was predicted as what."""
+    origin = "of best F1 on validation" if details["threshold_from"] == "valid" else "by default"
+    scores = ("precision", "recall", "f1-score")
+    rows = [
+        [label, *[details["report"][label][score] for score in scores], sum(counts), *counts]
+        for label, counts in zip(("0", "1"), details["confusion"], strict=True)
+    ]
+    title = f"1 from {details['threshold']:.4f} on, the threshold {origin}"
+    return make_table(title, ["label", *scores, "pairs", "predicted 0", "predicted 1"], rows)
+
+
+def _slice_table(title: str, side: str, slices: dict[str, Any], count: dict[str, str], metrics: list[str]) -> Table:
+    """side: `users` or `items`. count: the name of a number of what the metrics are of, and its column."""
+    rows = [
         [
             name,
             f"{found['min_degree']} to {found['max_degree']}",
             found["num_nodes"],
-            int(found["num_users"]),
+            *[int(found[number]) for number in count],
             *[found[metric] for metric in metrics],
         ]
-        for name, found in slices.items()
+        for name, found in slices[side].items()
         if found["num_nodes"]
     ]
+    return make_table(title, [side, "degrees", "nodes", *count.values(), *metrics], rows)

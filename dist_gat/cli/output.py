@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dist_gat.base.errors import printable
+from dist_gat.base.json_text import to_json
 
 # exit code of a run that was asked to stop, as after SIGTERM
 STOPPED = 143
@@ -31,7 +31,7 @@ class Output:
     def result(self, value: dict[str, Any], *tables: Table, notes: str = "") -> None:
         """Print the result: the JSON object, or the tables and notes."""
         if self.as_json:
-            self.stdout.write(json.dumps(value, default=str) + "\n")
+            self.stdout.write(to_json(value, default=str) + "\n")
             self.stdout.flush()
             return
         for table in tables:

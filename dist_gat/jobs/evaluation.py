@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from dist_gat.config.sections import Config
 from dist_gat.evaluate.beyond_accuracy import beyond_accuracy
 from dist_gat.evaluate.full_ranking import judge, ranking_metrics
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.evaluate.pair_slices import pair_slices
 from dist_gat.evaluate.slices import slice_metrics
+from dist_gat.evaluate.spread import pair_spread, ranking_spread
 from dist_gat.exchange.worker import Worker
 from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
@@ -31,7 +34,9 @@ from dist_gat.tasks.together import TogetherTask
 def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     """Metrics of the saved model on the valid and test splits, and of slices of them. Collective.
 
-    `{"valid": {...}, "test": {...}, "slices": {"valid": {...}, "test": {...}}}`, without the splits that are empty.
+    `{"valid": {...}, "test": {...}, "slices": {"valid": {...}, "test": {...}}, "spread": {...}}`, without the splits
+    that are empty. `spread` has the standard errors of the metrics, from users to users. A task that predicts pairs
+    adds `details`: see `Likelihood.details`.
     """
     folder = config.run_folder / "model"
     saved = open_model(folder)
@@ -71,12 +76,13 @@ def evaluate_ranking(
     rows_OR = task.rows(model, representation_OR, store.ownership.own_nodes, store)
     own_OR = rows_OR[:, : model.encoder.representation_size]
     blend = load_blend(saved, model, store)
-    result: dict[str, Any] = {"slices": {}}
+    result: dict[str, Any] = {"slices": {}, "spread": {}}
     for split in SPLITS[1:]:
         if prepared.num_pairs(relation, split):
             rankings = blend.rank(rows_OR, store, worker, relation, split, evaluate)
             result[split] = ranking_metrics(rankings, prepared, worker.control, relation, split, evaluate.ks)
             judged = judge(rankings, prepared, relation, split)
+            result["spread"][split] = ranking_spread(judged, store.ranges.num_parts, worker.control, evaluate.ks)
             result["slices"][split] = {
                 **slice_metrics(judged, store, worker.control, relation, split, evaluate.ks),
                 "beyond_accuracy": beyond_accuracy(judged, own_OR, store, worker, relation, evaluate.ks),
@@ -88,12 +94,19 @@ def evaluate_pairs(
     task: PairTask, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker,
     saved: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Metrics of the calibrated predictions of a task that predicts pairs, by split. Collective."""
-    result: dict[str, Any] = {"slices": {}}
+    """The same of the calibrated predictions of a task that predicts pairs, with details. Collective."""
+    likelihood, valid = task.likelihood, None
+    result: dict[str, Any] = {"slices": {}, "spread": {}, "details": {}}
     for split in SPLITS[1:]:
         if store.prepared.num_pairs(task.relation, split):
             found = task.values(model, representation_OR, store, worker, split)
-            result[split] = task.metrics(found, calibrated(task.likelihood, found.values, saved["calibration"]))
+            predicted = replace(found, values=calibrated(likelihood, found.values, saved["calibration"]))
+            if split == "valid":
+                valid = predicted.labels, predicted.values
+            result[split] = task.metrics(found, predicted.values)
+            result["slices"][split] = pair_slices(predicted, likelihood.metrics, store, worker.control, task.relation)
+            result["spread"][split] = pair_spread(predicted, likelihood.metrics)
+            result["details"][split] = likelihood.details(predicted.labels, predicted.values, valid)
     return result
 
 

@@ -58,5 +58,6 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     result["calibration"] = {name: saved["calibration"] for name, saved in pairs.items()}
     save_model(config, model, rows_OR, blend, store, relation, worker.control, pairs, more_rows)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
-    trainer.log.event("done", **{key: result[key] for key in ("epochs", "steps", "best_epoch", "valid")})
+    told = ("epochs", "steps", "best_epoch", "valid", "peak_memory_bytes")
+    trainer.log.event("done", **{key: result[key] for key in told})
     return result

@@ -1,4 +1,7 @@
-"""The report of a run: its curves, results, attention by degree and configuration, from what the run left behind."""
+"""The report of a run, for people: is it good, is it still learning, for whom is it bad, and what did it cost.
+
+From what the run left behind. What is missing is said, or left out.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,35 @@ from typing import Any
 
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.config.files import dump_config
+from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RANKING_METRICS
 from dist_gat.explain.attention_by_degree import attention_by_degree
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
+from dist_gat.graph.part import open_prepared
 from dist_gat.pages.chart import Curve, line_chart
-from dist_gat.pages.metric_table import metric_tables, read_json
+from dist_gat.pages.cost_section import cost_section
+from dist_gat.pages.details_section import details_section
+from dist_gat.pages.learning_section import learning_section
 from dist_gat.pages.page import fill_template
+from dist_gat.pages.quality_section import is_higher_better, quality_section
+from dist_gat.pages.run_files import branch, number_in, read_events, read_json, text_in
+from dist_gat.pages.slices_section import slices_section
+from dist_gat.pages.wording import SPLITS, TASKS, metric_title
 from dist_gat.serve.saved_model import model_digest
+from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.run_log import read_curves
 from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE
 
-CHARTS = {
-    "loss": "train/loss",
-    "learning rate": "train/learning_rate",
-    "gradient norm": "train/gradient_norm",
-    "slope of popularity": "model/popularity_slope",
-    **{f"validation {metric.replace('_', ' ')}": f"valid/{metric}@" for metric in RANKING_METRICS},
-    "share of the step": "share/",
-    "seeds per second": "speed/seeds_per_s",
-    "entropy of attention in training": "attention/entropy_",
+OTHER_CHARTS = {
+    "Learning rate": "train/learning_rate",
+    "Gradient norm": "train/gradient_norm",
+    "Slope of popularity": "model/popularity_slope",
+    **{f"Validation: {metric_title(metric)}": f"valid/{metric}@" for metric in RANKING_METRICS},
+    "Share of the step": "share/",
+    "Training pairs a second": "speed/seeds_per_s",
+    "Entropy of attention in training": "attention/entropy_",
 }
+MAX_TICKS = 5
 
 
 def report_page(
@@ -39,27 +51,47 @@ def report_page(
     With `verify` the saved model must be there and whole. Raises `StorageError`, `ConfigError`.
     """
     config, folder = locate_run(source, overrides)
-    curves = read_curves(folder)
+    curves: dict[str, Curve] = dict(read_curves(folder))
+    events = read_events(folder)
     evaluation = read_json(folder / EVALUATION_FILE, "dist-gat evaluate")
+    comparison = read_json(folder / COMPARISON_FILE, "dist-gat compare")
     attention, missing = attention_chart(source, overrides, verify, progress)
+    split = "test" if branch(evaluation, "test") else "valid"
+    metric = config.train.metric
+    higher = is_higher_better(config, metric)
+    starts = [event for event in events if event.get("event") == "start"]
+    per_epoch = number_in(starts[-1], "steps_per_epoch") if starts else None
+    steps = max(step for curve in curves.values() for step, _ in curve)
     return fill_template(
         "report.html",
         name=config.name,
-        steps=max(step for curve in curves.values() for step, _ in curve),
-        charts=[(title, line_chart(chosen)) for title, prefix in CHARTS.items() if (chosen := select(curves, prefix))],
-        evaluation=metric_tables(evaluation),
+        does=TASKS.get(config.task.kind, ""),
+        steps=steps,
+        epochs=steps / per_epoch if per_epoch else None,
+        quality=quality_section(config, evaluation, comparison, curves),
+        splits=[SPLITS[name] for name in ("test", "valid") if branch(evaluation, name)],
+        is_evaluated=bool(evaluation),
         is_outdated=is_outdated(evaluation, folder),
-        comparison=metric_tables(read_json(folder / COMPARISON_FILE, "dist-gat compare")),
+        learning=learning_section(curves, metric, higher, per_epoch),
+        slices=slices_section(evaluation, split, metric, higher),
+        details=details_section(branch(evaluation, "details", split)),
+        cost=cost_section(curves, events, comparison),
         attention=attention,
         missing=missing,
+        other_charts=[
+            (title, line_chart(chosen, x_name="step"))
+            for title, prefix in OTHER_CHARTS.items()
+            if (chosen := select(curves, prefix))
+        ],
+        made_of=data_rows(config) + version_rows(starts[-1] if starts else {}),
         config=dump_config(config),
     )
 
 
-def select(curves: dict[str, list[tuple[int, float]]], prefix: str) -> dict[str, Curve]:
+def select(curves: dict[str, Curve], prefix: str) -> dict[str, Curve]:
     """The curves whose tags start with a prefix, by what follows the prefix's last `/`."""
     cut = prefix.rindex("/") + 1
-    return {tag[cut:]: curve for tag, curve in curves.items() if tag.startswith(prefix)}
+    return {tag[cut:].replace("_", " "): curve for tag, curve in curves.items() if tag.startswith(prefix)}
 
 
 def attention_chart(
@@ -78,9 +110,30 @@ def attention_chart(
     for row in rows:
         curves.setdefault(f"layer {row['layer']}", []).append((row["first_degree"].bit_length(), row["entropy"]))
     labels = {row["first_degree"].bit_length(): f"{row['first_degree']}–{row['last_degree']}" for row in rows}
-    return {"chart": line_chart(curves, labels), "rows": rows}, ""
+    places = sorted(labels)
+    shown = {place: labels[place] for place in places[:: -(-len(places) // MAX_TICKS) or 1]}
+    return {"chart": line_chart(curves, shown, "neighbours", "entropy"), "rows": rows}, ""
 
 
 def is_outdated(evaluation: Any, folder: Path) -> bool:
     """Whether the stored evaluation is of another model than the one in the run folder."""
     return isinstance(evaluation, dict) and evaluation.get("model_sha256") != model_digest(folder)
+
+
+def data_rows(config: Config) -> list[tuple[str, str]]:
+    """Names and texts of the data set, where it is still there."""
+    rows = [("Recipe", config.name), ("Data", config.data.path), ("Seed", str(config.seed))]
+    try:
+        prepared = open_prepared(config.data.prepared)
+    except StorageError:
+        return rows
+    relation = predicted_relation(prepared.schema)
+    counts = {f"{kind}s".capitalize(): prepared.ranges.count(kind) for kind in prepared.schema.node_types}
+    counts |= {f"Pairs of {split}": prepared.num_pairs(relation, split) for split in ("train", "valid", "test")}
+    return rows + [(name, f"{count:,}") for name, count in counts.items()]
+
+
+def version_rows(start: dict[str, Any]) -> list[tuple[str, str]]:
+    """The versions that the run was started with."""
+    found = branch(start, "versions")
+    return [(f"Version of {name}", text_in(found, name)) for name in found if text_in(found, name)]

@@ -5,13 +5,16 @@ Shape legend: B pairs, m pairs of a split.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-NUM_BINS = 15
+from dist_gat.evaluate.classification import NUM_BINS, LabelledPredictions, bin_of, classification_details
+
 # a probability of 0 or 1 would make the log-loss of one wrong prediction infinite
 SMALLEST = 1e-7
 
@@ -38,6 +41,9 @@ class ClickLikelihood(nn.Module):
             "calibration_error": calibration_error(labels, predictions),
         }
 
+    def details(self, labels: np.ndarray, predictions: np.ndarray, valid: LabelledPredictions | None) -> dict[str, Any]:
+        return classification_details(labels, predictions, valid)
+
     def are_labels(self, labels: np.ndarray) -> np.ndarray:
         return (labels == 0) | (labels == 1)
 
@@ -62,6 +68,5 @@ def auc_by_source(labels: np.ndarray, predictions: np.ndarray, sources: np.ndarr
 def calibration_error(labels: np.ndarray, predictions: np.ndarray, num_bins: int = NUM_BINS) -> float:
     """Expected calibration error: over bins of equal width, the mean of |mean label - mean prediction|, each bin
     weighed by its pairs (Naeini, Cooper and Hauskrecht, AAAI 2015)."""
-    bin_of = np.minimum((predictions * num_bins).astype(np.int64), num_bins - 1)
-    gaps = np.bincount(bin_of, labels - predictions, num_bins)
+    gaps = np.bincount(bin_of(predictions, num_bins), labels - predictions, num_bins)
     return float(np.abs(gaps).sum() / max(len(labels), 1))

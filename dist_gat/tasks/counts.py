@@ -5,6 +5,8 @@ Shape legend: B pairs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.special import expit, xlogy
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_gat.config.task_sections import CountTask
+from dist_gat.evaluate.classification import LabelledPredictions
+from dist_gat.evaluate.residuals import residual_details
 
 # of a value: beyond it the mean is larger than any count
 MAX_VALUE = 30.0
@@ -78,6 +82,9 @@ class CountLikelihood(nn.Module):
             "rmse_log": float(np.sqrt(np.mean(logs**2))),
             "mae": float(np.mean(np.abs(labels - predictions))),
         }
+
+    def details(self, labels: np.ndarray, predictions: np.ndarray, valid: LabelledPredictions | None) -> dict[str, Any]:
+        return residual_details(labels, predictions)
 
     def are_labels(self, labels: np.ndarray) -> np.ndarray:
         return labels >= 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
+
+from dist_gat.evaluate.classification import LabelledPredictions
 
 
 class Likelihood(Protocol):
@@ -29,6 +31,10 @@ class Likelihood(Protocol):
 
     def metrics(self, labels: np.ndarray, predictions: np.ndarray, sources: np.ndarray) -> Mapping[str, float]:
         """Of float64 [m] labels and predictions of pairs; sources: int64 [m], the node that each belongs to."""
+
+    def details(self, labels: np.ndarray, predictions: np.ndarray, valid: LabelledPredictions | None) -> dict[str, Any]:
+        """What a person looks at, as JSON data with a `kind`; `valid`, of the validation pairs, settles what is to be
+        chosen."""
 
     def are_labels(self, labels: np.ndarray) -> np.ndarray:
         """bool [m]: which of float64 [m] numbers can be labels."""

@@ -5,9 +5,14 @@ Shape legend: B pairs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
+
+from dist_gat.evaluate.classification import LabelledPredictions
+from dist_gat.evaluate.residuals import residual_details
 
 
 class RatingLikelihood(nn.Module):
@@ -31,6 +36,9 @@ class RatingLikelihood(nn.Module):
     def metrics(self, labels: np.ndarray, predictions: np.ndarray, sources: np.ndarray) -> dict[str, float]:
         errors = predictions - labels
         return {"rmse": float(np.sqrt(np.mean(errors**2))), "mae": float(np.mean(np.abs(errors)))}
+
+    def details(self, labels: np.ndarray, predictions: np.ndarray, valid: LabelledPredictions | None) -> dict[str, Any]:
+        return residual_details(labels, predictions)
 
     def are_labels(self, labels: np.ndarray) -> np.ndarray:
         return np.isfinite(labels)

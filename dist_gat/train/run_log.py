@@ -1,4 +1,4 @@
-"""What a run tells about itself: TensorBoard scalars by global step, and one JSON line an event for the driver.
+"""What a run tells about itself: TensorBoard summaries by global step, and one JSON line an event for the driver.
 
 Rank 0 alone writes; `read_curves` reads the scalars back. The only module that imports TensorBoard.
 """
@@ -6,10 +6,12 @@ Rank 0 alone writes; `read_curves` reads the scalars back. The only module that 
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
@@ -72,10 +74,46 @@ def read_curves(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def log_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
-    """Metrics of the saved model and of its slices as scalars, the run `evaluate` beside the curves of training."""
-    with SummaryWriter(str(run_folder / "tensorboard" / "evaluate")) as writer:
-        for name, value in flatten(result).items():
-            writer.add_scalar(name.replace(".", "/"), value, 0)
+    """The evaluation of the saved model, as the run `evaluate` beside the curves of training.
+
+    Metrics, those of slices and standard errors are scalars, without those that are undefined. Details of predicted
+    pairs give histograms of predictions or residuals and, of clicks, the curve of precision and recall.
+    """
+    with SummaryWriter(str(run_folder / EVENTS_FOLDER / "evaluate")) as writer:
+        for name, value in flatten({key: value for key, value in result.items() if key != "details"}).items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                writer.add_scalar(name.replace(".", "/"), value, 0)
+        for split, details in result.get("details", {}).items():
+            for name, counted in details["histograms"].items():
+                log_histogram(writer, f"{details['kind']}/{split}/{name}", counted)
+            if details["kind"] == "classification":
+                log_precision_recall(writer, f"precision_recall/{split}", details["histograms"])
+
+
+def log_histogram(writer: SummaryWriter, tag: str, counted: dict[str, Any]) -> None:
+    """counted: of `dist_gat.evaluate.histogram`. Nothing is logged of no values."""
+    if not counted["num"]:
+        return
+    mean, num = counted["mean"], counted["num"]
+    edges = np.linspace(counted["low"], counted["high"], len(counted["counts"]) + 1)
+    writer.add_histogram_raw(
+        tag, counted["min"], counted["max"], num, mean * num, (counted["std"] ** 2 + mean**2) * num,
+        bucket_limits=[*edges.tolist(), max(counted["max"], float(edges[-1]))],
+        bucket_counts=[counted["below"], *counted["counts"], counted["above"]], global_step=0,
+    )  # fmt: skip
+
+
+def log_precision_recall(writer: SummaryWriter, tag: str, histograms: dict[str, Any]) -> None:
+    """From the histograms of predictions by label, whose edges are the evenly spaced thresholds that TensorBoard shows.
+
+    At the threshold 1, the last, nothing counts as 1.
+    """
+    false, true = (np.append(np.cumsum(histograms[label]["counts"][::-1])[::-1], 0) for label in ("0", "1"))
+    precision = true / np.maximum(true + false, 1)
+    recall = true / max(int(true[0]), 1)
+    writer.add_pr_curve_raw(
+        tag, true, false, false[0] - false, true[0] - true, precision, recall, global_step=0, num_thresholds=len(true)
+    )
 
 
 def open_lines(path: Path) -> TextIO:

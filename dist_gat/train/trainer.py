@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dist_gat.base.errors import TrainingError
 from dist_gat.base.peak_memory import peak_memory
 from dist_gat.base.storage import write_text
+from dist_gat.base.versions import versions
 from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.checkpoints.checkpoint_writer import CheckpointWriter
 from dist_gat.checkpoints.resume import resume
@@ -93,7 +94,7 @@ class Trainer:
         train, per_epoch = self.config.train, self.steps_per_epoch
         self.log.event(
             "start", step=self.progress.step, total_steps=self.total_steps, steps_per_epoch=per_epoch,
-            epochs=train.num_epochs,
+            epochs=train.num_epochs, workers=self.worker.world_size, versions=versions(),
         )  # fmt: skip
         if self.worker.rank == 0:
             write_text(self.config.run_folder / "config.yaml", dump_config(self.config))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from dist_gat.base.errors import DistGatError
+from dist_gat.base.json_text import to_json
 from dist_gat.base.storage import write_text
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
@@ -54,7 +54,7 @@ def compare(
             break
     result = {"split": split, "models": rows, "stopped": stopped, "seconds": time.perf_counter() - started}
     config.run_folder.mkdir(parents=True, exist_ok=True)
-    write_text(config.run_folder / COMPARISON_FILE, json.dumps(result))
+    write_text(config.run_folder / COMPARISON_FILE, to_json(result))
     return result
 
 

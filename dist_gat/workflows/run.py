@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
+from dist_gat.base.json_text import to_json
 from dist_gat.base.run_folder import clear_run, lock_run, sweep_run
 from dist_gat.base.storage import write_text
 from dist_gat.baselines.baseline import evaluate_baseline
@@ -74,14 +74,15 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
 def evaluate(
     config: Config, quiet: bool = True, verify: bool = False, progress: Progress = be_silent
 ) -> dict[str, Any]:
-    """Full-ranking metrics of the saved model on `valid` and `test`, and of the configured baselines.
+    """Metrics of the saved model on `valid` and `test`, and full-ranking metrics of the configured baselines.
 
     The baselines are ranked on `test`, or on `valid` where there are no test pairs.
 
-    `slices` has the metrics by user activity and item popularity, coverage, novelty and diversity of both splits. All
-    of the model's numbers go to TensorBoard too, and to `evaluation.json` in the run folder, where `report` finds
-    them. The files of model and data set are checked as in `train`. Raises `StorageError` where there is no saved
-    model of this data set, or where one of them is damaged.
+    `slices` has the metrics by user activity and item popularity of both splits, of a ranking coverage, novelty and
+    diversity too; `spread` the standard errors of the metrics; `details` of predicted pairs what `Likelihood.details`
+    says. All of the model's numbers go to TensorBoard too, and to `evaluation.json` in the run folder, where `report`
+    finds them, null where they are undefined. The files of model and data set are checked as in `train`. Raises
+    `StorageError` where there is no saved model of this data set, or where one of them is damaged.
     """
     started = time.perf_counter()
     check_run_folder(config.run_folder)
@@ -97,5 +98,5 @@ def evaluate(
             for name in config.evaluate.baselines
         }
     result |= {"seconds": time.perf_counter() - started, "model_sha256": model_digest(config.run_folder)}
-    write_text(config.run_folder / EVALUATION_FILE, json.dumps(result))
+    write_text(config.run_folder / EVALUATION_FILE, to_json(result))
     return result

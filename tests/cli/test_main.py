@@ -103,6 +103,22 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path, dist_gat: Di
     assert "community" in people.stdout
 
 
+def test_the_evaluation_of_clicks_tells_precision_and_slices(folder: Path, dist_gat: DistGat) -> None:
+    lines = [f"u{u},i{i},{(u * i) % 3 % 2}" for u in range(30) for i in range(u % 2, 24, 2)]
+    (folder / "raw" / "clicks.csv").write_text("\n".join(["user_id,item_id,weight", *lines]))
+    overrides = ("data.interactions=clicks.csv", "data.prepared=clicks", "run=click-run", "task={kind: click}")
+    json_of(dist_gat(folder, "prepare", "recipe.yaml", *overrides, "--json"))
+    json_of(dist_gat(folder, "train", "recipe.yaml", *overrides, "--json"))
+    done = dist_gat(folder, "evaluate", "recipe.yaml", *overrides, "--slices")
+    assert done.returncode == 0, done.stderr
+    for words in ("± over users", "the threshold of best F1 on validation", "f1-score", "by activity", "q4"):
+        assert words in done.stdout, done.stdout
+    assert "by activity" not in dist_gat(folder, "evaluate", "recipe.yaml", *overrides).stdout
+    found = json_of(dist_gat(folder, "evaluate", "recipe.yaml", *overrides, "--json"))
+    assert found["details"]["test"]["kind"] == "classification"
+    assert found["slices"]["test"]["users"]["cold"]["auc"] is None, "of no pairs"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

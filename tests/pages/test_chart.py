@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from dist_gat.pages.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, round_ticks
+from dist_gat.pages.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, round_ticks
+from dist_gat.pages.chart import line_chart
 
 
 def lines(svg: str) -> list[list[tuple[float, float]]]:

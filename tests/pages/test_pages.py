@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from dist_gat import api
 from dist_gat.base.errors import StorageError
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
+from dist_gat.pages.figures import with_error
 
 USER = "<script>alert(1)</script>"
 ITEM = '"><img src=x onerror=alert(2)>'
@@ -60,7 +62,8 @@ def check_page(html: str) -> Page:
     page = Page(html)
     assert set(page.tags) <= {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "bdi", "br", "table", "tr", "th", "td",
-        "div", "span", "i", "pre", "code", "svg", "g", "path", "rect", "text", "line", "polyline", "circle",
+        "div", "span", "i", "small", "pre", "code", "svg", "g", "path", "rect", "text", "tspan", "line", "polyline",
+        "circle",
     }  # fmt: skip
     assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href", "xlink:href")]
     assert not re.findall(r"url\(|@import|https?://", html)
@@ -100,8 +103,10 @@ def explanation_html(hostile: Config, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def report_html(hostile: Config) -> str:
     api.evaluate(hostile)
+    metrics = {"metrics": {"ndcg@20": 0.123456}, "note": "<b>" + TITLE}
     comparison = {
-        "rows": [{"model": TITLE, "recall@20": 0.25, "ndcg@20": 0.125}, {"model": "itemknn", "recall@20": 0.5}]
+        "split": "test",
+        "models": {TITLE: metrics, "itemknn": {"metrics": {"ndcg@20": 0.5}}, "als": {}, "x": 3},
     }
     (hostile.run_folder / "compare.json").write_text(json.dumps(comparison))
     assert api.report(hostile) == hostile.run_folder / "report.html"
@@ -134,20 +139,82 @@ def test_an_explanation_has_the_picture_and_the_numbers(hostile: Config, explana
     assert f"{fidelity['random_drop_mean']:.4g} ± {fidelity['random_drop_std']:.4g}" in cells
 
 
-def test_a_report_has_curves_results_attention_and_configuration(hostile: Config, report_html: str) -> None:
+QUESTIONS = [
+    "Is the model good?", "Is it still learning?", "For whom is it bad?", "What do the lists look like?",
+    "What did it cost?", "Attention by degree", "Other curves", "What was run?",
+]  # fmt: skip
+
+
+def texts_of(html: str, tag: str) -> list[str]:
+    return [re.sub("<[^>]*>", "", found) for found in re.findall(rf"<{tag}[ >].*?</{tag}>", html, re.DOTALL)]
+
+
+def test_a_report_answers_in_order_with_numbers_and_curves(hostile: Config, report_html: str) -> None:
     page = check_page(report_html)
     text = "".join(page.texts)
-    for title in ("loss", "learning rate", "validation recall", "validation ndcg", "share of the step"):
-        assert title in page.texts
+    assert [heading.split(">")[-1] for heading in texts_of(report_html, "h2")] == QUESTIONS
     labels = {value for name, value in page.attributes if name == "aria-label"}
-    assert {"recall@10, recall@20", "learning_rate", "layer 1, layer 2"} <= labels
+    assert {"Validation: NDCG@20", "loss", "recall@10, recall@20", "learning rate", "layer 1, layer 2"} <= labels
     assert any({"sample", "compute", "stall"} <= set(label.split(", ")) for label in labels)
+    assert {
+        "NDCG@20 of this run and of others",
+        "Users by activity: NDCG@20",
+        "Items by popularity: Recall@20",
+    } <= labels
     results = json.loads((hostile.run_folder / "evaluation.json").read_text())
-    assert f"{results['test']['recall@20']:.4g}" in page.texts
+    headline = texts_of(report_html, "p")[1]
+    assert headline.startswith(with_error(results["test"]["ndcg@20"], results["spread"]["test"]["ndcg@20"]))
+    assert "standard error" in text
+    for name in (
+        "Item neighbours",
+        "Recall@20",
+        "Coverage@20",
+        "Time of training",
+        "Peak memory, all workers",
+        "Share of",
+    ):
+        assert name in text
+    assert re.search(r"\d MB", text)
     assert TITLE in text
-    assert "0.125" in page.texts
+    assert "0.123" in page.texts
     assert "<img src=x onerror=alert(4)>" in text, "in the configuration"
     assert "earlier model" not in text
+    for key in ("peak_memory_bytes", "num_users", "slices /", "ndcg@20 /", "hit_rate@"):
+        assert key not in text.partition("Other curves")[0], "names are for people"
+
+
+@pytest.fixture(scope="module")
+def click_html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of clicks, with new items, and without a comparison."""
+    folder = tmp_path_factory.mktemp("clicks")
+    (folder / "raw").mkdir()
+    rows = [f"u{user},i{item},{(user * item) % 3 % 2}" for user in range(30) for item in range(user % 2, 24, 2)]
+    random.Random(0).shuffle(rows)
+    new = [f"u{user},new,1" for user in range(3)]
+    for name, lines in (("train", rows[:250]), ("valid", rows[250:300]), ("test", rows[300:] + new)):
+        (folder / "raw" / f"{name}.csv").write_text("\n".join(["user_id,item_id,weight", *lines]) + "\n")
+    config = small_recipe(folder).model_dump(mode="json")
+    config["data"] |= {"interactions": None, "item_titles": None, "split": {"method": "files"}} | {
+        name: f"{name}.csv" for name in ("train", "valid", "test")
+    }
+    config["model"]["decoder"] = {"kind": "dot"}
+    del config["train"]["metric"]
+    parsed = parse_config(config | {"task": {"kind": "click"}})
+    prepare_and_train(parsed)
+    api.evaluate(parsed)
+    return api.report(parsed).read_text(encoding="utf-8")
+
+
+def test_the_report_of_clicks_has_their_pictures(click_html: str) -> None:
+    page = check_page(click_html)
+    text = "".join(page.texts)
+    labels = {value for name, value in page.attributes if name == "aria-label"}
+    assert {"share of 1s by mean prediction", "precision by recall", "prediction: label 0, label 1"} <= labels
+    for words in ("Where is it wrong?", "where F1 was best on validation", "predicted 1", "run dist-gat compare"):
+        assert words in text
+    assert "New items" in page.texts
+    assert "undefined" in text, "the AUC of new items, which are all 1"
+    assert ("class", "bar cold") not in page.attributes
 
 
 def test_a_report_of_a_run_that_has_little_says_what_is_missing(
@@ -196,7 +263,7 @@ def test_a_new_run_in_the_folder_forgets_the_evaluation(tmp_path: Path, hostile:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("which", ["explanation_html", "report_html"])
+@pytest.mark.parametrize("which", ["explanation_html", "report_html", "click_html"])
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH")
 def test_a_browser_shows_the_page(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Chromium lays the page out, runs nothing of it, and its picture is not blank."""

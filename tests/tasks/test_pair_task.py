@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ def recipe(folder: Path, kind: str, run: str = "run", **sections: dict[str, Any]
     return labels.recipe(folder, sections.pop("task", task), f"{run}-{kind}", **sections)
 
 
+def told(config: Config) -> dict[str, Any]:
+    """What `evaluate` says of a trained run, as it is in the run folder."""
+    api.evaluate(config)
+    text = (config.run_folder / "evaluation.json").read_text()
+    result = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    return {name: value for name, value in result.items() if name != "seconds"}
+
+
 BETTER_THAN = {"rating": ("rmse", 0.9), "click": ("auc", 0.6), "count": ("deviance", 1.5)}
 
 
@@ -41,6 +50,7 @@ def test_a_label_is_learned_and_predicted_from_the_saved_model(folder: Path, kin
     assert trained["valid"][metric] == better(history), "the direction is the task's"
     found = api.evaluate(config)
     assert (found["test"][metric] > bar) == (kind == "click"), found["test"]
+    check_slices_and_details(found, kind)
     table = pl.read_csv(folder / "labels.csv").with_columns(weight=pl.col(kind))
     predicted = api.predict(config.run_folder, table)
     assert predicted.drop("prediction").equals(table)
@@ -70,6 +80,27 @@ def test_a_label_is_learned_and_predicted_from_the_saved_model(folder: Path, kin
         assert found["test"]["rmse"] == pytest.approx(float(np.sqrt(np.mean((own - given_labels) ** 2))), rel=1e-6)
 
 
+def check_slices_and_details(found: dict[str, Any], kind: str) -> None:
+    """They add up to the metrics of the whole split."""
+    for split in ("valid", "test"):
+        num_pairs, metrics = found[split]["num_pairs"], found["spread"][split]
+        assert all(0 < metrics[name] < found[split][name] for name in metrics if name != "calibration_error")
+        for slices in found["slices"][split].values():
+            assert sum(row["num_pairs"] for row in slices.values()) == num_pairs
+            name = {"rating": "mae", "click": "log_loss", "count": "mae"}[kind]
+            whole = sum(row["num_pairs"] * row[name] for row in slices.values() if row["num_pairs"])
+            assert whole / num_pairs == pytest.approx(found[split][name])
+        details = found["details"][split]
+        for picture in details["histograms"].values():
+            assert sum(picture["counts"]) + picture["below"] + picture["above"] == picture["num"]
+    if kind == "click":
+        valid, test = found["details"]["valid"], found["details"]["test"]
+        assert (test["threshold"], test["threshold_from"]) == (valid["threshold"], "valid")
+        assert sum(map(sum, test["confusion"])) == found["test"]["num_pairs"]
+    else:
+        assert sum(row["num_pairs"] for row in details["by_prediction"]) == num_pairs
+
+
 @pytest.mark.parametrize("kind", ["rating", "click", "count"])
 def test_ranks_train_and_measure_as_one_does(folder: Path, kind: str) -> None:
     short = {"num_epochs": 2}
@@ -81,6 +112,14 @@ def test_ranks_train_and_measure_as_one_does(folder: Path, kind: str) -> None:
         other = api.train(config)
         assert other["losses"] == pytest.approx(alone["losses"], rel=1e-9)
         assert other["valid"] == pytest.approx(alone["valid"], rel=1e-9)
+    one = recipe(folder, kind, "one", launch={"num_workers": 1})
+    first = told(one)
+    assert first["details"].keys() == first["spread"].keys() == first["slices"].keys() == {"valid", "test"}
+    for workers, access in ((2, "auto"), (4, "exchange")):
+        launch = one.launch.model_copy(update={"num_workers": workers})
+        sampling = one.sampling.model_copy(update={"access": access})
+        # the same model on other workers
+        assert told(one.model_copy(update={"launch": launch, "sampling": sampling})) == first
 
 
 def test_what_carries_no_message_is_predicted_all_the_same(folder: Path) -> None:
