@@ -123,7 +123,7 @@ def report(
     run: RunSource, html: str | Path | None = None, overrides: Sequence[str] = (), verify: bool = False,
     progress: Progress = be_silent,
 ) -> Path:  # fmt: skip
-    """Write the page of a run, `report.html` in its folder by default: curves, results, attention, configuration.
+    """Write the page of a run, `report.html` in its folder by default: quality, learning, slices, cost, attention.
 
     `run` and `verify` are as in `explain`; a run that was stopped has a page too, but nothing to verify. Returns the
     file. Raises `StorageError` where the folder is not that of a run.

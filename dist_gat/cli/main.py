@@ -254,7 +254,7 @@ def report(
     verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one HTML page of a run: curves, results, attention by degree, configuration."""
+    """Write one HTML page of a run: is it good, still learning, for whom is it bad, what did it cost."""
     from dist_gat import api
 
     with open_output(as_json) as output:

@@ -33,7 +33,7 @@ def cost_section(curves: dict[str, Curve], events: list[dict[str, Any]], compari
         ("of which validations", duration(validating) if validating else None),
         ("Peak memory, all workers", memory(peak) if peak is not None else None),
         ("Workers", three_digits(workers) if workers else None),
-        ("Speed", f"{three_digits(float(f'{seeds:.3g}'))} training pairs a second" if seeds else None),
+        ("Speed", f"{three_digits(float(f'{seeds:.3g}'))} pairs a second" if seeds else None),
         ("Sent between workers", f"{memory(sent)} a step" if sent else None),
     ]
     profiled = [text_in(event, "message") for event in events if event.get("event") == "profile"]

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 UNDEFINED = "–"
+MAX_DECIMALS = 6  # of a number with an error
 
 
 def three_digits(value: Any) -> str:
@@ -25,9 +26,12 @@ def with_error(value: Any, error: Any) -> str:
     known = [isinstance(number, int | float) and math.isfinite(number) for number in (value, error)]
     if not all(known) or not value or not error:
         return three_digits(value)
-    decimals = max(2 - math.floor(math.log10(abs(value))), -math.floor(math.log10(abs(error))), 0)
+    decimals = max(2 - math.floor(math.log10(abs(value))), -math.floor(math.log10(abs(error))))
+    if decimals > MAX_DECIMALS:
+        return three_digits(value)
+    whole, rest = (f"{round(number, decimals):,.{max(decimals, 0)}f}" for number in (value, error))
     # a narrow column may break the line before ±
-    return f"{value:,.{decimals}f} ±\N{NO-BREAK SPACE}{error:,.{decimals}f}" if decimals <= 6 else three_digits(value)
+    return f"{whole} ±\N{NO-BREAK SPACE}{rest}"
 
 
 def memory(num_bytes: float) -> str:

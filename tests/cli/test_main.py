@@ -15,6 +15,7 @@ import pytest
 
 from dist_gat.cli import main
 from dist_gat.data.synthetic import write_synthetic
+from dist_gat.pages.figures import with_error
 
 DistGat = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -97,7 +98,9 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path, dist_gat: Di
     assert asked.returncode == 0, asked.stderr
     assert "3 of" in asked.stdout
     page = json_of(dist_gat(folder, "report", "run", "--json"))
-    assert f"{evaluated['test']['recall@20']:.4g}" in (folder / page["report"]).read_text()
+    assert with_error(evaluated["test"]["recall@20"], evaluated["spread"]["test"]["recall@20"]) in (
+        folder / page["report"]
+    ).read_text(encoding="utf-8")
     people = dist_gat(folder, "recommend", "run/model", "--user", "u1")
     assert people.returncode == 0
     assert "community" in people.stdout

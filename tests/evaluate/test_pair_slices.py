@@ -21,7 +21,7 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.sampling.graph_store import open_store
 from dist_gat.tasks.clicks import ClickLikelihood
 
-CLICKS = ClickLikelihood(ClickTask(kind="click"))
+CLICKS = ClickLikelihood()
 
 
 def made_up_predictions(prepared: PreparedGraph) -> PairValues:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from recipes import prepare_and_train, small_recipe
 
 from dist_gat import api
@@ -174,7 +175,9 @@ def test_a_report_answers_in_order_with_numbers_and_curves(hostile: Config, repo
         "Share of",
     ):
         assert name in text
-    assert re.search(r"\d MB", text)
+    assert re.search(r"\d (MB|GB)", text)
+    assert "Version of torch" in page.texts
+    assert torch.__version__ in page.texts
     assert TITLE in text
     assert "0.123" in page.texts
     assert "<img src=x onerror=alert(4)>" in text, "in the configuration"
