@@ -14,7 +14,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.serve.predict import predictions_of
+from dist_gat.serve.predict import scale_of
 from dist_gat.serve.saved_model import SavedModel
 
 
@@ -53,7 +53,7 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
         {
             "user_id": pl.Series(wanted, dtype=user_ids["external_id"].dtype).gather(row),
             "node_id": best.items_UK[found],
-            "score": scores if pair is None else predictions_of(model, pair, scores.astype(np.float64)),
+            "score": scores if pair is None else scale_of(model, pair)(scores.astype(np.float64)),
             "rank": column + 1,
         }
     ).join(item_ids.rename({"external_id": "item_id"}), on="node_id", how="left", maintain_order="left")

@@ -105,9 +105,10 @@ class SavedModel:
         return float(self.manifest["blend"]["linear"])
 
     def ranking_rows(self, part: int) -> Tensor:
-        """[nodes of the part, R + k], whose inner products are the scores without the linear filter's.
+        """float32 [nodes of the part, R + k], whose inner products are the scores without the linear filter's.
 
-        Raises `StorageError`.
+        A view of the file, which is read where the rows are used, unless they must be joined or cast. Raises
+        `StorageError`.
         """
         file, num_nodes = part_file(self.folder, part), int(np.diff(self.ranges.starts)[part])
         saved, both = load_tensors(file), []
@@ -117,8 +118,9 @@ class SavedModel:
                 found = "none" if rows is None else f"{list(rows.shape)}"
                 raise StorageError(f"{file}: expected {name} rows {list(expected)}, found {found}; {REMEDY}")
             both.append(rows)
+        wide = [rows for rows in both if rows.shape[1]] or both[:1]
         # whatever training computed with
-        return torch.cat(both, dim=1).float()
+        return (torch.cat(wide, dim=1) if len(wide) > 1 else wide[0]).float()
 
     def known(self, part: int) -> Known:
         """What each user of the part has met. Raises `StorageError`."""
