@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import polars as pl
 
-from dist_gat.base.errors import DataError, first_line
+from dist_gat.base.errors import ConfigError
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
@@ -35,12 +35,14 @@ from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.plan import make_plan
 from dist_gat.plan.workload import GraphShape
-from dist_gat.serve.predict import predict_pairs
+from dist_gat.serve.pairs_file import read_pairs
+from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend import recommend_items
 from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
 from dist_gat.workflows.fit import fit
+from dist_gat.workflows.predict_file import predict_file
 from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
 __all__ = [
@@ -73,22 +75,43 @@ def recommend(
     return recommend_items(open_model(model_folder(model), verify, progress), [str(user) for user in users], k)
 
 
+@overload
 def predict(
-    model: str | Path, pairs: pl.DataFrame | str | Path, verify: bool = False, progress: Progress = be_silent
-) -> pl.DataFrame:
-    """The rows of a table of pairs (columns user_id, item_id) with a column `prediction`: a rating, a probability or an
-    expected count, as `task.kind` says.
+    model: str | Path, pairs: pl.DataFrame | str | Path, verify: bool = ..., progress: Progress = ..., *,
+    unknown: Unknown = ..., output: None = ..., workers: int | None = ...,
+) -> pl.DataFrame: ...  # fmt: skip
+
+
+@overload
+def predict(
+    model: str | Path, pairs: str | Path, verify: bool = ..., progress: Progress = ..., *,
+    unknown: Unknown = ..., output: str | Path, workers: int | None = ...,
+) -> dict[str, Any]: ...  # fmt: skip
+
+
+def predict(
+    model: str | Path, pairs: pl.DataFrame | str | Path, verify: bool = False, progress: Progress = be_silent, *,
+    unknown: Unknown = "error", output: str | Path | None = None, workers: int | None = None,
+) -> pl.DataFrame | dict[str, Any]:  # fmt: skip
+    """The rows of a table of pairs (columns user_id, item_id) with a column `prediction` more: a rating, a probability
+    or an expected count, as `task.kind` says.
 
     `model` is a run folder or the model folder in it; nothing else is read. pairs: a data frame, or a file in Parquet
-    or CSV. Raises `DataError` for an ID that training never saw, `ConfigError` for a model that ranks.
+    or CSV. With `output`, a file too, pairs are a file that goes through batch by batch, of any size, and what
+    `predict_file` says of it comes back; workers: by default 1, and more for a large file. Raises
+    `DataError` for an ID that training never saw, unless `unknown` is null: then the prediction is null. Raises
+    `ConfigError` for a model that ranks.
     """
-    if not isinstance(pairs, pl.DataFrame):
-        path = Path(pairs)
-        try:
-            pairs = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-        except (OSError, pl.exceptions.PolarsError) as err:
-            raise DataError(f"{path}: expected a readable Parquet or CSV file: {first_line(err)}") from None
-    return predict_pairs(open_model(model_folder(model), verify, progress), pairs)
+    opened = open_model(model_folder(model), verify, progress)
+    if output is None:
+        return predict_pairs(
+            opened,
+            pairs if isinstance(pairs, pl.DataFrame) else read_pairs(Path(pairs), open_predictor(opened).columns),
+            unknown,
+        )
+    if isinstance(pairs, pl.DataFrame):
+        raise ConfigError("output: goes with a file of pairs; write the data frame that predict returns without it")
+    return predict_file(opened, Path(pairs), Path(output), unknown, workers, progress)
 
 
 def model_folder(source: str | Path) -> Path:

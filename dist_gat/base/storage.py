@@ -44,6 +44,22 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file that becomes `target` when the block succeeds, and vanishes when it fails.
+
+    An existing `target` is replaced only on success.
+    """
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+        _flush(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def replace_folder(source: Path, target: Path) -> None:
     """Give `source` the name `target`; what stood there goes away after the rename.
 

@@ -14,7 +14,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.serve.pair_predictor import open_predictors
+from dist_gat.serve.pair_scale import open_scales
 from dist_gat.serve.saved_model import RANKING_ROWS, SavedModel
 
 
@@ -48,9 +48,9 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
         best.merge(0, scores, items.start, known)
     found = best.items_UK >= 0
     scores = best.scores_UK[found].astype(np.float64)
-    for predictor in open_predictors(model).values():
-        if predictor.rows == RANKING_ROWS:
-            scores = predictor.predictions([predictor.values(scores)])
+    for scale in open_scales(model).values():
+        if scale.rows == RANKING_ROWS:
+            scores = scale.predictions([scale.values(scores)])
     row, column = np.nonzero(found)
     table = pl.DataFrame(
         {

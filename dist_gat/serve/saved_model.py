@@ -115,14 +115,17 @@ class SavedModel:
         return float(self.manifest["blend"]["linear"])
 
     def ranking_rows(self, part: int) -> Tensor:
-        """[nodes of the part, R + k], whose inner products are the scores without the linear filter's.
+        """float32 [nodes of the part, R + k], whose inner products are the scores without the linear filter's.
 
-        Raises `StorageError`.
+        A view of the file, which is read where the rows are used, unless they must be joined or cast. Raises
+        `StorageError`.
         """
-        return torch.cat([self.rows(part, name) for name in (RANKING_ROWS, "spectral")], dim=1)
+        names = [RANKING_ROWS, *(["spectral"] if self.row_sizes["spectral"] else [])]
+        rows = [self.rows(part, name) for name in names]
+        return torch.cat(rows, dim=1) if len(rows) > 1 else rows[0]
 
     def rows(self, part: int, name: str) -> Tensor:
-        """float32 [nodes of the part, columns]: rows of one name. Raises `StorageError`."""
+        """float32 [nodes of the part, columns]: rows of one name, a view of the file. Raises `StorageError`."""
         file, num_nodes = part_file(self.folder, part), int(np.diff(self.ranges.starts)[part])
         rows, expected = load_tensors(file).get(name), (num_nodes, self.row_sizes[name])
         if rows is None or tuple(rows.shape) != expected:

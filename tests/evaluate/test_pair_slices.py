@@ -12,7 +12,6 @@ import pytest
 import torch
 from helpers import INTERACTS, Ranks, same_on_all, split_pairs
 
-from dist_gat.config.task_sections import ClickTask
 from dist_gat.evaluate.degrees import item_slices, user_slices
 from dist_gat.evaluate.pair_slices import pair_slices
 from dist_gat.evaluate.pair_values import PairValues

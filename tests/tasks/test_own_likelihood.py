@@ -27,7 +27,9 @@ def recipe(folder: Path, run: str = "own", **task: Any) -> Config:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     labels.write_labels(folder)
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "class WatchTime" in block]
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "class WatchTime" in block
+    ]
     (folder / "watch_time.py").write_text(code)
     api.prepare(recipe(folder))
     return folder

@@ -160,7 +160,7 @@ def test_settings_of_ranking_are_refused(folder: Path, sections: dict[str, Any],
 def test_a_pair_of_somebody_unknown_is_named(folder: Path) -> None:
     config = recipe(folder, "rating", "unknown", train={"num_epochs": 1})
     api.train(config)
-    with pytest.raises(DataError, match="1 rows of pairs have a user that training never saw, e.g. 999"):
+    with pytest.raises(DataError, match="1 of the rows 1 to 2 have a user that training never saw, e.g. 999 in row 2"):
         api.predict(config.run_folder, pl.DataFrame({"user_id": [1, 999], "item_id": [1, 1]}))
     with pytest.raises(DataError, match="no column item_id"):
         api.predict(config.run_folder, pl.DataFrame({"user_id": [1]}))

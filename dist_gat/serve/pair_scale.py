@@ -1,4 +1,4 @@
-"""`PairPredictor`: from products of a saved model's rows to predictions, in the unit of the labels."""
+"""`PairScale`: from products of a saved model's rows to predictions, in the unit of the labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dist_gat.tasks.task_heads import likelihood_weights
 
 
 @dataclass(frozen=True)
-class PairPredictor:
+class PairScale:
     """One task that predicts pairs. saved: see `PairTask.saved`. rows: the name of its rows among the saved ones."""
 
     likelihood: Likelihood
@@ -56,14 +56,14 @@ class PairPredictor:
         return expit(logit(predicted) + self.saved["log_rate"])
 
 
-def open_predictors(model: SavedModel) -> dict[str, PairPredictor]:
+def open_scales(model: SavedModel) -> dict[str, PairScale]:
     """By name, the tasks of a saved model that predict pairs; none where it ranks. Raises `StorageError`."""
     pairs = model.manifest["pairs"]
     weights = load_tensors(model.folder / DENSE) if pairs else {}
-    predictors = {}
+    scales = {}
     for name, saved in pairs.items():
         likelihood = build_likelihood(TypeAdapter(PairConfig).validate_python(saved["task"]), saved["labels"])
         if isinstance(likelihood, nn.Module):
             likelihood.load_state_dict(likelihood_weights(weights, name))
-        predictors[name] = PairPredictor(likelihood, saved)
-    return predictors
+        scales[name] = PairScale(likelihood, saved)
+    return scales
