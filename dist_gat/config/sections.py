@@ -13,8 +13,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section
-from dist_gat.config.task_sections import RANKING_DEFAULT, RankingTask, TaskConfig, default_metric, task_metrics
+from dist_gat.config.task_sections import (
+    RANKING_DEFAULT,
+    RankingTask,
+    TaskConfig,
+    TogetherTask,
+    default_metric,
+    task_metrics,
+)
 
+# names of the first relation, of its ends, and of a folder beside those of relations
+RESERVED_RELATIONS = ("interacts", "user", "item", "features")
 # names of the standard columns of interactions, and of files beside those of labels
 RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime")
 
@@ -65,6 +74,18 @@ class FeatureConfig(Section):
     columns: list[str] = Field(min_length=1)
 
 
+class RelationConfig(Section):
+    """More pairs of the same users and items, from a table of its own: what they collected, put in the cart, viewed.
+
+    They are training pairs all of them; a task predicts them by the name of the relation.
+    """
+
+    interactions: FileName
+    columns: ColumnsConfig = ColumnsConfig()
+    where: dict[str, str] = Field({}, description="rows with these values alone: a column, and its value as text")
+    messages: bool = Field(True, description="users and items attend over these pairs too")
+
+
 class DataConfig(Section):
     """Where the interactions come from. Relative file names are below `path`; absolute ones and `..` are taken as they
     stand, since a recipe is yours.
@@ -78,6 +99,7 @@ class DataConfig(Section):
     format: Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn"] = "auto"
     separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
     columns: ColumnsConfig = ColumnsConfig()
+    relations: dict[str, RelationConfig] = Field({}, description="more behaviours, by name")
     min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
     min_message_weight: float | None = Field(
         None, description="interactions below this weight carry no messages; they are predicted all the same"
@@ -88,6 +110,17 @@ class DataConfig(Section):
     item_features: FeatureConfig | None = None
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
     prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+
+    @field_validator("relations")
+    @classmethod
+    def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:
+        for name in relations:
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) or name in RESERVED_RELATIONS:
+                raise ValueError(
+                    f"{name!r} can't name a relation: a name has letters, digits, '_' and '-', and is none of "
+                    f"{', '.join(RESERVED_RELATIONS)}"
+                )
+        return relations
 
     @model_validator(mode="after")
     def _files_match_split(self) -> DataConfig:
@@ -330,6 +363,9 @@ class Config(Section):
                 f"launch.num_workers={self.launch.num_workers} exceeds parts.num_parts={self.parts.num_parts}: "
                 "every worker owns at least one part"
             )
+        for task in self.task.tasks.values() if isinstance(self.task, TogetherTask) else [self.task]:
+            if task.relation not in ("interacts", *self.data.relations):
+                raise ValueError(f"task.relation={task.relation} is neither interacts nor in data.relations")
         choices = self.metric_names
         if self.train.metric not in choices:
             raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")

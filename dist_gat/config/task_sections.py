@@ -27,12 +27,14 @@ class RankingTask(Section):
     """Rank items for users; `negatives` and `loss` say how it is trained."""
 
     kind: Literal["ranking"] = "ranking"
+    relation: str = Field("interacts", description="interacts, or a name of data.relations")
     weight: float = Field(1.0, gt=0.0, description="together: of its loss")
 
 
 class PairSection(Section):
     """A task that predicts a label of pairs."""
 
+    relation: str = Field("interacts", description="interacts, or a name of data.relations")
     label: str = Field("weight", description="weight, or a name of data.columns.labels")
     weight: float = Field(1.0, gt=0.0, description="together: of its loss")
 

@@ -13,6 +13,7 @@ from dist_gat.base.pairs import order_of_pairs, sort_pairs
 from dist_gat.config.sections import DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
 from dist_gat.data.given_split import read_given_splits, split_files
+from dist_gat.data.relations import read_relations
 from dist_gat.data.side_table import read_features, read_titles
 from dist_gat.data.split import SPLITS, split_interactions
 from dist_gat.data.table import IDS, read_table
@@ -51,7 +52,11 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
         _count(dropped, f"{BAD_ROWS} of item titles", bad)
 
     train, valid, test = (_encode_edges(tables[split], users, items) for split in SPLITS)
-    return Dataset(users, items, train, valid, test, titles, features, dropped)
+    more, left_out = read_relations(config, {"user_id": users, "item_id": items})
+    for reason, number in left_out.items():
+        _count(dropped, reason, number)
+    relations = {name: _encode_edges(table, users, items) for name, table in more.items()}
+    return Dataset(users, items, train, valid, test, relations, titles, features, dropped)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class Dataset:
     train: Edges
     valid: Edges
     test: Edges
+    relations: dict[str, Edges]  # more behaviours, by name: training pairs all of them
     titles: pl.Series | None  # String by item index, null where unknown
     features: dict[str, np.ndarray]  # "user" or "item" -> float32 [N, columns], rows by index
     dropped: dict[str, int]  # reason -> rows left out, where there are any

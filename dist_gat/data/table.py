@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -21,9 +23,11 @@ ALIASES = {
     "datetime": ("datetime", "timestamp"),
 }
 IDS = ("user_id", "item_id")
+WHERE = "where "
+NOWHERE: Mapping[str, str] = {}
 
 
-def read_table(path: Path, config: DataConfig) -> tuple[pl.DataFrame, int]:
+def read_table(path: Path, config: DataConfig, where: Mapping[str, str] = NOWHERE) -> tuple[pl.DataFrame, int]:
     """Read and check one file of interactions.
 
     Returns the frame and the number of bad rows dropped, which is 0 unless `config.skip_bad_rows`. Columns:
@@ -32,11 +36,24 @@ def read_table(path: Path, config: DataConfig) -> tuple[pl.DataFrame, int]:
     distinct: of repeated ones the earliest stays, by datetime or else by row. Rows below `config.min_weight` are left
     out and not counted.
 
+    where: rows with these values alone are read, by the file's own columns, as text.
+
     Raises `DataError` with the file, the first bad rows, what was expected and what to do.
     """
     source = open_source(path, config.format, config.separator)
-    columns = _find_columns(source, read_header(source), config.columns)
+    header = read_header(source)
+    columns = _find_columns(source, header, config.columns)
+    filters = {f"{WHERE}{name}": value for name, value in where.items()}
+    for name in where:
+        if name not in header:
+            raise missing_column(source, header, name, "where")
+        columns[f"{WHERE}{name}"] = header[name]
     raw = read_columns(source, columns)
+    if filters:
+        chosen = raw.frame.filter(*(pl.col(name).cast(pl.String) == value for name, value in filters.items()))
+        raw = replace(raw, frame=chosen.drop(filters))
+        if chosen.is_empty():
+            raise DataError(f"{path}: no row has {where}; correct `where`, or leave the relation out")
     if raw.num_rows == 0:
         raise DataError(f"{path}: the file has no interactions; expected a row for each")
 

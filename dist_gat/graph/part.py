@@ -156,6 +156,10 @@ class PreparedGraph:
         counts = self.manifest["split_counts"][relation.name][split]
         return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
+    def target_messages(self, relation: Relation) -> int:
+        """The sum of the in-degrees of a relation's targets."""
+        return int(self.manifest["target_messages"][relation.name])
+
     def popularity_mass(self, relation: Relation) -> np.ndarray:
         """float64 [P]: the sum of degree ** 0.75 over each part's targets."""
         return np.array(self.manifest["popularity_mass"][relation.name], dtype=np.float64)
@@ -204,12 +208,14 @@ def _check_counts(manifest: dict[str, Any], file: Path, schema: Schema, ranges: 
     mass: Any
     sizes: Any
     labels: Any
-    keys = ("split_counts", "popularity_mass", "feature_sizes", "labels")
-    counts, mass, sizes, labels = (manifest.get(key) for key in keys)
+    received: Any
+    keys = ("split_counts", "popularity_mass", "feature_sizes", "labels", "target_messages")
+    counts, mass, sizes, labels, received = (manifest.get(key) for key in keys)
     try:
         names = [relation.name for relation in schema.relations]
         lists = [*(counts[name][split] for name in names for split in SPLITS), *(mass[name] for name in names)]
-        fits = counts.keys() == mass.keys() == labels.keys() == set(names) and sizes.keys() <= set(ranges.node_types)
+        fits = all(keyed.keys() == set(names) for keyed in (counts, mass, labels, received))
+        fits = fits and sizes.keys() <= set(ranges.node_types)
         described = [label for name in names for label in labels[name].values()]
         fits = fits and all(isinstance(label[key], float) for label in described for key in ("mean", "min", "max"))
     except (TypeError, KeyError, AttributeError):

@@ -6,7 +6,7 @@ Every step is vectorised; peak memory is a small multiple of the edge list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from dist_gat.data.dataset import WEIGHT, Dataset, Edges, load_dataset
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import NodeRanges
-from dist_gat.graph.schema import INTERACTIONS
+from dist_gat.graph.schema import INTERACTIONS, Relation, Schema
 
 POPULARITY_EXPONENT = 0.75
 # as many as a scale of ratings may have; more are a count or a measurement
@@ -63,24 +63,30 @@ def prepare_dataset(
             f"parts.num_parts={parts.num_parts} exceeds the {smallest} nodes of the smaller node type; choose fewer"
         )
     progress(f"assigning {len(dataset.users) + len(dataset.items):,} nodes to {parts.num_parts} parts ({parts.method})")
+    carrying = _carrying_messages(dataset, data)
     part_of_raw = assign_nodes(dataset.train, len(dataset.users), len(dataset.items), parts, seed)
     labels = relabel(part_of_raw, len(dataset.users), parts.num_parts)
     progress("writing parts")
     with atomic_folder(Path(data.prepared)) as folder:
         _write_ids(folder, dataset, labels)
-        carrying = _with_messages(dataset.train, data.min_message_weight)
+        schema = schema_of(dataset)
         messages = _in_edges(carrying, labels)
         sorted_already = carrying is dataset.train and set(dataset.train.labels) <= {WEIGHT}
         split_counts = _write_splits(folder, dataset, labels, messages[0] if sorted_already else None)
-        popularity_mass = _write_messages(folder, messages, labels.ranges)
+        mass = _write_messages(folder, messages, labels.ranges, schema)
+        names, given = [relation.name for relation in schema.relations], [dataset.train, *dataset.relations.values()]
         _write_features(folder, dataset, labels)
         report = {
             "name": name,
-            "schema": INTERACTIONS.to_plain(),
+            "schema": schema.to_plain(),
             "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
-            "split_counts": {INTERACTS.name: split_counts},
-            "labels": {INTERACTS.name: {name: describe(labels) for name, labels in dataset.train.labels.items()}},
-            "popularity_mass": {INTERACTS.name: popularity_mass},
+            "split_counts": split_counts,
+            "labels": {
+                name: {label: describe(values) for label, values in edges.labels.items()}
+                for name, edges in zip(names, given, strict=True)
+            },
+            "popularity_mass": dict.fromkeys(names, mass),
+            "target_messages": dict.fromkeys(names, len(messages[1].dst)),
             "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
             "dropped": dataset.dropped,
             "partition": {"method": parts.method, **partition_quality(dataset.train, labels)},
@@ -164,8 +170,26 @@ def _in_edges(train: Edges, labels: Relabelling) -> list[_InEdges]:
     return messages
 
 
-def _with_messages(train: Edges, min_weight: float | None) -> Edges:
-    """The training interactions that carry messages."""
+def schema_of(dataset: Dataset) -> Schema:
+    """That of a table of interactions, with its further relations."""
+    more = [Relation(name, INTERACTS.source, INTERACTS.target) for name in dataset.relations]
+    return Schema(INTERACTIONS.node_types, (INTERACTS, *more))
+
+
+def _carrying_messages(dataset: Dataset, data: DataConfig) -> Edges:
+    """The pairs that carry messages, each once: training interactions and, without weight or time, other relations."""
+    train = _of_weight(dataset.train, data.min_message_weight)
+    more = [edges for name, edges in dataset.relations.items() if data.relations[name].messages]
+    if not more:
+        return train
+    every = [train, *more]
+    user, item = sort_pairs(*(np.concatenate([getattr(edges, end) for edges in every]) for end in ("user", "item")))
+    is_new = np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1]))[: len(user)]
+    return Edges(user[is_new], item[is_new])
+
+
+def _of_weight(train: Edges, min_weight: float | None) -> Edges:
+    """The interactions of at least a weight."""
     if min_weight is None or train.weight is None:
         return train
     some = train.weight >= min_weight
@@ -184,30 +208,36 @@ def _sorted_pairs(edges: Edges, labels: Relabelling) -> tuple[np.ndarray, np.nda
 
 def _write_splits(
     folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges | None
-) -> dict[str, list[int]]:
-    """Write and count each split's pairs, sorted by user and item, and their labels, the weight among them.
+) -> dict[str, dict[str, list[int]]]:
+    """Write and count the pairs of each relation and split, sorted by user and item, and their labels, the weight
+    among them.
 
     to_users: the messages to users, where these are all training pairs, so that they need not be sorted again.
     """
-    counts = {}
-    for split in SPLITS:
-        if split == "train" and to_users is not None:
+    counts: dict[str, dict[str, list[int]]] = {}
+    nothing = Edges(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    pairs = {(INTERACTS.name, split): getattr(dataset, split) for split in SPLITS}
+    for name, edges in dataset.relations.items():
+        empty = replace(nothing, labels={label: np.zeros(0, np.float32) for label in edges.labels})
+        pairs |= {(name, split): edges if split == "train" else empty for split in SPLITS}
+    for (relation, split), edges in pairs.items():
+        if edges is dataset.train and to_users is not None:
             user, item, given = to_users.dst, to_users.values["indices"], {}
             if "edge_weight" in to_users.values:
                 given = {WEIGHT: to_users.values["edge_weight"]}
         else:
-            user, item, given = _sorted_pairs(getattr(dataset, split), labels)
+            user, item, given = _sorted_pairs(edges, labels)
         cuts = np.searchsorted(user, labels.ranges.starts)
         for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-            target = part_folder(folder, part) / INTERACTS.name
+            target = part_folder(folder, part) / relation
             save_array(target / f"{split}.npy", np.stack([user[start:stop], item[start:stop]], axis=1))
             for name, values in given.items():
                 save_array(target / f"{split}_{name}.npy", values[start:stop])
-        counts[split] = np.diff(cuts).tolist()
+        counts.setdefault(relation, {})[split] = np.diff(cuts).tolist()
     return counts
 
 
-def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges) -> list[float]:
+def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges, schema: Schema) -> list[float]:
     """CSC of in-edges, both directions, with the edges' attributes in the same order.
 
     Returns the sum of degree ** 0.75 over the items of each part.
@@ -228,7 +258,8 @@ def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges) 
             values = np.concatenate([edges.values[name][at] for edges, at in zip(messages, own, strict=True)])
             save_array(target / f"{name}.npy", values.astype(index_type) if name == "indices" else values)
         mass = degree[items.start - first : items.stop - first].astype(np.float64) ** POPULARITY_EXPONENT
-        save_array(target / INTERACTS.name / "popularity.npy", np.cumsum(mass))
+        for relation in schema.relations:
+            save_array(target / relation.name / "popularity.npy", np.cumsum(mass))
         popularity_mass.append(float(mass.sum()))
     return popularity_mass
 

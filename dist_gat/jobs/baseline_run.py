@@ -22,7 +22,7 @@ def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]
     reset_peak_memory()
     started = time.perf_counter()
     prepared = open_prepared(config.data.prepared)
-    relation = predicted_relation(prepared.schema)
+    relation = predicted_relation(prepared.schema, config.task)
     try:
         split = held_out_split(prepared, relation)
         task = build_task(config, prepared)

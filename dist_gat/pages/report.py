@@ -127,7 +127,7 @@ def data_rows(config: Config) -> list[tuple[str, str]]:
         prepared = open_prepared(config.data.prepared)
     except StorageError:
         return rows
-    relation = predicted_relation(prepared.schema)
+    relation = predicted_relation(prepared.schema, config.task)
     counts = {f"{kind}s".capitalize(): prepared.ranges.count(kind) for kind in prepared.schema.node_types}
     counts |= {f"Pairs of {split}": prepared.num_pairs(relation, split) for split in ("train", "valid", "test")}
     return rows + [(name, f"{count:,}") for name, count in counts.items()]

@@ -51,7 +51,7 @@ class NegativeSampler:
         """float32: log of how often one item of this in-degree is expected among a seed's negatives.
 
         The draws of all kinds are pooled: count(j) = (num_shared + num_per_seed) q(j), and with
-        in_batch + seeds · p(j), with q the negative distribution and p the share of training interactions (the
+        in_batch + seeds · p(j), with q the negative distribution and p the share of messages to the item (the
         balance heuristic of Veach and Guibas, SIGGRAPH 1995, for several samplers of one sum).
         """
         degree = in_degree.astype(np.float64)
@@ -59,6 +59,6 @@ class NegativeSampler:
         weight = degree**POPULARITY_EXPONENT if self.config.distribution == "popularity" else np.ones_like(degree)
         expected = (self.config.num_shared + self.config.num_per_seed) * weight / mass
         if self.config.in_batch:
-            expected += num_global_seeds * degree / self.store.prepared.num_pairs(self.relation, "train")
+            expected += num_global_seeds * degree / self.store.prepared.target_messages(self.relation)
         # an item that no sampler can draw never stands among the negatives; keep its logarithm finite
         return np.log(np.maximum(expected, 1e-30)).astype(np.float32)

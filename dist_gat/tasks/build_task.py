@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dist_gat.base.errors import DataError
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RankingTask as RankingSection
-from dist_gat.config.task_sections import SingleTask
+from dist_gat.config.task_sections import SingleTask, TaskConfig
 from dist_gat.config.task_sections import TogetherTask as TogetherSection
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation, Schema
@@ -15,9 +16,17 @@ from dist_gat.tasks.ranking import RankingTask, build_ranking
 from dist_gat.tasks.together import TogetherTask
 
 
-def predicted_relation(schema: Schema) -> Relation:
-    """What is predicted: the relation of the recipe's table of interactions."""
-    return schema.relations[0]
+def predicted_relation(schema: Schema, task: TaskConfig) -> Relation:
+    """What a task predicts; several together: what the first of them does. Raises `DataError`."""
+    if isinstance(task, TogetherSection):
+        return predicted_relation(schema, next(iter(task.tasks.values())))
+    found = [relation for relation in schema.relations if relation.name == task.relation]
+    if not found:
+        raise DataError(
+            f"task.relation={task.relation}: the prepared data set has {', '.join(r.name for r in schema.relations)}; "
+            "run `dist-gat prepare` with this configuration"
+        )
+    return found[0]
 
 
 def build_task(config: Config, prepared: PreparedGraph) -> RankingTask | PairTask | TogetherTask:
@@ -28,7 +37,7 @@ def build_task(config: Config, prepared: PreparedGraph) -> RankingTask | PairTas
 
 
 def build_single(name: str, task: SingleTask, config: Config, prepared: PreparedGraph) -> RankingTask | PairTask:
-    relation = predicted_relation(prepared.schema)
+    relation = predicted_relation(prepared.schema, task)
     if isinstance(task, RankingSection):
         return build_ranking(config, relation)
     return build_pair_task(name, task, config, relation, prepared)

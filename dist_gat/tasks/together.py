@@ -125,6 +125,7 @@ class TogetherTask:
         return {
             f"{name}/{metric}": value
             for name, task in self.of.items()
+            if store.prepared.num_pairs(task.relation, split)
             for metric, value in task.measure(model, representation_OR, store, worker, split).items()
         }
 
@@ -151,16 +152,19 @@ class TogetherSeeds(Movable):
 
 @dataclass(frozen=True)
 class TogetherSource:
-    """A `SeedSource`: the steps of all tasks, side by side."""
+    """A `SeedSource`: the steps of all tasks, side by side. An epoch is one of the first; each goes at its own pace."""
 
     of: Mapping[str, SeedSource]
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(source.steps_per_epoch for source in self.of.values())
+        return next(iter(self.of.values())).steps_per_epoch
 
     def draw(self, epoch: int, step: int) -> DrawnTogether:
-        return DrawnTogether({name: source.draw(epoch, step) for name, source in self.of.items()})
+        number = epoch * self.steps_per_epoch + step
+        return DrawnTogether(
+            {name: source.draw(*divmod(number, source.steps_per_epoch)) for name, source in self.of.items()}
+        )
 
 
 @dataclass(frozen=True)

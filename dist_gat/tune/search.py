@@ -41,7 +41,7 @@ def tune(
     run_tuner = load_tuner()
     check_run_folder(config.run_folder)
     prepared = open_prepared(config.data.prepared, progress=progress)
-    if not prepared.num_pairs(predicted_relation(prepared.schema), "valid"):
+    if not prepared.num_pairs(predicted_relation(prepared.schema, config.task), "valid"):
         raise DataError(
             f"{prepared.folder}: no validation interactions, by which trials are compared; set data.split.valid_ratio "
             "or data.valid, and prepare again"

@@ -37,7 +37,7 @@ def compare(
     """
     started = time.perf_counter()
     prepared = open_prepared(config.data.prepared)
-    split = held_out_split(prepared, predicted_relation(prepared.schema))
+    split = held_out_split(prepared, predicted_relation(prepared.schema, config.task))
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
     for name in choose_models(models, config.task):

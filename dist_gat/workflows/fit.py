@@ -28,7 +28,7 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
     if not Path(config.data.prepared).exists():
         prepare(config, progress)
     prepared = open_prepared(config.data.prepared, progress=progress)
-    relation = predicted_relation(prepared.schema)
+    relation = predicted_relation(prepared.schema, config.task)
     chosen = train(config, quiet, progress=progress)
     result = {"chosen": chosen, "final": chosen, "run": chosen["run"], "stopped": chosen["stopped"]}
     if not chosen["stopped"]:

@@ -90,7 +90,7 @@ def evaluate(
     prepared = open_prepared(config.data.prepared, verify, progress)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
     log_evaluation(config.run_folder, result)
-    relation = predicted_relation(prepared.schema)
+    relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     if config.evaluate.baselines:
         result["baselines"] = {

@@ -1,0 +1,144 @@
+"""More behaviours of the same users and items: read, written as relations of their own, and trained together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import recipes
+
+from dist_gat import api
+from dist_gat.base.errors import ConfigError, DataError
+from dist_gat.config.sections import Config
+from dist_gat.graph.part import open_prepared
+
+OTHERS = {
+    "collect": {"interactions": "others.csv", "where": {"behaviour": "collect"}},
+    "cart": {"interactions": "others.csv", "where": {"behaviour": "cart"}, "messages": False},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 users who buy what is near, 30 items; more is collected; one user and one item were never bought from."""
+    folder = tmp_path_factory.mktemp("relations")
+    rng = np.random.default_rng(0)
+    user, item = rng.uniform(-1, 1, 40), rng.uniform(-1, 1, 30)
+    near = np.abs(user[:, None] - item[None]) < 0.5
+    for name, share in (("buy", 0.4), ("collect", 0.6), ("cart", 0.2)):
+        pairs = np.argwhere(near & (rng.random(near.shape) < share))
+        pl.DataFrame({"user_id": pairs[:, 0], "item_id": pairs[:, 1]}).write_csv(folder / f"{name}.csv")
+    stranger = pl.DataFrame({"user_id": [3, 999], "item_id": [777, 3]})
+    others = [
+        pl.read_csv(folder / f"{name}.csv").extend(stranger).with_columns(behaviour=pl.lit(name))
+        for name in ("collect", "cart")
+    ]
+    pl.concat(others).write_csv(folder / "others.csv")
+    api.prepare(recipe(folder))
+    return folder
+
+
+def recipe(folder: Path, run: str = "run", relations: Any = None, **sections: dict[str, Any]) -> Config:
+    base: recipes.Sections = {
+        "data": {
+            "path": str(folder), "interactions": "buy.csv", "relations": OTHERS if relations is None else relations,
+        },
+        "parts": {"num_parts": 4, "method": "hash"},
+        "train": {"num_epochs": 2, "batch_size": 50, "precision": "float64"},
+    }  # fmt: skip
+    return recipes.recipe(folder, run, base, **sections)
+
+
+def test_relations_are_prepared_beside_the_interactions(folder: Path) -> None:
+    prepared = open_prepared(folder / "prepared")
+    assert [relation.name for relation in prepared.schema.relations] == ["interacts", "collect", "cart"]
+    names = {kind: dict(prepared.ids(kind).select("node_id", "external_id").rows()) for kind in ("user", "item")}
+    found = {}
+    for relation in prepared.schema.relations:
+        pairs = np.concatenate([part.pairs(relation, "train") for part in prepared.parts])
+        found[relation.name] = {(names["user"][u], names["item"][i]) for u, i in pairs.tolist()}
+        assert len(found[relation.name]) == prepared.num_pairs(relation, "train")
+    for name in ("collect", "cart"):
+        assert found[name] <= set(pl.read_csv(folder / f"{name}.csv").rows())
+        assert prepared.manifest["dropped"][f"rows of {name} with a user or item that no interaction has"] >= 2
+        assert prepared.num_pairs(prepared.schema.relations[1], "test") == 0
+    # messages: each pair once, whichever relation it is of; not of the cart, which says so
+    messages = {
+        (names["user"][part.first_node + row], names["item"][source])
+        for part in prepared.parts
+        for row in range(part.num_nodes)
+        if part.first_node + row in names["user"]
+        for source in part.indices[part.indptr[row] : part.indptr[row + 1]].tolist()
+    }
+    assert messages == found["interacts"] | found["collect"]
+    assert prepared.target_messages(prepared.schema.relations[0]) == len(messages)
+
+
+TOGETHER = {"kind": "together", "tasks": {
+    "buy": {"kind": "ranking"}, "collect": {"kind": "ranking", "relation": "collect", "weight": 0.5},
+    "cart": {"kind": "click", "relation": "cart", "sampled_negatives": 2},
+}}  # fmt: skip
+
+
+def test_ranks_train_several_relations_as_one_does(folder: Path) -> None:
+    alone = api.train(recipe(folder, "one", task=TOGETHER))
+    assert {name.partition("/")[0] for name in alone["valid"]} == {"buy"}, "the others have no validation pairs"
+    for workers, access in ((2, "auto"), (4, "exchange")):
+        config = recipe(
+            folder, f"w{workers}", task=TOGETHER, launch={"num_workers": workers}, sampling={"access": access}
+        )
+        other = api.train(config)
+        assert other["losses"] == pytest.approx(alone["losses"], rel=1e-8)
+        assert other["valid"] == pytest.approx(alone["valid"], rel=1e-8)
+    found = api.evaluate(recipe(folder, "one", task=TOGETHER))
+    assert 0 <= found["test"]["buy/ndcg@20"] <= 1
+    bought = set(pl.read_csv(folder / "buy.csv").filter(pl.col("user_id") == 3)["item_id"])
+    assert len(api.recommend(folder / "one", [3], 30)) >= 30 - len(bought), "what was collected can be recommended"
+
+
+def test_one_relation_can_be_predicted_alone(folder: Path) -> None:
+    task = {"kind": "click", "relation": "cart", "sampled_negatives": 2}
+    trained = api.train(recipe(folder, "cart", task=task))
+    assert trained["valid"] == {}
+    pairs = pl.DataFrame({"user_id": [3], "item_id": [3]})
+    assert 0 < api.predict(folder / "cart", pairs)["prediction"].item() < 1
+
+
+@pytest.mark.parametrize(
+    ("relations", "words"),
+    [
+        ({"user": {"interactions": "others.csv"}}, "'user' can't name a relation"),
+        ({"a/b": {"interactions": "others.csv"}}, "'a/b' can't name a relation"),
+    ],
+)
+def test_names_are_checked(folder: Path, relations: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        recipe(folder, relations=relations)
+
+
+@pytest.mark.parametrize(
+    ("relation", "words"),
+    [
+        ({"interactions": "none.csv"}, "no such file"),
+        ({"interactions": "others.csv", "where": {"behavior": "cart"}}, "no column 'behavior'"),
+        ({"interactions": "others.csv", "where": {"behaviour": "wish"}}, "no row has"),
+        ({"interactions": "others.csv"}, "pair of user and item again"),
+    ],
+)
+def test_tables_that_can_not_be_read_are_told(folder: Path, tmp_path: Path, relation: Any, words: str) -> None:
+    config = recipe(folder, relations={"more": relation})
+    data = config.data.model_copy(update={"prepared": str(tmp_path / "prepared")})
+    with pytest.raises(DataError, match=words):
+        api.prepare(config.model_copy(update={"data": data}))
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_a_task_asks_for_a_relation_that_is_there(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="task.relation=wish is neither interacts nor in data.relations"):
+        recipe(folder, task={"kind": "ranking", "relation": "wish"})
+    with pytest.raises(DataError, match="task.relation=wish: the prepared data set has interacts, collect, cart"):
+        wish = {**OTHERS, "wish": OTHERS["cart"]}
+        api.train(recipe(folder, "wish", wish, task={"kind": "ranking", "relation": "wish"}))
