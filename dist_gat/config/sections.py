@@ -75,7 +75,7 @@ class FeatureConfig(Section):
 
 
 class RelationConfig(Section):
-    """More pairs of the same users and items, from a table of its own: what they collected, put in the cart, viewed.
+    """More pairs of users and items, from a table of its own: what they collected, put in the cart, viewed.
 
     They are training pairs all of them; a task predicts them by the name of the relation.
     """

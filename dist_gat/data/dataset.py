@@ -32,11 +32,14 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
     what is dropped is counted. Raises `DataError`.
     """
     tables, dropped = _read_splits(config, seed)
-    items = build_vocabulary(table["item_id"] for table in tables.values())
-    tables = _drop_cold_users(tables, config, dropped)
+    more, bad = read_relations(config, {name: tables["train"][name].dtype for name in IDS})
+    _count(dropped, f"{BAD_ROWS} of relations", bad)
+    items = build_vocabulary(table["item_id"] for table in [*tables.values(), *more.values()])
+    known = pl.concat([table.select("user_id") for table in (tables["train"], *more.values())])
+    tables = _drop_cold_users(tables, known, config, dropped)
     if config.split.merge_valid:
         tables |= {"train": pl.concat([tables["train"], tables["valid"]]), "valid": tables["valid"].clear()}
-    users = build_vocabulary([tables["train"]["user_id"]])
+    users = build_vocabulary([tables["train"]["user_id"], known["user_id"]])
 
     features: dict[str, np.ndarray] = {}
     for node_type, feature, vocabulary in (
@@ -52,9 +55,6 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
         _count(dropped, f"{BAD_ROWS} of item titles", bad)
 
     train, valid, test = (_encode_edges(tables[split], users, items) for split in SPLITS)
-    more, left_out = read_relations(config, {"user_id": users, "item_id": items})
-    for reason, number in left_out.items():
-        _count(dropped, reason, number)
     relations = {name: _encode_edges(table, users, items) for name, table in more.items()}
     return Dataset(users, items, train, valid, test, relations, titles, features, dropped)
 
@@ -77,7 +77,7 @@ class Edges:
 class Dataset:
     """Interactions as indices, with the external ID of each index."""
 
-    users: pl.Series  # external IDs by user index, sorted; each has a training row
+    users: pl.Series  # external IDs by user index, sorted; each has a training row of some relation
     items: pl.Series  # external IDs by item index, sorted; an item may occur in valid or test alone
     train: Edges
     valid: Edges
@@ -106,18 +106,18 @@ def _read_splits(config: DataConfig, seed: int) -> tuple[dict[str, pl.DataFrame]
 
 
 def _drop_cold_users(
-    tables: dict[str, pl.DataFrame], config: DataConfig, dropped: dict[str, int]
+    tables: dict[str, pl.DataFrame], known: pl.DataFrame, config: DataConfig, dropped: dict[str, int]
 ) -> dict[str, pl.DataFrame]:
-    """The tables without valid and test rows of users that have no training row."""
+    """The tables without valid and test rows of users that have no training row. known: who has, as `user_id`."""
     warm: dict[str, pl.DataFrame] = {}
     for split, table in tables.items():
         if split == "train" or table.is_empty():
             warm[split] = table
             continue
-        warm[split] = table.join(tables["train"], on="user_id", how="semi")
+        warm[split] = table.join(known, on="user_id", how="semi")
         num_cold = len(table) - len(warm[split])
         if num_cold and config.split.method == "files" and not config.skip_bad_rows:
-            cold = table.join(tables["train"], on="user_id", how="anti")["user_id"].unique().sort()
+            cold = table.join(known, on="user_id", how="anti")["user_id"].unique().sort()
             examples = ", ".join(map(shown, cold.head(NUM_EXAMPLES)))
             raise DataError(
                 f"{split_files(config)[split]}: {num_cold} rows of {len(cold)} users without a training row, for "

@@ -23,7 +23,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 users who buy what is near, 30 items; more is collected; one user and one item were never bought from."""
+    """40 users who buy what is near, 30 items; more is collected, by one more user and of one more item."""
     folder = tmp_path_factory.mktemp("relations")
     rng = np.random.default_rng(0)
     user, item = rng.uniform(-1, 1, 40), rng.uniform(-1, 1, 30)
@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("collect", "cart")
     ]
     pl.concat(others).write_csv(folder / "others.csv")
+    (folder / "text.csv").write_text("user_id,item_id\nu1,3\n")
     api.prepare(recipe(folder))
     return folder
 
@@ -62,8 +63,7 @@ def test_relations_are_prepared_beside_the_interactions(folder: Path) -> None:
         found[relation.name] = {(names["user"][u], names["item"][i]) for u, i in pairs.tolist()}
         assert len(found[relation.name]) == prepared.num_pairs(relation, "train")
     for name in ("collect", "cart"):
-        assert found[name] <= set(pl.read_csv(folder / f"{name}.csv").rows())
-        assert prepared.manifest["dropped"][f"rows of {name} with a user or item that no interaction has"] >= 2
+        assert found[name] == {*pl.read_csv(folder / f"{name}.csv").rows(), (3, 777), (999, 3)}
         assert prepared.num_pairs(prepared.schema.relations[1], "test") == 0
     # messages: each pair once, whichever relation it is of; not of the cart, which says so
     messages = {
@@ -107,6 +107,11 @@ def test_one_relation_can_be_predicted_alone(folder: Path) -> None:
     assert 0 < api.predict(folder / "cart", pairs)["prediction"].item() < 1
 
 
+def test_who_has_no_purchase_is_recommended_by_what_was_collected(folder: Path) -> None:
+    api.train(recipe(folder, "stranger"))
+    assert len(api.recommend(folder / "stranger", [999], 3)) == 3
+
+
 @pytest.mark.parametrize(
     ("relations", "words"),
     [
@@ -126,6 +131,7 @@ def test_names_are_checked(folder: Path, relations: Any, words: str) -> None:
         ({"interactions": "others.csv", "where": {"behavior": "cart"}}, "no column 'behavior'"),
         ({"interactions": "others.csv", "where": {"behaviour": "wish"}}, "no row has"),
         ({"interactions": "others.csv"}, "pair of user and item again"),
+        ({"interactions": "text.csv"}, "user_id is String, and Int64 in the interactions"),
     ],
 )
 def test_tables_that_can_not_be_read_are_told(folder: Path, tmp_path: Path, relation: Any, words: str) -> None:
