@@ -8,15 +8,26 @@ from rich.table import Table
 
 from dist_gat.cli.output import make_table
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import RANKING_METRICS
+from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_metrics
 
 ACTIVITY, POPULARITY = "by activity of users (training degree)", "by popularity of {}items (training degree)"
 # as many as 80 columns hold; --json has all
 MAX_SLICE_METRICS = 3
+MAX_COMPARED = 4
 
 
 def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slices: bool) -> list[Table]:
     """Of the model, and of baselines where there are some; with `slices` those too."""
+    if isinstance(settings.task, TogetherTask):
+        singles = {name: settings.model_copy(update={"task": task}) for name, task in settings.task.tasks.items()}
+        return [
+            table
+            for name, single in singles.items()
+            if split in result["tasks"][name]
+            for table in evaluation_tables(
+                single.model_copy(update={"name": name}), result["tasks"][name], split, slices
+            )
+        ]
     if settings.task.kind != "ranking":
         return pair_tables(settings, result, split, slices)
     shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
@@ -26,6 +37,23 @@ def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slic
     title = f"{split}, full ranking over all items, {found['num_users']:,.0f} users"
     tables = [make_table(title, ["model", *names], rows)]
     return tables + slice_tables(result["slices"][split], max(settings.evaluate.ks)) if slices else tables
+
+
+def compared_metrics(settings: Config) -> list[str]:
+    """What `compare` shows; --json has all."""
+    k = max(settings.evaluate.ks)
+    if isinstance(settings.task, TogetherTask):
+        firsts = {name: next(iter(task_metrics(task, [k]))) for name, task in settings.task.tasks.items()}
+        return [f"{name}/{metric}" for name, metric in firsts.items()][:MAX_COMPARED]
+    if settings.task.kind == "ranking":
+        return [f"{name}@{k}" for name in ("recall", "ndcg", "mrr")]
+    return settings.metric_names[:MAX_COMPARED]
+
+
+def what_is_measured(settings: Config) -> str:
+    """In words."""
+    others = {"ranking": "full ranking over all items", "together": "several tasks"}
+    return others.get(settings.task.kind, "predictions of pairs")
 
 
 def slice_tables(slices: dict[str, Any], k: int) -> list[Table]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dist_gat.base.errors import DistGatError
-from dist_gat.cli.evaluation_tables import evaluation_tables
+from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.cli.plan_command import plan
@@ -55,11 +55,15 @@ def prepare(
         report = api.prepare(settings, output.progress)
         report["prepared"] = settings.data.prepared
         partition, nodes = report["partition"], report["num_nodes"]
-        (splits,) = report["split_counts"].values()
-        edges = {split: sum(counts) for split, counts in splits.items()}
+        edges = {
+            f"{split} {'interactions' if relation == 'interacts' else relation}": sum(counts)
+            for relation, splits in report["split_counts"].items()
+            for split, counts in splits.items()
+            if relation == "interacts" or sum(counts)
+        }
         rows: list[list[Any]] = [
             *[[f"{kind}s", f"{count:,}"] for kind, count in nodes.items()],
-            *[[f"{split} interactions", f"{count:,}"] for split, count in edges.items()],
+            *[[what, f"{count:,}"] for what, count in edges.items()],
             ["parts", f"{len(report['bounds'])} by {partition['method']}"],
             ["edge cut", f"{partition['edge_cut']:.1%} of interactions join two parts"],
             [
@@ -157,9 +161,7 @@ def compare(
         settings = load_config(config, overrides or [])
         result = api.compare(settings, chosen or None, quiet=False, progress=output.progress)
         # as many as 80 columns hold; --json has all
-        names = settings.metric_names[:4]
-        if settings.task.kind == "ranking":
-            names = [f"{name}@{max(settings.evaluate.ks)}" for name in ("recall", "ndcg", "mrr")]
+        names = compared_metrics(settings)
         rows = [
             [
                 name,
@@ -169,8 +171,7 @@ def compare(
             ]
             for name, row in result["models"].items()
         ]
-        ranks = settings.task.kind == "ranking"
-        title = f"{result['split']}, {'full ranking over all items' if ranks else 'predictions of pairs'}"
+        title = f"{result['split']}, {what_is_measured(settings)}"
         table = make_table(title, ["model", *names, "seconds", "peak MB"], rows)
         notes = [f"{name}: {row['note']}" for name, row in result["models"].items() if row["note"]]
         output.result(result, table, notes="\n".join([*notes, f"took {result['seconds']:.0f} s"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import PAIR_METRICS
+from dist_gat.config.task_sections import task_metrics
 from dist_gat.pages.bar_chart import Bar, bar_chart
 from dist_gat.pages.chart import Curve
 from dist_gat.pages.figures import three_digits
@@ -51,7 +51,7 @@ def quality_section(
 
 
 def is_higher_better(config: Config, metric: str) -> bool:
-    return PAIR_METRICS.get(config.task.kind, {}).get(metric, True)
+    return task_metrics(config.task, config.evaluate.ks).get(metric, True)
 
 
 def count_of(metrics: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import RANKING_METRICS
+from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_metrics
 from dist_gat.explain.attention_by_degree import attention_by_degree
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
 from dist_gat.graph.part import open_prepared
@@ -73,8 +73,14 @@ def report_page(
         is_evaluated=bool(evaluation),
         is_outdated=is_outdated(evaluation, folder),
         learning=learning_section(curves, metric, higher, per_epoch),
-        slices=slices_section(evaluation, split, metric, higher),
-        details=details_section(branch(evaluation, "details", split)),
+        parts=[
+            {
+                "name": name,
+                "slices": slices_section(found, split, own, is_higher_better(config, metric_name)),
+                "details": details_section(branch(found, "details", split)),
+            }
+            for name, found, metric_name, own in parts_of(config, evaluation)
+        ],
         cost=cost_section(curves, events, comparison),
         attention=attention,
         missing=missing,
@@ -86,6 +92,20 @@ def report_page(
         made_of=data_rows(config) + version_rows(starts[-1] if starts else {}),
         config=dump_config(config),
     )
+
+
+def parts_of(config: Config, evaluation: Any) -> list[tuple[str, Any, str, str]]:
+    """Of each of several tasks its name, its part of the evaluation, and the metric that its slices are shown by, with
+    and without its name; of a single task the same, without a name."""
+    metric = config.train.metric
+    if not isinstance(config.task, TogetherTask):
+        return [("", evaluation, metric, metric)]
+    parts = []
+    for name, task in config.task.tasks.items():
+        of_task = [f"{name}/{own}" for own in task_metrics(task, config.evaluate.ks)]
+        shown = metric if metric in of_task else of_task[0]
+        parts.append((name, branch(evaluation, "tasks", name), shown, shown.partition("/")[2]))
+    return parts
 
 
 def select(curves: dict[str, Curve], prefix: str) -> dict[str, Curve]:

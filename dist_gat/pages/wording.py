@@ -45,19 +45,22 @@ PHASES = {
 TASKS = {
     "ranking": "ranks all items for every user", "rating": "predicts ratings",
     "click": "predicts the probability of a click", "count": "predicts counts",
+    "own": "predicts by a task of your own", "together": "does several tasks",
 }  # fmt: skip
 SPLITS = {"test": "test", "valid": "validation"}
 
 
 def metric_title(metric: str) -> str:
-    """`ndcg@20` is NDCG@20."""
-    name, at, k = metric.partition("@")
-    return METRICS[name][0] + at + k if name in METRICS else metric.replace("_", " ")
+    """`ndcg@20` is NDCG@20; of one of several tasks, `buy/ndcg@20`, its name stands first."""
+    task, slash, own = metric.rpartition("/")
+    name, at, k = own.partition("@")
+    title = METRICS[name][0] + at + k if name in METRICS else own.replace("_", " ")
+    return f"{task}: {title}" if slash else title
 
 
 def metric_meaning(metric: str) -> str:
     """What it measures, or nothing of an unknown one."""
-    return METRICS.get(metric.partition("@")[0], ("", ""))[1]
+    return METRICS.get(metric.rpartition("/")[2].partition("@")[0], ("", ""))[1]
 
 
 def slice_title(side: str, name: str) -> str:

@@ -137,3 +137,15 @@ def test_experts_are_a_mixture_that_starts_as_the_identity() -> None:
         [torch.nn.functional.gelu(rows @ experts.inner_KRR[k]) @ experts.outer_KRR[k] for k in range(3)], dim=1
     )
     torch.testing.assert_close(experts(rows, gate), rows + (gate.softmax(1)[:, :, None] * each).sum(1))
+
+
+def test_the_report_has_each_task(folder: Path) -> None:
+    settings, tasks = KINDS["given"]
+    config = recipe(folder, "reported", settings, **tasks)
+    api.train(config)
+    api.evaluate(config)
+    page = api.report(config.run_folder).read_text()
+    assert "rating: RMSE" in page
+    for name in tasks:
+        assert f"For whom is it bad?<bdi> ({name})" in page
+    assert "Where is it wrong?<bdi> (plays)" in page
