@@ -9,7 +9,7 @@
     api.compare(config, ["popularity", "ease", "recipe"])["models"]["ease"]["metrics"]["recall@20"]
     api.recommend(config.run_folder, users=[196], k=10)
 
-`fetch` and `write_synthetic` are the verb `data`; `doctor()` returns its findings.
+`fetch` and `write_synthetic` are the verb `data`, `write_first_recipe` is `init`; `doctor()` returns its findings.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from dist_gat.serve.recommend import recommend_items
 from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
+from dist_gat.workflows.first_recipe import write_first_recipe
 from dist_gat.workflows.fit import fit
 from dist_gat.workflows.predict_file import predict_file
 from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
@@ -60,6 +61,7 @@ __all__ = [
     "report",
     "train",
     "tune",
+    "write_first_recipe",
     "write_synthetic",
 ]
 

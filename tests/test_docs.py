@@ -59,6 +59,7 @@ def test_every_command_of_the_documents_is_valid(page: str, arguments: list[str]
 @pytest.mark.parametrize(
     "verb",
     [
+        "init",
         "prepare",
         "train",
         "evaluate",

@@ -13,6 +13,7 @@ from rich.text import Text
 from dist_gat.base.errors import DistGatError
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.fit_command import fit
+from dist_gat.cli.init_command import init
 from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
@@ -37,6 +38,9 @@ RunPath = Annotated[Path, typer.Argument(help="a run folder, or the recipe of a 
 
 Verify = Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file that is read, first")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]
+
+
+app.command(epilog="Example: dist-gat init --for shop data/shop/purchases.csv --output configs/shop.yaml")(init)
 
 
 @app.command(epilog="Example: dist-gat prepare configs/ml-100k.yaml parts.num_parts=8")

@@ -157,6 +157,39 @@ def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
     return RawTable(source, frame.with_columns(pl.Series(ROW, rows, dtype=pl.Int64)), malformed)
 
 
+def read_head(source: Source, most_rows: int) -> pl.DataFrame:
+    """At least `most_rows` first rows, or all, with the plain names of all columns; text columns are text.
+
+    Rows with a wrong number of fields are left out. Raises `DataError`.
+    """
+    header = read_header(source)
+    try:
+        if source.format == "lightgcn":
+            return _read_lightgcn(source.path).drop(ROW).head(most_rows)
+        if source.format == "parquet":
+            batches = pa_parquet.ParquetFile(source.path).iter_batches(columns=list(header.values()))
+        else:
+            types = pa_csv.ConvertOptions(column_types=dict.fromkeys(header.values(), pa.string()))
+            parse = pa_csv.ParseOptions(
+                delimiter=source.separator, newlines_in_values=True, invalid_row_handler=lambda row: "skip"
+            )
+            batches = pa_csv.open_csv(source.path, parse_options=parse, convert_options=types)
+        read: list[Any] = []
+        for batch in batches:
+            batch.validate(full=True)  # polars trusts the bytes of a text column
+            read.append(batch)
+            if sum(map(len, read)) >= most_rows:
+                break
+        if not read:
+            raise DataError(f"{source.path}: the file has no rows; expected one for each interaction")
+        table = pa.Table.from_batches(read)
+        return pl.DataFrame({plain: pl.Series(plain, table.column(raw)) for plain, raw in header.items()})
+    except DataError:
+        raise
+    except (ValueError, OSError, pa.ArrowException, pl.exceptions.PolarsError) as err:
+        raise _unreadable(source, err) from None
+
+
 def _read_separated(source: Source, names: list[str]) -> tuple[pl.DataFrame, BadRows | None]:
     """The named columns as text, and the rows that have another number of fields than the header."""
     convert = pa_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string()))

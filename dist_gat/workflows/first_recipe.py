@@ -1,0 +1,145 @@
+"""`write_first_recipe`: from the head of a table to a recipe that runs, with comments that say what was guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.storage import write_text
+from dist_gat.config.files import parse_config
+from dist_gat.config.plain_yaml import parse_yaml
+from dist_gat.data.guess_columns import Guess, Guesses, guess_columns
+from dist_gat.data.source import Source, open_source, read_head
+
+MOST_ROWS = 2_000_000
+FIELDS = ("shop", "social", "music", "video", "news")
+# where there are times: what is sold, read or watched next is of its day; what friends like or listen to is of a user
+SPLITS = {
+    "shop": "temporal", "news": "temporal", "video": "temporal", "social": "leave_last_out", "music": "leave_last_out",
+}  # fmt: skip
+COLUMNS = {"user": "user_id", "item": "item_id", "label": "weight", "time": "datetime"}
+YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
+RANKING = """\
+negatives: {num_shared: 256, in_batch: true}
+model:
+  embedding_size: 64
+  scoring: degree
+  residual: false
+  decoder: {kind: cosine, temperature: 0.15, popularity: true}
+blend: {spectral_rank: 128, linear: true}    # closed-form scores beside the model's; validation weighs them
+"""
+PAIRS = """\
+model: {embedding_size: 64, scoring: degree, residual: false}
+loss: {l2: 0.01}                             # larger where the validation metric gets worse after the first epochs
+"""
+TASKS = {
+    "ranking": "",
+    "rating": "task: {kind: rating}                         # metrics: rmse, mae\n",
+    "click": "task: {kind: click, calibration: temperature}   # metrics: auc, log_loss and others\n",
+    "count": "task: {kind: count, likelihood: negative_binomial}   # metrics: deviance, rmse_log, mae\n",
+}
+
+
+def write_first_recipe(
+    field: str, table: Path, output: Path | None = None, given: Mapping[str, str] | None = None, force: bool = False
+) -> dict[str, Any]:
+    """Write a recipe for a table of interactions: user, item, and perhaps a label and a time.
+
+    field: one of `FIELDS`, which picks the split and other defaults. output: by default configs/NAME.yaml. given:
+    columns by role, for what is not to be guessed, as in `guess_columns`. Returns `recipe`, its file, `kind`, and the
+    `guesses` with their reasons. Raises `DataError` where the table can't be read or used, `ConfigError` for an unknown
+    field, and where there is a file already, unless `force`.
+    """
+    if field not in FIELDS:
+        raise ConfigError(f"--for {field}: expected one of {', '.join(FIELDS)}")
+    source = open_source(table, "auto", None)
+    guesses = guess_columns(read_head(source, MOST_ROWS), given, counts=field == "music")
+    name = recipe_name(table)
+    output = output or Path("configs") / f"{name}.yaml"
+    if output.exists() and not force:
+        raise ConfigError(
+            f"{output}: there is a file already; choose another with --output, or replace it with --force"
+        )
+    text = recipe_text(field, name, source, guesses)
+    parse_config(parse_yaml(text, str(output)), str(output))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, text)
+    except OSError as err:
+        raise StorageError(f"{output}: can't be written: {err}; choose another place with --output") from None
+    return {
+        "recipe": str(output),
+        "kind": guesses.kind,
+        "guesses": [{"what": "what to predict", "guess": guesses.kind, "why": guesses.why_kind}]
+        + [
+            {"what": role, "guess": guess.column if guess else "none", "why": guess.why if guess else "no column fits"}
+            for role, guess in roles_of(guesses).items()
+        ],
+    }
+
+
+def roles_of(guesses: Guesses) -> dict[str, Guess | None]:
+    return {"user": guesses.user, "item": guesses.item, "label": guesses.label, "time": guesses.time}
+
+
+def recipe_name(table: Path) -> str:
+    """Of the file, or of its folder where the file is only part of a set."""
+    stem = table.absolute().parent.name if table.stem.lower() in ("train", "interactions", "ratings") else table.stem
+    return re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-._") or "first"
+
+
+def recipe_text(field: str, name: str, source: Source, guesses: Guesses) -> str:
+    """The YAML. What comes from the table is quoted, and does not stand in comments."""
+    data = [f"  path: {_quoted(str(source.path.parent))}", f"  interactions: {_quoted(source.path.name)}"]
+    columns = []
+    for role, guess in roles_of(guesses).items():
+        if guess is None:
+            columns.append(f"    # {role}: none")
+        else:
+            columns.append(f"    {COLUMNS[role]}: {_quoted(guess.column)}  # {role}: {guess.why}")
+    if guesses.num_bad:
+        data.append(
+            f"  skip_bad_rows: true  # {guesses.num_bad} of {guesses.num_rows} rows repeat a pair, whose earliest row "
+            "stays, or lack an ID"
+        )
+    if guesses.kind == "click":
+        data.append("  min_message_weight: 1  # a 0 carries no message, and is predicted all the same")
+    if guesses.time:
+        method = SPLITS[field]
+        ratios = "" if method == "leave_last_out" else ", valid_ratio: 0.1, test_ratio: 0.1"
+        data.append(f"  split: {{method: {method}{ratios}}}  # or random")
+    else:
+        data.append("  split: {method: random, valid_ratio: 0.1, test_ratio: 0.1}  # there are no times")
+    head = [
+        f"# Written by `dist-gat init --for {field}`. Every line is a guess that you may change; what else there is:",
+        "# docs/configuration.md. What the columns were taken for stands beside them.",
+        f"# Predicts: {guesses.kind}, because {guesses.why_kind}.",
+        f"name: {_quoted(name)}",
+        "data:",
+        *data,
+        "  columns:",
+        *columns,
+        f"  prepared: {_quoted(f'prepared/{name}')}",
+        "parts: {num_parts: 4, method: metis}",
+        "sampling: {fanouts: [10]}                    # one attention layer; [10, 10] for two",
+    ]
+    body = TASKS[guesses.kind] + (RANKING if guesses.kind == "ranking" else PAIRS)
+    tail = [
+        "train: {num_epochs: 20, batch_size: 4096, learning_rate: 0.01, patience: 3}",
+        *(["evaluate: {ks: [10, 20], baselines: [popularity, itemknn]}"] if guesses.kind == "ranking" else []),
+        "launch: {launcher: local, num_workers: 1}   # launcher: ray for several workers and hosts",
+    ]
+    return "\n".join(head) + "\n" + body + "\n".join(tail) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A YAML string; plain where that is safe."""
+    return (
+        text
+        if re.fullmatch(r"[A-Za-z_/][\w./-]*", text, re.ASCII) and text.lower() not in YAML_WORDS
+        else json.dumps(text)
+    )
