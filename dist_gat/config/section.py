@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Annotated
 
@@ -18,6 +20,14 @@ def _no_nul(name: str) -> str:
 
 FileName = Annotated[str, AfterValidator(_no_nul)]
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def check_names(what: str, names: Iterable[str], reserved: Sequence[str] = ()) -> None:
+    """Raise `ValueError` where a name, which is also that of a file or a column, has other than plain characters."""
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name) or name in reserved:
+            none_of = f", and is none of {', '.join(reserved)}" if reserved else ""
+            raise ValueError(f"{name!r} can't name {what}: a name has letters, digits and '_'{none_of}")
 
 
 class OnResume(Enum):

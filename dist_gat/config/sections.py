@@ -6,13 +6,12 @@ other code trusts them. `dist_gat.config.files` reads and writes them.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section
+from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section, check_names
 from dist_gat.config.task_sections import (
     RANKING_DEFAULT,
     RankingTask,
@@ -40,12 +39,7 @@ class ColumnsConfig(Section):
     @field_validator("labels")
     @classmethod
     def _plain_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        for name in labels:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name) or name in RESERVED_LABELS:
-                raise ValueError(
-                    f"{name!r} can't name a label: a name has letters, digits and '_', and is none of "
-                    f"{', '.join(RESERVED_LABELS)}"
-                )
+        check_names("a label", labels, RESERVED_LABELS)
         return labels
 
 
@@ -114,12 +108,7 @@ class DataConfig(Section):
     @field_validator("relations")
     @classmethod
     def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:
-        for name in relations:
-            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) or name in RESERVED_RELATIONS:
-                raise ValueError(
-                    f"{name!r} can't name a relation: a name has letters, digits, '_' and '-', and is none of "
-                    f"{', '.join(RESERVED_RELATIONS)}"
-                )
+        check_names("a relation", relations, RESERVED_RELATIONS)
         return relations
 
     @model_validator(mode="after")

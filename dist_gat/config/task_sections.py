@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dist_gat.config.section import FileName, PositiveInt, Section
+from dist_gat.config.section import FileName, PositiveInt, Section, check_names
 
 RANKING_DEFAULT = "ndcg@20"
 RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
@@ -125,11 +124,7 @@ class TogetherTask(Section):
     @field_validator("tasks")
     @classmethod
     def _plain_names(cls, tasks: dict[str, Any]) -> dict[str, Any]:
-        for name in tasks:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                raise ValueError(
-                    f"{name!r} can't name a task: a name starts with a letter and has letters, digits, '_'"
-                )
+        check_names("a task", tasks)
         return tasks
 
     @model_validator(mode="after")
