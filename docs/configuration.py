@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dist_gat.config.files import is_section
+from dist_gat.config.files import by_name, is_section
 from dist_gat.config.sections import Config
 
 HEADER = """# Every setting
@@ -33,7 +33,7 @@ def sections(root: type[BaseModel], prefix: str = "") -> list[tuple[str, type[Ba
     for name, field in root.model_fields.items():
         for kind in _kinds(field.annotation):
             if is_section(kind):
-                found += sections(kind, f"{prefix}{name}.")
+                found += sections(kind, f"{prefix}{name}.{by_name(field.annotation)}")
     return found
 
 

@@ -106,9 +106,14 @@ def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         for kind in candidates:
             if is_section(kind):
-                keys += all_keys(kind, f"{prefix}{name}.")
+                keys += all_keys(kind, f"{prefix}{name}.{by_name(field.annotation)}")
     # kinds of one section may have fields of the same name
     return list(dict.fromkeys(keys))
+
+
+def by_name(annotation: object) -> str:
+    """What stands for the name before the keys of sections that are in a mapping."""
+    return "NAME." if typing.get_origin(annotation) is dict else ""
 
 
 def is_section(kind: object) -> bool:
