@@ -148,7 +148,7 @@ def evaluate_pair_baseline(name: str, task: PairTask, prepared: PreparedGraph, s
 def labelled_pairs(task: PairTask, prepared: PreparedGraph, split: str) -> LabelledPairs:
     """What the task trains on or is measured with, negatives among it."""
     ranges, relation = prepared.ranges, task.relation
-    parts = [task.labelled.part(number, split) for number in range(ranges.num_parts)]
+    parts = task.labelled.of_parts(range(ranges.num_parts), split)
     pairs = np.concatenate([part.pairs for part in parts])
     labels = np.concatenate([part.labels for part in parts]).astype(np.float64)
     exposures = np.concatenate(

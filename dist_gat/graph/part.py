@@ -138,7 +138,8 @@ class PreparedGraph:
         return int(sum(self.manifest["split_counts"][relation.name][split]))
 
     def describe_labels(self, relation: Relation, label: str) -> dict[str, Any]:
-        """`mean`, `min` and `max` of the training labels, and where they are few, `levels` and their `counts`.
+        """`mean`, `min` and `max` of the training labels; where they are few, `levels` of all splits, and the `counts`
+        of training pairs.
 
         Raises `DataError` where there are none.
         """

@@ -5,7 +5,7 @@ Every step is vectorised; peak memory is a small multiple of the edge list.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,17 +74,14 @@ def prepare_dataset(
         sorted_already = carrying is dataset.train and set(dataset.train.labels) <= {WEIGHT}
         split_counts = _write_splits(folder, dataset, labels, messages[0] if sorted_already else None)
         mass = _write_messages(folder, messages, labels.ranges, schema)
-        names, given = [relation.name for relation in schema.relations], [dataset.train, *dataset.relations.values()]
+        names = [relation.name for relation in schema.relations]
         _write_features(folder, dataset, labels)
         report = {
             "name": name,
             "schema": schema.to_plain(),
             "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
             "split_counts": split_counts,
-            "labels": {
-                name: {label: describe(values) for label, values in edges.labels.items()}
-                for name, edges in zip(names, given, strict=True)
-            },
+            "labels": _describe_labels(dataset),
             "popularity_mass": dict.fromkeys(names, mass),
             "target_messages": dict.fromkeys(names, len(messages[1].dst)),
             "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
@@ -123,12 +120,29 @@ def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
     }
 
 
-def describe(labels: np.ndarray) -> dict[str, Any]:
-    """What a task wants to know of the labels of all training pairs; `levels` and their counts where they are few."""
+def _describe_labels(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """By relation and label."""
+    splits: dict[str, tuple[Edges, ...]] = {INTERACTS.name: (dataset.train, dataset.valid, dataset.test)}
+    splits |= {name: (edges,) for name, edges in dataset.relations.items()}
+    return {
+        name: {
+            label: describe(values, [edges.labels[label] for edges in held_out if label in edges.labels])
+            for label, values in train.labels.items()
+        }
+        for name, (train, *held_out) in splits.items()
+    }
+
+
+def describe(labels: np.ndarray, held_out: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What a task wants to know of the labels of all training pairs.
+
+    Where they are few, `levels` has those of any split, and `counts` how many training pairs have each.
+    """
     wide = labels.astype(np.float64)
     found: dict[str, Any] = {"mean": float(wide.mean()), "min": float(wide.min()), "max": float(wide.max())}
-    levels, counts = np.unique(wide, return_counts=True)
+    levels = np.unique(np.concatenate([labels, *held_out]).astype(np.float64))
     if len(levels) <= MAX_LEVELS:
+        counts = np.bincount(np.searchsorted(levels, wide), minlength=len(levels))
         found |= {"levels": levels.tolist(), "counts": counts.tolist()}
     return found
 

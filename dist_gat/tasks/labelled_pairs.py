@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_gat.base.errors import DataError
 from dist_gat.evaluate.pair_values import PartPairs
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation
@@ -37,29 +36,32 @@ class LabelledRelation:
     exposure: str | None = None
     negatives: PairNegatives | None = None
 
-    def part(self, number: int, split: str) -> PartPairs:
-        """All pairs of a split whose sources are of one part, and the split's negatives behind them."""
-        part = self.prepared.parts[number]
-        pairs = np.asarray(part.pairs(self.relation, split))
-        offsets = None
-        if self.exposure is not None:
-            offsets = log_exposure(np.asarray(part.labels(self.relation, split, self.exposure)))
+    def of_parts(self, numbers: Sequence[int], split: str) -> list[PartPairs]:
+        """Of each of some parts, the pairs of a split whose sources it has, and its share of the negatives behind
+        them."""
         if self.negatives is None:
-            labels = np.asarray(part.labels(self.relation, split, self.label))
-        else:
-            drawn = self.negatives.of_split(split)
-            drawn = drawn[self.prepared.ranges.part_of(drawn[:, 0]) == number]
-            drawn = self.negatives.without_hits(drawn, number, sorted({"train", split}))
-            labels = np.repeat(np.array([1, 0], np.float32), [len(pairs), len(drawn)])
-            pairs = np.concatenate([pairs, drawn])
-        return PartPairs(pairs, labels, offsets)
+            return [self._given(number, split) for number in numbers]
+        drawn = self.negatives.of_split(split)
+        part_of = self.prepared.ranges.part_of(drawn[:, 0])
+        return [self._with_negatives(self.negatives, number, split, drawn[part_of == number]) for number in numbers]
+
+    def _given(self, number: int, split: str) -> PartPairs:
+        part = self.prepared.parts[number]
+        pairs, labels = part.pairs(self.relation, split), part.labels(self.relation, split, self.label)
+        if self.exposure is None:
+            return PartPairs(np.asarray(pairs), np.asarray(labels))
+        exposure = part.labels(self.relation, split, self.exposure)
+        return PartPairs(np.asarray(pairs), np.asarray(labels), np.log(exposure))
+
+    def _with_negatives(self, negatives: PairNegatives, number: int, split: str, drawn: np.ndarray) -> PartPairs:
+        pairs = np.asarray(self.prepared.parts[number].pairs(self.relation, split))
+        drawn = negatives.without_hits(drawn, number, sorted({"train", split}))
+        return PartPairs(np.concatenate([pairs, drawn]), ones_and_zeros(len(pairs), len(drawn)))
 
 
-def log_exposure(exposure: np.ndarray) -> np.ndarray:
-    """float32 of the same shape. Raises `DataError` where an exposure is not above 0."""
-    if len(exposure) and exposure.min() <= 0:
-        raise DataError(f"an exposure is above 0, and the smallest is {exposure.min():g}; leave such rows out")
-    return np.log(exposure)
+def ones_and_zeros(num_ones: int, num_zeros: int) -> np.ndarray:
+    """float32: labels of interactions, and of negatives behind them."""
+    return np.repeat(np.array([1, 0], np.float32), [num_ones, num_zeros])
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,11 @@ class LabelledSource:
         pairs, is_own = self.step_pairs.pairs(numbers), rank_of_pair == self.store.channel.rank
         own, mine = pairs[is_own], numbers[is_own]
         negatives, exposure = self.labelled.negatives, self.labelled.exposure
-        offsets = None if exposure is None else log_exposure(self._own_labels(exposure, mine))
+        offsets = None if exposure is None else np.log(self._own_labels(exposure, mine))
         if negatives is None:
             return DrawnLabels(pairs, own, self._own_labels(self.labelled.label, mine), offsets, len(pairs))
         drawn = self._own_negatives(negatives, epoch, step, len(pairs))
-        labels = np.repeat(np.array([1, 0], np.float32), [len(own), len(drawn)])
+        labels = ones_and_zeros(len(own), len(drawn))
         num_global = len(pairs) * (1 + negatives.per_pair)
         return DrawnLabels(pairs, np.concatenate([own, drawn]), labels, offsets, num_global)
 

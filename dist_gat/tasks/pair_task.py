@@ -6,7 +6,7 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ class PairTask:
         self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
     ) -> PairValues:
         """Of all pairs of a split. Collective."""
-        of_parts = [self.labelled.part(part, split) for part in store.own_parts]
+        of_parts = self.labelled.of_parts(store.own_parts, split)
         return infer_pair_values(self.decoder(model), representation_OR, of_parts, store.ownership, worker)
 
     def metrics(self, found: PairValues, predictions: np.ndarray) -> dict[str, float]:
@@ -152,7 +152,7 @@ def build_pair_task(
         labels = prepared.describe_labels(relation, task.label)
     likelihood = build_likelihood(task, labels)
     if labels:
-        refuse_wrong_labels(name, likelihood, labelled, labels)
+        refuse_wrong_labels(likelihood, labelled, labels)
     metric = config.train.metric.rpartition("/")[2]
     return PairTask(
         name, task, labelled, likelihood, config.train.batch_size, config.seed, config.loss.l2, metric,
@@ -161,37 +161,45 @@ def build_pair_task(
 
 
 def build_labelled(task: PairConfig, relation: Relation, prepared: PreparedGraph, seed: int) -> LabelledRelation:
-    """Raises `DataError` where the exposure is missing."""
+    """Raises `DataError` where the exposure is missing, or is not above 0."""
     negatives = None
     if task.negatives_per_pair:
         negatives = PairNegatives(prepared, relation, task.negatives_per_pair, seed)
-    if task.exposure_label is not None:
-        prepared.describe_labels(relation, task.exposure_label)
-    return LabelledRelation(prepared, relation, task.label, task.exposure_label, negatives)
+    exposure = task.exposure_label
+    if exposure is not None and prepared.describe_labels(relation, exposure)["min"] <= 0:
+        refuse_wrong_rows(prepared, relation, exposure, lambda found: found > 0, "an exposure above 0")
+    return LabelledRelation(prepared, relation, task.label, exposure, negatives)
 
 
-def refuse_wrong_labels(
-    name: str, likelihood: Likelihood, labelled: LabelledRelation, labels: Mapping[str, Any]
-) -> None:
-    """Raise `DataError` that names a pair whose label is none of the task's, or where all labels are equal."""
-    where = f"{labelled.prepared.folder}: task.label={labelled.label}"
-    remedy = f"name another column, or take another kind of task than {name}"
+def refuse_wrong_labels(likelihood: Likelihood, labelled: LabelledRelation, labels: Mapping[str, Any]) -> None:
+    """Raise `DataError` where a label is none of the task's, or where all labels are equal."""
     if labels["min"] == labels["max"]:
-        raise DataError(f"{where}: all labels are {labels['min']:g}, so there is nothing to predict; {remedy}")
-    seen = np.array(labels.get("levels", [labels["min"], labels["max"]]))
-    if "levels" in labels and likelihood.are_labels(seen).all():
-        return
+        raise DataError(
+            f"{labelled.prepared.folder}: all labels {labelled.label} are {labels['min']:g}, so there is nothing to "
+            "predict; name another column"
+        )
+    levels = np.array(labels.get("levels", []))
+    if not len(levels) or not likelihood.are_labels(levels).all():
+        refuse_wrong_rows(
+            labelled.prepared, labelled.relation, labelled.label, likelihood.are_labels, likelihood.expected
+        )  # fmt: skip
+
+
+def refuse_wrong_rows(
+    prepared: PreparedGraph, relation: Relation, label: str, are_good: Callable[[np.ndarray], np.ndarray], expected: str
+) -> None:
+    """Raise `DataError` that names the first pair, of any split, whose label is not good."""
     for split in SPLITS:
-        for part in labelled.prepared.parts:
-            found = np.asarray(part.labels(labelled.relation, split, labelled.label), np.float64)
-            wrong = np.flatnonzero(~likelihood.are_labels(found))
+        for part in prepared.parts:
+            found = np.asarray(part.labels(relation, split, label), np.float64)
+            wrong = np.flatnonzero(~are_good(found))
             if len(wrong):
-                pair = part.pairs(labelled.relation, split)[wrong[0]]
-                ends = zip((labelled.relation.source, labelled.relation.target), pair.tolist(), strict=True)
-                names = ", ".join(f"{kind} {external_id(labelled.prepared, kind, node)!r}" for kind, node in ends)
+                pair = part.pairs(relation, split)[wrong[0]]
+                ends = zip((relation.source, relation.target), pair.tolist(), strict=True)
+                names = ", ".join(f"{kind} {external_id(prepared, kind, node)!r}" for kind, node in ends)
                 raise DataError(
-                    f"{where}: the {split} row of {names} has {found[wrong[0]]:g}; expected {likelihood.expected}; "
-                    f"correct the row, or {remedy}"
+                    f"{prepared.folder}: the {split} row of {names} has {label} {found[wrong[0]]:g}; expected "
+                    f"{expected}; correct the row, or name another column or kind of task"
                 )
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from dist_gat import api
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import open_prepared
-from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.tasks.pair_negatives import PairNegatives, are_among
 
 PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)))
@@ -47,7 +46,7 @@ def test_probabilities_of_all_pairs_sum_to_the_interactions(folder: Path) -> Non
     users, items = prepared.ids("user")["external_id"], prepared.ids("item")["external_id"]
     every = pl.DataFrame({"user_id": users}).join(pl.DataFrame({"item_id": items}), how="cross")
     expected = api.predict(config.run_folder, every)["prediction"].sum()
-    num_train = prepared.num_pairs(predicted_relation(prepared.schema), "train")
+    num_train = prepared.num_pairs(prepared.schema.relations[0], "train")
     assert expected == pytest.approx(num_train, rel=0.2)
 
 
@@ -61,7 +60,7 @@ def test_ranks_draw_and_measure_as_one_does(folder: Path) -> None:
 
 def test_draws_are_uniform_and_no_interaction_is_among_them(folder: Path) -> None:
     prepared = open_prepared(folder / "prepared")
-    relation = predicted_relation(prepared.schema)
+    relation = prepared.schema.relations[0]
     negatives = PairNegatives(prepared, relation, 3, seed=0)
     drawn = negatives.of_step(0, 0, 20_000)
     assert prepared.ranges.is_of_type(drawn[:, 0], "user").all()

@@ -14,6 +14,7 @@ import pytest
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.sections import Config
+from dist_gat.data.split import split_interactions
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_labels_that_do_not_fit_the_task_stop_before_training(folder: Path) -> N
     config = recipe(folder, "rating", "wrong", task={"kind": "click"}, train={"num_epochs": 1})
     with pytest.raises(
         DataError,
-        match=r"the train row of user \d+, item \d+ has \d; expected 0 or 1; correct the row, or name another column",
+        match=r"the train row of user \d+, item \d+ has weight \d; expected 0 or 1; correct the row, or name another",
     ):
         api.train(config)
 
@@ -186,3 +187,41 @@ def test_fit_hands_on_the_calibration_of_validation(folder: Path) -> None:
     assert result["final"]["calibration"] == {"prediction": calibration}
     assert result["split"] == "test"
     assert 0.5 < result["metrics"]["auc"] <= 1
+
+
+def test_a_wrong_label_of_a_held_out_row_is_named_too(folder: Path, tmp_path: Path) -> None:
+    table = pl.read_csv(folder / "labels.csv")
+    config = recipe(folder, "click", "held-out", train={"num_epochs": 1})
+    held_out = split_interactions(table.select("user_id", "item_id"), config.data.split, config.seed)["test"].row(0)
+    is_it = (pl.col("user_id") == held_out[0]) & (pl.col("item_id") == held_out[1])
+    table.with_columns(click=pl.when(is_it).then(2).otherwise("click")).write_csv(tmp_path / "labels.csv")
+    data = config.data.model_copy(update={"path": str(tmp_path), "prepared": str(tmp_path / "prepared")})
+    config = config.model_copy(update={"data": data})
+    api.prepare(config)
+    with pytest.raises(DataError, match=f"the test row of user {held_out[0]}, item {held_out[1]} has click 2"):
+        api.train(config)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"kind": "click", "label": "none"}, "no none, which the task asks for; they have weight, click"),
+        ({"kind": "count", "label": "plays", "exposure": "view"}, "has view 0; expected an exposure above 0"),
+        ({"kind": "rating", "loss": "ordinal", "label": "noise"}, "more than 100 different labels"),
+        ({"kind": "rating", "label": "same"}, "all labels same are 1, so there is nothing to predict"),
+    ],
+)
+def test_labels_that_a_task_can_not_use_are_told(
+    folder: Path, tmp_path: Path, task: dict[str, Any], words: str
+) -> None:
+    table = pl.read_csv(folder / "labels.csv").with_columns(noise=pl.int_range(pl.len()), same=1)
+    table.write_csv(tmp_path / "labels.csv")
+    config = labels.recipe(folder, task, "unusable")
+    columns = config.data.columns.model_copy(
+        update={"labels": {**config.data.columns.labels, "noise": "noise", "same": "same"}}
+    )
+    update = {"path": str(tmp_path), "prepared": str(tmp_path / "prepared"), "columns": columns}
+    config = config.model_copy(update={"data": config.data.model_copy(update=update)})
+    api.prepare(config)
+    with pytest.raises(DataError, match=words):
+        api.train(config)
