@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -19,7 +20,8 @@ from dist_gat.config.files import load_config, parse_config
 from dist_gat.tune.search_space import read_space
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "launch" / "README.md"]
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *GUIDES, ROOT / "launch" / "README.md"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -27,7 +29,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def dist_gat_commands() -> list[tuple[str, list[str]]]:
+def recipes(page: Path) -> dict[str, dict[str, Any]]:
+    """The whole recipes that a page shows, by name."""
+    shown = [yaml.safe_load(text) for text in blocks(page, "yaml")]
+    return {recipe["name"]: recipe for recipe in shown if "name" in recipe and "data" in recipe}
+
+
+def dist_gat_commands() -> list[tuple[Path, list[str]]]:
     """(page, arguments) of every `dist-gat …` line in a shell block, comments and environment left out."""
     found = []
     for page in PAGES:
@@ -35,7 +43,7 @@ def dist_gat_commands() -> list[tuple[str, list[str]]]:
             words = shlex.split(line, comments=True)
             starts = [n for n, word in enumerate(words) if word.endswith("dist-gat")]
             if starts:
-                found.append((page.name, words[starts[0] + 1 :]))
+                found.append((page, words[starts[0] + 1 :]))
     return found
 
 
@@ -43,15 +51,20 @@ def test_there_are_commands_to_check() -> None:
     assert len(dist_gat_commands()) >= 8
 
 
-@pytest.mark.parametrize(("page", "arguments"), dist_gat_commands())
-def test_every_command_of_the_documents_is_valid(page: str, arguments: list[str]) -> None:
-    """The verb exists, its options exist, and its recipe loads with its overrides."""
+@pytest.mark.parametrize(("page", "arguments"), dist_gat_commands(), ids=str)
+def test_every_command_of_the_documents_is_valid(page: Path, arguments: list[str], tmp_path: Path) -> None:
+    """The verb exists, its options exist, and its recipe loads with its overrides: a file of ours, or one that the page
+    shows."""
     command = typer.main.get_command(app)
     while isinstance(command, typer.core.TyperGroup):
         command = command.commands[arguments.pop(0)]
     context = command.make_context("dist-gat", list(arguments))
     if "config" in context.params:
-        config = load_config(ROOT / context.params["config"], context.params["overrides"] or [])
+        path = ROOT / context.params["config"]
+        if shown := recipes(page).get(path.stem):
+            path = tmp_path / path.name
+            path.write_text(yaml.safe_dump(shown))
+        config = load_config(path, context.params["overrides"] or [])
         if "space" in context.params:
             read_space(ROOT / context.params["space"], config)
 
@@ -82,11 +95,18 @@ def test_help_of_every_verb_has_an_example(verb: str) -> None:
 
 
 def test_recipes_in_the_documents_load() -> None:
-    recipes = [yaml.safe_load(text) for page in PAGES for text in blocks(page, "yaml")]
-    recipes = [recipe for recipe in recipes if "name" in recipe and "data" in recipe]
-    assert recipes
-    for recipe in recipes:
-        parse_config(recipe)
+    for page in PAGES:
+        for recipe in recipes(page).values():
+            parse_config(recipe)
+
+
+def test_each_guide_has_a_recipe_and_how_to_make_train_and_test_it() -> None:
+    assert [page.stem for page in GUIDES] == ["music", "news", "shop", "social", "video"]
+    for page in GUIDES:
+        verbs = {arguments[0] for found, arguments in dist_gat_commands() if found == page}
+        assert recipes(page), page.name
+        assert verbs >= {"init", "fit", "compare"}, page.name
+        assert verbs & {"recommend", "predict"}, page.name
 
 
 def test_the_python_of_the_readme_uses_functions_that_exist() -> None:

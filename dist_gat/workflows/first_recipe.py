@@ -49,16 +49,16 @@ def write_first_recipe(
 ) -> dict[str, Any]:
     """Write a recipe for a table of interactions: user, item, and perhaps a label and a time.
 
-    field: one of `FIELDS`, which picks the split and other defaults. output: by default configs/NAME.yaml. given:
-    columns by role, for what is not to be guessed, as in `guess_columns`. Returns `recipe`, its file, `kind`, and the
-    `guesses` with their reasons. Raises `DataError` where the table can't be read or used, `ConfigError` for an unknown
-    field, and where there is a file already, unless `force`.
+    field: one of `FIELDS`, which picks the split and other defaults. output: by default configs/NAME.yaml; its name is
+    the recipe's. given: columns by role, for what is not to be guessed, as in `guess_columns`. Returns `recipe`, its
+    file, `kind`, and the `guesses` with their reasons. Raises `DataError` where the table can't be read or used,
+    `ConfigError` for an unknown field, and where there is a file already, unless `force`.
     """
     if field not in FIELDS:
         raise ConfigError(f"--for {field}: expected one of {', '.join(FIELDS)}")
     source = open_source(table, "auto", None)
     guesses = guess_columns(read_head(source, MOST_ROWS), given, counts=field == "music")
-    name = recipe_name(table)
+    name = recipe_name(output or table)
     output = output or Path("configs") / f"{name}.yaml"
     if output.exists() and not force:
         raise ConfigError(
@@ -86,9 +86,9 @@ def roles_of(guesses: Guesses) -> dict[str, Guess | None]:
     return {"user": guesses.user, "item": guesses.item, "label": guesses.label, "time": guesses.time}
 
 
-def recipe_name(table: Path) -> str:
+def recipe_name(file: Path) -> str:
     """Of the file, or of its folder where the file is only part of a set."""
-    stem = table.absolute().parent.name if table.stem.lower() in ("train", "interactions", "ratings") else table.stem
+    stem = file.absolute().parent.name if file.stem.lower() in ("train", "interactions") else file.stem
     return re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-._") or "first"
 
 
@@ -128,12 +128,20 @@ def recipe_text(field: str, name: str, source: Source, guesses: Guesses) -> str:
         "sampling: {fanouts: [10]}                    # one attention layer; [10, 10] for two",
     ]
     body = TASKS[guesses.kind] + (RANKING if guesses.kind == "ranking" else PAIRS)
+    # of counts with a long tail, the other metrics hang on a few pairs
+    metric = ", metric: rmse_log" if guesses.kind == "count" else ""
+    size = batch_size(guesses.num_rows)
     tail = [
-        "train: {num_epochs: 20, batch_size: 4096, learning_rate: 0.01, patience: 3}",
+        f"train: {{num_epochs: 20, batch_size: {size}, learning_rate: 0.01, patience: 3{metric}}}",
         *(["evaluate: {ks: [10, 20], baselines: [popularity, itemknn]}"] if guesses.kind == "ranking" else []),
         "launch: {launcher: local, num_workers: 1}   # launcher: ray for several workers and hosts",
     ]
     return "\n".join(head) + "\n" + body + "\n".join(tail) + "\n"
+
+
+def batch_size(num_rows: int) -> int:
+    """A power of two, so that an epoch of a small table has some hundred steps."""
+    return max(256, min(4096, 1 << (num_rows // 100).bit_length() - 1 if num_rows >= 100 else 0))
 
 
 def _quoted(text: str) -> str:

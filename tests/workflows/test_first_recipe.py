@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.cli.main import app
-from dist_gat.workflows.first_recipe import FIELDS, recipe_name
+from dist_gat.workflows.first_recipe import FIELDS, batch_size, recipe_name
 
 SHORT = ["train.num_epochs=1", "model.embedding_size=16", "parts.method=hash", "launch.threads_per_worker=1"]
 
@@ -84,7 +84,7 @@ def test_nothing_is_overwritten_unless_forced(tmp_path: Path) -> None:
         api.write_first_recipe("shop", table, output)
     assert output.read_text() == "mine"
     api.write_first_recipe("shop", table, output, force=True)
-    assert api.load_config(output).name == "t"
+    assert api.load_config(output).name == "it"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,10 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
 def test_names_of_recipes() -> None:
     found = [recipe_name(Path("/data", name)) for name in ("my shop/train.csv", "a b/My sales (1).csv", "x/ä.csv")]
     assert found == ["my-shop", "My-sales-1", "first"]
+
+
+def test_batches_of_small_tables_are_small() -> None:
+    assert [batch_size(rows) for rows in (2, 10_000, 100_000, 250_000, 2_000_000)] == [256, 256, 512, 2048, 4096]
 
 
 def test_the_command_says_what_it_guessed(
