@@ -31,10 +31,11 @@ def fit(
             output.result(result, notes="stopped and saved; the same command goes on")
             raise typer.Exit(STOPPED)
         rows = [[name, value] for name, value in result["metrics"].items() if name != "num_users"]
-        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in result["chosen"]["blend"].items()) or "none"
+        blend = result["chosen"]["blend"] if settings.task.kind == "ranking" else {}
+        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in blend.items())
         output.result(
             result,
             make_table(f"{settings.name}: {result['split']}, looked at once", ["metric", "value"], rows),
-            notes=f"took {result['seconds']:.0f} s; {result['chosen']['best_epoch']} epochs; weights of the blend: "
-            f"{weights}; model in {result['run']}",
+            notes=f"took {result['seconds']:.0f} s; {result['chosen']['best_epoch']} epochs; "
+            f"{f'weights of the blend: {weights}; ' if weights else ''}model in {result['run']}",
         )
