@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section, check_names
 from dist_gat.config.task_sections import (
+    FIRST_RELATION,
     RANKING_DEFAULT,
     RankingTask,
     TaskConfig,
@@ -22,9 +23,9 @@ from dist_gat.config.task_sections import (
 )
 
 # names of the first relation, of its ends, and of a folder beside those of relations
-RESERVED_RELATIONS = ("interacts", "user", "item", "features")
+RESERVED_RELATIONS = (FIRST_RELATION, "user", "item", "features")
 # names of the standard columns of interactions, and of files beside those of labels
-RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime")
+RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime", "row", "prediction")
 
 
 class ColumnsConfig(Section):
@@ -352,14 +353,20 @@ class Config(Section):
                 f"launch.num_workers={self.launch.num_workers} exceeds parts.num_parts={self.parts.num_parts}: "
                 "every worker owns at least one part"
             )
-        for task in self.task.tasks.values() if isinstance(self.task, TogetherTask) else [self.task]:
-            if task.relation not in ("interacts", *self.data.relations):
-                raise ValueError(f"task.relation={task.relation} is neither interacts nor in data.relations")
+        singles = self.task.tasks.values() if isinstance(self.task, TogetherTask) else [self.task]
+        for task in singles:
+            if task.relation not in (FIRST_RELATION, *self.data.relations):
+                raise ValueError(f"task.relation={task.relation} is neither {FIRST_RELATION} nor in data.relations")
         choices = self.metric_names
         if self.train.metric not in choices:
             raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")
         if self.task.kind != "ranking" and (self.blend.spectral_rank or self.blend.linear):
             raise ValueError(f"blend ranks items: set spectral_rank=0 and linear=false with task.kind={self.task.kind}")
+        if self.blend.linear_deflation and any(relation.messages for relation in self.data.relations.values()):
+            raise ValueError(
+                "blend.linear_deflation takes out directions of all messages, and the linear filter has those of one "
+                "relation: leave it out with data.relations"
+            )
         if self.task.kind != "ranking" and self.model.decoder.popularity:
             raise ValueError(f"model.decoder.popularity is for ranking: leave it out with task.kind={self.task.kind}")
         heads, size = self.model.num_heads, self.model.embedding_size

@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from dist_gat.config.section import FileName, PositiveInt, Section, check_names
 
 RANKING_DEFAULT = "ndcg@20"
+# the relation of the table of interactions, which alone has validation and test pairs
+FIRST_RELATION = "interacts"
 RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
 # of a pair's prediction, the first one by default; True where higher is better
 PAIR_METRICS = {
@@ -26,14 +28,14 @@ class RankingTask(Section):
     """Rank items for users; `negatives` and `loss` say how it is trained."""
 
     kind: Literal["ranking"] = "ranking"
-    relation: str = Field("interacts", description="interacts, or a name of data.relations")
+    relation: str = Field(FIRST_RELATION, description="interacts, or a name of data.relations")
     weight: float = Field(1.0, gt=0.0, description="together: of its loss")
 
 
 class PairSection(Section):
     """A task that predicts a label of pairs."""
 
-    relation: str = Field("interacts", description="interacts, or a name of data.relations")
+    relation: str = Field(FIRST_RELATION, description="interacts, or a name of data.relations")
     label: str = Field("weight", description="weight, or a name of data.columns.labels")
     weight: float = Field(1.0, gt=0.0, description="together: of its loss")
 
@@ -96,11 +98,13 @@ class OwnTask(PairSection):
 
     kind: Literal["own"]
     file: FileName = Field(description="a Python file with a function build_likelihood(settings, labels)")
-    metric: str = Field(description="of its metrics, the one that validation goes by")
+    metric: str = Field(pattern="^[^/]+$", description="of its metrics, the one that validation goes by")
     higher_is_better: bool = Field(False, description="of this metric")
     settings: dict[str, Any] = {}
 
 
+# of the column that a task which stands alone predicts into
+RESERVED_TASKS = ("prediction",)
 # a task that predicts a label of pairs
 PairConfig = RatingTask | ClickTask | CountTask | OwnTask
 SingleTask = Annotated[RankingTask | RatingTask | ClickTask | CountTask | OwnTask, Field(discriminator="kind")]
@@ -124,7 +128,7 @@ class TogetherTask(Section):
     @field_validator("tasks")
     @classmethod
     def _plain_names(cls, tasks: dict[str, Any]) -> dict[str, Any]:
-        check_names("a task", tasks)
+        check_names("a task", tasks, RESERVED_TASKS)
         return tasks
 
     @model_validator(mode="after")
@@ -135,6 +139,12 @@ class TogetherTask(Section):
             ]
             if others:
                 raise ValueError(f"heads=chain is for clicks with labels, which {', '.join(others)} has not")
+        name, first = next(iter(self.tasks.items()))
+        if first.relation != FIRST_RELATION:
+            raise ValueError(
+                f"{name} stands first, and {first.relation} has no validation pairs: put a task of {FIRST_RELATION} "
+                "there"
+            )
         if self.heads != "alone" and any(isinstance(task, RankingTask) for task in self.tasks.values()):
             raise ValueError(f"heads={self.heads} is for tasks that predict pairs; ranking goes with heads=alone")
         return self
@@ -155,6 +165,7 @@ def task_metrics(task: TaskConfig, ks: Sequence[int]) -> dict[str, bool]:
         return {
             f"{name}/{metric}": better
             for name, single in task.tasks.items()
+            if single.relation == FIRST_RELATION
             for metric, better in task_metrics(single, ks).items()
         }
     return PAIR_METRICS[task.kind]

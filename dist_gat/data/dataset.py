@@ -13,7 +13,8 @@ from dist_gat.base.pairs import order_of_pairs, sort_pairs
 from dist_gat.config.sections import DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
 from dist_gat.data.given_split import read_given_splits, split_files
-from dist_gat.data.relations import read_relations
+from dist_gat.data.id_types import with_one_type
+from dist_gat.data.relations import read_relations, relation_files
 from dist_gat.data.side_table import read_features, read_titles
 from dist_gat.data.split import SPLITS, split_interactions
 from dist_gat.data.table import IDS, read_table
@@ -21,6 +22,7 @@ from dist_gat.data.vocabulary import build_vocabulary, encode
 
 # the label that every table may have, and messages carry
 WEIGHT = "weight"
+RELATION = "relation "
 BAD_ROWS = "bad rows"  # the reason in Dataset.dropped for rows that skip_bad_rows left out
 
 
@@ -32,8 +34,9 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
     what is dropped is counted. Raises `DataError`.
     """
     tables, dropped = _read_splits(config, seed)
-    more, bad = read_relations(config, {name: tables["train"][name].dtype for name in IDS})
+    more, bad = read_relations(config)
     _count(dropped, f"{BAD_ROWS} of relations", bad)
+    tables, more = _with_one_type(tables, more, config)
     items = build_vocabulary(table["item_id"] for table in [*tables.values(), *more.values()])
     known = pl.concat([table.select("user_id") for table in (tables["train"], *more.values())])
     tables = _drop_cold_users(tables, known, config, dropped)
@@ -103,6 +106,21 @@ def _read_splits(config: DataConfig, seed: int) -> tuple[dict[str, pl.DataFrame]
         file = Path(config.path, config.train or config.interactions or "")
         raise DataError(f"{file}: no interaction is left for training; {hint}")
     return tables, dropped
+
+
+def _with_one_type(
+    tables: dict[str, pl.DataFrame], more: dict[str, pl.DataFrame], config: DataConfig
+) -> tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
+    """Splits and relations, whose IDs may come from files that are typed by their own values."""
+    if not more:
+        return tables, more
+    whole = Path(config.path, config.interactions or "")
+    files = {split: split_files(config).get(split, whole) for split in tables}
+    # apart, since a relation may have the name of a split
+    apart = {f"{RELATION}{name}": name for name in more}
+    files |= {key: relation_files(config)[name] for key, name in apart.items()}
+    typed = with_one_type({**tables, **{key: more[name] for key, name in apart.items()}}, files, config)
+    return {split: typed[split] for split in tables}, {name: typed[key] for key, name in apart.items()}
 
 
 def _drop_cold_users(

@@ -9,7 +9,7 @@ import polars as pl
 from dist_gat.base.errors import DataError
 from dist_gat.config.sections import DataConfig
 from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
-from dist_gat.data.source import open_source
+from dist_gat.data.id_types import with_one_type
 from dist_gat.data.split import SPLITS
 from dist_gat.data.table import IDS, read_table
 
@@ -31,8 +31,7 @@ def read_given_splits(config: DataConfig) -> tuple[dict[str, pl.DataFrame], int]
     for split, path in files.items():
         tables[split], bad = read_table(path, config)
         dropped += bad
-    for name in IDS:
-        tables = _with_one_type(tables, name, config)
+    tables = with_one_type(tables, files, config)
     tables.setdefault("valid", tables["train"].clear())
     if config.split.valid_is_part_of_train:
         outside = tables["valid"].join(tables["train"], on=IDS, how="anti")
@@ -53,22 +52,6 @@ def read_given_splits(config: DataConfig) -> tuple[dict[str, pl.DataFrame], int]
                 f"{part if other == 'valid' else ''}"
             )
     return tables, dropped
-
-
-def _with_one_type(tables: dict[str, pl.DataFrame], name: str, config: DataConfig) -> dict[str, pl.DataFrame]:
-    """The tables with one type of an ID column: Int64 for any integers, String where text files disagree."""
-    types = [table[name].dtype for table in tables.values()]
-    if all(dtype == types[0] for dtype in types):
-        return tables
-    if all(dtype.is_integer() and dtype != pl.UInt64 for dtype in types):
-        return {split: table.cast({name: pl.Int64}) for split, table in tables.items()}
-    files = split_files(config)
-    is_text = {split: open_source(path, config.format, config.separator).is_text for split, path in files.items()}
-    tables = {s: table.cast({name: pl.String}) if is_text[s] else table for s, table in tables.items()}
-    if any(table[name].dtype != pl.String for table in tables.values()):
-        found = ", ".join(f"{files[split]}: {dtype}" for split, dtype in zip(tables, types, strict=True))
-        raise DataError(f"{name} has different types ({found}); expected one type; write the files with the same type")
-    return tables
 
 
 def _examples(pairs: pl.DataFrame) -> str:

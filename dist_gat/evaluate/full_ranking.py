@@ -181,5 +181,11 @@ def sum_of_parts(values: np.ndarray, channel: Channel) -> np.ndarray:
 
 
 def held_out_split(prepared: PreparedGraph, relation: Relation) -> str:
-    """The split that models are compared on: test, or valid where there is no test."""
-    return "test" if prepared.num_pairs(relation, "test") else "valid"
+    """The split that models are compared on: test, or valid where there is no test. Raises `DataError` without both."""
+    held_out = [split for split in ("test", "valid") if prepared.num_pairs(relation, split)]
+    if not held_out:
+        raise DataError(
+            f"{prepared.folder}: {relation.name} has no test or validation pairs, so nothing can be measured; set "
+            "data.split.test_ratio or valid_ratio and prepare again, or predict another relation"
+        )
+    return held_out[0]

@@ -145,9 +145,10 @@ class PreparedGraph:
         """
         known = self.manifest["labels"][relation.name]
         if label not in known:
-            setting = f"data.columns.{'weight' if label == 'weight' else f'labels.{label}'}"
+            of = "data" if relation == self.schema.relations[0] else f"data.relations.{relation.name}"
+            setting = f"{of}.columns.{'weight' if label == 'weight' else f'labels.{label}'}"
             raise DataError(
-                f"{self.folder}: the interactions have no {label}, which the task asks for; they have "
+                f"{self.folder}: the pairs of {relation.name} have no {label}, which the task asks for; they have "
                 f"{', '.join(known) or 'no labels'}; name its column in {setting}, and prepare again"
             )
         return dict(known[label])

@@ -60,11 +60,19 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
     if not isinstance(task, TogetherTask):
         (result,) = of_tasks.values()
         return result
-    merged: dict[str, Any] = {"tasks": of_tasks}
+    merged: dict[str, Any] = {"tasks": of_tasks, "spread": {}}
     for split in SPLITS[1:]:
-        metrics = {f"{name}/{key}": v for name, of in of_tasks.items() for key, v in of.get(split, {}).items()}
-        merged |= {split: metrics} if metrics else {}
+        if metrics := _with_names({name: found.get(split, {}) for name, found in of_tasks.items()}):
+            merged[split] = metrics
+            merged["spread"][split] = _with_names(
+                {name: found["spread"].get(split, {}) for name, found in of_tasks.items()}
+            )
     return merged
+
+
+def _with_names(of_tasks: dict[str, dict[str, float]]) -> dict[str, float]:
+    """`TASK/METRIC` of the metrics of each task."""
+    return {f"{name}/{metric}": value for name, found in of_tasks.items() for metric, value in found.items()}
 
 
 def evaluate_ranking(

@@ -108,5 +108,5 @@ def metric_rows(evaluation: Any) -> list[dict[str, Any]]:
             ],
         }
         for name in names
-        if not name.startswith("num_")
+        if not name.rpartition("/")[2].startswith("num_")
     ]

@@ -39,7 +39,7 @@ def slices_section(evaluation: Any, split: str, metric: str, higher: bool) -> di
 def slice_bar(side: str, name: str, row: dict[str, Any], metric: str) -> Bar:
     """Its degrees, and how much was judged, stand beside its name."""
     low, high = (int(number_in(row, key) or 0) for key in ("min_degree", "max_degree"))
-    degrees = "no training interaction" if not high else f"{low:,}–{high:,}" if low < high else f"{low:,}"
+    degrees = "none in training" if not high else f"{low:,}–{high:,}" if low < high else f"{low:,}"
     pairs, users = number_in(row, "num_pairs"), number_in(row, "num_users") or 0.0
     judged, unit = (users, "users") if pairs is None else (pairs, "pairs")
     note = f"{degrees} · {judged:,.0f} {unit}"

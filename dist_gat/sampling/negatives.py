@@ -60,5 +60,6 @@ class NegativeSampler:
         expected = (self.config.num_shared + self.config.num_per_seed) * weight / mass
         if self.config.in_batch:
             expected += num_global_seeds * degree / self.store.prepared.target_messages(self.relation)
-        # an item that no sampler can draw never stands among the negatives; keep its logarithm finite
-        return np.log(np.maximum(expected, 1e-30)).astype(np.float32)
+        # an item without a message can stand in a batch where pairs carry none; as if it had one
+        least = num_global_seeds / self.store.prepared.target_messages(self.relation) if self.config.in_batch else 1e-30
+        return np.log(np.maximum(expected, least)).astype(np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dist_gat.evaluate.full_ranking import SEEN_BEFORE
 from dist_gat.evaluate.pair_values import PartPairs
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation
@@ -55,7 +56,7 @@ class LabelledRelation:
 
     def _with_negatives(self, negatives: PairNegatives, number: int, split: str, drawn: np.ndarray) -> PartPairs:
         pairs = np.asarray(self.prepared.parts[number].pairs(self.relation, split))
-        drawn = negatives.without_hits(drawn, number, sorted({"train", split}))
+        drawn = negatives.without_hits(drawn, number, [*SEEN_BEFORE[split], split])
         return PartPairs(np.concatenate([pairs, drawn]), ones_and_zeros(len(pairs), len(drawn)))
 
 
@@ -119,7 +120,8 @@ class LabelledSource:
 class DrawnLabels:
     """pairs: int64 [n, 2], the interactions of the step on all ranks. own: int64 [B, 2], this rank's, with negatives.
 
-    labels: float32 [B]. offsets: float32 [B] or None. num_global: pairs over all ranks, negatives among them.
+    labels: float32 [B]. offsets: float32 [B] or None. num_global: pairs over all ranks and all draws of negatives, also
+    those that happened and were dropped.
     """
 
     pairs: np.ndarray

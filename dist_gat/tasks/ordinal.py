@@ -56,6 +56,6 @@ class OrdinalLikelihood(RatingLikelihood):
         return -(logsigmoid(below_B) + logsigmoid(-above_B) + torch.log(-torch.expm1(-gap_B)))
 
     def predict(self, values: np.ndarray) -> np.ndarray:
-        levels, thresholds = self.level_L.numpy(), self.thresholds().detach().double().cpu().numpy()
+        levels, thresholds = self.level_L.double().cpu().numpy(), self.thresholds().detach().double().cpu().numpy()
         above = expit(np.asarray(values)[..., None] - thresholds)
         return levels[0] + above @ np.diff(levels)

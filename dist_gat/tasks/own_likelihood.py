@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ def load_likelihood(task: OwnTask, labels: Mapping[str, Any]) -> Likelihood:
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError(f"task.file={task.file}: expected a Python file, which every worker can read")
     module = importlib.util.module_from_spec(spec)
+    # where dataclasses look their own module up
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
         build = module.build_likelihood

@@ -49,14 +49,14 @@ class PairNegatives:
 
     @property
     def log_rate(self) -> float:
-        """log of the share of pairs that did not happen which training draws: what log-odds have too little of.
+        """log of how often training draws a pair that did not happen, which is what log-odds have too much of.
 
-        Odds among the drawn pairs are odds among all pairs over this share (King and Zeng, Political Analysis 2001).
+        Odds among the drawn pairs are odds among all pairs over this rate (King and Zeng, Political Analysis 2001).
         """
         happened = self.prepared.num_pairs(self.relation, "train")
         ranges = self.prepared.ranges
         all_pairs = ranges.count(self.relation.source) * ranges.count(self.relation.target)
-        return math.log(happened * self.per_pair / max(all_pairs - happened, 1))
+        return math.log(happened * self.per_pair / all_pairs)
 
     def _draw(self, stream: tuple[int, int], count: int) -> np.ndarray:
         ends = [

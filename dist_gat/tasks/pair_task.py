@@ -150,6 +150,8 @@ def build_pair_task(
     labels: Mapping[str, Any] = {}
     if labelled.negatives is None:
         labels = prepared.describe_labels(relation, task.label)
+    if labels:
+        refuse_equal_labels(labelled, labels)
     likelihood = build_likelihood(task, labels)
     if labels:
         refuse_wrong_labels(likelihood, labelled, labels)
@@ -166,29 +168,36 @@ def build_labelled(task: PairConfig, relation: Relation, prepared: PreparedGraph
     if task.negatives_per_pair:
         negatives = PairNegatives(prepared, relation, task.negatives_per_pair, seed)
     exposure = task.exposure_label
-    if exposure is not None and prepared.describe_labels(relation, exposure)["min"] <= 0:
-        refuse_wrong_rows(prepared, relation, exposure, lambda found: found > 0, "an exposure above 0")
+    if exposure is not None:
+        described = prepared.describe_labels(relation, exposure)
+        refuse_wrong_rows(prepared, relation, exposure, described, lambda found: found > 0, "an exposure above 0")
     return LabelledRelation(prepared, relation, task.label, exposure, negatives)
 
 
-def refuse_wrong_labels(likelihood: Likelihood, labelled: LabelledRelation, labels: Mapping[str, Any]) -> None:
-    """Raise `DataError` where a label is none of the task's, or where all labels are equal."""
+def refuse_equal_labels(labelled: LabelledRelation, labels: Mapping[str, Any]) -> None:
+    """Raise `DataError` where all labels of training are equal."""
     if labels["min"] == labels["max"]:
         raise DataError(
             f"{labelled.prepared.folder}: all labels {labelled.label} are {labels['min']:g}, so there is nothing to "
             "predict; name another column"
         )
-    levels = np.array(labels.get("levels", []))
-    if not len(levels) or not likelihood.are_labels(levels).all():
-        refuse_wrong_rows(
-            labelled.prepared, labelled.relation, labelled.label, likelihood.are_labels, likelihood.expected
-        )  # fmt: skip
+
+
+def refuse_wrong_labels(likelihood: Likelihood, labelled: LabelledRelation, labels: Mapping[str, Any]) -> None:
+    """Raise `DataError` where a label is none of the task's."""
+    refuse_wrong_rows(
+        labelled.prepared, labelled.relation, labelled.label, labels, likelihood.are_labels, likelihood.expected
+    )  # fmt: skip
 
 
 def refuse_wrong_rows(
-    prepared: PreparedGraph, relation: Relation, label: str, are_good: Callable[[np.ndarray], np.ndarray], expected: str
-) -> None:
-    """Raise `DataError` that names the first pair, of any split, whose label is not good."""
+    prepared: PreparedGraph, relation: Relation, label: str, described: Mapping[str, Any],
+    are_good: Callable[[np.ndarray], np.ndarray], expected: str,
+) -> None:  # fmt: skip
+    """Raise `DataError` that names the first pair, of any split, whose label is not good. described: the labels."""
+    levels = np.array(described.get("levels", []))
+    if len(levels) and are_good(levels).all():
+        return
     for split in SPLITS:
         for part in prepared.parts:
             found = np.asarray(part.labels(relation, split, label), np.float64)

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 from torch.utils.tensorboard import SummaryWriter
 
 from dist_gat.base.errors import StorageError
+from dist_gat.base.json_text import to_json
 
 PROGRESS_FILE = "progress.jsonl"
 EVENTS_FOLDER = "tensorboard"
@@ -40,7 +41,7 @@ class RunLog:
         """One line of progress for whoever watches the run."""
         if self.file is not None:
             seconds = round(time.perf_counter() - self.started, 3)
-            self.file.write(json.dumps({"event": kind, "seconds": seconds, **values}) + "\n")
+            self.file.write(to_json({"event": kind, "seconds": seconds, **values}) + "\n")
             self.file.flush()
 
     def hyper_parameters(self, config: dict[str, Any], metrics: dict[str, float]) -> None:
@@ -80,14 +81,21 @@ def log_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
     pairs give histograms of predictions or residuals and, of clicks, the curve of precision and recall.
     """
     with SummaryWriter(str(run_folder / EVENTS_FOLDER / "evaluate")) as writer:
-        for name, value in flatten({key: value for key, value in result.items() if key != "details"}).items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                writer.add_scalar(name.replace(".", "/"), value, 0)
-        for split, details in result.get("details", {}).items():
-            for name, counted in details["histograms"].items():
-                log_histogram(writer, f"{details['kind']}/{split}/{name}", counted)
-            if details["kind"] == "classification":
-                log_precision_recall(writer, f"precision_recall/{split}", details["histograms"])
+        log_result(writer, {key: value for key, value in result.items() if key != "tasks"}, "")
+        for name, of_task in result.get("tasks", {}).items():
+            log_result(writer, of_task, f"{name}/")
+
+
+def log_result(writer: SummaryWriter, result: dict[str, Any], prefix: str) -> None:
+    """Of one task."""
+    for name, value in flatten({key: value for key, value in result.items() if key != "details"}).items():
+        if isinstance(value, int | float) and math.isfinite(value):
+            writer.add_scalar(prefix + name.replace(".", "/"), value, 0)
+    for split, details in result.get("details", {}).items():
+        for name, counted in details.get("histograms", {}).items():
+            log_histogram(writer, f"{prefix}{details['kind']}/{split}/{name}", counted)
+        if details.get("kind") == "classification":
+            log_precision_recall(writer, f"{prefix}precision_recall/{split}", details["histograms"])
 
 
 def log_histogram(writer: SummaryWriter, tag: str, counted: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dist_gat.base.errors import TrainingError
+from dist_gat.base.errors import DataError, TrainingError
 from dist_gat.base.peak_memory import peak_memory
 from dist_gat.base.storage import write_text
 from dist_gat.base.versions import versions
@@ -238,6 +238,11 @@ class Trainer:
         representation_OR = infer_representations(self.model, self.store, self.config.evaluate.edge_chunk)
         metrics = self.task.measure(self.model, representation_OR, self.store, self.worker, "valid")
         name = self.task.metric
+        if not math.isfinite(metrics.get(name, math.nan)):
+            raise DataError(
+                f"train.metric={name} is undefined on the validation pairs, or not measured; they have "
+                f"{', '.join(key for key, value in metrics.items() if math.isfinite(value))}: take one of these"
+            )
         found = {"epoch": epoch, "step": self.progress.step, **metrics}
         better = self.progress.validated(found, name, self.task.higher_is_better)
         self.log.scalars(self.progress.step, {f"valid/{name}": value for name, value in metrics.items()})

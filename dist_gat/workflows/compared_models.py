@@ -18,7 +18,7 @@ from dist_gat.baselines.baseline import BASELINES
 from dist_gat.baselines.pair_baselines import PAIR_BASELINES
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import TaskConfig, TogetherTask
+from dist_gat.config.task_sections import FIRST_RELATION, TaskConfig, TogetherTask
 
 PLAIN = {"normalization": "softmax", "transform": "none"}
 ALONE = {"spectral_rank": 0, "linear": False}
@@ -43,7 +43,9 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 def compared_models(task: TaskConfig) -> tuple[str, ...]:
     """All that a recipe of this task is compared with, and the recipe; of several tasks, each one alone."""
     if isinstance(task, TogetherTask):
-        return (*(f"{ONLY}{name}" for name in task.tasks), *MODELS)
+        # pairs of other relations are all for training, so that nothing measures a task of theirs alone
+        measured = [name for name, single in task.tasks.items() if single.relation == FIRST_RELATION]
+        return (*(f"{ONLY}{name}" for name in measured), *MODELS)
     return (*(BASELINES if task.kind == "ranking" else PAIR_BASELINES[task.kind]), *MODELS)
 
 

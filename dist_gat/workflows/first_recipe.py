@@ -149,5 +149,5 @@ def _quoted(text: str) -> str:
     return (
         text
         if re.fullmatch(r"[A-Za-z_/][\w./-]*", text, re.ASCII) and text.lower() not in YAML_WORDS
-        else json.dumps(text)
+        else json.dumps(text, ensure_ascii=False)
     )

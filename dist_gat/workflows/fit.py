@@ -29,6 +29,7 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
         prepare(config, progress)
     prepared = open_prepared(config.data.prepared, progress=progress)
     relation = predicted_relation(prepared.schema, config.task)
+    split = held_out_split(prepared, relation)
     chosen = train(config, quiet, progress=progress)
     result = {"chosen": chosen, "final": chosen, "run": chosen["run"], "stopped": chosen["stopped"]}
     if not chosen["stopped"]:
@@ -41,6 +42,5 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
             final = train(last, quiet, progress=progress)
             result |= {"final": final, "run": final["run"], "stopped": final["stopped"]}
         if not result["stopped"]:
-            split = held_out_split(prepared, relation)
             result |= {"split": split, "metrics": evaluate(last, quiet, progress=progress)[split]}
     return {**result, "seconds": time.perf_counter() - started}

@@ -88,10 +88,10 @@ def evaluate(
     check_run_folder(config.run_folder)
     open_model(config.run_folder / "model", verify, progress)
     prepared = open_prepared(config.data.prepared, verify, progress)
-    result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
-    log_evaluation(config.run_folder, result)
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
+    result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
+    log_evaluation(config.run_folder, result)
     if config.evaluate.baselines:
         result["baselines"] = {
             name: {split: evaluate_baseline(name, prepared, relation, split, config.evaluate)}

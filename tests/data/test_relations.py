@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("collect", "cart")
     ]
     pl.concat(others).write_csv(folder / "others.csv")
-    (folder / "text.csv").write_text("user_id,item_id\nu1,3\n")
+    pl.DataFrame({"user_id": ["u1"], "item_id": [3]}).write_parquet(folder / "text.parquet")
     api.prepare(recipe(folder))
     return folder
 
@@ -131,7 +131,6 @@ def test_names_are_checked(folder: Path, relations: Any, words: str) -> None:
         ({"interactions": "others.csv", "where": {"behavior": "cart"}}, "no column 'behavior'"),
         ({"interactions": "others.csv", "where": {"behaviour": "wish"}}, "no row has"),
         ({"interactions": "others.csv"}, "pair of user and item again"),
-        ({"interactions": "text.csv"}, "user_id is String, and Int64 in the interactions"),
     ],
 )
 def test_tables_that_can_not_be_read_are_told(folder: Path, tmp_path: Path, relation: Any, words: str) -> None:
@@ -140,6 +139,14 @@ def test_tables_that_can_not_be_read_are_told(folder: Path, tmp_path: Path, rela
     with pytest.raises(DataError, match=words):
         api.prepare(config.model_copy(update={"data": data}))
     assert not (tmp_path / "prepared").exists()
+
+
+def test_ids_of_all_tables_get_one_type(folder: Path, tmp_path: Path) -> None:
+    config = recipe(folder, relations={"more": {"interactions": "text.parquet"}})
+    config = config.model_copy(update={"data": config.data.model_copy(update={"prepared": str(tmp_path / "prepared")})})
+    api.prepare(config)
+    users = open_prepared(tmp_path / "prepared").ids("user")["external_id"]
+    assert {"u1", "3"} <= set(users), "text, as in the one table that has more than numbers"
 
 
 def test_a_task_asks_for_a_relation_that_is_there(folder: Path) -> None:

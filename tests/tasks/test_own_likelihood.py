@@ -63,6 +63,11 @@ def test_a_file_that_is_no_task_is_told(folder: Path, tmp_path: Path, code: str 
         api.train(recipe(folder, "none", file=str(file)))
 
 
+def test_a_metric_that_the_file_does_not_measure_is_told(folder: Path) -> None:
+    with pytest.raises(DistGatError, match="train.metric=rmse is undefined on the validation pairs, or not measured"):
+        api.train(recipe(folder, "unmeasured", metric="rmse"))
+
+
 def test_labels_are_checked_by_the_file(folder: Path) -> None:
     with pytest.raises(DistGatError, match="expected seconds above 0"):
         api.train(recipe(folder, "wrong", label="plays"))

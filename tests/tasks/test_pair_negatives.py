@@ -50,6 +50,21 @@ def test_probabilities_of_all_pairs_sum_to_the_interactions(folder: Path) -> Non
     assert expected == pytest.approx(num_train, rel=0.2)
 
 
+def test_the_prior_is_taken_back_exactly(folder: Path) -> None:
+    """Of a model that knows no more than the share of 1 among the pairs of training."""
+    prepared = open_prepared(folder / "prepared")
+    relation = prepared.schema.relations[0]
+    negatives = PairNegatives(prepared, relation, 50, seed=0)
+    happened = prepared.num_pairs(relation, "train")
+    parts = prepared.ranges.num_parts
+    drawn = negatives.of_step(0, 0, happened)
+    part_of = prepared.ranges.part_of(drawn[:, 0])
+    kept = sum(len(negatives.without_hits(drawn[part_of == part], part, ["train"])) for part in range(parts))
+    odds = happened / kept * np.exp(negatives.log_rate)
+    all_pairs = prepared.ranges.count("user") * prepared.ranges.count("item")
+    assert odds / (1 + odds) == pytest.approx(happened / all_pairs, rel=0.01)
+
+
 def test_ranks_draw_and_measure_as_one_does(folder: Path) -> None:
     alone = api.train(recipe(folder, "one", 2))
     for workers, access in ((2, "auto"), (4, "exchange")):

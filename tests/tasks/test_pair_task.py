@@ -205,10 +205,11 @@ def test_a_wrong_label_of_a_held_out_row_is_named_too(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ({"kind": "click", "label": "none"}, "no none, which the task asks for; they have weight, click"),
+        ({"kind": "click", "label": "none"}, "have no none, which the task asks for; they have weight, click"),
         ({"kind": "count", "label": "plays", "exposure": "view"}, "has view 0; expected an exposure above 0"),
         ({"kind": "rating", "loss": "ordinal", "label": "noise"}, "more than 100 different labels"),
         ({"kind": "rating", "label": "same"}, "all labels same are 1, so there is nothing to predict"),
+        ({"kind": "rating", "label": "same", "loss": "ordinal"}, "all labels same are 1, so there is nothing to"),
     ],
 )
 def test_labels_that_a_task_can_not_use_are_told(

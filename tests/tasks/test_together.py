@@ -111,6 +111,7 @@ def test_compare_shows_each_task_alone(folder: Path) -> None:
         ({"heads": "experts"}, {"rank": {"kind": "ranking"}}, "ranking goes with heads=alone"),
         ({}, {"a b": RATING}, "can't name a task"),
         ({}, {}, "at least 1"),
+        ({}, {"prediction": RATING}, "can't name a task"),
     ],
 )
 def test_tasks_that_do_not_go_together(
@@ -149,3 +150,20 @@ def test_the_report_has_each_task(folder: Path) -> None:
     for name in tasks:
         assert f"For whom is it bad?<bdi> ({name})" in page
     assert "Where is it wrong?<bdi> (plays)" in page
+
+
+def test_a_run_stopped_in_mid_epoch_goes_on_with_the_same_bits(folder: Path) -> None:
+    settings, tasks = KINDS["experts"]
+    whole = api.train(recipe(folder, "whole", settings, **tasks))
+    config = recipe(folder, "halves", settings, **tasks)
+    first = api.train(config.model_copy(update={"train": config.train.model_copy(update={"max_steps": 5})}))
+    assert first["steps"] == 5
+    second = api.train(recipe(folder, "halves", settings, num_workers=2, **tasks))
+    assert second["resumed_from"] == 5
+    assert second["losses"][:5] == first["losses"] == whole["losses"][:5]
+    assert second["losses"] == pytest.approx(whole["losses"], rel=1e-9)
+    again = api.train(recipe(folder, "thirds", settings, num_epochs=1, **tasks))
+    assert again["losses"] == whole["losses"][: again["steps"]]
+    more = api.train(recipe(folder, "thirds", settings, **tasks))
+    assert more["losses"] == whole["losses"], "to the bit on as many workers"
+    assert more["valid"] == whole["valid"]
