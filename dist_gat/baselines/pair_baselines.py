@@ -29,9 +29,9 @@ class LabelledPairs:
     users: np.ndarray
     items: np.ndarray
     labels: np.ndarray
-    exposures: np.ndarray
     num_users: int
     num_items: int
+    exposures: np.ndarray
 
 
 # from training pairs: a function from users and items, int64 [m] each, to predictions, float64 [m]
@@ -159,7 +159,7 @@ def labelled_pairs(task: PairTask, prepared: PreparedGraph, split: str) -> Label
         for kind, nodes in zip((relation.source, relation.target), pairs.T, strict=True)
     )
     num_users, num_items = ranges.count(relation.source), ranges.count(relation.target)
-    return LabelledPairs(users, items, labels, exposures, num_users, num_items)
+    return LabelledPairs(users, items, labels, num_users, num_items, exposures)
 
 
 def damped_rates(nodes: np.ndarray, train: LabelledPairs, size: int) -> np.ndarray:

@@ -21,7 +21,7 @@ EVERYONE, EVERYTHING = (x.ravel() for x in np.meshgrid(np.arange(12), np.arange(
 
 
 def pairs_of(labels: np.ndarray) -> LabelledPairs:
-    return LabelledPairs(USERS, ITEMS, labels.astype(np.float64), 12, 9)
+    return LabelledPairs(USERS, ITEMS, labels.astype(np.float64), 12, 9, np.ones(len(labels)))
 
 
 def test_biases_are_penalised_least_squares() -> None:
@@ -54,14 +54,22 @@ def test_boosting_does_not_see_a_pair_s_own_label() -> None:
     rng = np.random.default_rng(0)
     users, items = (x.ravel() for x in np.meshgrid(np.arange(40), np.arange(40), indexing="ij"))
     labels = rng.integers(0, 2, len(users)).astype(np.float64)
-    predict = fit_boosting(LabelledPairs(users, items, labels, 40, 40))
+    predict = fit_boosting(LabelledPairs(users, items, labels, 40, 40, np.ones(len(labels))))
     assert abs(predict(users, items) - 0.5).mean() < 0.2
+
+
+def test_rates_are_relative_to_exposures() -> None:
+    labels, exposures = RNG.poisson(2, len(USERS)).astype(np.float64), RNG.integers(1, 9, len(USERS)).astype(np.float64)
+    once = LabelledPairs(USERS, ITEMS, labels, 12, 9, exposures)
+    twice = LabelledPairs(USERS, ITEMS, labels, 12, 9, 2 * exposures)
+    found = fit_rates(once)(EVERYONE, EVERYTHING)
+    np.testing.assert_allclose(found, 2 * fit_rates(twice)(EVERYONE, EVERYTHING))
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in PAIR_BASELINES.items() for name in names])
 def test_every_baseline_predicts_in_the_unit_of_its_labels(kind: str, name: str) -> None:
     labels = {"rating": RNG.integers(1, 6, len(USERS)), "click": RNG.integers(0, 2, len(USERS)),
-              "count": RNG.poisson(2, len(USERS))}[kind]  # fmt: skip
+              "count": RNG.poisson(2, len(USERS)), "own": RNG.normal(5, 1, len(USERS))}[kind]  # fmt: skip
     found = PAIR_BASELINES[kind][name](pairs_of(labels))(EVERYONE, EVERYTHING)
     assert found.shape == EVERYONE.shape
     assert np.isfinite(found).all()
