@@ -1,9 +1,10 @@
 """The saved model: all that `recommend` needs, without the prepared data set.
 
-manifest.json, config.yaml     format, schema, the predicted relation, counts, SHA-256 of the files; the recipe
-dense.safetensors              dense weights: inputs, layers, own scores
+manifest.json, config.yaml     format, schema, the predicted relation, counts, SHA-256 of the files; the recipe.
+                               `pairs`: of each task that predicts pairs, see `PairTask.saved`
+dense.safetensors              dense weights: inputs, layers, own scores, heads of tasks
 parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
-                               the filters (`spectral`)
+                               the filters (`spectral`), rows of further tasks (`representation.TASK`)
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
 known/0000.trained.npy         bool: which of these are in the training graph; where the linear filter counts
 ids/TYPE.parquet               external IDs, node IDs, titles
