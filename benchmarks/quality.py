@@ -134,19 +134,19 @@ def measure_model(name: str, line: Line, work: Path, seed: int, overrides: Seque
             api.prepare(config)
         metrics = api.fit(config)["metrics"] if on_test else api.train(config)["valid"]
         print(f"{name}, fold {fold}, seed {seed}: " + shown(metrics), flush=True)
-        if line.ranking:
-            metrics |= measure_ranking(line.ranking, tables, seed, on_test)
+        if line.ranking and on_test:
+            metrics |= measure_ranking(line.ranking, tables, seed)
         found.append(metrics)
     return {name: statistics.mean(metrics[name] for metrics in found) for name in found[0]}
 
 
-def measure_ranking(name: str, tables: Path, seed: int, on_test: bool) -> Metrics:
-    """NDCG with the counts as gains, of the recipe that ranks."""
+def measure_ranking(name: str, tables: Path, seed: int) -> Metrics:
+    """NDCG of test with the counts as gains, of the recipe that ranks; saved models leave validation pairs out."""
     config = recipe(name, tables, tables / "runs" / f"{name}-{seed}", [f"seed={seed}"])
     if not Path(config.data.prepared).exists():
         api.prepare(config)
-    run = api.fit(config)["run"] if on_test else api.train(config)["run"]
-    _, held_out, users, items = counts_of(tables, on_test)
+    run = api.fit(config)["run"]
+    _, held_out, users, items = counts_of(tables, on_test=True)
     best = api.recommend(run, users["user_id"].to_list(), K)
     place = best.join(users.with_row_index("row"), on="user_id").join(items.with_row_index("column"), on="item_id")
     ranked = np.full((len(users), K), -1, dtype=np.int64)
@@ -234,6 +234,8 @@ def item_ids(prepared: PreparedGraph) -> list[Any]:
 def rows_of(name: str, line: Line, models: list[Metrics], peers: dict[str, Metrics], command: str) -> list[Row]:
     rows = []
     for bar in line.bars:
+        if bar.metric not in models[0]:
+            continue
         values = [metrics[bar.metric] for metrics in models]
         peer = peers[bar.peer][bar.metric] if bar.peer else None
         spread = statistics.stdev(values) if len(values) > 1 else 0.0

@@ -13,7 +13,7 @@ import polars as pl
 
 NUM_FOLDS = 5
 AGE_EDGES = (18, 25, 35, 45, 50, 56)  # the groups of MovieLens-1M
-TEXT_COLUMNS = 64
+TEXT_COLUMNS = 128
 
 
 def write_movielens(data: Path, folder: Path, fold: int) -> None:
@@ -75,23 +75,33 @@ def read_news_items(data: Path) -> pl.DataFrame:
 
 
 def write_lastfm(data: Path, folder: Path, fold: int = 0) -> None:
-    """Play counts of Last.fm, 80/10/10 at random."""
+    """Play counts of Last.fm, 80/10/10 at random. Artists have the leading directions of their tags."""
     table = pl.read_csv(
         data / "lastfm-hin" / "user_artist.dat", separator="\t", has_header=False,
         new_columns=["user_id", "item_id", "weight"],
     )  # fmt: skip
     draw = np.random.default_rng(0).random(len(table))
     _write_splits(folder, table, (draw >= 0.8) & (draw < 0.9), draw >= 0.9)
+    tags = pl.read_csv(
+        data / "lastfm-hin" / "artist_tag.dat", separator="\t", has_header=False, new_columns=["item_id", "tag"]
+    )
+    words = tags.group_by("item_id", maintain_order=True).agg(
+        text=("tag" + pl.col("tag").cast(pl.String)).str.join(" ")
+    )
+    _write_numbers(folder / "items.csv", words["item_id"], text_directions(words["text"].to_list(), TEXT_COLUMNS))
 
 
 def text_directions(texts: list[str], size: int) -> np.ndarray:
-    """float64 [len(texts), size]: latent semantic analysis, the truncated SVD of TF-IDF; columns have variance 1."""
+    """float64 [len(texts), size]: latent semantic analysis, the truncated SVD of TF-IDF.
+
+    All directions have the same variance, and rows a length of about 1.
+    """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english").fit_transform(texts)
     rows = TruncatedSVD(size, random_state=0).fit_transform(words)
-    return rows / rows.std(axis=0)
+    return rows / (rows.std(axis=0) * np.sqrt(size))
 
 
 def _read_recbole(path: Path) -> pl.DataFrame:
