@@ -132,14 +132,14 @@ def test_the_page_of_settings_is_the_configuration() -> None:
 
 def test_the_table_of_speed_is_the_committed_result_file() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    (file,) = (ROOT / "benchmarks" / "results").glob("*.json")
+    (file,) = (ROOT / "benchmarks" / "results").glob("cpu-*.json")
     for line in json.loads(file.read_text(encoding="utf-8")):
         row = f"| {line['line']} | {line['peer']} | {line['ratio']:.2f} | {line['bar']:g} |"
         assert row in page, f"{file.name} has {row}"
 
 
 def test_the_numbers_of_speed_in_the_readme_are_those_of_the_committed_result_file() -> None:
-    (file,) = (ROOT / "benchmarks" / "results").glob("*.json")
+    (file,) = (ROOT / "benchmarks" / "results").glob("cpu-*.json")
     measured = {(x["line"], x["peer"]): f"{x['ratio']:.2f}" for x in json.loads(file.read_text(encoding="utf-8"))}
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Speed\n")[1].split("\n## ")[0]
     _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
@@ -147,6 +147,16 @@ def test_the_numbers_of_speed_in_the_readme_are_those_of_the_committed_result_fi
     for row in rows:
         line, peer, times = (cell.strip() for cell in row.strip("|").split("|"))
         assert measured[line, peer] == times, row
+
+
+def test_the_table_of_predictions_is_the_committed_result_file() -> None:
+    page = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    for x in json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8")):
+        digits = 1 if x["value"] > 100 else 4
+        value, spread, bar = (f"{x[name]:.{digits}f}" for name in ("value", "spread", "bar"))
+        peer = "" if x["peer_value"] is None else f"{x['peer']} {x['peer_value']:.{digits}f}"
+        row = f"| {x['data']} | {x['metric']} | {value} ± {spread} | {bar} | {peer} |"
+        assert row in page, f"quality.json has {row}"
 
 
 def test_the_plans_in_the_documents_are_what_the_commands_print(monkeypatch: pytest.MonkeyPatch) -> None:
