@@ -30,8 +30,8 @@ from dist_gat.baselines.pair_baselines import LabelledPairs, labelled_pairs
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.graded_ndcg import graded_ndcg
 from dist_gat.graph.part import PreparedGraph, open_prepared
-from dist_gat.tasks.build_task import predicted_relation
-from dist_gat.tasks.pair_task import build_likelihood
+from dist_gat.tasks.build_task import build_task
+from dist_gat.tasks.pair_task import PairTask
 
 RECIPES = Path(__file__).parent.parent / "configs" / "quality"
 RESULTS = Path(__file__).parent / "results" / "quality.json"
@@ -182,9 +182,9 @@ def measure_peers(line: Line, work: Path, data: Path, on_test: bool) -> dict[str
         if not folder.exists():
             api.prepare(config)
         prepared = open_prepared(str(folder))
-        relation = predicted_relation(prepared.schema)
-        train, held_out = (labelled_pairs(prepared, relation, x) for x in ("train", "test" if on_test else "valid"))
-        likelihood = build_likelihood(config.task, prepared.label_range(relation))
+        task = build_task(config, prepared)
+        assert isinstance(task, PairTask), "lines are of predicted pairs"
+        train, held_out = (labelled_pairs(task, prepared, x) for x in ("train", "test" if on_test else "valid"))
         for name in dict.fromkeys(bar.peer for bar in line.bars):
             if name == "ALS with counts":
                 known, gains, users, _ = counts_of(tables, on_test)
@@ -193,7 +193,7 @@ def measure_peers(line: Line, work: Path, data: Path, on_test: bool) -> dict[str
             elif name:
                 predict = fit_peer(name, train, prepared, data)
                 predictions = predict(held_out.users, held_out.items)
-                metrics = likelihood.metrics(held_out.labels, predictions, held_out.users)
+                metrics = task.likelihood.metrics(held_out.labels, predictions, held_out.users)
             else:
                 continue
             print(f"{name}, fold {fold}: {shown(metrics)}", flush=True)
@@ -224,7 +224,7 @@ def fit_peer(name: str, train: LabelledPairs, prepared: PreparedGraph, data: Pat
 
 def item_ids(prepared: PreparedGraph) -> list[Any]:
     """External IDs by item number, as in `LabelledPairs`."""
-    relation = predicted_relation(prepared.schema)
+    relation = prepared.schema.relations[0]
     ids = pl.read_parquet(Path(prepared.folder) / "ids" / f"{relation.target}.parquet")
     nodes = ids["node_id"].to_numpy()
     number = nodes - shifts(prepared.ranges, relation.target)[prepared.ranges.part_of(nodes)]
