@@ -1,6 +1,7 @@
 """How good predictions of ratings, clicks and counts are: `python -m benchmarks.quality LINE --data FOLDER`.
 
-LINE is ml-100k, kuairec, news or lastfm; FOLDER holds the public files (ml-100k/, kuairec/, news-bing/, lastfm-hin/).
+LINE is ml-100k, kuairec, news, lastfm or tmall; FOLDER holds the public files (ml-100k/, kuairec/, news-bing/,
+lastfm-hin/, tmall-behaviours/).
 Writes the tables, fits the recipe of configs/quality with each seed (`fit`: validation chooses the epochs, the last
 training has train and validation pairs), looks at the test pairs, runs the peers on the same training pairs, and
 prints a table. With `--save` its rows go to benchmarks/results/quality.json too. `--validation` stops before the test:
@@ -15,6 +16,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,12 @@ from dist_gat.evaluate.graded_ndcg import graded_ndcg
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.tasks.build_task import build_task
 from dist_gat.tasks.pair_task import PairTask
+from dist_gat.workflows.compared_models import ONLY, model_recipe
 
 RECIPES = Path(__file__).parent.parent / "configs" / "quality"
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 K = 20
+SINGLE = "single task"
 Metrics = dict[str, float]
 
 
@@ -65,7 +69,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """data: in words. recipe: in configs/quality. folds: tables that the mean is over."""
+    """data: in words. recipe: in configs/quality. folds: tables that the mean is over. ranking: a recipe that ranks
+    beside it. alone: of several tasks, the one that is trained alone as the peer."""
 
     data: str
     recipe: str
@@ -73,6 +78,7 @@ class Line:
     bars: tuple[Bar, ...]
     folds: int = 1
     ranking: str = ""
+    alone: str = ""
 
 
 LINES = {
@@ -110,6 +116,14 @@ LINES = {
         ),
         ranking="lastfm-ranking",
     ),
+    "tmall": Line(
+        "Tmall purchases, given split", "tmall-together", quality_tables.write_tmall,
+        (
+            Bar(f"buy/ndcg@{K}", SINGLE, lambda peer: peer),
+            Bar(f"buy/recall@{K}", SINGLE, lambda peer: peer),
+        ),
+        alone="buy",
+    ),
 }  # fmt: skip
 
 
@@ -124,14 +138,18 @@ def recipe(name: str, tables: Path, run: Path, overrides: Sequence[str]) -> Conf
     return api.load_config(RECIPES / f"{name}.yaml", [*overrides, *changes])
 
 
-def measure_model(name: str, line: Line, work: Path, seed: int, overrides: Sequence[str], on_test: bool) -> Metrics:
-    """The mean over the folds; on validation without `on_test`."""
+def measure_model(
+    name: str, line: Line, work: Path, seed: int, overrides: Sequence[str], on_test: bool, alone: str = ""
+) -> Metrics:
+    """The mean over the folds; on validation without `on_test`. alone: of several tasks, the one that is trained."""
     found = []
     for fold in range(line.folds):
         tables, run = work / f"fold-{fold}", work / f"fold-{fold}" / "runs" / f"{line.recipe}-{seed}"
         config = recipe(line.recipe, tables, run, [*overrides, f"seed={seed}"])
         if not Path(config.data.prepared).exists():
             api.prepare(config)
+        if alone:
+            config = model_recipe(f"{ONLY}{alone}", config)
         metrics = api.fit(config)["metrics"] if on_test else api.train(config)["valid"]
         print(f"{name}, fold {fold}, seed {seed}: " + shown(metrics), flush=True)
         if line.ranking and on_test:
@@ -282,7 +300,12 @@ def main() -> None:
         (work / f"fold-{fold}").mkdir(parents=True)
         line.write(arguments.data, work / f"fold-{fold}", fold)
     models = [measure_model(name, line, work, seed, arguments.overrides, on_test) for seed in arguments.seeds]
-    peers = measure_peers(line, work, arguments.data, on_test)
+    if line.alone:
+        measure = partial(measure_model, SINGLE, line, work, overrides=arguments.overrides, on_test=on_test)
+        single = [measure(seed=seed, alone=line.alone) for seed in arguments.seeds]
+        peers = {SINGLE: {metric: statistics.mean(found[metric] for found in single) for metric in single[0]}}
+    else:
+        peers = measure_peers(line, work, arguments.data, on_test)
     rows = rows_of(name, line, models, peers, f"python -m benchmarks.quality {name} --data FOLDER")
     print_rows(rows)
     if arguments.save and on_test:

@@ -6,6 +6,7 @@ there are several, the others have one. All draws are of a fixed seed, so that a
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def write_movielens(data: Path, folder: Path, fold: int) -> None:
     decade = (items["release_year"].cast(pl.Int64, strict=False).fill_null(0) // 10).rename("decade")
     genres = items["class"].fill_null("").str.split(" ")
     _write_side(folder / "items.csv", items["item_id"], [decade], genres)
+
+
+def write_tmall(data: Path, folder: Path, fold: int) -> None:
+    """The files as they are."""
+    for name in ("train", "valid", "test", "collect_cart"):
+        shutil.copy(data / "tmall-behaviours" / f"{name}.csv", folder / f"{name}.csv")
 
 
 def write_kuairec(data: Path, folder: Path, fold: int = 0) -> None:
