@@ -124,6 +124,37 @@ def test_names_are_checked(folder: Path, relations: Any, words: str) -> None:
         recipe(folder, relations=relations)
 
 
+RANKED = {"kind": "ranking", "relation": "collect"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        (
+            {"task": {"kind": "together", "tasks": {"collect": RANKED}}},
+            "collect has no validation pairs: put a task",
+        ),
+        ({"task": TOGETHER, "train": {"metric": "collect/ndcg@20"}}, "train.metric=collect/ndcg@20 is not one of buy/"),
+        ({"blend": {"linear": True, "linear_deflation": 4}}, "leave it out with data.relations"),
+        ({"data": {"columns": {"labels": {"row": "x"}}}}, "'row' can't name a label"),
+    ],
+)
+def test_settings_that_do_not_go_with_relations(folder: Path, sections: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        recipe(folder, **sections)
+
+
+def test_what_has_no_held_out_pairs_is_not_measured(folder: Path) -> None:
+    task = {"kind": "click", "relation": "cart", "sampled_negatives": 2}
+    for verb in (api.fit, api.compare):
+        with pytest.raises(DataError, match="cart has no test or validation pairs, so nothing can be measured"):
+            verb(recipe(folder, "unmeasured", task=task))
+    result = api.compare(recipe(folder, "one", task=TOGETHER), ["recipe"])
+    assert result["models"]["recipe"]["metrics"]
+    with pytest.raises(ConfigError, match="only-collect: expected some of only-buy, mf"):
+        api.compare(recipe(folder, "one", task=TOGETHER), ["only-collect"])
+
+
 @pytest.mark.parametrize(
     ("relation", "words"),
     [
