@@ -37,7 +37,7 @@ def quality_section(
         "value": value,
         "spread": spread,
         "on": SPLITS.get(split, split),
-        "of": count_of(found),
+        "of": count_of(found, metric),
         "validated": (max if higher else min)(validated) if validated else None,
         "verdict": verdict(own, spread or 0.0, others, higher),
         "bars": _bars(config.name, metric, own, spread or 0.0, others, higher) if others else None,
@@ -54,10 +54,11 @@ def is_higher_better(config: Config, metric: str) -> bool:
     return task_metrics(config.task, config.evaluate.ks).get(metric, True)
 
 
-def count_of(metrics: dict[str, Any]) -> str:
-    """What metrics are of, for people."""
+def count_of(metrics: dict[str, Any], metric: str) -> str:
+    """What a metric is of, for people."""
+    task, slash, _ = metric.rpartition("/")
     for key, name in (("num_users", "users"), ("num_pairs", "pairs")):
-        if (count := number_in(metrics, key)) is not None:
+        if (count := number_in(metrics, f"{task}{slash}{key}")) is not None:
             return f"{count:,.0f} {name}"
     return ""
 

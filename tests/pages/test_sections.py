@@ -74,7 +74,7 @@ def test_slices_mark_what_is_cold_and_name_the_worst() -> None:
     assert title == "Users by activity: AUC"
     for words in (
         'class="bar cold"',
-        "no training interaction · 10 pairs",
+        "none in training · 10 pairs",
         "1–3 · 1,000 pairs",
         "undefined",
         "all: 0.850",
