@@ -367,6 +367,11 @@ class Config(Section):
                 "blend.linear_deflation takes out directions of all messages, and the linear filter has those of one "
                 "relation: leave it out with data.relations"
             )
+        if self.task.kind != "ranking" and self.evaluate.baselines:
+            raise ValueError(
+                f"evaluate.baselines rank items: leave them out with task.kind={self.task.kind}; "
+                "`dist-gat compare` has those of each kind"
+            )
         if self.task.kind != "ranking" and self.model.decoder.popularity:
             raise ValueError(f"model.decoder.popularity is for ranking: leave it out with task.kind={self.task.kind}")
         heads, size = self.model.num_heads, self.model.embedding_size

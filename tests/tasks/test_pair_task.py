@@ -149,6 +149,7 @@ def test_labels_that_do_not_fit_the_task_stop_before_training(folder: Path) -> N
     [
         ({"train": {"metric": "ndcg@20"}}, "train.metric=ndcg@20 is not one of rmse, mae"),
         ({"blend": {"linear": True}}, "blend ranks items"),
+        ({"evaluate": {"baselines": ["ease"]}}, "evaluate.baselines rank items"),
         ({"model": {"decoder": {"popularity": True}}}, "model.decoder.popularity is for ranking"),
         ({"task": {"kind": "ratings"}}, "task"),
     ],
