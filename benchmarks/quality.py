@@ -14,6 +14,7 @@ import argparse
 import json
 import shutil
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -150,7 +151,10 @@ def measure_model(
             api.prepare(config)
         if alone:
             config = model_recipe(f"{ONLY}{alone}", config)
-        metrics = api.fit(config)["metrics"] if on_test else api.train(config)["valid"]
+        done = api.fit(config) if on_test else api.train(config)
+        if done["stopped"]:
+            sys.exit(f"{name}, seed {seed}: stopped; nothing was written, and the same command begins anew")
+        metrics = done["metrics" if on_test else "valid"]
         print(f"{name}, fold {fold}, seed {seed}: " + shown(metrics), flush=True)
         if line.ranking and on_test:
             metrics |= measure_ranking(line.ranking, tables, seed)

@@ -324,3 +324,27 @@ def test_wrong_paths_and_separators(tmp_path: Path) -> None:
 
 def test_all_rows_bad(tmp_path: Path) -> None:
     refused(write(tmp_path, "t.csv", "user_id,item_id\n,1\n,2\n"), "none of the 2 rows is left", skip_bad_rows=True)
+
+
+LABELLED = "user_id,item_id,bought,days\na,x,1,3\na,y,0,2\nb,x,1,9\n"
+
+
+def test_labels_are_read_by_their_names(tmp_path: Path) -> None:
+    columns: Any = {"labels": {"buy": "bought", "exposure": "days", "again": "bought"}}
+    table, _ = read_table(write(tmp_path, "t.csv", LABELLED), config(columns=columns))
+    assert table.columns == ["user_id", "item_id", "buy", "exposure", "again"]
+    assert table["buy"].to_list() == table["again"].to_list() == [1, 0, 1]
+    assert table["exposure"].to_list() == [3, 2, 9]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (LABELLED.replace("y,0", "y,no"), ["row 3", "buy is not a finite number", "'no'"]),
+        (LABELLED.replace("y,0", "y,"), ["row 3", "buy is not a finite number"]),
+        (LABELLED.replace("bought", "sold"), ["no column 'bought'", "data.columns.labels.buy"]),
+    ],
+)
+def test_labels_that_are_no_numbers_or_not_there(tmp_path: Path, text: str, expected: list[str]) -> None:
+    columns: Any = {"labels": {"buy": "bought"}}
+    refused(write(tmp_path, "t.csv", text), *expected, columns=columns)
