@@ -238,6 +238,9 @@ class TrainConfig(Section):
     patience: Annotated[int, FREE] = Field(
         3, ge=0, description="stop after so many validations without a better metric; 0: never"
     )
+    until: Annotated[Literal["metric", "loss"], FREE] = Field(
+        "metric", description="what patience counts: validations of `metric`, or epochs and their mean training loss"
+    )
     min_gain: Annotated[float, FREE] = Field(
         0.0, ge=0.0, description="patience: a smaller gain counts as none, so that training ends when it has converged"
     )

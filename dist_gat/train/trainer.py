@@ -106,12 +106,13 @@ class Trainer:
         return stopped
 
     def is_exhausted(self) -> bool:
-        """Whether validation has become no better, or by too little, for as long as `train.patience` says."""
-        patience, task = self.config.train.patience, self.task
-        since = self.progress.validations_without_gain(
-            task.metric, task.higher_is_better, self.config.train.min_gain
-        )  # fmt: skip
-        return bool(patience) and since >= patience
+        """Whether what `train.until` names has become no better, or by too little, for as long as `patience` says."""
+        train, task = self.config.train, self.task
+        if train.until == "loss":
+            since = self.progress.epochs_without_gain(self.steps_per_epoch, train.min_gain)
+        else:
+            since = self.progress.validations_without_gain(task.metric, task.higher_is_better, train.min_gain)
+        return bool(train.patience) and since >= train.patience
 
     def train_epoch(self) -> bool:
         """Train from the progress to the end of its epoch, validate and save. Returns whether the run is to stop."""
@@ -142,7 +143,7 @@ class Trainer:
             self.validate(epoch)
         self.save()
         if self.is_exhausted():
-            self.log.event("early_stop", epoch=epoch, best_epoch=self.progress.best["epoch"])
+            self.log.event("early_stop", epoch=epoch, best_epoch=self.progress.best.get("epoch", epoch))
 
     def batches(self, steps: StepRange) -> Iterator[Batch]:
         """The epoch's batches; the time that the loop waits for them counts as stall."""

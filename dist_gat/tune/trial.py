@@ -28,7 +28,7 @@ TUNE_FOLDER = "tune"
 SEARCH_FILE, TRIAL_FILE, BEST_FILE = "search.json", "trial.json", "best.yaml"
 VERSION = 1
 # a resumed run may change these; a resumed search may not, because they decide when its trials stop
-COMPARED = ("train.patience", "train.min_gain", "train.validate_every")
+COMPARED = ("train.patience", "train.until", "train.min_gain", "train.validate_every")
 # of more trials at a time, each would learn less from the others
 MAX_CONCURRENT = 4
 

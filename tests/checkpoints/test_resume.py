@@ -152,6 +152,15 @@ def test_small_gains_count_together() -> None:
     assert falling.validations_without_gain("metric", False, min_gain=1.0) == 2
 
 
+def test_epochs_of_a_loss_that_has_converged_are_counted() -> None:
+    losses = [9.0, 7.0, 5.0, 3.0, 3.5, 2.4, 2.9, 2.9, 1.0]
+    progress = RunProgress(losses=losses)
+    assert progress.epochs_without_gain(2, 0.0) == 0, "means of 8, 4, 2.95, 2.9, and an epoch that is not over"
+    assert progress.epochs_without_gain(2, 0.1) == 1
+    assert progress.epochs_without_gain(2, 2.0) == 2
+    assert RunProgress().epochs_without_gain(2, 0.0) == 0
+
+
 def test_a_line_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_text('{"a": 1}\n{"b"')

@@ -83,7 +83,10 @@ def test_every_setting_says_what_a_resumed_run_may_do_with_it() -> None:
     free = [
         *("name", "run", "data", "parts", "launch", "checkpoint", "evaluate", "blend"),
         *(f"sampling.{name}" for name in ("prefetch", "num_streams", "access", "cache_bytes")),
-        *(f"train.{name}" for name in ("stop_epoch", "patience", "min_gain", "validate_every", "log_every", "profile")),
+        *(
+            f"train.{name}"
+            for name in ("stop_epoch", "patience", "until", "min_gain", "validate_every", "log_every", "profile")
+        ),
     ]
     length = ["train.num_epochs", "train.max_steps"]
     assert marked(Config) == {**dict.fromkeys(free, "FREE"), **dict.fromkeys(length, "LENGTH")}

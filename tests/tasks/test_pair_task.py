@@ -227,3 +227,12 @@ def test_labels_that_a_task_can_not_use_are_told(
     api.prepare(config)
     with pytest.raises(DataError, match=words):
         api.train(config)
+
+
+@pytest.mark.parametrize(("until", "min_gain", "epochs"), [("loss", 100.0, 3), ("metric", 100.0, 3), ("loss", 0.0, 5)])
+def test_training_ends_when_the_loss_or_the_metric_has_converged(
+    folder: Path, until: str, min_gain: float, epochs: int
+) -> None:
+    train = {"num_epochs": 5, "patience": 2, "until": until, "min_gain": min_gain}
+    trained = api.train(recipe(folder, "rating", f"until-{until}-{min_gain}", train=train))
+    assert trained["epochs"] == epochs
