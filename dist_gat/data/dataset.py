@@ -42,7 +42,7 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
     tables = _drop_cold_users(tables, known, config, dropped)
     if config.split.merge_valid:
         tables |= {"train": pl.concat([tables["train"], tables["valid"]]), "valid": tables["valid"].clear()}
-    users = build_vocabulary([tables["train"]["user_id"], known["user_id"]])
+    users = build_vocabulary([tables["train"]["user_id"], *(table["user_id"] for table in more.values())])
 
     features: dict[str, np.ndarray] = {}
     for node_type, feature, vocabulary in (

@@ -140,7 +140,8 @@ def describe(labels: np.ndarray, held_out: Sequence[np.ndarray]) -> dict[str, An
     """
     wide = labels.astype(np.float64)
     found: dict[str, Any] = {"mean": float(wide.mean()), "min": float(wide.min()), "max": float(wide.max())}
-    levels = np.unique(np.concatenate([labels, *held_out]).astype(np.float64))
+    # by hashing, since sorting all labels would take longer than the rest of writing them
+    levels = pl.Series(np.concatenate([labels, *held_out])).unique().sort().to_numpy().astype(np.float64)
     if len(levels) <= MAX_LEVELS:
         counts = np.bincount(np.searchsorted(levels, wide), minlength=len(levels))
         found |= {"levels": levels.tolist(), "counts": counts.tolist()}
