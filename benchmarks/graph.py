@@ -26,7 +26,6 @@ from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.sampling.dgl import dgl
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.sampler import SeedBlockSampler
-from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.tasks.ranking_seeds import ranking_source
 
 USER_EXPONENT, ITEM_EXPONENT = 0.6, 0.8
@@ -51,7 +50,7 @@ def _draw(rng: np.random.Generator, size: int, exponent: float, count: int) -> n
 
 def ranking_sampler(store: GraphStore, fanouts: list[int], batch_size: int) -> SeedBlockSampler:
     """The sampler of a step's seed edges, with the default negatives and without in-degrees."""
-    relation = predicted_relation(store.prepared.schema)
+    relation = store.prepared.schema.relations[0]
     source = ranking_source(store, relation, NegativesConfig(), batch_size, 0)
     return SeedBlockSampler(store, SamplingConfig(fanouts=fanouts), source, 0, False)
 

@@ -31,7 +31,6 @@ from dist_gat.plan.constants import Constants, read_constants
 from dist_gat.plan.plan import make_plan
 from dist_gat.plan.workload import GraphShape
 from dist_gat.sampling.loader import StepRange
-from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.trainer import Trainer
 
 WARM_UP, STEPS = 4, 20
@@ -72,7 +71,7 @@ def sent_bytes(trainer: Trainer) -> int:
 
 
 def predicted(config: Config, prepared: PreparedGraph, constants: Constants) -> dict[str, float]:
-    graph = GraphShape(prepared.ranges.num_nodes, prepared.num_pairs(predicted_relation(prepared.schema), "train"))
+    graph = GraphShape(prepared.ranges.num_nodes, prepared.num_pairs(prepared.schema.relations[0], "train"))
     workers = config.launch.num_workers
     plan = make_plan(config, graph, workers, constants, cores=cores())
     found = {

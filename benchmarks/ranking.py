@@ -28,7 +28,6 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.sampling.graph_store import open_store
-from dist_gat.tasks.build_task import predicted_relation
 
 SIZE, K = 64, 20
 DENSE = "dense + torch.topk"
@@ -41,7 +40,7 @@ def representations(prepared: PreparedGraph) -> Tensor:
 
 def our_ranking(prepared: PreparedGraph) -> Step:
     rows_OR, store = representations(prepared), open_store(prepared, Channel("sampling"), "auto")
-    config, relation = EvaluateConfig(ks=[K]), predicted_relation(prepared.schema)
+    config, relation = EvaluateConfig(ks=[K]), prepared.schema.relations[0]
 
     def step() -> np.ndarray:
         rankings = rank_representations(rows_OR, store, Channel("control"), relation, "test", config)
@@ -52,7 +51,7 @@ def our_ranking(prepared: PreparedGraph) -> Step:
 
 def dense_ranking(prepared: PreparedGraph) -> Step:
     rows_OR, ranges = representations(prepared), prepared.ranges
-    relation = predicted_relation(prepared.schema)
+    relation = prepared.schema.relations[0]
     users, items = (
         np.concatenate([np.array(ranges.nodes_of_type(p, kind)) for p in range(ranges.num_parts)])
         for kind in (relation.source, relation.target)
@@ -100,7 +99,7 @@ def main() -> None:
         seconds = harness.seconds_in_turn(steps, arguments.repeats, warmup=1)
         for name, values in seconds.items():
             print(f"{name}: {np.median(values):.2f} s")
-        relation = predicted_relation(prepared.schema)
+        relation = prepared.schema.relations[0]
         num_items = prepared.ranges.count(relation.target)
         operations = 2 * SIZE * num_items * (prepared.ranges.num_nodes - num_items)
         results = harness.compare("exact top-20, Gowalla", seconds, SPEED_BAR, operations / harness.product_rate())

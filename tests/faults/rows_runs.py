@@ -33,7 +33,6 @@ from dist_gat.base.errors import ClusterError, ConfigError
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import open_prepared
 from dist_gat.launcher.launch import run_job
-from dist_gat.tasks.build_task import predicted_relation
 
 # float32 sums in another order, over the steps that remain
 TOLERANCE = 1e-4
@@ -127,7 +126,7 @@ def other_world_sizes(folder: Path) -> str:
 def assert_seeds_once(config: Config) -> None:
     """Every training edge was a seed exactly once in each epoch."""
     prepared = open_prepared(config.data.prepared)
-    edges = np.concatenate([part.pairs(predicted_relation(prepared.schema), "train") for part in prepared.parts])
+    edges = np.concatenate([part.pairs(prepared.schema.relations[0], "train") for part in prepared.parts])
     expected = sorted(map(tuple, edges.tolist()))
     for epoch in range(NUM_STEPS // STEPS_PER_EPOCH):
         files = list(config.run_folder.glob(f"seeds-{epoch}-*.npy"))
