@@ -19,6 +19,7 @@ from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
+from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.launcher.host import let_threads_sleep
 from dist_gat.launcher.preload import prepare_workers
 
@@ -60,10 +61,10 @@ def prepare(
         report["prepared"] = settings.data.prepared
         partition, nodes = report["partition"], report["num_nodes"]
         edges = {
-            f"{split} {'interactions' if relation == 'interacts' else relation}": sum(counts)
+            f"{split} {'interactions' if relation == FIRST_RELATION else relation}": sum(counts)
             for relation, splits in report["split_counts"].items()
             for split, counts in splits.items()
-            if relation == "interacts" or sum(counts)
+            if relation == FIRST_RELATION or sum(counts)
         }
         rows: list[list[Any]] = [
             *[[f"{kind}s", f"{count:,}"] for kind, count in nodes.items()],

@@ -44,12 +44,16 @@ def _by_degree(
     predicted: PairValues, measure: Measure, slices: DegreeSlices, degrees: np.ndarray
 ) -> dict[str, dict[str, Any]]:
     """degrees: int64 [m], of the node that puts a pair into its slice."""
-    undefined = dict.fromkeys(measure(predicted.labels, predicted.values, predicted.pairs[:, 0]), float("nan"))
     found, described = {}, slices.describe()
-    for number, name in enumerate(slices.names):
-        mine = slices.slice_of[degrees] == number
-        pairs = predicted.pairs[mine]
-        metrics = measure(predicted.labels[mine], predicted.values[mine], pairs[:, 0]) if len(pairs) else undefined
-        users, items = (len(np.unique(nodes)) for nodes in pairs.T)
-        found[name] = {**described[name], "num_pairs": len(pairs), "num_users": users, "num_items": items, **metrics}
+    members = {name: slices.slice_of[degrees] == number for number, name in enumerate(slices.names)}
+    measured = {
+        name: measure(predicted.labels[mine], predicted.values[mine], predicted.pairs[mine, 0])
+        for name, mine in members.items()
+        if mine.any()
+    }
+    undefined = dict.fromkeys(next(iter(measured.values())), float("nan"))
+    for name, mine in members.items():
+        users, items = (len(np.unique(nodes)) for nodes in predicted.pairs[mine].T)
+        counts = {"num_pairs": int(mine.sum()), "num_users": users, "num_items": items}
+        found[name] = {**described[name], **counts, **measured.get(name, undefined)}
     return found

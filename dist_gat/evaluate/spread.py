@@ -48,11 +48,12 @@ def pair_spread(predicted: PairValues, measure: Measure) -> dict[str, float]:
     # the same groups for all models of a data set
     group = hash_ids(make_key(0, Purpose.SPREAD), users) % np.uint64(NUM_GROUPS)
     rows = [
-        list(measure(predicted.labels[mine], predicted.values[mine], users[mine]).values())
+        measure(predicted.labels[mine], predicted.values[mine], users[mine])
         for mine in (group == number for number in np.unique(group))
     ]
     spreads = {}
-    for name, values in zip(measure(predicted.labels, predicted.values, users), np.array(rows).T, strict=True):
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
         known = values[np.isfinite(values)]
         spreads[name] = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("nan")
     return spreads

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.base.errors import StorageError
+from dist_gat.config.task_sections import FIRST_RELATION
 
 # names of node types and relations, which are also names of files and folders
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -41,7 +42,7 @@ class Schema:
 
 
 # the schema of a table of interactions
-INTERACTIONS = Schema(("user", "item"), (Relation("interacts", "user", "item"),))
+INTERACTIONS = Schema(("user", "item"), (Relation(FIRST_RELATION, "user", "item"),))
 
 
 def read_schema(manifest: Mapping[str, Any], file: Path, remedy: str) -> Schema:

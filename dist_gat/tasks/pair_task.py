@@ -154,7 +154,7 @@ def build_pair_task(
         refuse_equal_labels(labelled, labels)
     likelihood = build_likelihood(task, labels)
     if labels:
-        refuse_wrong_labels(likelihood, labelled, labels)
+        refuse_wrong_rows(prepared, relation, task.label, labels, likelihood.are_labels, likelihood.expected)
     metric = config.train.metric.rpartition("/")[2]
     return PairTask(
         name, task, labelled, likelihood, config.train.batch_size, config.seed, config.loss.l2, metric,
@@ -181,13 +181,6 @@ def refuse_equal_labels(labelled: LabelledRelation, labels: Mapping[str, Any]) -
             f"{labelled.prepared.folder}: all labels {labelled.label} are {labels['min']:g}, so there is nothing to "
             "predict; name another column"
         )
-
-
-def refuse_wrong_labels(likelihood: Likelihood, labelled: LabelledRelation, labels: Mapping[str, Any]) -> None:
-    """Raise `DataError` where a label is none of the task's."""
-    refuse_wrong_rows(
-        labelled.prepared, labelled.relation, labelled.label, labels, likelihood.are_labels, likelihood.expected
-    )  # fmt: skip
 
 
 def refuse_wrong_rows(
