@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section, check_names
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Section
 from dist_gat.config.task_sections import (
     FIRST_RELATION,
     RANKING_DEFAULT,
@@ -21,105 +22,6 @@ from dist_gat.config.task_sections import (
     default_metric,
     task_metrics,
 )
-
-# names of the first relation, of its ends, and of a folder beside those of relations
-RESERVED_RELATIONS = (FIRST_RELATION, "user", "item", "features")
-# names of the standard columns of interactions, and of files beside those of labels
-RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime", "row", "prediction")
-
-
-class ColumnsConfig(Section):
-    """Names of the input columns, where they differ from the standard ones."""
-
-    user_id: str | None = Field(None, description="default: user_id")
-    item_id: str | None = Field(None, description="default: item_id")
-    weight: str | None = Field(None, description="default: weight or rating, where present")
-    datetime: str | None = Field(None, description="default: datetime or timestamp, where present")
-    labels: dict[str, str] = Field({}, description="more numbers of an interaction, for tasks: a name, and its column")
-
-    @field_validator("labels")
-    @classmethod
-    def _plain_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        check_names("a label", labels, RESERVED_LABELS)
-        return labels
-
-
-class SplitConfig(Section):
-    """How interactions are divided into train, valid and test.
-
-    `files` takes the split from `data.train`, `data.valid` and `data.test`; the others divide
-    `data.interactions`: `temporal` by time over all rows, `leave_last_out` per user, `random` by a hash of
-    the pair, so that the split does not depend on the order of the rows.
-    """
-
-    method: Literal["files", "temporal", "leave_last_out", "random"] = "random"
-    valid_ratio: Ratio = 0.1
-    test_ratio: Ratio = 0.1
-    valid_is_part_of_train: bool = Field(
-        False, description="files: the valid pairs also stand in the train file, and are taken out of it"
-    )
-    merge_valid: bool = Field(False, description="train on the valid pairs too: `fit` does so once all is chosen")
-
-
-class FeatureConfig(Section):
-    """A table of numeric input features of one node type, keyed by external ID."""
-
-    path: FileName
-    id_column: str
-    columns: list[str] = Field(min_length=1)
-
-
-class RelationConfig(Section):
-    """More pairs of users and items, from a table of its own: what they collected, put in the cart, viewed.
-
-    They are training pairs all of them; a task predicts them by the name of the relation.
-    """
-
-    interactions: FileName
-    columns: ColumnsConfig = ColumnsConfig()
-    where: dict[str, str] = Field({}, description="rows with these values alone: a column, and its value as text")
-    messages: bool = Field(True, description="users and items attend over these pairs too")
-
-
-class DataConfig(Section):
-    """Where the interactions come from. Relative file names are below `path`; absolute ones and `..` are taken as they
-    stand, since a recipe is yours.
-    """
-
-    path: FileName = "."
-    interactions: FileName | None = None
-    train: FileName | None = None
-    valid: FileName | None = None
-    test: FileName | None = None
-    format: Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn"] = "auto"
-    separator: str | None = Field(None, description="csv: the field separator, where it is not a comma")
-    columns: ColumnsConfig = ColumnsConfig()
-    relations: dict[str, RelationConfig] = Field({}, description="more behaviours, by name")
-    min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
-    min_message_weight: float | None = Field(
-        None, description="interactions below this weight carry no messages; they are predicted all the same"
-    )
-    skip_bad_rows: bool = False
-    split: SplitConfig = SplitConfig()
-    user_features: FeatureConfig | None = None
-    item_features: FeatureConfig | None = None
-    item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
-    prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
-
-    @field_validator("relations")
-    @classmethod
-    def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:
-        check_names("a relation", relations, RESERVED_RELATIONS)
-        return relations
-
-    @model_validator(mode="after")
-    def _files_match_split(self) -> DataConfig:
-        if self.split.method == "files":
-            if self.train is None or self.test is None:
-                raise ValueError("data.split.method=files needs data.train and data.test")
-        elif self.interactions is None:
-            raise ValueError(f"data.split.method={self.split.method} needs data.interactions")
-        return self
 
 
 class PartsConfig(Section):

@@ -4,55 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 
 from dist_gat.base.errors import DataError
-
-NUM_EXAMPLES = 3
-MAX_SHOWN = 60  # characters of a value in a message
-
-
-def shown(value: object) -> str:
-    """A value of a file as messages quote it: on one line, and not long."""
-    return _shorten(repr(value))
+from dist_gat.data.source import Source
+from dist_gat.data.text_table import NUM_EXAMPLES, shorten
 
 
 @dataclass(frozen=True)
 class BadRows:
-    """Rows of one file that share a fault."""
+    """Rows of one table that share a fault. examples: the keys of the first, and what they hold."""
 
     found: str
     expected: str
-    rows: np.ndarray  # int64 [count], row numbers in the file
-    values: Sequence[str]  # what the first NUM_EXAMPLES of them hold
-
-    @property
-    def count(self) -> int:
-        return len(self.rows)
+    count: int
+    examples: Sequence[tuple[int, str]]
 
 
-def refuse_bad_rows(path: Path, counting: str, bad: Sequence[BadRows]) -> None:
-    """Raise a `DataError` that shows the first bad rows of every kind, if there are any.
-
-    `counting` says how the file's rows are numbered.
-    """
+def refuse_bad_rows(source: Source, total: int, bad: Sequence[BadRows], remedy: str) -> None:
+    """Raise a `DataError` that shows the first bad rows of every kind, if there are any. total: rows with two faults
+    count once."""
     bad = [fault for fault in bad if fault.count]
     if not bad:
         return
-    # rows with two faults count once; but repeated pairs of a LightGCN line, the only fault there, each count
-    total = bad[0].count if len(bad) == 1 else len(np.unique(np.concatenate([fault.rows for fault in bad])))
-    lines = [f"{path}: {total} bad {'row' if total == 1 else 'rows'} ({counting})"]
+    lines = [f"{source.name}: {total} bad {'row' if total == 1 else 'rows'} ({source.counting})"]
     for fault in bad:
-        examples = ", ".join(
-            f"row {row}: {_shorten(value)}" for row, value in zip(fault.rows, fault.values, strict=False)
-        )
+        examples = ", ".join(f"{where(source, key)}: {shorten(value)}" for key, value in fault.examples)
         more = ", ..." if fault.count > NUM_EXAMPLES else ""
         lines.append(f"  {fault.found}, {fault.count} times ({examples}{more}); expected {fault.expected}")
-    lines.append("correct the file, or drop and count such rows with data.skip_bad_rows=true (--skip-bad-rows)")
-    raise DataError("\n".join(lines))
+    raise DataError("\n".join([*lines, remedy]))
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+def where(source: Source, key: int) -> str:
+    name, row = source.located(key)
+    return f"row {row}" if len(source.files) == 1 else f"row {row} of {name}"

@@ -1,160 +1,346 @@
-"""The data set that everything downstream sees: vocabularies, and each split as index arrays."""
+"""The data set that everything downstream sees: vocabularies, and the edges of each split and relation, on disk."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import polars as pl
 
 from dist_gat.base.errors import DataError
-from dist_gat.base.pairs import order_of_pairs, sort_pairs
-from dist_gat.config.sections import DataConfig
-from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
-from dist_gat.data.given_split import read_given_splits, split_files
-from dist_gat.data.id_types import with_one_type
-from dist_gat.data.relations import read_relations, relation_files
-from dist_gat.data.side_table import read_features, read_titles
-from dist_gat.data.split import SPLITS, split_interactions
-from dist_gat.data.table import IDS, read_table
-from dist_gat.data.vocabulary import build_vocabulary, encode
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile, degrees, with_split
+from dist_gat.data.engine import Engine
+from dist_gat.data.filters import left_out
+from dist_gat.data.pairs import (
+    Repeats,
+    Shared,
+    encode_pairs,
+    example_pairs,
+    refuse_repeated,
+    refuse_shared,
+)
+from dist_gat.data.side_table import NodeTable, read_features, read_titles
+from dist_gat.data.source import open_source
+from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits, hash_ids, split_edges
+from dist_gat.data.table import Table, read_table
+from dist_gat.data.text_table import NUM_EXAMPLES, shown
+from dist_gat.data.vocabulary import Vocabulary, build_vocabulary, doubtful_ids
 
 # the label that every table may have, and messages carry
 WEIGHT = "weight"
-RELATION = "relation "
 BAD_ROWS = "bad rows"  # the reason in Dataset.dropped for rows that skip_bad_rows left out
+ROW_BYTES = 120  # what an edge of a chunk takes while it is worked on
+CHUNK_SHARE = 0.2
+MOST_ROWS, LEAST_ROWS = 8 << 20, 1 << 12
 
 
-def load_dataset(config: DataConfig, seed: int) -> Dataset:
-    """Read, check, split and index the interactions and their side tables.
+@dataclass(frozen=True)
+class Nodes:
+    """The users, or the items, of a data set: those of a vocabulary that are kept."""
 
-    The result doesn't depend on the order of rows. A valid or test row whose user has no training row can't be
-    scored: in given files it is an error (dropped with `config.skip_bad_rows`), in our own splits it is dropped;
-    what is dropped is counted. Raises `DataError`.
-    """
-    tables, dropped = _read_splits(config, seed)
-    more, bad = read_relations(config)
-    _count(dropped, f"{BAD_ROWS} of relations", bad)
-    tables, more = _with_one_type(tables, more, config)
-    items = build_vocabulary(table["item_id"] for table in [*tables.values(), *more.values()])
-    known = pl.concat([table.select("user_id") for table in (tables["train"], *more.values())])
-    tables = _drop_cold_users(tables, known, config, dropped)
-    if config.split.merge_valid:
-        tables |= {"train": pl.concat([tables["train"], tables["valid"]]), "valid": tables["valid"].clear()}
-    users = build_vocabulary([tables["train"]["user_id"], *(table["user_id"] for table in more.values())])
+    vocabulary: Vocabulary
+    index: np.ndarray  # int64 [of the vocabulary]: dense index, -1 where left out
 
-    features: dict[str, np.ndarray] = {}
-    for node_type, feature, vocabulary in (
-        ("user", config.user_features, users),
-        ("item", config.item_features, items),
-    ):
-        if feature is not None:
-            features[node_type], bad = read_features(config, feature, f"data.{node_type}_features", vocabulary)
-            _count(dropped, f"{BAD_ROWS} of {node_type} features", bad)
-    titles = None
-    if config.item_titles is not None:
-        titles, bad = read_titles(config, config.item_titles, "data.item_titles", items)
-        _count(dropped, f"{BAD_ROWS} of item titles", bad)
+    @property
+    def count(self) -> int:
+        return int(self.index.max(initial=-1)) + 1
 
-    train, valid, test = (_encode_edges(tables[split], users, items) for split in SPLITS)
-    relations = {name: _encode_edges(table, users, items) for name, table in more.items()}
-    return Dataset(users, items, train, valid, test, relations, titles, features, dropped)
+    def ids(self, engine: Engine) -> Iterator[Any]:
+        """Series of the external IDs, by index."""
+        start = 0
+        for ids in self.vocabulary.ids(engine):
+            yield ids.filter(self.index[start : start + len(ids)] >= 0)
+            start += len(ids)
 
 
 @dataclass(frozen=True)
 class Edges:
-    """The interactions of one split, sorted by (user, item)."""
+    """The edges of one split or relation, sorted by user and item, both as dense indices."""
 
-    user: np.ndarray  # int64 [E], index into Dataset.users
-    item: np.ndarray  # int64 [E], index into Dataset.items
-    time: np.ndarray | None = None  # int64 [E], microseconds since the epoch
-    labels: dict[str, np.ndarray] = field(default_factory=dict)  # float32 [E] by name; one may be the weight
+    file: EdgeFile
+    split: int | None  # None: all of the file
+    users: Nodes
+    items: Nodes
+    count: int
 
     @property
-    def weight(self) -> np.ndarray | None:
-        return self.labels.get(WEIGHT)
+    def labels(self) -> list[str]:
+        return self.file.labels
+
+    @property
+    def has_time(self) -> bool:
+        return "time" in self.file.types
+
+    def chunks(self, rows: int) -> Iterator[Columns]:
+        """`user` and `item`, int64 [c], `time`, int64, and labels, float32, of some edges after another."""
+        for chunk in self.file.chunks(rows):
+            found = {"user": self.users.index[chunk["user"]], "item": self.items.index[chunk["item"]]}
+            found |= {name: chunk[name] for name in chunk if name not in ("user", "item", "split")}
+            if self.split is None:
+                yield found
+            else:
+                own = chunk["split"] == self.split
+                yield {name: values[own] for name, values in found.items()}
+
+    def read(self) -> Columns:
+        """All of them, where they fit in memory."""
+        chunks = list(self.chunks(MOST_ROWS)) or [self._nothing()]
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def _nothing(self) -> Columns:
+        return {"user": np.zeros(0, np.int64), "item": np.zeros(0, np.int64)}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Interactions as indices, with the external ID of each index."""
+    """Interactions as indices, and the external ID of each index."""
 
-    users: pl.Series  # external IDs by user index, sorted; each has a training row of some relation
-    items: pl.Series  # external IDs by item index, sorted; an item may occur in valid or test alone
+    users: Nodes  # sorted by ID; each has a training row of some relation
+    items: Nodes  # sorted by ID; an item may occur in valid or test alone
     train: Edges
     valid: Edges
     test: Edges
     relations: dict[str, Edges]  # more behaviours, by name: training pairs all of them
-    titles: pl.Series | None  # String by item index, null where unknown
-    features: dict[str, np.ndarray]  # "user" or "item" -> float32 [N, columns], rows by index
+    titles: np.ndarray | None  # str objects by item index, None where unknown
+    features: dict[str, NodeTable]  # "user" or "item"
     dropped: dict[str, int]  # reason -> rows left out, where there are any
+    notes: dict[str, Any]  # what was recognised and decided, for the report
+    warnings: list[str]
 
 
-def _read_splits(config: DataConfig, seed: int) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
+def chunk_rows(memory_bytes: int) -> int:
+    """How many edges to work on at once."""
+    return int(min(max(memory_bytes * CHUNK_SHARE / ROW_BYTES, LEAST_ROWS), MOST_ROWS))
+
+
+def load_dataset(
+    engine: Engine, config: DataConfig, seed: int, tables: Mapping[str, Any] | None = None, rows: int | None = None
+) -> Dataset:
+    """Read, check, encode, split and index the interactions and their side tables.
+
+    tables: in memory, by the names that the recipe has for files. rows: of a chunk; nothing else depends on it.
+
+    The result doesn't depend on the order of rows, but where equal pairs of equal times come again. A valid or test
+    row whose user has no training row can't be scored: in given files it is an error (dropped with
+    `config.skip_bad_rows`), in our own splits it is dropped; what is dropped is counted. Raises `DataError`.
+    """
+    rows = rows or chunk_rows(engine.memory_bytes)
     dropped: dict[str, int] = {}
-    if config.split.method == "files":
-        tables, bad = read_given_splits(config)
-        hint = "data.split.valid_is_part_of_train took every pair out of it"
-    else:
-        assert config.interactions is not None, "DataConfig checks this"
-        table, bad = read_table(Path(config.path, config.interactions), config)
-        tables = split_interactions(table, config.split, seed)
-        hint = "lower data.split.valid_ratio and test_ratio, or take another data.split.method"
-    _count(dropped, BAD_ROWS, bad)
-    if tables["train"].is_empty():
-        file = Path(config.path, config.train or config.interactions or "")
-        raise DataError(f"{file}: no interaction is left for training; {hint}")
-    return tables, dropped
+    main, more = _read_tables(engine, config, tables)
+    every = [*main.values(), *more.values()]
+    _count(dropped, BAD_ROWS, sum(table.num_bad for table in main.values()))
+    _count(dropped, f"{BAD_ROWS} of relations", sum(table.num_bad for table in more.values()))
+    _count(dropped, "rows of missing IDs", sum(table.num_missing for table in every))
+    users, items = (build_vocabulary(engine, name, every) for name in ("user_id", "item_id"))
+    warnings = [*doubtful_ids(engine, "user_id", users, every), *doubtful_ids(engine, "item_id", items, every)]
+
+    is_given = config.split.method == "files"
+    edges, repeats, shared = encode_pairs(
+        engine, "interactions", list(main.values()), users, items, config.repeated, is_split=is_given
+    )
+    related = {
+        name: encode_pairs(engine, f"relation-{name}", [table], users, items, config.repeated, is_split=False)
+        for name, table in more.items()
+    }
+    if config.repeated == "error":
+        refuse_repeated(engine, next(iter(main.values())), repeats, users, items)
+        for name, table in more.items():
+            refuse_repeated(engine, table, related[name][1], users, items)
+    notes = _notes(main, repeats, {name: found[1] for name, found in related.items()})
+
+    degree = degrees(edges, "user", users.count, rows)
+    if is_given:
+        edges = _as_given(
+            engine, edges, list(main), list(main.values()), degree, rows, config, shared, users, items, dropped
+        )
+    edges, gone = left_out(edges, config, users.count, items.count, rows)
+    dropped |= gone
+    if not is_given:
+        hashes = None
+        if config.split.method == "random":
+            hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
+        edges = with_split(
+            edges, split_edges(edges, config.split, hashes, degrees(edges, "user", users.count, rows), rows)
+        )
+
+    relation_edges = {name: found[0] for name, found in related.items()}
+    known = degrees(edges, "user", users.count, rows, TRAIN) > 0
+    if not known.any():
+        _refuse_no_training(config, list(main.values()))
+    for file in relation_edges.values():
+        known |= degrees(file, "user", users.count, rows) > 0
+    edges = _without_cold_users(engine, edges, known, main, config, users, rows, dropped)
+    if config.split.merge_valid:
+        edges = with_split(edges, _merged(edges, rows))
+    item_known = np.ones(items.count, bool)
+    if gone:
+        item_known = degrees(edges, "item", items.count, rows) > 0
+        for file in relation_edges.values():
+            item_known |= degrees(file, "item", items.count, rows) > 0
+    user_nodes, item_nodes = Nodes(users, _dense(known)), Nodes(items, _dense(item_known))
+    counts = _split_counts(edges, rows)
+    train, valid, test = (Edges(edges, n, user_nodes, item_nodes, counts[n]) for n in range(len(SPLITS)))
+    found = {name: Edges(file, None, user_nodes, item_nodes, file.count) for name, file in relation_edges.items()}
+    data = Dataset(user_nodes, item_nodes, train, valid, test, found, None, {}, dropped, notes, warnings)
+    return _with_side_tables(engine, data, config, rows, tables)
 
 
-def _with_one_type(
-    tables: dict[str, pl.DataFrame], more: dict[str, pl.DataFrame], config: DataConfig
-) -> tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
-    """Splits and relations, whose IDs may come from files that are typed by their own values."""
-    if not more:
-        return tables, more
-    whole = Path(config.path, config.interactions or "")
-    files = {split: split_files(config).get(split, whole) for split in tables}
-    # apart, since a relation may have the name of a split
-    apart = {f"{RELATION}{name}": name for name in more}
-    files |= {key: relation_files(config)[name] for key, name in apart.items()}
-    typed = with_one_type({**tables, **{key: more[name] for key, name in apart.items()}}, files, config)
-    return {split: typed[split] for split in tables}, {name: typed[key] for key, name in apart.items()}
+def _read_tables(
+    engine: Engine, config: DataConfig, tables: Mapping[str, Any] | None
+) -> tuple[dict[str, Table], dict[str, Table]]:
+    """Those of the interactions, by split where these are given, and those of relations."""
+    main: dict[str, Table] = {}
+    names = SPLITS if config.split.method == "files" else ("interactions",)
+    for name in names:
+        if (files := getattr(config, name)) is not None:
+            source = open_source(files, config, f"data.{name}", tables=tables)
+            main[name] = read_table(
+                engine, f"rows-{name}", source, config, config.columns, min_weight=config.min_weight
+            )
+    more = {}
+    for name, relation in config.relations.items():
+        source = open_source(relation.interactions, config, f"data.relations.{name}.interactions", tables=tables)
+        more[name] = read_table(engine, f"rows-relation-{name}", source, config, relation.columns, relation.where)
+    if config.split.method in ("temporal", "leave_last_out") and main["interactions"].unit is None:
+        raise DataError(
+            f"data.split.method={config.split.method} orders interactions by time, and data.interactions has no datetime or "
+            "timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
+        )
+    return main, more
 
 
-def _drop_cold_users(
-    tables: dict[str, pl.DataFrame], known: pl.DataFrame, config: DataConfig, dropped: dict[str, int]
-) -> dict[str, pl.DataFrame]:
-    """The tables without valid and test rows of users that have no training row. known: who has, as `user_id`."""
-    warm: dict[str, pl.DataFrame] = {}
-    for split, table in tables.items():
-        if split == "train" or table.is_empty():
-            warm[split] = table
-            continue
-        warm[split] = table.join(known, on="user_id", how="semi")
-        num_cold = len(table) - len(warm[split])
-        if num_cold and config.split.method == "files" and not config.skip_bad_rows:
-            cold = table.join(known, on="user_id", how="anti")["user_id"].unique().sort()
-            examples = ", ".join(map(shown, cold.head(NUM_EXAMPLES)))
+def _notes(main: Mapping[str, Table], repeats: Repeats, related: Mapping[str, Repeats]) -> dict[str, Any]:
+    units = {name: table.unit for name, table in main.items() if table.unit}
+    again = {"interacts": repeats, **related}
+    found = {
+        name: {"rows": one.count, "rules": {label: rule for label, rule in one.rules.items()}}
+        for name, one in again.items()
+        if one.count
+    }
+    return {"time_unit": units, "repeated": found}
+
+
+def _as_given(
+    engine: Engine, edges: EdgeFile, names: list[str], tables: list[Table], degree: np.ndarray, rows: int,
+    config: DataConfig, shared: Shared, users: Vocabulary, items: Vocabulary, dropped: dict[str, int],
+) -> EdgeFile:  # fmt: skip
+    """With the splits of the files that the edges came from; a pair of two splits is refused, or stays in one."""
+    if "valid" not in names:  # the second file is that of test
+        edges = with_split(edges, (2 * chunk["split"] for chunk in edges.chunks(rows, ["split"])))
+        shared = Shared({(0, 2): n for n in shared.counts.values()}, {(0, 2): some for some in shared.first.values()})
+        names, tables = ["train", "valid", "test"], [tables[0], tables[1], tables[1]]
+    is_part = config.split.valid_is_part_of_train
+    if is_part:
+        outside = [
+            (int(user), int(item))
+            for chunk in edges.whole_users(degree, rows)
+            for user, item in _valid_alone(chunk)
+        ]  # fmt: skip
+        if outside:
             raise DataError(
-                f"{split_files(config)[split]}: {num_cold} rows of {len(cold)} users without a training row, for "
+                f"{tables[1].source.name}: {len(outside)} pairs are not in {tables[0].source.name}, for example "
+                f"{example_pairs(engine, outside[:NUM_EXAMPLES], users, items)}; data.split.valid_is_part_of_train expects "
+                "every valid pair there; correct the files or set it to false"
+            )
+        shared.counts.pop((0, 1), None)
+    may_drop = config.skip_bad_rows or config.repeated not in ("auto", "error")
+    if shared.counts and not may_drop:
+        refuse_shared(engine, tables, names, shared, users, items)
+    for (one, other), count in shared.counts.items():
+        _count(dropped, f"{names[other]} pairs that are in {names[one]} too", count)
+    if is_part or shared.counts:
+        edges = with_split(edges, given_splits(edges, degree, rows, is_part))
+    return edges
+
+
+def _valid_alone(chunk: Columns) -> np.ndarray:
+    """The pairs [n, 2] of valid whose training pair is missing."""
+    user, item, split = chunk["user"], chunk["item"], chunk["split"]
+    same = np.append(False, (user[1:] == user[:-1]) & (item[1:] == item[:-1]) & (split[:-1] == TRAIN))
+    return np.stack([user, item], axis=1)[(split == VALID) & ~same]
+
+
+def _refuse_no_training(config: DataConfig, tables: list[Table]) -> None:
+    hint = "lower data.split.valid_ratio and test_ratio, or take another data.split.method"
+    if config.split.method == "files":
+        hint = "data.split.valid_is_part_of_train took every pair out of it"
+    if config.min_user_interactions or config.min_item_interactions or config.max_user_interactions:
+        hint = "data.min_user_interactions and its like left out the others"
+    raise DataError(f"{tables[0].source.name}: no interaction is left for training; {hint}")
+
+
+def _without_cold_users(
+    engine: Engine, edges: EdgeFile, known: np.ndarray, main: Mapping[str, Table], config: DataConfig, users: Vocabulary,
+    rows: int, dropped: dict[str, int],
+) -> EdgeFile:  # fmt: skip
+    """Valid and test edges of users without a training row are refused in given files, else GONE and counted."""
+    counts, cold = np.zeros(len(SPLITS), np.int64), {n: np.zeros(len(known), bool) for n in (1, 2)}
+    for chunk in edges.chunks(rows, ["user", "split"]):
+        gone = ~known[chunk["user"]] & (chunk["split"] < GONE)
+        counts += np.bincount(chunk["split"][gone], minlength=len(SPLITS))
+        for split, users_of in cold.items():
+            users_of[chunk["user"][gone & (chunk["split"] == split)]] = True
+    for split in np.flatnonzero(counts):
+        if config.split.method == "files" and not config.skip_bad_rows:
+            some = np.flatnonzero(cold[int(split)])
+            examples = ", ".join(map(shown, users.at(engine, some[:NUM_EXAMPLES].tolist())))
+            raise DataError(
+                f"{main[SPLITS[split]].source.name}: {counts[split]} rows of {len(some)} users without a training row, for "
                 f"example {examples}; expected users of the train file; correct the files, or drop and count such rows "
                 "with data.skip_bad_rows=true (--skip-bad-rows)"
             )
-        _count(dropped, f"{split} rows of users without a training row", num_cold)
-    return warm
+        _count(dropped, f"{SPLITS[split]} rows of users without a training row", int(counts[split]))
+    if not counts.any():
+        return edges
+    return with_split(
+        edges, (np.where(known[c["user"]], c["split"], GONE) for c in edges.chunks(rows, ["user", "split"]))
+    )
 
 
-def _encode_edges(table: pl.DataFrame, users: pl.Series, items: pl.Series) -> Edges:
-    user, item = encode(table["user_id"], users), encode(table["item_id"], items)
-    names = [name for name in table.columns if name not in IDS]
-    if not names:
-        return Edges(*sort_pairs(user, item))
-    order = order_of_pairs(user, item)  # pairs are distinct
-    time = table["datetime"].to_numpy()[order] if "datetime" in names else None
-    labels = {name: table[name].cast(pl.Float32).to_numpy()[order] for name in names if name != "datetime"}
-    return Edges(user[order], item[order], time, labels)
+def _merged(edges: EdgeFile, rows: int) -> Iterator[np.ndarray]:
+    for chunk in edges.chunks(rows, ["split"]):
+        yield np.where(chunk["split"] == VALID, TRAIN, chunk["split"])
+
+
+def _split_counts(edges: EdgeFile, rows: int) -> list[int]:
+    counts = np.zeros(GONE + 1, np.int64)
+    for chunk in edges.chunks(rows, ["split"]):
+        counts += np.bincount(chunk["split"], minlength=GONE + 1)
+    return [int(count) for count in counts]
+
+
+def _dense(known: np.ndarray) -> np.ndarray:
+    """int64: consecutive numbers where `known`, -1 elsewhere."""
+    return np.where(known, np.cumsum(known) - 1, -1)
+
+
+def _with_side_tables(
+    engine: Engine, data: Dataset, config: DataConfig, rows: int, tables: Mapping[str, Any] | None
+) -> Dataset:
+    features: dict[str, NodeTable] = {}
+    warnings = list(data.warnings)
+    for kind, feature, nodes, edges_of in (
+        ("user", config.user_features, data.users, "user"), ("item", config.item_features, data.items, "item"),
+    ):  # fmt: skip
+        if feature is not None:
+            in_training = np.zeros(nodes.count, bool)
+            for chunk in data.train.chunks(rows):
+                in_training[chunk[edges_of]] = True
+            features[kind] = read_features(
+                engine, config, feature, f"data.{kind}_features", nodes.vocabulary, nodes.index, in_training, tables
+            )
+            _count(data.dropped, f"{BAD_ROWS} of {kind} features", features[kind].num_bad)
+            warnings += features[kind].warnings
+    titles = None
+    if config.item_titles is not None:
+        titles, num_bad, more = read_titles(
+            engine, config, config.item_titles, "data.item_titles", data.items.vocabulary, data.items.index, tables
+        )
+        _count(data.dropped, f"{BAD_ROWS} of item titles", num_bad)
+        warnings += more
+    return replace(data, features=features, titles=titles, warnings=warnings)
 
 
 def _count(dropped: dict[str, int], reason: str, number: int) -> None:

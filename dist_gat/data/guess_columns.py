@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import duckdb
 import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
-from dist_gat.data.bad_rows import shown
-from dist_gat.data.values import is_id_type, parse_datetimes, parse_ids, parse_numbers
+from dist_gat.data.source import plain_type
+from dist_gat.data.text_table import shown
+from dist_gat.data.values import id_sql, is_id_type, number_sql, time_sql
 
 Kind = Literal["ranking", "rating", "click", "count"]
 ROLES = ("user", "item", "label", "time")
@@ -55,7 +57,8 @@ class Guesses:
     kind: Kind
     why_kind: str
     num_rows: int
-    num_bad: int  # rows without an ID, or with a pair that an earlier row has
+    num_bad: int  # rows without an ID
+    num_repeated: int  # rows with a pair that an earlier row has
 
 
 def guess_columns(frame: pl.DataFrame, given: Mapping[str, str] | None = None, counts: bool = False) -> Guesses:
@@ -69,7 +72,7 @@ def guess_columns(frame: pl.DataFrame, given: Mapping[str, str] | None = None, c
     if not parse_numbers(pl.Series(frame.columns)).has_nulls():
         raise DataError(
             f"the first line has {', '.join(map(shown, frame.columns))}: expected the names of the columns; put a line "
-            "with names there, such as user_id, item_id"
+            "with names there, such as user_id, item_id, or name them with --header user_id,item_id"
         )
     for role, column in given.items():
         if column not in frame.columns and (column != NONE or role in ("user", "item")):
@@ -90,8 +93,45 @@ def guess_columns(frame: pl.DataFrame, given: Mapping[str, str] | None = None, c
         )
     kind, why_kind = _kind_of(frame[label.column], counts) if label else ("ranking", "there is no label")
     pairs = pl.DataFrame({"user": parse_ids(frame[user.column]), "item": parse_ids(frame[item.column])})
-    num_bad = len(frame) - len(pairs.drop_nulls().unique())
-    return Guesses(user, item, label, found["time"], kind, why_kind, len(frame), num_bad)
+    whole = pairs.drop_nulls()
+    return Guesses(
+        user,
+        item,
+        label,
+        found["time"],
+        kind,
+        why_kind,
+        len(frame),
+        len(frame) - len(whole),
+        len(whole) - len(whole.unique()),
+    )
+
+
+def parse_ids(column: pl.Series) -> pl.Series:
+    """Null where a value can't be an ID."""
+    return _parsed(column, id_sql("x", _kind(column), column.dtype == pl.String) or "null")
+
+
+def parse_numbers(column: pl.Series) -> pl.Series:
+    return _parsed(column, number_sql("x", _kind(column)))
+
+
+def parse_datetimes(column: pl.Series) -> pl.Series:
+    """Some number of each time, null where a value is none."""
+    moment, number = time_sql("x", _kind(column))
+    return _parsed(column, f"coalesce({moment}, ({number})::hugeint::bigint)")
+
+
+def _kind(column: pl.Series) -> Any:
+    return plain_type(column.head(0).to_arrow().type)
+
+
+def _parsed(column: pl.Series, sql: str) -> pl.Series:
+    table = column.alias("x").to_frame().to_arrow()
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.register("source", table.cast(table.schema.set(0, table.schema.field(0).with_type(_kind(column)))))
+        return connection.sql(f"select {sql} as x from source").pl()["x"].alias(column.name)
 
 
 def words_of(name: str) -> list[str]:

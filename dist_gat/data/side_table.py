@@ -2,117 +2,218 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from dist_gat.base.errors import DataError
-from dist_gat.config.sections import DataConfig, FeatureConfig
-from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows, shown
-from dist_gat.data.source import ROW, SUFFIXES, RawTable, missing_column, open_source, read_columns, read_header
-from dist_gat.data.table import bad_ids, bad_values, checked_ids, refuse_line_breaks
-from dist_gat.data.values import parse_numbers
-from dist_gat.data.vocabulary import encode
+from dist_gat.config.data_sections import DataConfig, FeatureConfig
+from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
+from dist_gat.data.engine import Engine, named, parquet
+from dist_gat.data.source import SUFFIXES, Source, open_source, suffix_of
+from dist_gat.data.table import REMEDY, values_at
+from dist_gat.data.text_table import NUM_EXAMPLES, ROW, shown
+from dist_gat.data.values import MAX_ID_BYTES, id_sql, number_sql
+from dist_gat.data.vocabulary import EXACT, Vocabulary
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """values: float32 [nodes, columns], 0 where a node has no row; standardised, if that was asked for."""
+
+    values: np.ndarray
+    columns: list[str]
+    mean: list[float]  # what was subtracted, by column
+    deviation: list[float]  # what was divided by
+    num_found: int  # nodes that have a row
+    num_bad: int
+    warnings: list[str]
 
 
 def read_features(
-    config: DataConfig, feature: FeatureConfig, setting: str, vocabulary: pl.Series
-) -> tuple[np.ndarray, int]:
-    """Numeric columns by index, float32 [len(vocabulary), len(feature.columns)], and the bad rows dropped.
+    engine: Engine, config: DataConfig, feature: FeatureConfig, setting: str, vocabulary: Vocabulary, index: np.ndarray,
+    in_training: np.ndarray, tables: Mapping[str, Any] | None = None,
+) -> NodeTable:  # fmt: skip
+    """Numeric columns by node. IDs that the table lacks get zeros; IDs that the vocabulary lacks are ignored.
 
-    IDs that the table lacks get zeros; IDs that the vocabulary lacks are ignored. `setting` is the key of
-    `feature`, for messages. Raises `DataError`, for example for a value that is not a finite number.
+    setting: the key of `feature`, for messages. index: int64, from the vocabulary to nodes. in_training: bool [nodes];
+    means and deviations are those of these nodes that have a row. Raises `DataError`, for example for a value that is
+    not a finite number.
     """
-    raw = _read_raw(config, feature, setting)
-    for name in feature.columns:
-        refuse_line_breaks(raw.source, raw.frame, name)
-    numbers = [parse_numbers(raw.frame[name]) for name in feature.columns]
-    bad = [
-        bad_values(raw.frame, name, column.is_null(), f"{name} is not a finite number", "a number in every row")
-        for name, column in zip(feature.columns, numbers, strict=True)
-    ]
-    table, dropped = _keyed(raw, feature, config, numbers, bad)
-    index = _index(raw, table, feature, vocabulary)
-    features = np.zeros((len(vocabulary), len(feature.columns)), dtype=np.float32)
-    features[index[index >= 0]] = table.select(feature.columns).to_numpy()[index >= 0]
-    return features, dropped
+    found = _read(engine, config, feature, setting, vocabulary, index, tables, are_numbers=True)
+    rows = found.frame.select(named_columns(feature)).to_numpy().astype(np.float64).reshape(-1, len(feature.columns))
+    size = len(in_training)
+    has_row = np.zeros(size, bool)
+    has_row[found.nodes] = True
+    values = np.zeros((size, len(feature.columns)))
+    values[found.nodes] = rows
+    mean, deviation = np.zeros(len(feature.columns)), np.ones(len(feature.columns))
+    measured = values[has_row & in_training]
+    if feature.standardize and len(measured):
+        mean, deviation = measured.mean(axis=0), measured.std(axis=0)
+        deviation[deviation == 0] = 1.0
+        values[has_row] = (values[has_row] - mean) / deviation
+    return NodeTable(
+        values.astype(np.float32), list(feature.columns), mean.tolist(), deviation.tolist(), int(has_row.sum()),
+        found.num_bad, found.warnings,
+    )  # fmt: skip
 
 
 def read_titles(
-    config: DataConfig, feature: FeatureConfig, setting: str, vocabulary: pl.Series
-) -> tuple[pl.Series, int]:
-    """One text column by index, String [len(vocabulary)], null where unknown, and the bad rows dropped."""
+    engine: Engine, config: DataConfig, feature: FeatureConfig, setting: str, vocabulary: Vocabulary, index: np.ndarray,
+    tables: Mapping[str, Any] | None = None,
+) -> tuple[np.ndarray, int, list[str]]:  # fmt: skip
+    """One text column by node, as str or None; the bad rows dropped; warnings."""
     if len(feature.columns) != 1:
         raise DataError(f"{setting}.columns={feature.columns}: expected one column, the title; remove the others")
-    (name,) = feature.columns
-    raw = _read_raw(config, feature, setting)
-    title = raw.frame[name].cast(pl.String)
-    title = title.set((title == "").fill_null(True), None)
-    table, dropped = _keyed(raw, feature, config, [title], [])
-    index = _index(raw, table, feature, vocabulary)
-    known = pl.DataFrame({"index": index, "title": table[name]})
-    titles = pl.DataFrame({"index": np.arange(len(vocabulary))}).join(
-        known, on="index", how="left", maintain_order="left"
-    )
-    return titles["title"], dropped
+    found = _read(engine, config, feature, setting, vocabulary, index, tables, are_numbers=False)
+    titles = np.full(int(index.max(initial=-1)) + 1, None, dtype=object)
+    titles[found.nodes] = [title or None for title in found.frame["value 0"]]
+    return titles, found.num_bad, found.warnings
 
 
-def _read_raw(config: DataConfig, feature: FeatureConfig, setting: str) -> RawTable:
-    """The ID column and the feature columns, under their own names."""
-    path = Path(config.path, feature.path)
-    # data.format is for the interactions, so the suffix counts first; LightGCN's format holds interactions alone
-    by_suffix = SUFFIXES.get(path.suffix, "lightgcn") != "lightgcn"
-    other = config.format if config.format not in ("auto", "lightgcn") else "csv"
-    source = open_source(path, "auto" if by_suffix else other, None)
-    if source.format == "csv" and config.separator is not None:
-        source = open_source(path, "csv", config.separator)
-    header = read_header(source)
-    names = [feature.id_column, *feature.columns]
-    for name in names:
-        if name not in header:
-            key = "id_column" if name == feature.id_column else "columns"
-            raise missing_column(source, header, name, f"{setting}.{key}")
-    raw = read_columns(source, {name: header[name] for name in names})
-    if raw.num_rows == 0:
-        raise DataError(f"{path}: the table of {setting} has no rows; expected one for each ID, or unset {setting}")
-    return raw
+@dataclass(frozen=True)
+class _Found:
+    frame: pl.DataFrame  # of the rows whose ID is known: columns `value 0`, ...
+    nodes: np.ndarray  # int64 [rows of the frame]
+    num_bad: int
+    warnings: list[str]
 
 
-def _keyed(
-    raw: RawTable, feature: FeatureConfig, config: DataConfig, columns: list[pl.Series], bad: list[BadRows]
-) -> tuple[pl.DataFrame, int]:
-    """The usable rows, one for each ID, and the number of others, which are an error unless they may be skipped."""
-    key = feature.id_column
-    refuse_line_breaks(raw.source, raw.frame, key)
-    ids = checked_ids(raw.source, raw.frame[key])
-    again = ids.is_not_null() & ~ids.is_first_distinct()
-    bad = [
-        *bad,
-        bad_ids(raw.frame, key, ids),
-        bad_values(raw.frame, key, again, f"{key} again", "each ID once"),
-    ]
-    if raw.malformed is not None:
-        bad.append(raw.malformed)
-    if not config.skip_bad_rows:
-        refuse_bad_rows(raw.source.path, raw.source.counting, bad)
-    unusable = np.concatenate([fault.rows for fault in bad])
-    table = pl.DataFrame([raw.frame[ROW], ids, *columns]).filter(~np.isin(raw.frame[ROW], unusable))
-    return table, raw.num_rows - len(table)
+def named_columns(feature: FeatureConfig) -> list[str]:
+    return [f"value {number}" for number in range(len(feature.columns))]
 
 
-def _index(raw: RawTable, table: pl.DataFrame, feature: FeatureConfig, vocabulary: pl.Series) -> np.ndarray:
-    """Index of each row in the vocabulary, -1 where it's unknown: int64 [rows].
-
-    IDs are compared as text, since an integer ID of one file can be text in another. No match at all is an error.
-    """
-    ids, texts = table[feature.id_column].cast(pl.String), vocabulary.cast(pl.String)
-    index = encode(ids, texts)
-    if not (index >= 0).any():
-        found, expected = (", ".join(map(shown, some.head(NUM_EXAMPLES))) for some in (ids, texts))
+def _read(
+    engine: Engine, config: DataConfig, feature: FeatureConfig, setting: str, vocabulary: Vocabulary, index: np.ndarray,
+    tables: Mapping[str, Any] | None, are_numbers: bool,
+) -> _Found:  # fmt: skip
+    source = _open(config, feature, setting, tables)
+    source.check_column(feature.id_column, f"{setting}.id_column")
+    for column in feature.columns:
+        source.check_column(column, f"{setting}.columns")
+    names = named_columns(feature)
+    columns = {"id": feature.id_column, **dict(zip(names, feature.columns, strict=True))}
+    schema = source.schema(columns)
+    key = id_sql("id", schema.field("id").type, source.is_text)
+    if key is None:
         raise DataError(
-            f"{raw.source.path}: column '{feature.id_column}' has no ID of the interactions; it has {found}, "
-            f"they have {expected}; "
-            "name the right column, or write the same IDs in both"
+            f"{source.name}: column '{feature.id_column}' has type {schema.field('id').type}; write the IDs as text"
         )
-    return index
+    values = [
+        f"{number_sql(name, schema.field(name).type) if are_numbers else named(name) + '::varchar'} as {named(name)}"
+        for name in names
+    ]
+    stream = pa.RecordBatchReader.from_batches(schema, source.batches(columns))
+    path = engine.write(
+        setting,
+        f"select {key} as id, {ROW}, {', '.join(values)} from source",
+        {"source": stream},
+        f"reading {source.name}",
+    )
+    num_bad, num_rows = _check(engine, path, source, feature, config, names if are_numbers else [], setting)
+    good = " and ".join(f"{named(name)} is not null" for name in (["id", *names] if are_numbers else ["id"]))
+    usable = (
+        f"(select * from {parquet(path)} where {good} qualify row_number() over (partition by id order by {ROW}) = 1)"
+    )
+    text = _text_key(engine, path)
+    frame = engine.frame(
+        f"select v.file_row_number as n, r.* from {usable} r join {parquet(vocabulary.path)} v on v.id::varchar = {text} "
+        f"qualify row_number() over (partition by n order by {ROW}) = 1 order by n"
+    )
+    nodes = index[frame["n"].to_numpy().astype(np.int64)]
+    frame, nodes = frame.filter(nodes >= 0), nodes[nodes >= 0]
+    size = int(index.max(initial=-1)) + 1
+    kind, warnings = setting.removeprefix("data.").partition("_")[0], []
+    if len(frame) < size or len(frame) < num_rows - num_bad:
+        unmet = engine.frame(
+            f"select {text} as id from {usable} where {text} not in (select id::varchar from {parquet(vocabulary.path)}) "
+            f"order by {ROW} limit {NUM_EXAMPLES}"
+        )["id"]
+        examples = (
+            f"; the table has IDs that no interaction has, for example {', '.join(map(shown, unmet))}"
+            if len(unmet)
+            else ""
+        )
+        known = engine.frame(
+            f"select id::varchar as id from {parquet(vocabulary.path)} order by file_row_number limit 3"
+        )["id"]
+        if not len(frame):
+            raise DataError(
+                f"{source.name}: column '{feature.id_column}' has no ID of the interactions; it has "
+                f"{', '.join(map(shown, unmet))}, they have {', '.join(map(shown, known))}; name the right column, or write "
+                "the same IDs in both"
+            )
+        if len(frame) < size:
+            warnings.append(f"{size - len(frame):,} of {size:,} {kind}s have no row in {source.name}{examples}")
+    return _Found(frame, nodes, num_bad, warnings)
+
+
+def _text_key(engine: Engine, path: Any) -> str:
+    """SQL for the text of an ID, that of a whole number without its point."""
+    kind = engine.row(f"select any_value(typeof(id)) as kind from {parquet(path)}")["kind"]
+    if kind == "DOUBLE":
+        return f"case when id = floor(id) and abs(id) < {EXACT} then id::bigint::varchar else id::varchar end"
+    return "id::varchar"
+
+
+def _open(config: DataConfig, feature: FeatureConfig, setting: str, tables: Mapping[str, Any] | None) -> Source:
+    """data.format is for the interactions, so the suffix counts first; LightGCN's format holds interactions alone."""
+    names = [feature.path] if isinstance(feature.path, str) else feature.path
+    by_suffix = all(SUFFIXES.get(suffix_of(name), "lightgcn") != "lightgcn" for name in names)
+    other = config.format if config.format not in ("auto", "lightgcn") else "csv"
+    settings: dict[str, Any] = {"header": None}
+    if by_suffix and any(SUFFIXES[suffix_of(name)] != "csv" for name in names):
+        settings["separator"] = None
+    own = config.model_copy(update=settings)
+    return open_source(feature.path, own, f"{setting}.path", "auto" if by_suffix else other, tables)
+
+
+def _check(
+    engine: Engine,
+    path: Any,
+    source: Source,
+    feature: FeatureConfig,
+    config: DataConfig,
+    numbers: Sequence[str],
+    setting: str,
+) -> tuple[int, int]:
+    """The number of bad rows, which are an error unless they may be skipped, and of all."""
+    malformed = [(number << 40 | row, text) for number, rows in source.malformed.items()
+                 for row, text in zip(rows.rows, rows.texts, strict=False)]  # fmt: skip
+    num_malformed = sum(len(rows.rows) for rows in source.malformed.values())
+    conditions = {name: f"{named(name)} is null" for name in numbers}
+    again = f"select *, row_number() over (partition by id order by {ROW}) > 1 and id is not null as again from {parquet(path)}"
+    conditions |= {"id": "id is null", "again": "again"}
+    counts = ", ".join(
+        f"count(*) filter (where {condition}) as {named(name)}" for name, condition in conditions.items()
+    )
+    stats = engine.row(
+        f"select {counts}, count(*) as every, count(*) filter (where {' or '.join(conditions.values())}) as bad from ({again})"
+    )
+    if not stats["every"] + num_malformed:
+        raise DataError(
+            f"{source.name}: the table of {setting} has no rows; expected one for each ID, or unset {setting}"
+        )
+    if stats["bad"] + num_malformed and not config.skip_bad_rows:
+        fields = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
+        bad = [BadRows("wrong number of fields", f"{fields} as in the header", num_malformed, malformed)]
+        key = feature.id_column
+        words = {name: (column, f"{column} is not a finite number", "a number in every row")
+                 for name, column in zip(named_columns(feature), feature.columns, strict=True)}  # fmt: skip
+        words |= {"id": (key, f"{key} is empty", f"an ID of 1 to {MAX_ID_BYTES} bytes in every row"),
+                  "again": (key, f"{key} again", "each ID once")}  # fmt: skip
+        for name, condition in conditions.items():
+            if stats[name]:
+                keys = engine.frame(
+                    f"select {ROW} from ({again}) where {condition} order by {ROW} limit {NUM_EXAMPLES}"
+                )
+                column, found, expected = words[name]
+                values = values_at(source, column, keys[ROW].to_list())
+                bad.append(BadRows(found, expected, stats[name], [(row, repr(value)) for row, value in values]))
+        refuse_bad_rows(source, stats["bad"] + num_malformed, bad, REMEDY)
+    return stats["bad"] + num_malformed, stats["every"] + num_malformed

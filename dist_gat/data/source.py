@@ -1,160 +1,309 @@
-"""One input file, whatever its format: its column names, and its columns as they stand.
+"""`Source`: the files of one table, whatever their format, as Arrow batches of the columns that somebody needs.
 
-Values are not checked here. Text formats give every column as String; parquet keeps its types.
+Text formats give every column as text; others keep their types. Values are not checked here.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
 
 from dist_gat.base.errors import DataError
-from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, shown
-from dist_gat.data.parquet import read_parquet
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.data.data_file import DataFile, find_files
+from dist_gat.data.text_table import (
+    ROW,
+    Malformed,
+    TextStyle,
+    is_number,
+    list_batches,
+    read_names,
+    separated_batches,
+    shown,
+)
+from dist_gat.data.typed_table import (
+    TypedTable,
+    open_arrow,
+    open_frame,
+    open_json_lines,
+    open_parquet,
+    open_postgres,
+    open_sqlite,
+)
 
 MAX_NAMES = 20  # columns that a message names
 MAX_REASON = 300  # characters of another library's message
-ROW = "row"  # the column of row numbers in a RawTable
 SUFFIXES = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".inter": "recbole",
-    ".user": "recbole",
-    ".item": "recbole",
+    ".parquet": "parquet", ".pq": "parquet",
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+    ".inter": "recbole", ".user": "recbole", ".item": "recbole", ".kg": "recbole", ".link": "recbole",
     ".txt": "lightgcn",
-}
+    ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
+    ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite",
+}  # fmt: skip
 SEPARATORS = {"csv": ",", "tsv": "\t", "recbole": "\t"}
+TEXT = (*SEPARATORS, "lightgcn")
+# a row's key: the number of its file in the high bits, its number in the file below
+FILE_BITS = 40
+ERRORS = (ValueError, OSError, sqlite3.Error, pa.ArrowException, pl.exceptions.PolarsError)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that exists and isn't empty, with its format settled."""
+    """Files that exist and aren't empty, of one format."""
 
-    path: Path
-    format: str  # parquet, csv, tsv, recbole or lightgcn
-    separator: str  # "" where the format has none
+    files: tuple[DataFile, ...]
+    format: str
+    style: TextStyle
+    query: str | None = None
+    frame: Any = None  # a table in memory, instead of files
+    malformed: dict[int, Malformed] = field(default_factory=dict)  # by file: what the last reading found
 
     @property
     def is_text(self) -> bool:
-        return self.format != "parquet"
+        return self.format in TEXT
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        first = self.files[0].name
+        return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1} more"
 
     @property
     def counting(self) -> str:
         """How rows are numbered, for messages."""
         if self.format == "lightgcn":
             return "rows are the lines of the file"
-        if self.format == "parquet":
-            return "row 1 is the first"
+        if not self.is_text or self.style.header is not None:
+            return "row 1 is the first" + (", blank lines don't count" if self.is_text else "")
         return "row 1 is the header, blank lines don't count"
 
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the columns, by position (RecBole's `user_id:token` is `user_id`), then those that folders name."""
+        if self.format == "lightgcn":
+            return ["user_id", "item_id"]
+        if self.is_text:
+            names = self._guarded(lambda: read_names(self.files[0], self.style))
+            plain = [name.partition(":")[0] for name in names] if self.format == "recbole" else names
+        else:
+            plain = self.tables[0].schema.names
+        return [*(name.strip() for name in plain), *self.files[0].folders]
 
-@dataclass(frozen=True)
-class RawTable:
-    """Columns of a file before any check."""
+    @cached_property
+    def tables(self) -> list[TypedTable]:
+        """Of each file of a format with types."""
+        openers: dict[str, Callable[[DataFile], TypedTable]] = {
+            "parquet": open_parquet,
+            "arrow": open_arrow,
+            "jsonl": open_json_lines,
+            "sqlite": lambda file: open_sqlite(file, self.query or ""),
+            "postgres": lambda file: open_postgres(file.name, self.query or ""),
+            "frame": lambda file: open_frame(file.name, self.frame),
+        }
+        return [self._guarded(lambda file=file: openers[self.format](file), file) for file in self.files]  # type: ignore[misc]
 
-    source: Source
-    frame: pl.DataFrame  # the columns asked for, and ROW: Int64
-    malformed: BadRows | None  # rows with a wrong number of fields; they aren't in the frame
+    def schema(self, columns: Mapping[str, str]) -> pa.Schema:
+        """Of the batches of `columns`: one type a column, which those of all files can be cast to."""
+        if self.is_text:
+            return pa.schema([*((name, pa.large_string()) for name in columns), (ROW, pa.int64())])
+        fields = []
+        for new, name in columns.items():
+            if name in self.files[0].folders:
+                fields.append(pa.field(new, pa.large_string()))
+                continue
+            for table, file in zip(self.tables, self.files, strict=True):
+                if name not in table.schema.names:
+                    raise DataError(
+                        f"{file.name}: no column '{name}', which {self.files[0].name} has; expected it in all"
+                    )
+            kinds = [plain_type(table.schema.field(name).type) for table in self.tables]
+            fields.append(pa.field(new, common_type(kinds)))
+        return pa.schema([*fields, pa.field(ROW, pa.int64())])
 
-    @property
-    def num_rows(self) -> int:
-        return len(self.frame) + (0 if self.malformed is None else self.malformed.count)
+    def batches(self, columns: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+        """The rows in their order: `columns` maps a new name to that of the file; `row` is each row's key.
 
+        Rows with a wrong number of fields are in `malformed` afterwards. Raises `DataError`.
+        """
+        schema = self.schema(columns)
+        for number, file in enumerate(self.files):
+            try:
+                for batch in self._of_file(number, file, columns):
+                    arrays = [array.cast(kind) for array, kind in zip(batch.columns, schema.types, strict=True)]
+                    whole = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                    whole.validate(full=True)  # who reads it trusts the bytes of a text
+                    yield whole
+            except DataError:
+                raise
+            except ERRORS as err:
+                raise self._unreadable(file, err) from None
 
-def open_source(path: Path, format: str, separator: str | None) -> Source:
-    """Settle the format of a file. `auto` goes by the suffix. Raises `DataError`."""
-    try:
-        is_file, is_folder, is_there = path.is_file(), path.is_dir(), path.exists()
-    except OSError as err:
-        raise DataError(f"{path}: can't be read: {err}; check the file's name and its permissions") from None
-    if not is_file:
-        found = "is a folder, not a file" if is_folder else "is no regular file" if is_there else "no such file"
-        raise DataError(f"{path}: {found}; check data.path and the file names in the data section")
-    if format == "auto":
-        if path.suffix not in SUFFIXES:
-            raise DataError(
-                f"{path}: the suffix '{path.suffix}' doesn't tell the format (known: {', '.join(SUFFIXES)}); "
-                "set data.format to parquet, csv, tsv, recbole or lightgcn"
+    def _of_file(self, number: int, file: DataFile, columns: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+        """Batches of one file, with the columns in the order asked for, and then `row`."""
+        first, own = number << FILE_BITS, {new: name for new, name in columns.items() if name not in file.folders}
+        if self.is_text:
+            positions = [self.names.index(name) for name in own.values()]
+            self.malformed[number] = Malformed([], [])
+            distinct = sorted(set(positions))
+            if self.format == "lightgcn":
+                read = list_batches(file, self.style)
+            else:
+                self._check_names(number, file, list(own.values()))
+                read = separated_batches(file, self.style, distinct, self.malformed[number])
+            order, done = [str(position) for position in positions], 0
+        else:
+            names = list(dict.fromkeys(own.values()))
+            read, order, done = self.tables[number].read(names), list(own.values()), 1
+        for batch in read:
+            rows = batch.column(ROW).to_numpy() if self.is_text else np.arange(done, done + batch.num_rows)
+            done += batch.num_rows
+            arrays = dict(zip(own, (decoded(batch.column(name)) for name in order), strict=True))
+            for new, name in columns.items():
+                if new not in arrays:
+                    arrays[new] = pa.array([file.folders[name]] * batch.num_rows, pa.large_string())
+            yield pa.RecordBatch.from_arrays(
+                [*(arrays[new] for new in columns), pa.array(rows + first)], names=[*columns, ROW]
             )
-        format = SUFFIXES[path.suffix]
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty (0 bytes); expected a {format} table")
-    if separator is not None and len(separator) != 1:
-        raise DataError(
-            f"{path}: data.separator={separator!r} is not one character; for tabs set data.format=tsv instead"
-        )
-    return Source(path, format, separator or SEPARATORS.get(format, ""))
 
+    def _check_names(self, number: int, file: DataFile, needed: Sequence[str]) -> None:
+        """Raise `DataError` where a further file has other columns."""
+        if number and self.style.header is None:
+            plain = [name.partition(":")[0].strip() for name in read_names(file, self.style)]
+            if [plain.index(name) if name in plain else -1 for name in needed] != [self.names.index(n) for n in needed]:
+                raise DataError(
+                    f"{file.name}: has the columns {listed(plain)}, and {self.files[0].name} has {listed(self.names)}; "
+                    "expected the same, in the same order; if it has no line with names, set data.header"
+                )
 
-def read_header(source: Source) -> dict[str, str]:
-    """Column names, each with its spelling in the file (RecBole's `user_id:token` is `user_id`)."""
-    if source.format == "lightgcn":
-        return {"user_id": "user_id", "item_id": "item_id"}
-    try:
-        if source.format == "parquet":
-            names = pa_parquet.read_schema(source.path).names
-        else:
-            # not with Arrow, which would parse a block of rows; `read_columns` reports bad rows
-            with source.path.open(encoding="utf-8-sig", newline="") as file:
-                names = next((row for row in csv.reader(file, delimiter=source.separator) if row), [])
-    except (ValueError, OSError, csv.Error, pa.ArrowException) as err:
-        raise _unreadable(source, err) from None
-    if not names:
-        raise DataError(f"{source.path}: the file has no line with the names of columns; expected one first")
-    header: dict[str, str] = {}
-    for name in names:
-        plain = name.partition(":")[0] if source.format == "recbole" else name
-        if plain in header:
-            raise DataError(f"{source.path}: two columns are named {shown(plain)}; rename or remove one of them")
-        header[plain] = name
-    return header
+    def check_column(self, name: str, setting: str) -> None:
+        """Raise `DataError` unless one column has the name. setting: the key that would name another."""
+        count = self.names.count(name)
+        if count == 1:
+            return
+        if count:
+            raise DataError(f"{self.name}: two columns are named {shown(name)}; rename or remove one of them")
+        message = f"{self.name}: no column '{name}'; found {listed(self.names)}"
+        if self.is_text and self.format != "lightgcn":
+            if any(is_number(column) for column in self.names):
+                raise DataError(
+                    f"{message}, which looks like a row, not like names: a file without a line of names loses its first "
+                    "row if one of these is taken for a name; set data.header, for example "
+                    f"data.header='[user_id, item_id{', more' * (len(self.names) - 2)}]'"
+                )
+            (first, *others) = self.names
+            mark = next((mark for mark in ("::", ",", ";", "\t", "|", ":") if mark in first), None)
+            if not others and mark is not None:
+                advice = "data.format=tsv" if mark == "\t" else f"data.separator='{mark}'"
+                raise DataError(
+                    f"{message}, a single column when split at {self.style.separator!r}: this looks like another "
+                    f"separator; set {advice}"
+                )
+        raise DataError(f"{message}; name the right one with {setting}=NAME")
 
+    def located(self, key: int) -> tuple[str, int]:
+        """The name of the file, and the number in it, of a row."""
+        return self.files[key >> FILE_BITS].name, key & ((1 << FILE_BITS) - 1)
 
-def missing_column(source: Source, header: Mapping[str, str], name: str, setting: str) -> DataError:
-    """The error for a column that a file lacks. `setting` is the key that would name another column."""
-    (first, *others) = header
-    more = f" and {len(header) - MAX_NAMES} more" if len(header) > MAX_NAMES else ""
-    found = ", ".join(map(shown, list(header)[:MAX_NAMES])) + more
-    message = f"{source.path}: no column '{name}'; found {found}"
-    separators = [mark for mark in ",;\t|" if mark in first]
-    if source.is_text and not others and separators:
+    def _guarded(self, read: Callable[[], Any], file: DataFile | None = None) -> Any:
+        try:
+            return read()
+        except DataError:
+            raise
+        except ERRORS as err:
+            raise self._unreadable(file or self.files[0], err) from None
+
+    def _unreadable(self, file: DataFile, err: Exception) -> DataError:
+        kinds = {"parquet": "a whole parquet file", "sqlite": "a query that the database answers"}
+        expected = kinds.get(self.format, f"a {self.format} table" + (" in UTF-8" if self.is_text else ""))
         return DataError(
-            f"{message}, a single column when split at {source.separator!r}: this looks like another separator; "
-            f"set data.separator={separators[0]!r}"
+            f"{file.name}: can't be read as {self.format}: {str(err).strip()[:MAX_REASON]}; expected {expected}; "
+            "if it has another format set data.format, else write it again"
         )
-    return DataError(f"{message}; name the right one with {setting}=NAME")
 
 
-def read_columns(source: Source, columns: Mapping[str, str]) -> RawTable:
-    """Read some columns. `columns` maps the new name to the spelling in the file."""
+def listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(map(shown, names[:MAX_NAMES])) + more
+
+
+def decoded(array: pa.Array) -> pa.Array:
+    """Without a dictionary."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of values that the engine reads."""
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+        return pa.large_string()
+    return pa.float32() if pa.types.is_float16(kind) else kind
+
+
+def common_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
+    """The type that columns of several files can have together; text, where there is no other."""
     try:
-        if source.format == "lightgcn":
-            return RawTable(source, _read_lightgcn(source.path), None)
-        if source.format == "parquet":
-            table, malformed = read_parquet(source.path, list(dict.fromkeys(columns.values()))), None
-        else:
-            table, malformed = _read_separated(source, list(dict.fromkeys(columns.values())))
-        frame = table.select(pl.col(raw).alias(new) for new, raw in columns.items())
-    except DataError:
-        raise
-    except (ValueError, OSError, pa.ArrowException, pl.exceptions.PolarsError) as err:
-        raise _unreadable(source, err) from None
-    rows = np.arange(1, len(frame) + 1)
-    if source.is_text:
-        rejected = np.empty(0, np.int64) if malformed is None else malformed.rows
-        rows = np.setdiff1d(np.arange(2, len(frame) + len(rejected) + 2), rejected, assume_unique=True)
-    return RawTable(source, frame.with_columns(pl.Series(ROW, rows, dtype=pl.Int64)), malformed)
+        fields = [pa.schema([pa.field("x", kind)]) for kind in kinds]
+        return pa.unify_schemas(fields, promote_options="permissive").field("x").type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return pa.large_string()
+
+
+def open_source(
+    names: str | Sequence[str], config: DataConfig, setting: str = "data.interactions", format: str | None = None,
+    tables: Mapping[str, Any] | None = None,
+) -> Source:  # fmt: skip
+    """Find the files of a table and settle their format. tables: in memory, by the name that the recipe has for a file.
+
+    setting: the key of the names, for messages. format: instead of `config.format`. Raises `DataError`.
+    """
+    if isinstance(names, str) and tables and names in tables:
+        return Source((DataFile(names, 0),), "frame", TextStyle(), frame=tables[names])
+    format = format or config.format
+    if isinstance(names, str) and names.startswith(("postgres://", "postgresql://")):
+        files, format = [DataFile(names, 1)], "postgres"
+    else:
+        files = find_files(names, config.path, setting)
+    kinds = {file.suffix: kind_of(file, format) for file in files}
+    if len(set(kinds.values())) > 1:
+        raise DataError(
+            f"{files[0].name} and {len(files) - 1} more: of several formats ({', '.join(kinds)}); expected one"
+        )
+    (format,) = set(kinds.values())
+    for file in files:
+        if file.size == 0:
+            raise DataError(f"{file.name}: the file is empty (0 bytes); expected a {format} table")
+        if file.codec and format not in (*TEXT, "jsonl"):
+            raise DataError(f"{file.name}: a {format} file is compressed inside, not as a whole; unpack it first")
+    if format in ("sqlite", "postgres") and not config.query:
+        raise DataError(
+            f"{files[0].name}: a database needs data.query, for example 'select user_id, item_id from orders'"
+        )
+    quotes = format == "csv" if config.quote == "auto" else config.quote == "double"
+    header = tuple(config.header) if config.header is not None else None
+    style = TextStyle(config.separator or SEPARATORS.get(format, " "), quotes, header, config.encoding)
+    return Source(tuple(files), format, style, config.query)
+
+
+def kind_of(file: DataFile, format: str) -> str:
+    if format != "auto":
+        return format
+    if file.suffix not in SUFFIXES:
+        raise DataError(
+            f"{file.name}: the suffix '{file.suffix}' doesn't tell the format (known: {', '.join(SUFFIXES)}); set "
+            "data.format to parquet, csv, tsv, recbole, lightgcn, jsonl, arrow or sqlite"
+        )
+    return SUFFIXES[file.suffix]
 
 
 def read_head(source: Source, most_rows: int) -> pl.DataFrame:
@@ -162,95 +311,17 @@ def read_head(source: Source, most_rows: int) -> pl.DataFrame:
 
     Rows with a wrong number of fields are left out. Raises `DataError`.
     """
-    header = read_header(source)
-    try:
-        if source.format == "lightgcn":
-            return _read_lightgcn(source.path).drop(ROW).head(most_rows)
-        if source.format == "parquet":
-            batches = pa_parquet.ParquetFile(source.path).iter_batches(columns=list(header.values()))
-        else:
-            types = pa_csv.ConvertOptions(column_types=dict.fromkeys(header.values(), pa.string()))
-            parse = pa_csv.ParseOptions(
-                delimiter=source.separator, newlines_in_values=True, invalid_row_handler=lambda row: "skip"
-            )
-            batches = pa_csv.open_csv(source.path, parse_options=parse, convert_options=types)
-        read: list[Any] = []
-        for batch in batches:
-            batch.validate(full=True)  # polars trusts the bytes of a text column
-            read.append(batch)
-            if sum(map(len, read)) >= most_rows:
-                break
-        if not read:
-            raise DataError(f"{source.path}: the file has no rows; expected one for each interaction")
-        table = pa.Table.from_batches(read)
-        return pl.DataFrame({plain: pl.Series(plain, table.column(raw)) for plain, raw in header.items()})
-    except DataError:
-        raise
-    except (ValueError, OSError, pa.ArrowException, pl.exceptions.PolarsError) as err:
-        raise _unreadable(source, err) from None
+    names = {name: name for name in source.names if source.names.count(name) == 1 and name}
+    read: list[pa.RecordBatch] = []
+    for batch in source.batches(names):
+        read.append(batch)
+        if sum(map(len, read)) >= most_rows:
+            break
+    if not read:
+        raise DataError(f"{source.name}: the file has no rows; expected one for each interaction")
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(read).drop_columns([ROW])))
 
 
-def _read_separated(source: Source, names: list[str]) -> tuple[pl.DataFrame, BadRows | None]:
-    """The named columns as text, and the rows that have another number of fields than the header."""
-    convert = pa_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string()))
-
-    def read(threaded: bool, handler: Any) -> Any:
-        parse = pa_csv.ParseOptions(delimiter=source.separator, newlines_in_values=True, invalid_row_handler=handler)
-        options = pa_csv.ReadOptions(use_threads=threaded)
-        return pa_csv.read_csv(source.path, read_options=options, parse_options=parse, convert_options=convert)
-
-    try:
-        return pl.DataFrame(pl.from_arrow(read(threaded=True, handler=None))), None
-    except pa.ArrowInvalid:  # only a single thread can tell which row, and only in valid UTF-8
-        with source.path.open(encoding="utf-8") as file:
-            while file.read(1 << 20):
-                pass
-        rows: list[int] = []
-        texts: list[str] = []
-
-        def note(row: Any) -> str:
-            if "\n" in row.text.strip():
-                swallowed.append(row.number)
-            rows.append(row.number)
-            if len(texts) < NUM_EXAMPLES:
-                texts.append(f"{row.actual_columns} fields in {row.text!r}")
-                num_fields.append(row.expected_columns)
-            return "skip"
-
-        num_fields: list[int] = []
-        swallowed: list[int] = []
-        table = read(threaded=False, handler=note)
-        if swallowed:
-            raise unclosed_quote(source, swallowed[0]) from None
-        return pl.DataFrame(pl.from_arrow(table)), BadRows(
-            "wrong number of fields", f"{num_fields[0]} as in the header", np.array(rows), texts
-        )
-
-
-def _read_lightgcn(path: Path) -> pl.DataFrame:
-    """Lines of a user and its items, as (user_id, item_id, ROW); a user without items gives no row."""
-    # not polars' own reader, which would unpack a compressed file, of any size
-    lines = pl.DataFrame({"line": path.read_text(encoding="utf-8-sig").split("\n")})
-    return (
-        lines.with_row_index(ROW, offset=1)
-        .select(pl.col(ROW).cast(pl.Int64), pl.col("line").str.extract_all(r"\S+").alias("ids"))
-        .filter(pl.col("ids").list.len() > 1)
-        .select(pl.col("ids").list.first().alias("user_id"), pl.col("ids").list.slice(1).alias("item_id"), ROW)
-        .explode("item_id")
-    )
-
-
-def unclosed_quote(source: Source, row: int) -> DataError:
-    """The error for a row of several lines, which must not be dropped as one bad row: it may hide many rows."""
-    return DataError(
-        f"{source.path}: row {row} goes over several lines ({source.counting}): a quote that opens there and isn't "
-        "closed hides the rows that follow; expected one line; close or remove the quote"
-    )
-
-
-def _unreadable(source: Source, err: Exception) -> DataError:
-    expected = "a whole parquet file" if source.format == "parquet" else f"a {source.format} table in UTF-8"
-    return DataError(
-        f"{source.path}: can't be read as {source.format}: {str(err).strip()[:MAX_REASON]}; expected {expected}; "
-        "if it has another format set data.format, else write it again"
-    )
+def suffix_of(name: str) -> str:
+    """Of a file's name, without that of a compression, in lower case."""
+    return DataFile(str(Path(name)), 0).suffix

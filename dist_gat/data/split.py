@@ -1,93 +1,168 @@
-"""Division of one interaction table into train, valid and test, whatever the order of its rows."""
+"""Division of interactions into train, valid and test, whatever the order of their rows and the size of chunks.
+
+Shape legend: E edges; c of a chunk. A split is a number: its position in SPLITS.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 
-from dist_gat.base.errors import DataError
-from dist_gat.config.sections import SplitConfig
-from dist_gat.data.vocabulary import build_vocabulary, encode
+from dist_gat.config.data_sections import SplitConfig
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile
+from dist_gat.data.engine import Engine
+from dist_gat.data.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
+TRAIN, VALID, TEST = range(3)
+AT_ONCE = 1 << 20  # values that are sorted in memory
+DIGIT_BITS = 16
+SIGN = np.uint64(1 << 63)
+
+Keys = Callable[[], Iterator[np.ndarray]]
 
 
-def split_interactions(table: pl.DataFrame, split: SplitConfig, seed: int) -> dict[str, pl.DataFrame]:
-    """Every row of `table` in exactly one of train, valid and test.
+class Rank(NamedTuple):
+    """The value at a rank of all sorted values, and how many are smaller."""
 
-    temporal: the latest rows are test, those before valid; rows of one time stay together, on the later side.
-    leave_last_out: a user's last row is test, with at least 3 rows the one before is valid.
-    random: rows ranked by a hash of (seed, user, item); the counts are the rounded ratios.
+    value: np.uint64
+    below: int
 
-    The first two need a datetime column, else `DataError`.
+
+def value_at_rank(keys: Keys, rank: int) -> Rank:
+    """keys: uint64 [E] in chunks, as often as asked. rank: 0 to E - 1.
+
+    Reads them once for each 16 bits, from the highest, until those that are left fit in memory.
     """
-    assert split.method != "files", "given splits are read, not made"
-    if split.method != "random" and "datetime" not in table.columns:
-        raise DataError(
-            f"data.split.method={split.method} orders interactions by time, and data.interactions has no datetime or "
-            "timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
+    prefix, below = np.uint64(0), 0
+    for shift in range(64 - DIGIT_BITS, -1, -DIGIT_BITS):
+        counts = np.zeros(1 << DIGIT_BITS, np.int64)
+        for chunk in keys():
+            own = chunk if shift + DIGIT_BITS == 64 else chunk[chunk >> np.uint64(shift + DIGIT_BITS) == prefix]
+            digit = (own >> np.uint64(shift)) & np.uint64((1 << DIGIT_BITS) - 1)
+            counts += np.bincount(digit.astype(np.int64), minlength=len(counts))
+        ends = below + np.cumsum(counts)
+        found = int(np.searchsorted(ends, rank, side="right"))
+        below = int(ends[found] - counts[found])
+        prefix = prefix << np.uint64(DIGIT_BITS) | np.uint64(found)
+        if shift and counts[found] <= AT_ONCE:
+            left = np.sort(np.concatenate([chunk[chunk >> np.uint64(shift) == prefix] for chunk in keys()]))
+            value = left[rank - below]
+            return Rank(value, below + int(np.searchsorted(left, value)))
+    return Rank(prefix, below)
+
+
+def split_edges(
+    edges: EdgeFile, split: SplitConfig, hashes: tuple[np.ndarray, np.ndarray] | None, degree: np.ndarray, rows: int
+) -> Iterator[np.ndarray]:
+    """The split of every edge, in chunks; rows: of about each chunk.
+
+    temporal: the latest edges are test, those before valid; edges of one time stay together, on the later side.
+    leave_last_out: a user's last edge is test, with at least 3 edges the one before is valid.
+    random: edges ranked by a hash of (seed, user, item); the counts are the rounded ratios. hashes: `hash_ids` of users
+    and items.
+    """
+    if split.method == "leave_last_out":
+        return (_last_of_users(chunk) for chunk in edges.whole_users(degree, rows))
+    num_test = round(edges.count * split.test_ratio)
+    num_valid = min(round(edges.count * split.valid_ratio), edges.count - num_test)
+    firsts = edges.count - num_test - num_valid, edges.count - num_test
+    if split.method == "temporal":
+        times = lambda: (_ordered(chunk["time"]) for chunk in edges.chunks(rows, ["time"]))  # noqa: E731
+        bounds = [value_at_rank(times, first).value if first < edges.count else None for first in firsts]
+        return (
+            sum((np.zeros(len(time), np.int64) if bound is None else (time >= bound)) for bound in bounds)
+            for time in times()
         )
-    methods = {"temporal": _by_time, "leave_last_out": _by_user, "random": _by_hash}
-    part = methods[split.method](table, split, seed)
-    return {name: table.filter(part == number) for number, name in enumerate(SPLITS)}
+    assert hashes is not None, "the random split needs them"
+    return _by_hash(edges, hashes, firsts, rows)
 
 
-def _by_time(table: pl.DataFrame, split: SplitConfig, seed: int) -> np.ndarray:
-    """Number of the split of each row: int [E]."""
-    first_valid, first_test = _bounds(len(table), split)
-    time = table["datetime"].to_numpy()
-    ordered = np.append(np.sort(time), np.iinfo(np.int64).max)
-    return (time >= ordered[first_valid]).astype(int) + (time >= ordered[first_test])
+def _ordered(time: np.ndarray) -> np.ndarray:
+    """uint64 in the order of int64 values."""
+    return time.view(np.uint64) ^ SIGN
 
 
-def _by_user(table: pl.DataFrame, split: SplitConfig, seed: int) -> np.ndarray:
-    after = (pl.len() - pl.int_range(1, pl.len() + 1)).over("user_id")  # rows of the user that come later
-    count = pl.len().over("user_id")
-    part = pl.when((after == 0) & (count > 1)).then(2).when((after == 1) & (count > 2)).then(1).otherwise(0)
-    ordered = table.with_row_index("at").sort("user_id", "datetime", "item_id")
-    return ordered.with_columns(part.alias("part")).sort("at")["part"].to_numpy()
-
-
-def _by_hash(table: pl.DataFrame, split: SplitConfig, seed: int) -> np.ndarray:
-    first_valid, first_test = _bounds(len(table), split)
-    if first_valid == len(table):
-        return np.zeros(len(table), dtype=int)
-    user, item = (_hash_ids(table[name], f"{seed}/{name}/") for name in ("user_id", "item_id"))
-    columns = (item, user, _mix(user + _mix(item)))
-    return from_rank(columns, first_valid).astype(int) + from_rank(columns, first_test)
-
-
-def from_rank(columns: tuple[np.ndarray, ...], first: int) -> np.ndarray:
-    """bool [E]: the rows that `np.lexsort(columns)` puts at rank `first` or later, at less cost than sorting."""
-    last = columns[-1]
-    if first == len(last):
-        return np.zeros(len(last), dtype=bool)
-    bound = np.partition(last, first)[first]
-    tied = np.flatnonzero(last == bound)
-    order = tied[np.lexsort([column[tied] for column in columns])]
-    found = last > bound
-    found[order[first - np.count_nonzero(last < bound) :]] = True
+def _last_of_users(chunk: Columns) -> np.ndarray:
+    user, time, item = chunk["user"], chunk["time"], chunk["item"]
+    order = np.lexsort((item, time, user))
+    ordered = user[order]
+    ends = np.searchsorted(ordered, ordered, side="right")
+    count = ends - np.searchsorted(ordered, ordered)
+    after = ends - 1 - np.arange(len(order))  # edges of the user that come later
+    found = np.empty(len(order), np.int64)
+    found[order] = np.where((after == 0) & (count > 1), TEST, np.where((after == 1) & (count > 2), VALID, TRAIN))
     return found
 
 
-def _bounds(num_rows: int, split: SplitConfig) -> tuple[int, int]:
-    """Rank of the first valid and of the first test row."""
-    num_test = round(num_rows * split.test_ratio)
-    num_valid = min(round(num_rows * split.valid_ratio), num_rows - num_test)
-    return num_rows - num_test - num_valid, num_rows - num_test
+def _by_hash(
+    edges: EdgeFile, hashes: tuple[np.ndarray, np.ndarray], firsts: tuple[int, int], rows: int
+) -> Iterator[np.ndarray]:
+    def keys() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each chunk what its edges are ranked by: the first counts first."""
+        for chunk in edges.chunks(rows, ["user", "item"]):
+            user, item = hashes[0][chunk["user"]], hashes[1][chunk["item"]]
+            yield _mix(user + _mix(item)), user, item
+
+    bounds = [_bound(keys, first) if first < edges.count else None for first in firsts]
+    for chunk in keys():
+        found = np.zeros(len(chunk[0]), np.int64)
+        for bound in bounds:
+            if bound is not None:
+                found += _reach(chunk, bound)
+        yield found
 
 
-def _hash_ids(ids: pl.Series, prefix: str) -> np.ndarray:
-    """uint64 [E]: a hash of each ID's text. Polars' own hash may change between versions."""
-    vocabulary = build_vocabulary([ids])
-    digests = (hashlib.blake2b(f"{prefix}{text}".encode(), digest_size=8) for text in vocabulary.cast(pl.String))
-    return np.frombuffer(b"".join(digest.digest() for digest in digests), dtype="<u8")[encode(ids, vocabulary)]
+def _bound(
+    keys: Callable[[], Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]], rank: int
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """The three keys of the edge at a rank."""
+    value, below = value_at_rank(lambda: (chunk[0] for chunk in keys()), rank)
+    tied = [np.stack([key[chunk[0] == value] for key in chunk[1:]]) for chunk in keys()]
+    user, item = np.concatenate(tied, axis=1)
+    at = np.lexsort((item, user))[rank - below]
+    return value, user[at], item[at]
+
+
+def _reach(
+    keys: tuple[np.ndarray, np.ndarray, np.ndarray], bound: tuple[np.uint64, np.uint64, np.uint64]
+) -> np.ndarray:
+    """bool [c]: where the three keys, compared one after another, are at least the bound's."""
+    one, two, three = (key == at for key, at in zip(keys, bound, strict=True))
+    more = [key > at for key, at in zip(keys, bound, strict=True)]
+    return more[0] | (one & (more[1] | (two & (more[2] | three))))
+
+
+def hash_ids(engine: Engine, vocabulary: Vocabulary, prefix: str) -> np.ndarray:
+    """uint64 [N]: a hash of each ID's text. A library's own hash may change between versions."""
+    digests = []
+    for ids in vocabulary.ids(engine):
+        texts = (hashlib.blake2b(f"{prefix}{text}".encode(), digest_size=8).digest() for text in ids.cast(str))
+        digests.append(np.frombuffer(b"".join(texts), dtype="<u8"))
+    return np.concatenate(digests)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64, on uint64 [E]."""
+    """The finaliser of splitmix64, on uint64 [c]."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+def given_splits(edges: EdgeFile, degree: np.ndarray, rows: int, valid_is_part_of_train: bool) -> Iterator[np.ndarray]:
+    """The splits of edges whose pairs may be in several: each stays in the first, or with `valid_is_part_of_train` in
+    valid instead of train; the others are GONE."""
+    for chunk in edges.whole_users(degree, rows):
+        split = chunk["split"].astype(np.int64)
+        same = np.append((chunk["user"][1:] == chunk["user"][:-1]) & (chunk["item"][1:] == chunk["item"][:-1]), False)
+        if valid_is_part_of_train:
+            later = np.append(split[1:], TRAIN)
+            split[same & (split == TRAIN) & (later == VALID)] = GONE
+        second = np.append(False, same[:-1])
+        third = second & np.append(False, second[:-1])
+        # in a pair's edges, which stand in the order of splits, the first that is kept stays
+        split[third | (second & np.append(False, split[:-1] != GONE))] = GONE
+        yield split

@@ -1,173 +1,228 @@
-"""The interaction table: read and checked, with usable rows alone."""
+"""`read_table`: a table of interactions, read and checked, as a parquet file of usable columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dist_gat.base.errors import DataError
-from dist_gat.base.pairs import fit_together, have_repeats
-from dist_gat.config.sections import ColumnsConfig, DataConfig
-from dist_gat.data.bad_rows import NUM_EXAMPLES, BadRows, refuse_bad_rows
-from dist_gat.data.source import ROW, Source, missing_column, open_source, read_columns, read_header, unclosed_quote
-from dist_gat.data.values import MAX_ID_BYTES, is_id_type, narrow_ids, parse_datetimes, parse_ids, parse_numbers
-from dist_gat.data.vocabulary import WHOLE, above
+from dist_gat.config.data_sections import AUTO, ColumnsConfig, DataConfig
+from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
+from dist_gat.data.engine import Engine, named, parquet, quoted
+from dist_gat.data.source import Source
+from dist_gat.data.text_table import NUM_EXAMPLES, ROW
+from dist_gat.data.values import MAX_ID_BYTES, UNITS, id_sql, number_sql, time_sql, unit_of
 
-ALIASES = {
-    "user_id": ("user_id",),
-    "item_id": ("item_id",),
-    "weight": ("weight", "rating"),
-    "datetime": ("datetime", "timestamp"),
-}
+ALIASES = {"weight": ("weight", "rating"), "datetime": ("datetime", "timestamp")}
 IDS = ("user_id", "item_id")
 WHERE = "where "
 NOWHERE: Mapping[str, str] = {}
+REMEDY = "correct the file, or drop and count such rows with data.skip_bad_rows=true (--skip-bad-rows)"
 
 
-def read_table(path: Path, config: DataConfig, where: Mapping[str, str] = NOWHERE) -> tuple[pl.DataFrame, int]:
-    """Read and check one file of interactions.
+@dataclass(frozen=True)
+class Table:
+    """Usable and bad rows of a table: columns user_id, item_id, row, labels, and time where there are any.
 
-    Returns the frame and the number of bad rows dropped, which is 0 unless `config.skip_bad_rows`. Columns:
-    user_id and item_id (of the file's type; Int64 or String from text), and where the file has them weight
-    (Float64) and datetime (Int64, microseconds since the epoch); those of `columns.labels` (Float64). Pairs are
-    distinct: of repeated ones the earliest stays, by datetime or else by row. Rows below `config.min_weight` are left
-    out and not counted.
-
-    where: rows with these values alone are read, by the file's own columns, as text.
-
-    Raises `DataError` with the file, the first bad rows, what was expected and what to do.
+    A row with a null is bad; whoever reads the table leaves it out.
     """
-    source = open_source(path, config.format, config.separator)
-    header = read_header(source)
-    columns = _find_columns(source, header, config.columns)
-    filters = {f"{WHERE}{name}": value for name, value in where.items()}
-    for name in where:
-        if name not in header:
-            raise missing_column(source, header, name, "where")
-        columns[f"{WHERE}{name}"] = header[name]
-    raw = read_columns(source, columns)
-    if filters:
-        chosen = raw.frame.filter(*(pl.col(name).cast(pl.String) == value for name, value in filters.items()))
-        raw = replace(raw, frame=chosen.drop(filters))
-        if chosen.is_empty():
-            raise DataError(f"{path}: no row has {where}; correct `where`, or leave the relation out")
-    if raw.num_rows == 0:
-        raise DataError(f"{path}: the file has no interactions; expected a row for each")
 
-    frame, bad = check_columns(source, raw.frame)
-    if raw.malformed is not None:
-        bad.insert(0, raw.malformed)
-    if not config.skip_bad_rows:
-        refuse_bad_rows(path, source.counting, bad)
-    frame = frame.drop_nulls()
-    dropped = raw.num_rows - len(frame)
+    path: Path
+    source: Source
+    labels: dict[str, str]  # name -> column of the file; one may be `weight`
+    id_types: dict[str, str]  # of user_id and item_id: VARCHAR, BIGINT, UBIGINT or DOUBLE
+    unit: str | None  # of the times, "" where they are dates; None: there are none
+    num_rows: int  # usable
+    num_bad: int
+    num_missing: int  # rows whose user or item is one of `data.missing`
 
-    if config.min_weight is not None:
-        if "weight" not in frame.columns:
-            raise DataError(f"{path}: data.min_weight needs a weight or rating column; name it in data.columns.weight")
-        frame = frame.filter(pl.col("weight") >= config.min_weight)
-    frame, repeated = _split_repeated(frame)
-    if not config.skip_bad_rows:
-        refuse_bad_rows(path, source.counting, [repeated])
-    if frame.is_empty():
-        limit = "" if config.min_weight is None else f" or their weight is below data.min_weight={config.min_weight}"
-        raise DataError(f"{path}: none of the {raw.num_rows} rows is left: they are bad{limit}; correct the file")
-    if source.is_text:
-        frame = frame.with_columns(narrow_ids(frame[name]) for name in IDS)
-    return frame.drop(ROW), dropped + repeated.count
+    @property
+    def rows(self) -> str:
+        """SQL for the usable rows, with `time` in microseconds."""
+        time, good = "", [f"{name} is not null" for name in (*IDS, *map(named, self.labels))]
+        if self.unit is not None:
+            moment = f"coalesce(moment, round(number * {UNITS[self.unit or 's']})::bigint)"
+            time, good = f", {moment} as time", [*good, "(moment is not null or number is not null)"]
+        labels = "".join(f", {named(label)}" for label in self.labels)
+        where = f" where {' and '.join(good)}" if self.num_bad else ""
+        return f"(select user_id, item_id, {ROW}{labels}{time} from {parquet(self.path)}{where})"
 
 
-def check_columns(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRows]]:
-    """The columns parsed, null where a value is bad, and the bad rows by column."""
-    bad: list[BadRows] = []
-    parsed = [frame[ROW]]
-    for name in frame.columns:
-        if name == ROW:
-            continue
-        column = frame[name]
-        refuse_line_breaks(source, frame, name)
-        if name in IDS:
-            good = checked_ids(source, column)
-            bad.append(bad_ids(frame, name, good))
-        elif name == "datetime":
-            good = parse_datetimes(column)
-            bad.append(bad_values(frame, name, good.is_null(), "datetime can't be read", "epoch seconds or ISO 8601"))
-        else:
-            good = parse_numbers(column)
-            bad.append(bad_values(frame, name, good.is_null(), f"{name} is not a finite number", "a number"))
-        parsed.append(good.alias(name))
-    return pl.DataFrame(parsed), bad
+def read_table(
+    engine: Engine, key: str, source: Source, config: DataConfig, columns: ColumnsConfig,
+    where: Mapping[str, str] = NOWHERE, min_weight: float | None = None,
+) -> Table:  # fmt: skip
+    """Read and check one table. key: names its file in the engine's folder.
 
-
-def refuse_line_breaks(source: Source, frame: pl.DataFrame, name: str) -> None:
-    """Raise `DataError` where a field of separated text goes over several lines: see `unclosed_quote`."""
-    if source.separator:
-        rows = frame.filter(pl.col(name).str.contains("\n", literal=True))[ROW]
-        if len(rows):
-            raise unclosed_quote(source, rows[0])
-
-
-def checked_ids(source: Source, column: pl.Series) -> pl.Series:
-    """Parsed IDs; an error if the type of the column can't hold IDs."""
-    if not is_id_type(column.dtype):
+    where: rows with these values alone are read, by the file's own columns, as text. Rows below `min_weight` are left
+    out and not counted. Raises `DataError` with the file, the first bad rows, what was expected and what to do.
+    """
+    found = find_columns(source, columns)
+    labels = {name: column for name, column in found.items() if name not in (*IDS, "datetime")}
+    if min_weight is not None and "weight" not in labels:
         raise DataError(
-            f"{source.path}: column '{column.name}' has type {column.dtype}; expected integers, text or floats; "
-            "write the IDs as text"
+            f"{source.name}: data.min_weight needs a weight or rating column; name it in data.columns.weight"
         )
-    return parse_ids(column)
+    for name in where:
+        source.check_column(name, "where")
+    wanted = found | {WHERE + name: name for name in where}
+    schema = source.schema(wanted)
+    kinds = {name: schema.field(name).type for name in wanted}
+    selected = [ROW]
+    for name in IDS:
+        sql = id_sql(name, kinds[name], source.is_text)
+        if sql is None:
+            raise DataError(
+                f"{source.name}: column '{found[name]}' has type {kinds[name]}; expected integers, text or floats; "
+                "write the IDs as text"
+            )
+        selected.append(f"{sql} as {name}")
+    selected += [f"{number_sql(name, kinds[name])} as {named(name)}" for name in labels]
+    if "datetime" in found:
+        moment, number = time_sql("datetime", kinds["datetime"])
+        selected += [f"{moment} as moment", f"{number} as number"]
+    chosen = [f"{named(WHERE + name)}::varchar = {quoted(value)}" for name, value in where.items()]
+    chosen += [f"coalesce({sql}::varchar, '') not in ({', '.join(map(quoted, config.missing))})"
+               for name in IDS if config.missing and (sql := id_sql(name, kinds[name], source.is_text))]  # fmt: skip
+    sql = f"select {', '.join(selected)} from source" + (f" where {' and '.join(chosen)}" if chosen else "")
+    if min_weight is not None:
+        sql = f"select * from ({sql}) where weight is null or weight >= {min_weight!r}"
+    read = _Reading(engine, source, wanted, config.missing)
+    stream = pa.RecordBatchReader.from_batches(schema, read.batches())
+    path = engine.write(key, sql, {"source": stream}, what=f"reading {source.name}")
+    return _checked(engine, path, source, found, labels, config, where, read, min_weight)
 
 
-def bad_ids(frame: pl.DataFrame, name: str, ids: pl.Series) -> BadRows:
-    """The rows of a raw frame whose parsed `ids` are null."""
-    bad = frame[name].filter(ids.is_null())
-    has_text = bad.dtype == pl.String and (bad.str.strip_chars() != "").any()
-    found = f"{name} is empty, too long or has a NUL byte" if has_text else f"{name} is empty"
-    return bad_values(frame, name, ids.is_null(), found, f"an ID of 1 to {MAX_ID_BYTES} bytes in every row")
+class _Reading:
+    """The batches of a source on their way to the engine: counted, and their progress told."""
+
+    def __init__(self, engine: Engine, source: Source, columns: Mapping[str, str], missing: list[str]) -> None:
+        self.engine, self.source, self.columns, self.missing = engine, source, columns, missing
+        self.num_rows = self.num_missing = 0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.source.batches(self.columns):
+            self.num_rows += batch.num_rows
+            if self.missing:
+                stand_for_none = pa.array(self.missing, pa.large_string())
+                gone = [pc.is_in(pc.utf8_trim_whitespace(batch.column(name).cast(pa.large_string())), stand_for_none)
+                        for name in IDS]  # fmt: skip
+                self.num_missing += pc.or_(*gone).true_count
+            yield batch
 
 
-def bad_values(frame: pl.DataFrame, name: str, is_bad: pl.Series, found: str, expected: str) -> BadRows:
-    """The rows of a raw frame where `is_bad`, with what they hold in column `name`."""
-    rows = frame.filter(is_bad)
-    return BadRows(found, expected, rows[ROW].to_numpy(), [repr(value) for value in rows[name].head(NUM_EXAMPLES)])
+def _checked(
+    engine: Engine, path: Path, source: Source, found: dict[str, str], labels: dict[str, str], config: DataConfig,
+    where: Mapping[str, str], read: _Reading, min_weight: float | None,
+) -> Table:  # fmt: skip
+    has_time = "datetime" in found
+    nulls = {name: f"{named(name)} is null" for name in (*IDS, *labels)}
+    if has_time:
+        nulls["datetime"] = "(moment is null and number is null)"
+    counts = [f"count(*) filter (where {null}) as {named(name)}" for name, null in nulls.items()]
+    counts += [f"count(*) filter (where {' or '.join(nulls.values())}) as bad", "count(*) as every"]
+    counts += [f"count(*) filter (where number <> 0 and {unit_of('number')} is not distinct from {unit}) as {name}"
+               for name, unit in (("s", "'s'"), ("ms", "'ms'"), ("us", "'us'"), ("beyond", "null")) if has_time]  # fmt: skip
+    counts += [f"any_value(typeof({name})) as type_{name}" for name in IDS]
+    stats = engine.row(f"select {', '.join(counts)} from {parquet(path)}")
+    malformed = [(number << 40 | row, text) for number, rows in source.malformed.items()
+                 for row, text in zip(rows.rows, rows.texts, strict=False)]  # fmt: skip
+    num_malformed = sum(len(rows.rows) for rows in source.malformed.values())
+    every, num_bad = stats["every"], stats["bad"]
+    if not every + num_malformed:
+        if where and read.num_rows:
+            raise DataError(f"{source.name}: no row has {dict(where)}; correct `where`, or leave the relation out")
+        if min_weight is None and not read.num_missing:
+            raise DataError(f"{source.name}: the file has no interactions; expected a row for each")
+    if not config.skip_bad_rows and num_bad + num_malformed:
+        fields = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
+        bad = [BadRows("wrong number of fields", f"{fields} as in the header", num_malformed, malformed)]
+        for name, null in nulls.items():
+            if stats[name]:
+                bad.append(_fault(engine, path, source, name, found[name], null, stats[name]))
+        left_out = [name for name in ("weight", "datetime") if name in nulls and stats[name]]
+        advice = "".join(f", or leave the column out with data.columns.{name}=null" for name in left_out)
+        refuse_bad_rows(source, num_bad + num_malformed, bad, REMEDY + advice)
+    if every == num_bad:
+        limit = "" if min_weight is None else f" or their weight is below data.min_weight={min_weight}"
+        count = read.num_rows + num_malformed or every
+        raise DataError(f"{source.name}: none of the {count} rows is left: they are bad{limit}; correct the file")
+    unit = None
+    if has_time:
+        unit = config.time_unit if config.time_unit != AUTO else _unit(engine, path, source, stats)
+    return Table(path, source, labels, {name: stats[f"type_{name}"] for name in IDS}, unit,
+                 every - num_bad, num_bad + num_malformed, read.num_missing)  # fmt: skip
 
 
-def _find_columns(source: Source, header: dict[str, str], mapping: ColumnsConfig) -> dict[str, str]:
-    """Standard name -> spelling in the file, for the columns that are there."""
+def _unit(engine: Engine, path: Path, source: Source, stats: Mapping[str, int]) -> str:
+    """The unit of all times that are numbers. Raises `DataError` where they are of several, or of none."""
+    units = [unit for unit in UNITS if stats[unit]]
+    if len(units) < 2 and not stats["beyond"]:
+        return units[0] if units else ""
+    words = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
+    seen = []
+    for unit in (*units, *(["beyond"] if stats["beyond"] else [])):
+        is_unit = "null" if unit == "beyond" else quoted(unit)
+        row = engine.row(
+            f"select {ROW}, number from {parquet(path)} where number <> 0 and {unit_of('number')} is not distinct from "
+            f"{is_unit} order by {ROW} limit 1"
+        )
+        number = source.located(row[ROW])[1]
+        what = f"look like {words[unit]}" if unit in words else "are in no unit of 1970 to 2200"
+        seen.append(f"{stats[unit]} {what} (row {number}: {row['number']:.15g})")
+    raise DataError(
+        f"{source.name}: times of several units: {', '.join(seen)}; expected one; correct the file, say which it is with "
+        "data.time_unit (s, ms or us), or leave the column out with data.columns.datetime=null"
+    )
+
+
+def _fault(engine: Engine, path: Path, source: Source, name: str, column: str, null: str, count: int) -> BadRows:
+    """The rows whose value of one column can't be used, with what the file has there."""
+    keys = engine.frame(f"select {ROW} from {parquet(path)} where {null} order by {ROW} limit {NUM_EXAMPLES}")[ROW]
+    examples = values_at(source, column, keys.to_list())
+    if name in IDS:
+        has_text = any(isinstance(value, str) and value.strip() for _, value in examples)
+        found = f"{name} is empty, too long or has a NUL byte" if has_text else f"{name} is empty"
+        expected = f"an ID of 1 to {MAX_ID_BYTES} bytes in every row"
+    elif name == "datetime":
+        found, expected = "datetime can't be read", "epoch seconds or ISO 8601"
+    else:
+        found, expected = f"{name} is not a finite number", "a number"
+    return BadRows(found, expected, count, [(key, repr(value)) for key, value in examples])
+
+
+def values_at(source: Source, column: str, keys: list[int]) -> list[tuple[int, object]]:
+    """What a column has in some rows, given in their order: key and value."""
+    found: list[tuple[int, object]] = []
+    for batch in source.batches({"value": column}):
+        rows = batch.column(ROW).to_numpy()
+        at = np.flatnonzero(np.isin(rows, keys))
+        found += [(int(rows[i]), batch.column("value")[int(i)].as_py()) for i in at]
+        if len(found) >= len(keys):
+            break
+    return found
+
+
+def find_columns(source: Source, mapping: ColumnsConfig) -> dict[str, str]:
+    """Standard name -> spelling in the file, for the columns that are there and wanted. Raises `DataError`."""
     columns: dict[str, str] = {}
+    for name in IDS:
+        columns[name] = getattr(mapping, name) or name
     for name, aliases in ALIASES.items():
         mapped = getattr(mapping, name)
-        present = [alias for alias in ((mapped,) if mapped else aliases) if alias in header]
-        if present:
-            columns[name] = header[present[0]]
-        elif mapped or name in IDS:
-            raise missing_column(source, header, mapped or name, f"data.columns.{name}")
+        if mapped == AUTO:
+            present = [alias for alias in aliases if alias in source.names]
+            columns |= {name: present[0]} if present else {}
+        elif mapped is not None:
+            columns[name] = mapped
+    for name, column in columns.items():
+        source.check_column(column, f"data.columns.{name}")
     for name, column in mapping.labels.items():
-        if column not in header:
-            raise missing_column(source, header, column, f"data.columns.labels.{name}")
-        columns[name] = header[column]
+        source.check_column(column, f"data.columns.labels.{name}")
+        columns[name] = column
     return columns
-
-
-def _has_repeated(frame: pl.DataFrame) -> bool:
-    """Whether any pair of user and item occurs twice; faster for integers whose ranges fit 63 bits together."""
-    if len(frame) and all(frame[name].dtype in WHOLE for name in IDS):
-        numbers = [frame[name].to_numpy() for name in IDS]
-        firsts, lasts = [int(column.min()) for column in numbers], [int(column.max()) for column in numbers]
-        if fit_together(lasts[0] - firsts[0], lasts[1] - firsts[1]):
-            return have_repeats(above(numbers[0], firsts[0]), above(numbers[1], firsts[1]))
-    return frame.select(IDS).n_unique() < len(frame)
-
-
-def _split_repeated(frame: pl.DataFrame) -> tuple[pl.DataFrame, BadRows]:
-    """The frame without repetitions of a (user_id, item_id), and the rows that repeat an earlier one."""
-    repeated = frame.clear()
-    if _has_repeated(frame):
-        order = ["datetime", ROW] if "datetime" in frame.columns else [ROW]
-        ordered = frame.sort(order, maintain_order=True)
-        is_first = ordered.select((pl.int_range(pl.len()).over(IDS) == 0).alias("first"))["first"]
-        frame, repeated = ordered.filter(is_first).sort(ROW), ordered.filter(~is_first).sort(ROW)
-    examples = [f"user {user!r}, item {item!r}" for user, item in repeated.select(IDS).head(NUM_EXAMPLES).iter_rows()]
-    return frame, BadRows("pair of user and item again", "each pair once", repeated[ROW].to_numpy(), examples)

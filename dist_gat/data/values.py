@@ -1,29 +1,79 @@
-"""Raw columns as IDs, numbers and times; null where a value can't be used."""
+"""Columns as IDs, numbers and times, in SQL: null where a value can't be used."""
 
 from __future__ import annotations
 
 import polars as pl
+import pyarrow as pa
+
+from dist_gat.data.engine import named
 
 MAX_ID_BYTES = 4096
-MAX_EPOCH_S = 9.2e12  # beyond it microseconds overflow 64 bits
-ISO_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d", "%Y-%m-%dT%H:%M")
-ISO_FORMAT_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
+# of 1970 to 2200, in seconds; in a finer unit the numbers of these years are larger
+LAST_SECOND = 7.3e9
+UNITS = {"s": 1_000_000, "ms": 1000, "us": 1}  # microseconds in one
+BLANKS = "chr(32) || chr(9) || chr(10) || chr(13) || chr(160)"
 
 
-def is_id_type(dtype: pl.DataType) -> bool:
-    """Whether values of a type can serve as external IDs."""
-    return dtype.is_integer() or dtype.is_float() or dtype in (pl.String, pl.Categorical, pl.Enum)
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def parse_ids(column: pl.Series) -> pl.Series:
-    """IDs of the same type (String for categories), null where null, NaN, blank, too long, or with a NUL byte."""
-    if column.dtype.is_integer():
-        return column
-    if column.dtype.is_float():
-        return column.fill_nan(None)
-    text = column.cast(pl.String)
-    is_bad = (text.str.strip_chars() == "") | (text.str.len_bytes() > MAX_ID_BYTES)
-    return text.set(is_bad | text.str.contains("\0", literal=True), None)
+def is_number(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
+
+
+def id_sql(name: str, kind: pa.DataType, is_file_text: bool) -> str | None:
+    """An ID as VARCHAR, BIGINT, UBIGINT or DOUBLE: null where null, NaN, blank, too long, or with a NUL byte.
+
+    Blanks round an ID of a text file count for nothing. None for a type that can't hold IDs.
+    """
+    column = named(name)
+    if is_text(kind):
+        text = f"trim({column}, {BLANKS})"
+        fits = f"{text} <> '' and strlen({column}) <= {MAX_ID_BYTES} and not contains({column}, chr(0))"
+        return f"case when {fits} then {text if is_file_text else column} end"
+    if pa.types.is_uint64(kind):
+        return f"{column}::ubigint"
+    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
+        return f"try_cast({column} as bigint)"
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return f"case when isfinite({column}::double) then {column}::double end"
+    return None
+
+
+def number_sql(name: str, kind: pa.DataType) -> str:
+    """DOUBLE: null where the value isn't a number or isn't finite as float32."""
+    if is_text(kind):
+        number = f"try_cast(trim({named(name)}, {BLANKS}) as double)"
+    elif is_number(kind) or pa.types.is_boolean(kind):
+        number = f"{named(name)}::double"
+    else:
+        return "null::double"
+    return f"case when isfinite(try_cast({number} as float)) then {number} end"
+
+
+def time_sql(name: str, kind: pa.DataType) -> tuple[str, str]:
+    """Two columns, of which one is null: BIGINT microseconds since 1970 of a date or ISO text, and a DOUBLE in a unit
+    that is still to be found.
+
+    Times without a zone count as UTC.
+    """
+    column = named(name)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return f"epoch_us({column}::timestamp)", "null::double"
+    if is_text(kind):
+        text = f"trim({column}, {BLANKS})"
+        return f"epoch_us(try_cast({text} as timestamptz))", number_sql(name, kind)
+    return "null::bigint", number_sql(name, kind)
+
+
+def unit_of(number: str) -> str:
+    """SQL for which unit a number of a time is in, by its size: s, ms, us, or null beyond."""
+    size = f"abs({number})"
+    return (
+        f"case when {size} <= {LAST_SECOND} then 's' when {size} <= {LAST_SECOND * 1e3} then 'ms' "
+        f"when {size} <= {LAST_SECOND * 1e6} then 'us' end"
+    )
 
 
 def narrow_ids(text: pl.Series) -> pl.Series:
@@ -32,29 +82,6 @@ def narrow_ids(text: pl.Series) -> pl.Series:
     return number if (number.cast(pl.String) == text).fill_null(False).all() else text
 
 
-def parse_numbers(column: pl.Series) -> pl.Series:
-    """Float64, null where the value isn't a number or isn't finite as float32."""
-    if column.dtype == pl.String:
-        column = column.str.strip_chars()
-    elif not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-        return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
-    number = column.cast(pl.Float64, strict=False)
-    return number.set(~number.cast(pl.Float32).is_finite(), None)
-
-
-def parse_datetimes(column: pl.Series) -> pl.Series:
-    """Int64 microseconds since the epoch, from numbers (seconds), dates, or ISO text; null elsewhere.
-
-    Times without a zone count as UTC.
-    """
-    if column.dtype in (pl.Date, pl.Datetime):
-        return column.dt.epoch("us")
-    seconds = parse_numbers(column)
-    seconds = seconds.set(seconds.abs() > MAX_EPOCH_S, None)
-    micros = (seconds * 1e6).round().cast(pl.Int64)
-    if column.dtype != pl.String or not micros.has_nulls():
-        return micros
-    text = column.str.strip_chars().str.replace(" ", "T")
-    zoned = text.str.to_datetime(ISO_FORMAT_WITH_ZONE, time_unit="us", strict=False).dt.epoch("us")
-    plain = [text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") for form in ISO_FORMATS]
-    return pl.select(pl.coalesce(micros, zoned, *plain)).to_series().alias(column.name)
+def is_id_type(dtype: pl.DataType) -> bool:
+    """Whether values of a type can serve as external IDs."""
+    return dtype.is_integer() or dtype.is_float() or dtype in (pl.String, pl.Categorical, pl.Enum)

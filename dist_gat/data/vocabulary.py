@@ -1,59 +1,132 @@
-"""External IDs to indices and back. A vocabulary is a sorted Series of distinct IDs; the position is the index."""
+"""External IDs to indices and back. A vocabulary is a sorted file of distinct IDs; the position is the index."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
-from dist_gat.data.bad_rows import shown
+from dist_gat.data.engine import BATCH_ROWS, Engine, parquet, quoted
+from dist_gat.data.table import Table
+from dist_gat.data.text_table import NUM_EXAMPLES, shown
 
 MAX_CANDIDATES = 10_000  # IDs compared with a mistyped one
-WHOLE = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
-MAX_SPARSITY = 8  # a table of all numbers from the first to the last ID has at most so many entries per ID
+EXACT = 2**53  # whole numbers up to here are exact as DOUBLE
+# what exports write where there is no ID
+PLACEHOLDERS = ("null", "none", "nan", "na", "n/a", "undefined", "unknown", "\\n", "(null)", "<na>", "-")
 
 
-def build_vocabulary(ids: Iterable[pl.Series]) -> pl.Series:
-    """The distinct IDs of columns of one type, sorted, so that the order of rows doesn't matter."""
-    return pl.concat(list(ids)).unique().sort()
+@dataclass(frozen=True)
+class Vocabulary:
+    """path: columns `key`, of the tables, and `id`, the external ID: Int64, UInt64, Float64 or String."""
+
+    path: Path
+    count: int
+    key_type: str
+    whole: bool  # whether floats of the tables are whole numbers, as those of a column that had gaps
+
+    def key(self, column: str, kind: str) -> str:
+        """SQL for the key of a column of a table."""
+        number = f"{column}::bigint" if kind == "DOUBLE" and self.whole else column
+        return number if kind == self.key_type else f"{number}::{self.key_type}"
+
+    def numbers(self) -> str:
+        """SQL for a table of `key` and `n`, the index."""
+        return f"(select key, file_row_number::uinteger as n from {parquet(self.path)})"
+
+    def ids(self, engine: Engine) -> Iterator[pl.Series]:
+        """The external IDs, in the order of their indices."""
+        total = 0
+        while total < self.count:
+            some = f"file_row_number >= {total} and file_row_number < {total + BATCH_ROWS}"
+            frame = engine.frame(f"select id from {parquet(self.path)} where {some} order by file_row_number")
+            total += len(frame)
+            yield frame["id"]
+
+    def at(self, engine: Engine, indices: Sequence[int]) -> list[object]:
+        """Some external IDs."""
+        if not len(indices):
+            return []
+        chosen = ", ".join(str(int(index)) for index in indices)
+        frame = engine.frame(f"select id, file_row_number as n from {parquet(self.path)} where n in ({chosen})")
+        known = dict(zip(frame["n"], frame["id"], strict=True))
+        return [known[int(index)] for index in indices]
 
 
-def encode(ids: pl.Series, vocabulary: pl.Series) -> np.ndarray:
-    """Indices of IDs in a vocabulary of the same type: int64 [len(ids)], -1 where unknown."""
-    assert ids.dtype == vocabulary.dtype, f"{ids.dtype} IDs, {vocabulary.dtype} vocabulary"
-    if is_dense(vocabulary) and not ids.null_count():
-        return _look_up(ids.to_numpy(), vocabulary.to_numpy())
-    indices = pl.int_range(len(vocabulary), dtype=pl.Int64, eager=True)
-    return ids.replace_strict(vocabulary, indices, default=-1, return_dtype=pl.Int64).to_numpy(writable=True)
+def build_vocabulary(engine: Engine, name: str, tables: Sequence[Table]) -> Vocabulary:
+    """The distinct values of column `name` in all tables, sorted, so that the order of rows doesn't matter.
+
+    They get one type: Int64 for whole numbers, and for text that writes all of them as a number is printed, so not for
+    007; String where tables differ otherwise.
+    """
+    kinds = {table.id_types[name] for table in tables}
+    whole = "DOUBLE" in kinds and all(
+        engine.row(
+            f"select coalesce(bool_and({name} = floor({name}) and abs({name}) < {EXACT}), true) as whole from {table.rows}"
+        )["whole"]
+        for table in tables
+        if table.id_types[name] == "DOUBLE"
+    )
+    plain = {"BIGINT" if kind == "DOUBLE" and whole else kind for kind in kinds}
+    key_type = plain.pop() if len(plain) == 1 else "VARCHAR"
+    found = Vocabulary(engine.work / f"{name}.parquet", 0, key_type, whole)
+    every = " union all ".join(
+        f"select {found.key(name, table.id_types[name])} as key from {table.rows}" for table in tables
+    )
+    what = f"collecting {name}"
+    sql = f"select distinct key from ({every})"
+    if key_type != "VARCHAR":
+        engine.write(name, f"select key, key as id from ({sql}) order by key", what=what)
+    else:
+        distinct = engine.write(f"{name}-distinct", sql, what=what)
+        is_number = "try_cast(key as bigint)::varchar is not distinct from key"
+        typed = any(table.id_types[name] == "VARCHAR" and not table.source.is_text for table in tables)
+        number = (
+            not typed
+            and engine.row(f"select bool_and({is_number}) as all_numbers from {parquet(distinct)}")["all_numbers"]
+        )
+        external = "key::bigint" if number else "key"
+        engine.write(name, f"select key, {external} as id from {parquet(distinct)} order by id")
+    count = engine.row(f"select count(*) as count from {parquet(found.path)}")["count"]
+    return Vocabulary(found.path, count, key_type, whole)
 
 
-def is_dense(vocabulary: pl.Series) -> bool:
-    """Whether IDs are whole numbers so close to each other that a table of all numbers between them is small."""
-    if vocabulary.dtype not in WHOLE or vocabulary.is_empty():
-        return False
-    return int(vocabulary[-1]) - int(vocabulary[0]) < MAX_SPARSITY * len(vocabulary)
-
-
-def above(ids: np.ndarray, first: int) -> np.ndarray:
-    """int64: `ids`, integers of any type, minus `first`."""
-    if ids.dtype.kind == "u":
-        return (ids - ids.dtype.type(first)).astype(np.int64)
-    return ids.astype(np.int64) - first
-
-
-def _look_up(ids: np.ndarray, vocabulary: np.ndarray) -> np.ndarray:
-    """`encode` by a table of all numbers from the first to the last ID."""
-    first, last = int(vocabulary[0]), int(vocabulary[-1])
-    table = np.full(last - first + 1, -1)
-    table[above(vocabulary, first)] = np.arange(len(vocabulary))
-    known = (ids >= first) & (ids <= last)
-    if known.all():
-        return table[above(ids, first)]
-    found = np.full(len(ids), -1)
-    found[known] = table[above(ids[known], first)]
+def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequence[Table]) -> list[str]:
+    """Warnings of IDs that may be none, and of numbers that are written in several ways."""
+    if vocabulary.key_type != "VARCHAR":
+        return []
+    what, found = name.removesuffix("_id"), []
+    marks = ", ".join(map(quoted, PLACEHOLDERS))
+    suspects = engine.frame(
+        f"select key from {parquet(vocabulary.path)} where lower(trim(key)) in ({marks}) order by key"
+    )["key"]
+    for suspect in suspects:
+        every, own = 0, 0
+        for table in tables:
+            key = vocabulary.key(name, table.id_types[name])
+            counts = engine.row(
+                f"select count(*) as every, count(*) filter (where {key} = {quoted(suspect)}) as own from {table.rows}"
+            )
+            every, own = every + counts["every"], own + counts["own"]
+        found.append(
+            f"{what} {shown(suspect)} has {own:,} of {every:,} rows ({own / every:.1%}): if it stands for no {what}, leave "
+            f"its rows out with data.missing='[{suspect}]'"
+        )
+    number = "coalesce(try_cast(key as double)::varchar, lower(trim(key)))"
+    twice = engine.frame(
+        f"select list(key order by key) as ways, count(*) over () as every from {parquet(vocabulary.path)} "
+        f"group by {number} having count(*) > 1 order by min(key) limit {NUM_EXAMPLES}"
+    )
+    if len(twice):
+        examples = ", ".join(" and ".join(map(shown, ways[:3])) for ways in twice["ways"])
+        found.append(
+            f"{twice['every'][0]:,} {what}s may be one written in several ways, for example {examples}; they count as "
+            "different; if they are the same, write them in one way"
+        )
     return found
 
 

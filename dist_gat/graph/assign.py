@@ -15,24 +15,25 @@ from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Edges
 
 
-def assign_nodes(train: Edges, num_users: int, num_items: int, config: PartsConfig, seed: int) -> np.ndarray:
-    """The part of every raw node, by the configured strategy, from training interactions alone."""
-    num_nodes = num_users + num_items
+def assign_nodes(train: Edges, degree: tuple[np.ndarray, np.ndarray], config: PartsConfig, seed: int) -> np.ndarray:
+    """The part of every raw node, by the configured strategy, from training interactions alone.
+
+    degree: int64 [U] and [I], of `train`.
+    """
+    num_users = len(degree[0])
+    num_nodes = num_users + len(degree[1])
     if config.num_parts == 1:
         return np.zeros(num_nodes, dtype=np.int64)
     if config.method == "hash":
         key = make_key(seed, Purpose.ASSIGNMENT)
         return (hash_ids(key, np.arange(num_nodes)) % np.uint64(config.num_parts)).astype(np.int64)
-    item = train.item + num_users
     if config.method == "range":
-        degree = np.bincount(np.concatenate([train.user, item]), minlength=num_nodes)
-        return np.concatenate(
-            [even_ranges(degree[:num_users], config.num_parts), even_ranges(degree[num_users:], config.num_parts)]
-        )
-    return _metis(train.user, item, num_nodes, config.num_parts, seed)
+        return np.concatenate([even_ranges(some, config.num_parts) for some in degree])
+    pairs = train.read()
+    return metis(pairs["user"], pairs["item"] + num_users, num_nodes, config.num_parts, seed)
 
 
-def _metis(user: np.ndarray, item: np.ndarray, num_nodes: int, num_parts: int, seed: int) -> np.ndarray:
+def metis(user: np.ndarray, item: np.ndarray, num_nodes: int, num_parts: int, seed: int) -> np.ndarray:
     """Few edges between parts, with even sums of (degree + 1), by METIS (Karypis, Kumar: SIAM J. Sci. Comput. 1998)."""
     ends = np.concatenate([user, item]), np.concatenate([item, user])
     graph = csr_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(num_nodes, num_nodes))

@@ -35,6 +35,7 @@ from dist_gat.graph.schema import Relation, Schema, read_schema
 
 FORMAT, VERSION = "dist_gat.parts", 4
 SPLITS = ("train", "valid", "test")
+POPULARITY_EXPONENT = 0.75  # of the degree, in what negatives are drawn by
 REMEDY = "run `dist-gat prepare` with this configuration to write it anew"
 
 

@@ -1,46 +1,38 @@
 """`prepare`: interactions in, a folder of checksummed, node-ID-sharded parts out.
 
-Every step is vectorised; peak memory is a small multiple of the edge list.
+The engine reads, checks, encodes and sorts; the rest are passes over sorted edges on disk. Memory grows with the nodes
+alone, and the files depend neither on it nor on threads and chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.base.pairs import order_of_pairs, sort_pairs
-from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, save_array, write_manifest
-from dist_gat.config.sections import DataConfig, PartsConfig
-from dist_gat.data.dataset import WEIGHT, Dataset, Edges, load_dataset
+from dist_gat.base.free_memory import free_memory
+from dist_gat.base.run_folder import lock_run
+from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, write_manifest
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.sections import PartsConfig
+from dist_gat.data.dataset import Dataset, Edges, chunk_rows, load_dataset
+from dist_gat.data.engine import Engine
 from dist_gat.graph.assign import assign_nodes
-from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
+from dist_gat.graph.part import FORMAT, SPLITS, VERSION
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS, Relation, Schema
+from dist_gat.graph.shards import INTERACTS, Relabelling, ShardWriter, degree_of
 
-POPULARITY_EXPONENT = 0.75
 # as many as a scale of ratings may have; more are a count or a measurement
 MAX_LEVELS = 100
-(INTERACTS,) = INTERACTIONS.relations
-
-
-@dataclass(frozen=True)
-class Relabelling:
-    """From dense indices of each type to node IDs: int64 [U] and int64 [I]."""
-
-    user: np.ndarray
-    item: np.ndarray
-    ranges: NodeRanges
-
-    @property
-    def nodes(self) -> dict[str, np.ndarray]:
-        """By node type."""
-        return {INTERACTS.source: self.user, INTERACTS.target: self.item}
+# labels that are added up at once; not what fits in memory, on which the sum would depend in its last digits
+BLOCK_ROWS = 1 << 20
 
 
 def prepare_dataset(
@@ -49,48 +41,89 @@ def prepare_dataset(
     parts: PartsConfig,
     seed: int,
     progress: Callable[[str], None] = lambda message: None,
+    tables: Mapping[str, Any] | None = None,
+    rows: int | None = None,
 ) -> dict[str, Any]:
     """Write `data.prepared` and return the report that its manifest keeps.
 
+    tables: data frames, by the names that the recipe has for files. rows: of a chunk, by default what fits in memory.
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
-    progress("reading interactions")
-    dataset = load_dataset(data, seed)
-    smallest = min(len(dataset.users), len(dataset.items))
-    if parts.num_parts > smallest:
-        raise ConfigError(
-            f"parts.num_parts={parts.num_parts} exceeds the {smallest} nodes of the smaller node type; choose fewer"
+    memory = int(data.memory_gb * 1e9) if data.memory_gb else free_memory() // 2
+    with _work_folder(Path(data.prepared)) as work:
+        engine = Engine(work, memory, progress)
+        rows = rows or chunk_rows(memory)
+        dataset = load_dataset(engine, data, seed, tables, rows)
+        smallest = min(dataset.users.count, dataset.items.count)
+        if parts.num_parts > smallest:
+            raise ConfigError(
+                f"parts.num_parts={parts.num_parts} exceeds the {smallest} nodes of the smaller node type; choose fewer"
+            )
+        num_nodes = dataset.users.count + dataset.items.count
+        progress(f"assigning {num_nodes:,} nodes to {parts.num_parts} parts ({parts.method})")
+        degree = (
+            degree_of(dataset.train, "user", dataset.users.count, rows),
+            degree_of(dataset.train, "item", dataset.items.count, rows),
         )
-    progress(f"assigning {len(dataset.users) + len(dataset.items):,} nodes to {parts.num_parts} parts ({parts.method})")
-    carrying = _carrying_messages(dataset, data)
-    part_of_raw = assign_nodes(dataset.train, len(dataset.users), len(dataset.items), parts, seed)
-    labels = relabel(part_of_raw, len(dataset.users), parts.num_parts)
-    progress("writing parts")
-    with atomic_folder(Path(data.prepared)) as folder:
-        _write_ids(folder, dataset, labels)
-        schema = schema_of(dataset)
-        messages = _in_edges(carrying, labels)
-        sorted_already = carrying is dataset.train and set(dataset.train.labels) <= {WEIGHT}
-        split_counts = _write_splits(folder, dataset, labels, messages[0] if sorted_already else None)
-        mass = _write_messages(folder, messages, labels.ranges, schema)
-        names = [relation.name for relation in schema.relations]
-        _write_features(folder, dataset, labels)
-        report = {
-            "name": name,
-            "schema": schema.to_plain(),
-            "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
-            "split_counts": split_counts,
-            "labels": _describe_labels(dataset),
-            "popularity_mass": dict.fromkeys(names, mass),
-            "target_messages": dict.fromkeys(names, len(messages[1].dst)),
-            "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
-            "dropped": dataset.dropped,
-            "partition": {"method": parts.method, **partition_quality(dataset.train, labels)},
-            "bounds": labels.ranges.bounds.tolist(),
-        }
-        write_manifest(folder, FORMAT, VERSION, report)
+        labels = relabel(assign_nodes(dataset.train, degree, parts, seed), dataset.users.count, parts.num_parts)
+        with atomic_folder(Path(data.prepared)) as folder:
+            writer = ShardWriter(folder, work, labels, rows, progress)
+            report = {"name": name, **_write(writer, engine, dataset, data, parts)}
+            progress("checking what was written")
+            write_manifest(folder, FORMAT, VERSION, report)
     return report
+
+
+@contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` for what is read, which vanishes at the end."""
+    target = Path(target.absolute())
+    work = target.with_name(f".{target.name}.work")
+    with lock_run(work):
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(
+    writer: ShardWriter, engine: Engine, dataset: Dataset, data: DataConfig, parts: PartsConfig
+) -> dict[str, Any]:
+    labels, schema = writer.labels, schema_of(dataset)
+    nodes = {INTERACTS.source: dataset.users, INTERACTS.target: dataset.items}
+    for kind, own in nodes.items():
+        writer.ids(engine, kind, own, dataset.titles if kind == INTERACTS.target else None)
+    counts: dict[str, dict[str, list[int]]] = {}
+    for split in SPLITS:
+        writer.progress(f"writing {split} pairs")
+        edges: Edges = getattr(dataset, split)
+        counts.setdefault(INTERACTS.name, {})[split] = writer.splits(INTERACTS.name, split, edges, dataset.train.labels)
+        for relation, more in dataset.relations.items():
+            own_edges = more if split == "train" else None
+            counts.setdefault(relation, {})[split] = writer.splits(relation, split, own_edges, more.labels)
+    carrying = [dataset.train, *(e for relation, e in dataset.relations.items() if data.relations[relation].messages)]
+    mass, num_to_items = writer.messages(carrying, data.min_message_weight, schema.relations)
+    writer.features(dataset)
+    names = [relation.name for relation in schema.relations]
+    return {
+        "schema": schema.to_plain(),
+        "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
+        "split_counts": counts,
+        "labels": describe_labels(dataset),
+        "popularity_mass": dict.fromkeys(names, mass),
+        "target_messages": dict.fromkeys(names, num_to_items),
+        "feature_sizes": {kind: table.values.shape[1] for kind, table in dataset.features.items()},
+        "features": {
+            kind: {"columns": t.columns, "mean": t.mean, "deviation": t.deviation, "nodes_with_a_row": t.num_found}
+            for kind, t in dataset.features.items()
+        },
+        "dropped": dataset.dropped,
+        **dataset.notes,
+        "warnings": dataset.warnings,
+        "partition": {"method": parts.method, **partition_quality(dataset.train, labels, writer.rows)},
+        "bounds": labels.ranges.bounds.tolist(),
+    }
 
 
 def relabel(part_of_raw: np.ndarray, num_users: int, num_parts: int) -> Relabelling:
@@ -107,184 +140,58 @@ def relabel(part_of_raw: np.ndarray, num_users: int, num_parts: int) -> Relabell
     return Relabelling(node_of_raw[:num_users], node_of_raw[num_users:], NodeRanges(bounds, INTERACTIONS.node_types))
 
 
-def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
+def partition_quality(train: Edges, labels: Relabelling, rows: int = BLOCK_ROWS) -> dict[str, Any]:
     """Share of interactions whose ends lie in two parts, and the largest part over the mean (1 is even)."""
     ranges = labels.ranges
-    user_part, item_part = ranges.part_of(labels.user[train.user]), ranges.part_of(labels.item[train.item])
-    edges_of_part = np.bincount(np.concatenate([user_part, item_part]), minlength=ranges.num_parts)
+    part_of = [ranges.part_of(nodes) for nodes in (labels.user, labels.item)]
+    edges_of_part, num_cut = np.zeros(ranges.num_parts, np.int64), 0
+    for chunk in train.chunks(rows):
+        user_part, item_part = part_of[0][chunk["user"]], part_of[1][chunk["item"]]
+        edges_of_part += np.bincount(user_part, minlength=ranges.num_parts)
+        edges_of_part += np.bincount(item_part, minlength=ranges.num_parts)
+        num_cut += int(np.count_nonzero(user_part != item_part))
     nodes_of_part = np.diff(ranges.starts)
     return {
-        "edge_cut": float(np.mean(user_part != item_part)),
+        "edge_cut": num_cut / train.count,
         "node_balance": float(nodes_of_part.max() / nodes_of_part.mean()),
         "edge_balance": float(edges_of_part.max() / edges_of_part.mean()),
     }
 
 
-def _describe_labels(dataset: Dataset) -> dict[str, dict[str, Any]]:
+def describe_labels(dataset: Dataset) -> dict[str, dict[str, Any]]:
     """By relation and label."""
-    splits: dict[str, tuple[Edges, ...]] = {INTERACTS.name: (dataset.train, dataset.valid, dataset.test)}
-    splits |= {name: (edges,) for name, edges in dataset.relations.items()}
+    relations = {INTERACTS.name: (dataset.train, [dataset.valid, dataset.test])}
+    relations |= {name: (edges, []) for name, edges in dataset.relations.items()}
     return {
-        name: {
-            label: describe(values, [edges.labels[label] for edges in held_out if label in edges.labels])
-            for label, values in train.labels.items()
-        }
-        for name, (train, *held_out) in splits.items()
+        name: {label: describe(train, held_out, label) for label in train.labels}
+        for name, (train, held_out) in relations.items()
     }
 
 
-def describe(labels: np.ndarray, held_out: Sequence[np.ndarray]) -> dict[str, Any]:
+def describe(train: Edges, held_out: list[Edges], label: str) -> dict[str, Any]:
     """What a task wants to know of the labels of all training pairs.
 
     Where they are few, `levels` has those of any split, and `counts` how many training pairs have each.
     """
-    wide = labels.astype(np.float64)
-    found: dict[str, Any] = {"mean": float(wide.mean()), "min": float(wide.min()), "max": float(wide.max())}
-    # by hashing, since sorting all labels would take longer than the rest of writing them
-    levels = pl.Series(np.concatenate([labels, *held_out])).unique().sort().to_numpy().astype(np.float64)
-    if len(levels) <= MAX_LEVELS:
-        counts = np.bincount(np.searchsorted(levels, wide), minlength=len(levels))
-        found |= {"levels": levels.tolist(), "counts": counts.tolist()}
+    sums, smallest, largest = [], math.inf, -math.inf
+    counts: dict[float, int] = {}
+    for edges in (train, *held_out):
+        for chunk in edges.chunks(BLOCK_ROWS):
+            values = chunk[label].astype(np.float64)
+            if edges is train and len(values):
+                sums.append(float(values.sum()))
+                smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
+            if len(counts) <= MAX_LEVELS:
+                for level, count in zip(*np.unique(values, return_counts=True), strict=True):
+                    counts[float(level)] = counts.get(float(level), 0) + (int(count) if edges is train else 0)
+    found: dict[str, Any] = {"mean": math.fsum(sums) / train.count, "min": smallest, "max": largest}
+    if len(counts) <= MAX_LEVELS:
+        levels = sorted(counts)
+        found |= {"levels": levels, "counts": [counts[level] for level in levels]}
     return found
-
-
-def _write_ids(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
-    (folder / "ids").mkdir()
-    external, titles = {INTERACTS.source: dataset.users, INTERACTS.target: dataset.items}, {}
-    if dataset.titles is not None:
-        titles[INTERACTS.target] = dataset.titles
-    for kind, nodes in labels.nodes.items():
-        table = pl.DataFrame({"external_id": external[kind], "node_id": nodes})
-        if kind in titles:
-            table = table.with_columns(titles[kind].alias("title"))
-        table.write_parquet(folder / "ids" / f"{kind}.parquet")
-
-
-@dataclass(frozen=True)
-class _InEdges:
-    """Messages to one node type, sorted by `dst`, int64 [E]. values: sources, as `indices`, and attributes."""
-
-    dst: np.ndarray
-    values: dict[str, np.ndarray]
-
-
-def _in_edges(train: Edges, labels: Relabelling) -> list[_InEdges]:
-    """The messages to users and those to items."""
-    user, item = labels.user[train.user], labels.item[train.item]
-    attributes = {"edge_weight": train.weight, "edge_time": train.time}
-    given = {name: values for name, values in attributes.items() if values is not None}
-    messages = []
-    for dst, src in ((user, item), (item, user)):
-        if given:
-            order = order_of_pairs(dst, src)
-            values = {name: of_edge[order] for name, of_edge in given.items()}
-            messages.append(_InEdges(dst[order], {"indices": src[order], **values}))
-        else:
-            dst, src = sort_pairs(dst, src)
-            messages.append(_InEdges(dst, {"indices": src}))
-    return messages
 
 
 def schema_of(dataset: Dataset) -> Schema:
     """That of a table of interactions, with its further relations."""
     more = [Relation(name, INTERACTS.source, INTERACTS.target) for name in dataset.relations]
     return Schema(INTERACTIONS.node_types, (INTERACTS, *more))
-
-
-def _carrying_messages(dataset: Dataset, data: DataConfig) -> Edges:
-    """The pairs that carry messages, each once: training interactions and, without weight or time, other relations."""
-    train = _of_weight(dataset.train, data.min_message_weight)
-    more = [edges for name, edges in dataset.relations.items() if data.relations[name].messages]
-    if not more:
-        return train
-    every = [train, *more]
-    user, item = sort_pairs(*(np.concatenate([getattr(edges, end) for edges in every]) for end in ("user", "item")))
-    is_new = np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1]))[: len(user)]
-    return Edges(user[is_new], item[is_new])
-
-
-def _of_weight(train: Edges, min_weight: float | None) -> Edges:
-    """The interactions of at least a weight."""
-    if min_weight is None or train.weight is None:
-        return train
-    some = train.weight >= min_weight
-    time = None if train.time is None else train.time[some]
-    return Edges(train.user[some], train.item[some], time, {WEIGHT: train.weight[some]})
-
-
-def _sorted_pairs(edges: Edges, labels: Relabelling) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """User and item nodes by user and item, and the labels in this order."""
-    user, item = labels.user[edges.user], labels.item[edges.item]
-    if not edges.labels:
-        return *sort_pairs(user, item), {}
-    order = order_of_pairs(user, item)
-    return user[order], item[order], {name: values[order] for name, values in edges.labels.items()}
-
-
-def _write_splits(
-    folder: Path, dataset: Dataset, labels: Relabelling, to_users: _InEdges | None
-) -> dict[str, dict[str, list[int]]]:
-    """Write and count the pairs of each relation and split, sorted by user and item, and their labels, the weight
-    among them.
-
-    to_users: the messages to users, where these are all training pairs, so that they need not be sorted again.
-    """
-    counts: dict[str, dict[str, list[int]]] = {}
-    nothing = Edges(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    pairs = {(INTERACTS.name, split): getattr(dataset, split) for split in SPLITS}
-    for name, edges in dataset.relations.items():
-        empty = replace(nothing, labels={label: np.zeros(0, np.float32) for label in edges.labels})
-        pairs |= {(name, split): edges if split == "train" else empty for split in SPLITS}
-    for (relation, split), edges in pairs.items():
-        if edges is dataset.train and to_users is not None:
-            user, item, given = to_users.dst, to_users.values["indices"], {}
-            if "edge_weight" in to_users.values:
-                given = {WEIGHT: to_users.values["edge_weight"]}
-        else:
-            user, item, given = _sorted_pairs(edges, labels)
-        cuts = np.searchsorted(user, labels.ranges.starts)
-        for part, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-            target = part_folder(folder, part) / relation
-            save_array(target / f"{split}.npy", np.stack([user[start:stop], item[start:stop]], axis=1))
-            for name, values in given.items():
-                save_array(target / f"{split}_{name}.npy", values[start:stop])
-        counts.setdefault(relation, {})[split] = np.diff(cuts).tolist()
-    return counts
-
-
-def _write_messages(folder: Path, messages: list[_InEdges], ranges: NodeRanges, schema: Schema) -> list[float]:
-    """CSC of in-edges, both directions, with the edges' attributes in the same order.
-
-    Returns the sum of degree ** 0.75 over the items of each part.
-    """
-    index_type = ranges.id_type
-    popularity_mass = []
-    for part in range(ranges.num_parts):
-        target = part_folder(folder, part)
-        first, items = int(ranges.starts[part]), ranges.nodes_of_type(part, INTERACTS.target)
-        own = [
-            slice(*np.searchsorted(edges.dst, ranges.bounds[part, kind : kind + 2]))
-            for kind, edges in enumerate(messages)
-        ]
-        dst = np.concatenate([edges.dst[at] for edges, at in zip(messages, own, strict=True)])
-        degree = np.bincount(dst - first, minlength=int(ranges.starts[part + 1]) - first)
-        save_array(target / "indptr.npy", np.concatenate([[0], np.cumsum(degree)]))
-        for name in messages[0].values:
-            values = np.concatenate([edges.values[name][at] for edges, at in zip(messages, own, strict=True)])
-            save_array(target / f"{name}.npy", values.astype(index_type) if name == "indices" else values)
-        mass = degree[items.start - first : items.stop - first].astype(np.float64) ** POPULARITY_EXPONENT
-        for relation in schema.relations:
-            save_array(target / relation.name / "popularity.npy", np.cumsum(mass))
-        popularity_mass.append(float(mass.sum()))
-    return popularity_mass
-
-
-def _write_features(folder: Path, dataset: Dataset, labels: Relabelling) -> None:
-    for kind, values in dataset.features.items():
-        nodes = labels.nodes[kind]
-        row_of_node = np.full(labels.ranges.num_nodes, -1, dtype=np.int64)
-        row_of_node[nodes] = np.arange(len(nodes))
-        for part in range(labels.ranges.num_parts):
-            owned = labels.ranges.nodes_of_type(part, kind)
-            rows = row_of_node[owned.start : owned.stop]
-            save_array(part_folder(folder, part) / "features" / f"{kind}.npy", values[rows])

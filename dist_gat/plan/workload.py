@@ -18,7 +18,7 @@ from scipy.stats import poisson
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.sections import Config
-from dist_gat.graph.prepare import POPULARITY_EXPONENT
+from dist_gat.graph.part import POPULARITY_EXPONENT
 
 USER, ITEM = 0, 1
 OWN, FOREIGN = 0, 1

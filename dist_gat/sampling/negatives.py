@@ -12,7 +12,7 @@ import numpy as np
 
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.config.sections import NegativesConfig
-from dist_gat.graph.prepare import POPULARITY_EXPONENT
+from dist_gat.graph.part import POPULARITY_EXPONENT
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import ConfigError, DataError
-from dist_gat.data.bad_rows import NUM_EXAMPLES, shown
+from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import is_id_type
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.kernels.copy_rows import copy_rows

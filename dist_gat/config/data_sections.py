@@ -1,0 +1,139 @@
+"""What `prepare` reads: the tables, their columns, what is left out of them, and how they are split."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from dist_gat.config.section import FileName, PositiveInt, Ratio, Section, check_names
+from dist_gat.config.task_sections import FIRST_RELATION
+
+# names of the first relation, of its ends, and of a folder beside those of relations
+RESERVED_RELATIONS = (FIRST_RELATION, "user", "item", "features")
+# names of the standard columns of interactions, and of files beside those of labels
+RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime", "time", "row", "prediction")
+AUTO = "auto"
+
+Format = Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn", "jsonl", "arrow", "sqlite", "postgres"]
+Repeated = Literal["auto", "first", "last", "sum", "max", "count", "error"]
+# a file, a folder, a pattern, an address, or several of these
+Files = Annotated[FileName | list[FileName], Field(union_mode="left_to_right")]
+
+
+class ColumnsConfig(Section):
+    """Names of the input columns, where they differ from the standard ones."""
+
+    user_id: str | None = Field(None, description="default: user_id")
+    item_id: str | None = Field(None, description="default: item_id")
+    weight: str | None = Field(AUTO, description="auto: weight or rating, where present; null: left out")
+    datetime: str | None = Field(AUTO, description="auto: datetime or timestamp, where present; null: left out")
+    labels: dict[str, str] = Field({}, description="more numbers of an interaction, for tasks: a name, and its column")
+
+    @field_validator("weight", "datetime")
+    @classmethod
+    def _empty_is_none(cls, column: str | None) -> str | None:
+        return column or None
+
+    @field_validator("labels")
+    @classmethod
+    def _plain_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        check_names("a label", labels, RESERVED_LABELS)
+        return labels
+
+
+class SplitConfig(Section):
+    """How interactions are divided into train, valid and test.
+
+    `files` takes the split from `data.train`, `data.valid` and `data.test`; the others divide
+    `data.interactions`: `temporal` by time over all rows, `leave_last_out` per user, `random` by a hash of
+    the pair, so that the split does not depend on the order of the rows.
+    """
+
+    method: Literal["files", "temporal", "leave_last_out", "random"] = "random"
+    valid_ratio: Ratio = 0.1
+    test_ratio: Ratio = 0.1
+    valid_is_part_of_train: bool = Field(
+        False, description="files: the valid pairs also stand in the train file, and are taken out of it"
+    )
+    merge_valid: bool = Field(False, description="train on the valid pairs too: `fit` does so once all is chosen")
+
+
+class FeatureConfig(Section):
+    """A table of numeric input features of one node type, keyed by external ID."""
+
+    path: Files
+    id_column: str
+    columns: list[str] = Field(min_length=1)
+    standardize: bool = Field(True, description="subtract the mean of training nodes, divide by their deviation")
+
+
+class RelationConfig(Section):
+    """More pairs of users and items, from a table of its own: what they collected, put in the cart, viewed.
+
+    They are training pairs all of them; a task predicts them by the name of the relation.
+    """
+
+    interactions: Files
+    columns: ColumnsConfig = ColumnsConfig()
+    where: dict[str, str] = Field({}, description="rows with these values alone: a column, and its value as text")
+    messages: bool = Field(True, description="users and items attend over these pairs too")
+
+
+class DataConfig(Section):
+    """Where the interactions come from. Relative file names are below `path`; absolute ones and `..` are taken as they
+    stand, since a recipe is yours.
+    """
+
+    path: FileName = "."
+    interactions: Files | None = None
+    train: Files | None = None
+    valid: Files | None = None
+    test: Files | None = None
+    format: Format = "auto"
+    query: str | None = Field(None, description="sqlite, postgres: the SQL that gives the interactions")
+    separator: str | None = Field(
+        None, description="between fields of text, of one or more characters: ';', '::', '\\t'"
+    )
+    header: list[str] | None = Field(None, description="names of the columns of files that have no line with names")
+    quote: Literal["auto", "double", "none"] = Field(
+        "auto", description='whether fields may stand between "; auto: in csv, not in tsv and recbole'
+    )
+    encoding: str = Field("utf-8", description="of text, as Python names it: latin-1, utf-16, cp1252, gb18030")
+    missing: list[str] = Field([], description="IDs that stand for none, as NULL: their rows are left out")
+    columns: ColumnsConfig = ColumnsConfig()
+    time_unit: Literal["auto", "s", "ms", "us"] = Field("auto", description="of times that are numbers")
+    relations: dict[str, RelationConfig] = Field({}, description="more behaviours, by name")
+    min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
+    min_message_weight: float | None = Field(
+        None, description="interactions below this weight carry no messages; they are predicted all the same"
+    )
+    repeated: Repeated = Field(
+        "auto", description="of pairs that come again; auto: counts add up, of ratings the last stays, else the first"
+    )
+    skip_bad_rows: bool = False
+    min_user_interactions: int = Field(0, ge=0, description="a user with fewer is left out")
+    min_item_interactions: int = Field(0, ge=0, description="an item with fewer is left out")
+    k_core: bool = Field(False, description="leave out again, until all users and items have as many")
+    max_user_interactions: PositiveInt | None = Field(None, description="a user with more, perhaps a bot, is left out")
+    split: SplitConfig = SplitConfig()
+    user_features: FeatureConfig | None = None
+    item_features: FeatureConfig | None = None
+    item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
+    prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+    memory_gb: float | None = Field(None, gt=0, description="that `prepare` may take; default: half of what is free")
+
+    @field_validator("relations")
+    @classmethod
+    def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:
+        check_names("a relation", relations, RESERVED_RELATIONS)
+        return relations
+
+    @model_validator(mode="after")
+    def _files_match_split(self) -> DataConfig:
+        if self.split.method == "files":
+            if self.train is None or self.test is None:
+                raise ValueError("data.split.method=files needs data.train and data.test")
+        elif self.interactions is None:
+            raise ValueError(f"data.split.method={self.split.method} needs data.interactions")
+        return self

@@ -1,0 +1,89 @@
+"""`EdgeFile`: columns of edges on disk, read in chunks, so that memory does not grow with their number.
+
+Shape legend: E edges, of which c are in a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Columns = dict[str, np.ndarray]
+# counts as an edge that was left out, beside train, valid and test, which are 0 to 2
+GONE = 3
+
+
+@dataclass(frozen=True)
+class EdgeFile:
+    """`user` and `item`, uint32, sorted by both; `time`, int64 microseconds; labels, float32, by their names; `split`,
+    uint8: each where there is one."""
+
+    folder: Path
+    types: Mapping[str, str]  # of the columns
+    count: int
+
+    @property
+    def labels(self) -> list[str]:
+        return [name for name in self.types if name not in ("user", "item", "time", "split")]
+
+    def read(self, start: int, stop: int, names: Sequence[str] | None = None) -> Columns:
+        """Arrays [c] of edges start to stop - 1."""
+        found = {}
+        for name in names or self.types:
+            kind = np.dtype(self.types[name])
+            found[name] = np.fromfile(self.folder / name, kind, stop - start, offset=start * kind.itemsize)
+        return found
+
+    def chunks(self, rows: int, names: Sequence[str] | None = None) -> Iterator[Columns]:
+        for start in range(0, self.count, rows):
+            yield self.read(start, min(start + rows, self.count), names)
+
+    def whole_users(self, degree: np.ndarray, rows: int) -> Iterator[Columns]:
+        """Chunks of all edges of some users, about `rows` each. degree: of each user."""
+        ends = np.cumsum(degree)
+        start = 0
+        while start < self.count:
+            last = max(
+                int(np.searchsorted(ends, start + rows, side="right")) - 1,
+                int(np.searchsorted(ends, start, side="right")),
+            )
+            yield self.read(start, int(ends[last]))
+            start = int(ends[last])
+
+
+def write_edges(folder: Path, types: Mapping[str, str], chunks: Iterator[Columns]) -> EdgeFile:
+    """A new file of chunks of edges, in their order."""
+    folder.mkdir(parents=True)
+    files = {name: (folder / name).open("wb") for name in types}
+    count = 0
+    try:
+        for chunk in chunks:
+            count += len(chunk["user"])
+            for name, file in files.items():
+                chunk[name].astype(types[name], copy=False).tofile(file)
+    finally:
+        for file in files.values():
+            file.close()
+    return EdgeFile(folder, dict(types), count)
+
+
+def with_split(edges: EdgeFile, splits: Iterator[np.ndarray]) -> EdgeFile:
+    """The edges with a new column `split`, given in chunks of any size."""
+    fresh = edges.folder / "split.part"
+    with fresh.open("wb") as file:
+        for chunk in splits:
+            chunk.astype(np.uint8).tofile(file)
+    fresh.replace(edges.folder / "split")
+    return EdgeFile(edges.folder, {**edges.types, "split": "uint8"}, edges.count)
+
+
+def degrees(edges: EdgeFile, name: str, size: int, rows: int, split: int | None = None) -> np.ndarray:
+    """int64 [size]: how many edges each user, or item, has; of one split alone, if it is given."""
+    found = np.zeros(size, np.int64)
+    for chunk in edges.chunks(rows, [name] if split is None else [name, "split"]):
+        ids = chunk[name] if split is None else chunk[name][chunk["split"] == split]
+        found += np.bincount(ids, minlength=size)
+    return found

@@ -1,0 +1,133 @@
+"""`Engine`: DuckDB, within a limit of memory, and a folder of what its passes have written.
+
+Chosen by measurement over polars' streaming engine: docs/notes/2026-11-29-prepare.md.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from dist_gat.base.errors import StorageError, first_line
+
+BATCH_ROWS = 1 << 18
+# DuckDB's limit covers its buffers; what it takes beside them, and our own arrays, share the rest
+ENGINE_SHARE = 0.35
+LEAST_BYTES = 200 << 20
+REPORT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Passes of SQL over parquet files in `work`, which is on a disk with room for all rows."""
+
+    work: Path
+    memory_bytes: int  # that the whole of `prepare` may take
+    progress: Callable[[str], None] = lambda message: None
+    threads: int | None = None
+
+    def write(self, name: str, sql: str, streams: Mapping[str, Any] | None = None, what: str = "") -> Path:
+        """The file `name.parquet` with the rows of a query, in its order; as it is where an earlier run has finished it.
+
+        streams: Arrow readers by the names that the query has for them. what: is done, for the progress.
+        """
+        path = self.work / f"{name}.parquet"
+        if not path.exists():
+            temporary = path.with_suffix(".part")
+            with self._connected() as connection, self._watched(connection, what):
+                for key, stream in (streams or {}).items():
+                    connection.register(key, stream)
+                connection.execute(f"copy ({sql}) to {quoted(temporary)} (format parquet, compression 'lz4_raw')")
+            temporary.replace(path)
+        return path
+
+    def batches(self, sql: str, what: str = "") -> Iterator[dict[str, np.ndarray]]:
+        """The rows of a query, by column: numbers without nulls."""
+        with self._connected() as connection, self._watched(connection, what):
+            for batch in connection.sql(sql).to_arrow_reader(BATCH_ROWS):
+                columns = zip(batch.schema.names, batch.columns, strict=True)
+                yield {name: column.to_numpy(zero_copy_only=False) for name, column in columns}
+
+    def frame(self, sql: str) -> pl.DataFrame:
+        """The few rows of a query."""
+        with self._connected() as connection:
+            return connection.sql(sql).pl()
+
+    def row(self, sql: str) -> dict[str, Any]:
+        """The only row of a query, by column."""
+        return self.frame(sql).row(0, named=True)
+
+    @contextmanager
+    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        limit = max(int(self.memory_bytes * ENGINE_SHARE), LEAST_BYTES)
+        settings: dict[str, Any] = {
+            "memory_limit": f"{limit}B",
+            "threads": self.threads or len(os.sched_getaffinity(0)),
+            "temp_directory": str(self.work / "spilled"),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        try:
+            with duckdb.connect(":memory:", config=settings) as connection:
+                connection.execute("set TimeZone = 'UTC'")
+                yield connection
+        except duckdb.OutOfMemoryException as err:
+            raise StorageError(
+                f"{self.work}: the engine of `prepare` has too little memory or disk: {first_line(err)}; expected "
+                f"more than {limit / 1e9:.1f} GB for it, and a disk with room for twice the table: raise data.memory_gb, "
+                "or set data.prepared to a larger disk"
+            ) from None
+        except duckdb.IOException as err:
+            raise StorageError(
+                f"{self.work}: can't write what `prepare` has read: {first_line(err)}; set data.prepared to a disk "
+                "with room for twice the table"
+            ) from None
+
+    @contextmanager
+    def _watched(self, connection: duckdb.DuckDBPyConnection, what: str) -> Iterator[None]:
+        """Report which share of a query is done, while the block runs."""
+        if not what:
+            yield
+            return
+        self.progress(what)
+        done, started = threading.Event(), time.monotonic()
+
+        def watch() -> None:
+            while not done.wait(REPORT_S):
+                percent = connection.query_progress()
+                if 0 < percent < 100:
+                    left = (time.monotonic() - started) * (100 - percent) / percent
+                    self.progress(f"{what}: {percent:.0f} %, {left:,.0f} s left")
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def quoted(text: str | Path) -> str:
+    """A text of SQL."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def named(column: str) -> str:
+    """The name of a column in SQL."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def parquet(path: Path) -> str:
+    """A file of ours as a table of SQL; its rows have their numbers from 0, as `file_row_number`."""
+    return f"read_parquet({quoted(path)}, file_row_number = true)"

@@ -1,0 +1,68 @@
+"""`left_out`: users and items of few interactions, and users of too many, leave before the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile, degrees, write_edges
+
+
+def left_out(
+    edges: EdgeFile, config: DataConfig, num_users: int, num_items: int, rows: int
+) -> tuple[EdgeFile, dict[str, int]]:
+    """The edges that stay, and how many went for which reason.
+
+    max_user_interactions counts first, then the two minima; with `k_core` they count again, until nothing goes.
+    """
+    few_users, few_items, most = (
+        config.min_user_interactions,
+        config.min_item_interactions,
+        config.max_user_interactions,
+    )
+    dropped: dict[str, int] = {}
+    if not (few_users or few_items or most):
+        return edges, dropped
+    user_stays, item_stays = np.ones(num_users, bool), np.ones(num_items, bool)
+    user_degree = _degree(edges, "user", user_stays, item_stays, rows)
+    if most:
+        user_stays &= user_degree <= most
+        _note(dropped, "rows of users with too many interactions", int(user_degree[~user_stays].sum()))
+    while True:
+        before = user_stays.sum(), item_stays.sum()
+        for name, stays, least in (("item", item_stays, few_items), ("user", user_stays, few_users)):
+            degree = _degree(edges, name, user_stays, item_stays, rows)
+            few = stays & (degree < least)
+            stays &= ~few
+            _note(dropped, f"rows of {name}s with too few interactions", int(degree[few].sum()))
+        if not config.k_core or before == (user_stays.sum(), item_stays.sum()):
+            break
+    if not dropped:
+        return edges, dropped
+
+    def staying() -> Iterator[Columns]:
+        for chunk in edges.chunks(rows):
+            own = user_stays[chunk["user"]] & item_stays[chunk["item"]]
+            yield {name: values[own] for name, values in chunk.items()}
+
+    return write_edges(edges.folder.with_name(f"{edges.folder.name}-left"), edges.types, staying()), dropped
+
+
+def _degree(edges: EdgeFile, name: str, user_stays: np.ndarray, item_stays: np.ndarray, rows: int) -> np.ndarray:
+    """int64: edges between users and items that stay, of each node."""
+    if user_stays.all() and item_stays.all() and "split" not in edges.types:
+        return degrees(edges, name, len(user_stays if name == "user" else item_stays), rows)
+    found = np.zeros(len(user_stays if name == "user" else item_stays), np.int64)
+    for chunk in edges.chunks(rows):
+        own = user_stays[chunk["user"]] & item_stays[chunk["item"]]
+        if "split" in chunk:
+            own &= chunk["split"] < GONE
+        found += np.bincount(chunk[name][own], minlength=len(found))
+    return found
+
+
+def _note(dropped: dict[str, int], reason: str, number: int) -> None:
+    if number:
+        dropped[reason] = dropped.get(reason, 0) + number

@@ -1,0 +1,183 @@
+"""From the rows of tables to distinct pairs of users and items, sorted by both: `encode_pairs`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dist_gat.base.errors import DataError
+from dist_gat.config.data_sections import AUTO
+from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
+from dist_gat.data.edge_file import Columns, EdgeFile, write_edges
+from dist_gat.data.engine import Engine, named
+from dist_gat.data.guess_columns import COUNTS, words_of
+from dist_gat.data.table import Table
+from dist_gat.data.text_table import NUM_EXAMPLES, ROW, shown
+from dist_gat.data.vocabulary import Vocabulary
+
+REPEATED_REMEDY = "remove them, or say what they mean with data.repeated: first, last, sum, max or count"
+
+
+@dataclass
+class Repeats:
+    """Rows whose pair an earlier row of the same table has."""
+
+    rules: dict[str, str]  # by label, and of `time`
+    count: int = 0
+    first: list[tuple[int, int, int]] = field(default_factory=list)  # row, user, item: of the smallest rows
+
+
+@dataclass
+class Shared:
+    """Pairs of several given splits, by the numbers of two: their count, and the first."""
+
+    counts: dict[tuple[int, int], int] = field(default_factory=dict)
+    first: dict[tuple[int, int], list[tuple[int, int]]] = field(default_factory=dict)
+
+    def note(self, one: int, other: int, users: np.ndarray, items: np.ndarray) -> None:
+        if len(users):
+            self.counts[one, other] = self.counts.get((one, other), 0) + len(users)
+            some = self.first.setdefault((one, other), [])
+            some += list(zip(users[:NUM_EXAMPLES].tolist(), items[:NUM_EXAMPLES].tolist(), strict=True))
+            del some[NUM_EXAMPLES:]
+
+
+def rules_of(labels: Mapping[str, str], repeated: str) -> dict[str, str]:
+    """What becomes of each label, and of the time, of pairs that come again. labels: name -> column of the file."""
+    if repeated == "error":
+        return dict.fromkeys([*labels, "time"], "first")
+    if repeated == "count":
+        return {**dict.fromkeys(labels, "last"), "weight": "count", "time": "last"}
+    if repeated != AUTO:
+        return {**dict.fromkeys(labels, repeated), "time": "first" if repeated == "first" else "last"}
+    counts = {name: bool({*words_of(name), *words_of(column)} & COUNTS) for name, column in labels.items()}
+    rules = {name: "sum" if is_count else "last" for name, is_count in counts.items()}
+    return {**rules, "time": "last" if labels else "first"}
+
+
+def encode_pairs(
+    engine: Engine,
+    key: str,
+    tables: Sequence[Table],
+    users: Vocabulary,
+    items: Vocabulary,
+    repeated: str,
+    is_split: bool,
+) -> tuple[EdgeFile, Repeats, Shared]:
+    """The distinct pairs of tables that have the same labels, with `split` the number of the table if `is_split`.
+
+    Pairs of several splits stay one in each.
+    """
+    (first, *_) = tables
+    has_time, labels = first.unit is not None, {**first.labels}
+    rules = rules_of(labels, repeated)
+    names = list(dict.fromkeys([*labels, *(["weight"] if repeated == "count" else [])]))
+    order = ["user", "item", *(["split"] if is_split else []), *(["time"] if has_time else []), ROW]
+    read = []
+    for number, table in enumerate(tables):
+        u, i = users.key("user_id", table.id_types["user_id"]), items.key("item_id", table.id_types["item_id"])
+        given = "".join(f", r.{named(label)}::double as {named(label)}" for label in labels)
+        given += ", r.time" if has_time else ""
+        given += f", {number}::utinyint as split" if is_split else ""
+        read.append(
+            f"select u.n as user, i.n as item, r.{ROW}{given} from {table.rows} r join {users.numbers()} u on u.key = {u} "
+            f"join {items.numbers()} i on i.key = {i}"
+        )
+    sql = f"select * from ({' union all '.join(read)}) order by {', '.join(map(named, order))}"
+    repeats, shared = Repeats(rules), Shared()
+    types = (
+        {"user": "uint32", "item": "uint32"} | ({"time": "int64"} if has_time else {}) | dict.fromkeys(names, "float32")
+    )
+    types |= {"split": "uint8"} if is_split else {}
+    folder = engine.work / f"edges-{key}"
+    shutil.rmtree(folder, ignore_errors=True)
+    batches = engine.batches(sql, what=f"sorting pairs of {first.source.name}")
+    edges = write_edges(folder, types, folded(batches, names, repeats, shared))
+    return edges, repeats, shared
+
+
+def folded(batches: Iterator[Columns], labels: Sequence[str], repeats: Repeats, shared: Shared) -> Iterator[Columns]:
+    """Sorted rows with one of each pair and split; what is left out is noted."""
+    held: Columns = {}
+    for batch in batches:
+        rows = {name: np.concatenate([held[name], values]) for name, values in batch.items()} if held else batch
+        user, item = rows["user"], rows["item"]
+        # the rows of the last pair may go on in the next batch
+        is_last = (user == user[-1]) & (item == item[-1])
+        cut = int(np.argmax(is_last))
+        held = {name: values[cut:] for name, values in rows.items()}
+        if cut:
+            yield _folded({name: values[:cut] for name, values in rows.items()}, labels, repeats, shared)
+    if held:
+        yield _folded(held, labels, repeats, shared)
+
+
+def _folded(rows: Columns, labels: Sequence[str], repeats: Repeats, shared: Shared) -> Columns:
+    keys = [rows[name] for name in ("user", "item", "split") if name in rows]
+    is_new = np.ones(len(rows["user"]), bool)
+    is_new[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    starts = np.flatnonzero(is_new)
+    num_repeated = len(is_new) - len(starts)
+    if num_repeated:
+        repeats.count += num_repeated
+        again = np.flatnonzero(~is_new)
+        again = again[np.argsort(rows[ROW][again])[:NUM_EXAMPLES]]
+        noted = zip(*(rows[name][again].tolist() for name in (ROW, "user", "item")), strict=True)
+        repeats.first = sorted([*repeats.first, *noted])[:NUM_EXAMPLES]
+    ends = np.append(starts[1:], len(is_new))
+    chosen = {name: rows[name][starts] for name in ("user", "item", "split") if name in rows}
+    for name in [*labels, *(["time"] if "time" in rows else [])]:
+        rule = repeats.rules[name]
+        if rule == "count":
+            chosen[name] = (ends - starts).astype(np.float64)
+        elif rule == "first" or not num_repeated:
+            chosen[name] = rows[name][starts]
+        elif rule == "last":
+            chosen[name] = rows[name][ends - 1]
+        else:
+            chosen[name] = (np.add if rule == "sum" else np.maximum).reduceat(rows[name], starts)
+    if "split" in chosen:
+        user, item, split = chosen["user"], chosen["item"], chosen["split"]
+        for gap in (1, 2):  # a pair has at most three rows, one a split
+            at = np.flatnonzero((user[gap:] == user[:-gap]) & (item[gap:] == item[:-gap]))
+            for one, other in ((0, 1), (0, 2), (1, 2)):
+                both = at[(split[at] == one) & (split[at + gap] == other)]
+                shared.note(one, other, user[both], item[both])
+    return chosen
+
+
+def refuse_repeated(engine: Engine, table: Table, repeats: Repeats, users: Vocabulary, items: Vocabulary) -> None:
+    """Raise `DataError` where a pair comes again."""
+    if not repeats.count:
+        return
+    rows, user, item = zip(*repeats.first, strict=True)
+    pairs = zip(users.at(engine, user), items.at(engine, item), strict=True)
+    examples = [(row, f"user {one!r}, item {other!r}") for row, (one, other) in zip(rows, pairs, strict=True)]
+    fault = BadRows("pair of user and item again", "each pair once", repeats.count, examples)
+    refuse_bad_rows(table.source, repeats.count, [fault], REPEATED_REMEDY)
+
+
+def example_pairs(engine: Engine, pairs: Sequence[tuple[int, int]], users: Vocabulary, items: Vocabulary) -> str:
+    """For messages: (user 1, item 2), ..."""
+    one, other = zip(*pairs, strict=True)
+    known = zip(users.at(engine, one), items.at(engine, other), strict=True)
+    return ", ".join(f"(user {shown(user)}, item {shown(item)})" for user, item in known)
+
+
+def refuse_shared(
+    engine: Engine, tables: Sequence[Table], names: Sequence[str], shared: Shared, users: Vocabulary, items: Vocabulary,
+) -> None:  # fmt: skip
+    """Raise `DataError` where a pair is in two splits. names: of the tables' splits."""
+    for (one, other), count in sorted(shared.counts.items()):
+        both, part = (names[one], names[other]), ""
+        if both == ("train", "valid"):
+            part = "; if valid was copied from train, set data.split.valid_is_part_of_train=true"
+        raise DataError(
+            f"{tables[other].source.name}: {count} pairs are also in {tables[one].source.name}, for example "
+            f"{example_pairs(engine, shared.first[one, other], users, items)}; expected each pair in one split, else "
+            f"evaluation leaks; remove them from one file, or leave them out of the later split with "
+            f"data.repeated=first{part}"
+        )

@@ -1,0 +1,80 @@
+"""Edges sorted by (destination, source) in bounded memory: cut into runs of destinations, each sorted by itself.
+
+Shape legend: c edges of a chunk; R runs; N nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from dist_gat.base.pairs import order_of_pairs, sort_pairs
+from dist_gat.data.edge_file import Columns
+
+
+def run_starts(degree: np.ndarray, rows: int) -> np.ndarray:
+    """int64 [R + 1]: run r has the edges to nodes out[r] to out[r + 1] - 1, about `rows` of them. degree: [N]."""
+    ends = np.cumsum(degree)
+    cuts = [0]
+    while cuts[-1] < len(degree):
+        done = ends[cuts[-1] - 1] if cuts[-1] else 0
+        cuts.append(max(int(np.searchsorted(ends, done + rows, side="right")), cuts[-1] + 1))
+    return np.array(cuts, np.int64)
+
+
+def sorted_edges(
+    chunks: Iterator[Columns], starts: np.ndarray, folder: Path, is_sorted: bool = False
+) -> Iterator[Columns]:
+    """The edges of chunks, each with `dst`, `src` and attributes, sorted by destination and then source.
+
+    starts: int64 [R + 1], as `run_starts` gives. folder: for runs on disk, where there are several. is_sorted: whether
+    the chunks come in this order already, so that there is nothing to do.
+    """
+    if is_sorted:
+        yield from chunks
+        return
+    if len(starts) <= 2:
+        held = list(chunks)
+        if held:
+            yield _sorted({name: np.concatenate([chunk[name] for chunk in held]) for name in held[0]})
+        return
+    types = _scatter(chunks, starts, folder)
+    for run in range(len(starts) - 1):
+        if (folder / f"{run}-dst").exists():
+            yield _sorted({name: np.fromfile(folder / f"{run}-{name}", kind) for name, kind in types.items()})
+            for name in types:
+                (folder / f"{run}-{name}").unlink()
+
+
+def _scatter(chunks: Iterator[Columns], starts: np.ndarray, folder: Path) -> dict[str, np.dtype]:
+    """Append every edge to the files of its run; the columns' types."""
+    folder.mkdir(exist_ok=True)
+    types: dict[str, np.dtype] = {}
+    with ExitStack() as stack:
+        files: dict[tuple[int, str], BinaryIO] = {}
+        for chunk in chunks:
+            types = {name: values.dtype for name, values in chunk.items()}
+            run = np.searchsorted(starts, chunk["dst"], side="right") - 1
+            order = np.argsort(run.astype(np.uint16 if len(starts) < 1 << 16 else np.int64), kind="stable")
+            ends = np.cumsum(np.bincount(run, minlength=len(starts) - 1))
+            for name, values in chunk.items():
+                ordered, start = values[order], 0
+                for number, end in enumerate(ends.tolist()):
+                    if end > start:
+                        if (number, name) not in files:
+                            files[number, name] = stack.enter_context((folder / f"{number}-{name}").open("wb"))
+                        ordered[start:end].tofile(files[number, name])
+                    start = end
+    return types
+
+
+def _sorted(edges: Columns) -> Columns:
+    if len(edges) == 2:
+        dst, src = sort_pairs(edges["dst"], edges["src"])
+        return {"dst": dst, "src": src}
+    order = order_of_pairs(edges["dst"], edges["src"])
+    return {name: values[order] for name, values in edges.items()}
