@@ -34,6 +34,7 @@ from dist_gat.tasks.ranking_seeds import ranking_source
 
 Pairs = Iterable[tuple[int, int]]
 NUM_FEATURES = {"user": 3, "item": 2}
+RAW = {"standardize": False}
 USER, ITEM = INTERACTIONS.node_types
 (INTERACTS,) = INTERACTIONS.relations
 
@@ -80,8 +81,8 @@ def prepare_synthetic(
         "interactions": "interactions.csv",
         "split": {"method": "random", "valid_ratio": 0.1, "test_ratio": 0.15},
         "item_titles": {"path": "items.csv", "id_column": "item_id", "columns": ["title"]},
-        "user_features": {"path": "user_features.csv", "id_column": "id", "columns": ["f0", "f1", "f2"]},
-        "item_features": {"path": "item_features.csv", "id_column": "id", "columns": ["f0", "f1"]},
+        "user_features": {"path": "user_features.csv", "id_column": "id", "columns": ["f0", "f1", "f2"], **RAW},
+        "item_features": {"path": "item_features.csv", "id_column": "id", "columns": ["f0", "f1"], **RAW},
     }
     return prepare(folder, settings, num_parts, method)
 

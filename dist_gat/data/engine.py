@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from dist_gat.base.errors import StorageError, first_line
 
@@ -25,6 +26,13 @@ BATCH_ROWS = 1 << 18
 ENGINE_SHARE = 0.35
 LEAST_BYTES = 200 << 20
 REPORT_S = 2.0
+
+
+class Stream(NamedTuple):
+    """Batches of rows that a query reads from the table `source`."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
 
 
 @dataclass(frozen=True)
@@ -36,19 +44,33 @@ class Engine:
     progress: Callable[[str], None] = lambda message: None
     threads: int | None = None
 
-    def write(self, name: str, sql: str, streams: Mapping[str, Any] | None = None, what: str = "") -> Path:
-        """The file `name.parquet` with the rows of a query, in its order; as it is where an earlier run has finished it.
+    def write(self, name: str, sql: str, source: Stream | None = None, what: str = "") -> Path:
+        """The file `name.parquet` with the rows of a query, in its order. what: is done, for the progress.
 
-        streams: Arrow readers by the names that the query has for them. what: is done, for the progress.
+        Raises what the batches of `source` raise.
         """
         path = self.work / f"{name}.parquet"
-        if not path.exists():
-            temporary = path.with_suffix(".part")
-            with self._connected() as connection, self._watched(connection, what):
-                for key, stream in (streams or {}).items():
-                    connection.register(key, stream)
+        temporary = path.with_suffix(".part")
+        raised: list[BaseException] = []
+
+        def batches(stream: Stream) -> Iterator[pa.RecordBatch]:
+            try:
+                yield from stream.batches
+            except BaseException as err:  # the engine would only pass on its text
+                raised.append(err)
+                raise
+
+        with self._connected() as connection, self._watched(connection, what):
+            if source is not None:
+                reader = pa.RecordBatchReader.from_batches(source.schema, batches(source))
+                connection.register("source", reader)
+            try:
                 connection.execute(f"copy ({sql}) to {quoted(temporary)} (format parquet, compression 'lz4_raw')")
-            temporary.replace(path)
+            except duckdb.Error:
+                if raised:
+                    raise raised[0] from None
+                raise
+        temporary.replace(path)
         return path
 
     def batches(self, sql: str, what: str = "") -> Iterator[dict[str, np.ndarray]]:

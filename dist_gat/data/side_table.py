@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig, FeatureConfig
 from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
-from dist_gat.data.engine import Engine, named, parquet
+from dist_gat.data.engine import Engine, Stream, named, parquet
 from dist_gat.data.source import SUFFIXES, Source, open_source, suffix_of
 from dist_gat.data.table import REMEDY, values_at
 from dist_gat.data.text_table import NUM_EXAMPLES, ROW, shown
@@ -108,21 +107,22 @@ def _read(
         f"{number_sql(name, schema.field(name).type) if are_numbers else named(name) + '::varchar'} as {named(name)}"
         for name in names
     ]
-    stream = pa.RecordBatchReader.from_batches(schema, source.batches(columns))
     path = engine.write(
         setting,
         f"select {key} as id, {ROW}, {', '.join(values)} from source",
-        {"source": stream},
+        Stream(schema, source.batches(columns)),
         f"reading {source.name}",
     )
     num_bad, num_rows = _check(engine, path, source, feature, config, names if are_numbers else [], setting)
     good = " and ".join(f"{named(name)} is not null" for name in (["id", *names] if are_numbers else ["id"]))
-    usable = (
-        f"(select * from {parquet(path)} where {good} qualify row_number() over (partition by id order by {ROW}) = 1)"
-    )
     text = _text_key(engine, path)
+    usable = (
+        f"(select *, {text} as text from {parquet(path)} where {good} "
+        f"qualify row_number() over (partition by id order by {ROW}) = 1)"
+    )
     frame = engine.frame(
-        f"select v.file_row_number as n, r.* from {usable} r join {parquet(vocabulary.path)} v on v.id::varchar = {text} "
+        f"select v.file_row_number as n, r.* exclude (id, file_row_number) from {usable} r "
+        f"join {parquet(vocabulary.path)} v on v.id::varchar = r.text "
         f"qualify row_number() over (partition by n order by {ROW}) = 1 order by n"
     )
     nodes = index[frame["n"].to_numpy().astype(np.int64)]
@@ -131,7 +131,7 @@ def _read(
     kind, warnings = setting.removeprefix("data.").partition("_")[0], []
     if len(frame) < size or len(frame) < num_rows - num_bad:
         unmet = engine.frame(
-            f"select {text} as id from {usable} where {text} not in (select id::varchar from {parquet(vocabulary.path)}) "
+            f"select text as id from {usable} where text not in (select id::varchar from {parquet(vocabulary.path)}) "
             f"order by {ROW} limit {NUM_EXAMPLES}"
         )["id"]
         examples = (

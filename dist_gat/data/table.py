@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import AUTO, ColumnsConfig, DataConfig
 from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
-from dist_gat.data.engine import Engine, named, parquet, quoted
+from dist_gat.data.engine import Engine, Stream, named, parquet, quoted
 from dist_gat.data.source import Source
 from dist_gat.data.text_table import NUM_EXAMPLES, ROW
 from dist_gat.data.values import MAX_ID_BYTES, UNITS, id_sql, number_sql, time_sql, unit_of
@@ -93,8 +93,7 @@ def read_table(
     if min_weight is not None:
         sql = f"select * from ({sql}) where weight is null or weight >= {min_weight!r}"
     read = _Reading(engine, source, wanted, config.missing)
-    stream = pa.RecordBatchReader.from_batches(schema, read.batches())
-    path = engine.write(key, sql, {"source": stream}, what=f"reading {source.name}")
+    path = engine.write(key, sql, Stream(schema, read.batches()), what=f"reading {source.name}")
     return _checked(engine, path, source, found, labels, config, where, read, min_weight)
 
 
@@ -126,8 +125,8 @@ def _checked(
         nulls["datetime"] = "(moment is null and number is null)"
     counts = [f"count(*) filter (where {null}) as {named(name)}" for name, null in nulls.items()]
     counts += [f"count(*) filter (where {' or '.join(nulls.values())}) as bad", "count(*) as every"]
-    counts += [f"count(*) filter (where number <> 0 and {unit_of('number')} is not distinct from {unit}) as {name}"
-               for name, unit in (("s", "'s'"), ("ms", "'ms'"), ("us", "'us'"), ("beyond", "null")) if has_time]  # fmt: skip
+    for unit in UNITS if has_time else ():
+        counts.append(f"count(*) filter (where number <> 0 and {unit_of('number')} = {quoted(unit)}) as {unit}")
     counts += [f"any_value(typeof({name})) as type_{name}" for name in IDS]
     stats = engine.row(f"select {', '.join(counts)} from {parquet(path)}")
     malformed = [(number << 40 | row, text) for number, rows in source.malformed.items()
@@ -160,21 +159,18 @@ def _checked(
 
 
 def _unit(engine: Engine, path: Path, source: Source, stats: Mapping[str, int]) -> str:
-    """The unit of all times that are numbers. Raises `DataError` where they are of several, or of none."""
+    """The unit of all times that are numbers. Raises `DataError` where they are of several."""
     units = [unit for unit in UNITS if stats[unit]]
-    if len(units) < 2 and not stats["beyond"]:
+    if len(units) < 2:
         return units[0] if units else ""
     words = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
     seen = []
-    for unit in (*units, *(["beyond"] if stats["beyond"] else [])):
-        is_unit = "null" if unit == "beyond" else quoted(unit)
+    for unit in units:
         row = engine.row(
-            f"select {ROW}, number from {parquet(path)} where number <> 0 and {unit_of('number')} is not distinct from "
-            f"{is_unit} order by {ROW} limit 1"
+            f"select {ROW}, number from {parquet(path)} where number <> 0 and {unit_of('number')} = {quoted(unit)} "
+            f"order by {ROW} limit 1"
         )
-        number = source.located(row[ROW])[1]
-        what = f"look like {words[unit]}" if unit in words else "are in no unit of 1970 to 2200"
-        seen.append(f"{stats[unit]} {what} (row {number}: {row['number']:.15g})")
+        seen.append(f"{stats[unit]} look like {words[unit]} (row {source.located(row[ROW])[1]}: {row['number']:.15g})")
     raise DataError(
         f"{source.name}: times of several units: {', '.join(seen)}; expected one; correct the file, say which it is with "
         "data.time_unit (s, ms or us), or leave the column out with data.columns.datetime=null"

@@ -183,11 +183,11 @@ def separated_batches(
     stream = Utf8(file, style)
     num_fields = len(split_line(stream.read_line(), style)) if style.header is None else len(style.header)
     offset = style.first_row - 1  # Arrow sees no header, and counts from 1
-    shape: list[int] = []
+    over_lines: list[int] = []
 
     def note(row: Any) -> str:
         if "\n" in row.text.strip():
-            raise unclosed_quote(file, row.number + offset)
+            over_lines.append(row.number + offset)  # Arrow would pass over an error here
         malformed.rows.append(row.number + offset)
         malformed.num_fields = num_fields
         if len(malformed.texts) < NUM_EXAMPLES:
@@ -210,6 +210,8 @@ def separated_batches(
         if not stream.skip_blank():  # which Arrow takes for an error
             return
         for batch in pa_csv.open_csv(stream, reading, parsing, converting):
+            if over_lines:
+                break
             for column in batch.columns if style.quotes else ():
                 lines = pc.match_substring(column, "\n")
                 if lines.true_count:
@@ -218,6 +220,8 @@ def separated_batches(
             rows = _rows(seen, batch.num_rows, malformed.rows[start:], style)
             seen += batch.num_rows
             yield batch.append_column(ROW, pa.array(rows))
+        if over_lines:
+            raise unclosed_quote(file, over_lines[0])
     finally:
         stream.close()
 

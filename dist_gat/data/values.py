@@ -56,24 +56,23 @@ def time_sql(name: str, kind: pa.DataType) -> tuple[str, str]:
     """Two columns, of which one is null: BIGINT microseconds since 1970 of a date or ISO text, and a DOUBLE in a unit
     that is still to be found.
 
-    Times without a zone count as UTC.
+    Times without a zone count as UTC; numbers that are in no unit of these years are null.
     """
     column = named(name)
+    number = number_sql(name, kind)
+    number = f"case when abs({number}) <= {LAST_SECOND * 1e6} then {number} end"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return f"epoch_us({column}::timestamp)", "null::double"
     if is_text(kind):
         text = f"trim({column}, {BLANKS})"
-        return f"epoch_us(try_cast({text} as timestamptz))", number_sql(name, kind)
-    return "null::bigint", number_sql(name, kind)
+        return f"epoch_us(try_cast({text} as timestamptz))", number
+    return "null::bigint", number
 
 
 def unit_of(number: str) -> str:
-    """SQL for which unit a number of a time is in, by its size: s, ms, us, or null beyond."""
+    """SQL for which unit a number of a time is in, by its size: s, ms or us."""
     size = f"abs({number})"
-    return (
-        f"case when {size} <= {LAST_SECOND} then 's' when {size} <= {LAST_SECOND * 1e3} then 'ms' "
-        f"when {size} <= {LAST_SECOND * 1e6} then 'us' end"
-    )
+    return f"case when {size} <= {LAST_SECOND} then 's' when {size} <= {LAST_SECOND * 1e3} then 'ms' else 'us' end"
 
 
 def narrow_ids(text: pl.Series) -> pl.Series:

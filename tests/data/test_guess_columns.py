@@ -95,7 +95,8 @@ def test_small_whole_numbers_are_counts_where_counts_are_likely() -> None:
 
 def test_rows_that_prepare_would_refuse_are_counted() -> None:
     frame = pl.DataFrame({"user": ["a", "a", "b", ""], "item": ["x", "x", "x", "y"]})
-    assert guess_columns(frame).num_bad == 2
+    found = guess_columns(frame)
+    assert (found.num_bad, found.num_repeated) == (1, 1)
 
 
 def test_tables_that_cannot_be_interactions_are_errors() -> None:

@@ -161,7 +161,6 @@ def test_what_has_no_held_out_pairs_is_not_measured(folder: Path) -> None:
         ({"interactions": "none.csv"}, "no such file"),
         ({"interactions": "others.csv", "where": {"behavior": "cart"}}, "no column 'behavior'"),
         ({"interactions": "others.csv", "where": {"behaviour": "wish"}}, "no row has"),
-        ({"interactions": "others.csv"}, "pair of user and item again"),
     ],
 )
 def test_tables_that_can_not_be_read_are_told(folder: Path, tmp_path: Path, relation: Any, words: str) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from data_sets import load
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.config.sections import DataConfig
-from dist_gat.data.dataset import load_dataset
+from dist_gat.config.data_sections import DataConfig
 from dist_gat.data.synthetic import write_synthetic
 
 SIZES: dict[str, Any] = {"num_users": 60, "num_items": 90, "num_communities": 3, "interactions_per_user": 8}
@@ -47,12 +47,12 @@ def test_deterministic_in_the_seed(tmp_path: Path) -> None:
 def test_loads_with_titles(tmp_path: Path) -> None:
     write_synthetic(tmp_path, **SIZES, noise=0.1, seed=0)
     titles = {"path": "items.csv", "id_column": "item_id", "columns": ["title"]}
-    dataset = load_dataset(DataConfig(path=str(tmp_path), interactions="interactions.csv", item_titles=titles), seed=0)
-    assert dataset.train.time is not None
-    assert dataset.titles is not None
-    item = dataset.items.index_of("i7")
+    found = load(DataConfig(path=str(tmp_path), interactions="interactions.csv", item_titles=titles))
+    assert found.dataset.train.has_time
+    assert found.dataset.titles is not None
+    item = found.items.index_of("i7")
     assert item is not None
-    assert dataset.titles[item] == "Item 7 of community 1"
+    assert found.dataset.titles[item] == "Item 7 of community 1"
 
 
 @pytest.mark.parametrize(

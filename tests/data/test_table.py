@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from data_sets import load_table
 
 from dist_gat.base.errors import DataError
-from dist_gat.config.sections import DataConfig
-from dist_gat.data.table import read_table
 
 LINES = ["user_id,item_id,rating,timestamp", "a,x,1,100", "a,y,2,200", "b,x,3.5,300"]
 
@@ -25,20 +24,23 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
-def config(**settings: Any) -> DataConfig:
-    return DataConfig(interactions="unused", **settings)
-
-
 def rows(path: Path, **settings: Any) -> list[tuple[Any, ...]]:
-    table, dropped = read_table(path, config(**settings))
-    assert dropped == 0
-    return table.rows()
+    """Those of a file that is in order, sorted by user and item."""
+    loaded = load_table(path, **settings)
+    assert loaded.dataset.dropped == {}
+    return loaded.rows()
+
+
+def usable(path: Path, **settings: Any) -> tuple[list[tuple[Any, ...]], int]:
+    """The rows that are left without the bad ones, and the number of these."""
+    loaded = load_table(path, skip_bad_rows=True, **settings)
+    return loaded.rows(), loaded.dataset.dropped.get("bad rows", 0)
 
 
 def refused(path: Path, *expected: str, **settings: Any) -> None:
     """Reading must fail, with the file's name and all of `expected` in the message."""
     with pytest.raises(DataError) as caught:
-        read_table(path, config(**settings))
+        load_table(path, **settings)
     for text in (path.name, *expected):
         assert text in str(caught.value)
 
@@ -70,8 +72,8 @@ def test_text_details(tmp_path: Path) -> None:
 def test_quoted_line_breaks_in_a_large_file(tmp_path: Path) -> None:
     """Files are read in blocks; a block must not end inside a quoted field."""
     lines = [f'{number},"{"x" * 500}\n{"y" * 500}",7\n' for number in range(5000)]
-    table, _ = read_table(write(tmp_path, "t.csv", "user_id,note,item_id\n" + "".join(lines)), config())
-    assert table["user_id"].to_list() == list(range(5000))
+    found = rows(write(tmp_path, "t.csv", "user_id,note,item_id\n" + "".join(lines)))
+    assert found == [(number, 7) for number in range(5000)]
 
 
 def test_recbole(tmp_path: Path) -> None:
@@ -82,30 +84,27 @@ def test_recbole(tmp_path: Path) -> None:
 def test_lightgcn(tmp_path: Path) -> None:
     """Users without items, blank lines, a user on two lines and any white space are legal."""
     path = write(tmp_path, "t.txt", "0 5 6 \n1\n\n 2\t7\r\n0 8")
-    assert rows(path) == [(0, 5), (0, 6), (2, 7), (0, 8)]
+    assert rows(path) == [(0, 5), (0, 6), (0, 8), (2, 7)]
 
 
 @pytest.mark.parametrize(
-    ("users", "items"),
+    ("users", "items", "types"),
     [
-        (pl.Series([3, 1], dtype=pl.Int32), pl.Series([2**63 + 1, 2], dtype=pl.UInt64)),
-        (pl.Series(["1", "02"]), pl.Series(["é", "x"])),
-        (pl.Series([1.0, 2.0]), pl.Series([0.5, 1.5], dtype=pl.Float32)),
+        (pl.Series([3, 1], dtype=pl.Int32), pl.Series([2**63 + 1, 2], dtype=pl.UInt64), (pl.Int64, pl.UInt64)),
+        (pl.Series([2**53 + 1, -1]), pl.Series([1, 2], dtype=pl.Decimal(10, 0)), (pl.Int64, pl.Int64)),
+        (pl.Series(["1", "02"]), pl.Series(["é", "x"]), (pl.String, pl.String)),
+        (pl.Series(["1", "2"]), pl.Series(["é", "x"], dtype=pl.Categorical), (pl.String, pl.String)),
+        # a column with gaps of pandas has floats for integers
+        (pl.Series([1.0, 2.0]), pl.Series([0.5, 1.5], dtype=pl.Float32), (pl.Int64, pl.Float64)),
     ],
 )
-def test_parquet_keeps_types(tmp_path: Path, users: pl.Series, items: pl.Series) -> None:
+def test_ids_of_parquet(tmp_path: Path, users: pl.Series, items: pl.Series, types: tuple[Any, Any]) -> None:
     path = tmp_path / "t.parquet"
     pl.DataFrame({"extra": [[1], [2]], "user_id": users, "item_id": items}).write_parquet(path)
-    table, _ = read_table(path, config())
-    assert table.equals(pl.DataFrame({"user_id": users, "item_id": items}))
-    assert table.dtypes == [users.dtype, items.dtype]
-
-
-def test_parquet_categories_are_text(tmp_path: Path) -> None:
-    path = tmp_path / "t.pq"
-    pl.DataFrame({"user_id": pl.Series(["a"], dtype=pl.Categorical), "item_id": [1]}).write_parquet(path)
-    table, _ = read_table(path, config())
-    assert table.schema == {"user_id": pl.String, "item_id": pl.Int64}
+    loaded = load_table(path)
+    assert (loaded.users.dtype, loaded.items.dtype) == types
+    expected = zip(users.cast(types[0]), items.cast(types[1]), strict=True)
+    assert loaded.rows() == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +120,9 @@ def test_parquet_categories_are_text(tmp_path: Path) -> None:
     ],
 )
 def test_text_ids_become_integers_only_exactly(tmp_path: Path, ids: list[str], dtype: Any) -> None:
-    table, _ = read_table(write(tmp_path, "t.csv", "user_id,item_id\n" + "".join(f"{x},i\n" for x in ids)), config())
-    assert table["user_id"].dtype == dtype
-    assert table["user_id"].cast(pl.String).to_list() == ids
+    loaded = load_table(write(tmp_path, "t.csv", "user_id,item_id\n" + "".join(f"{x},i\n" for x in ids)))
+    assert loaded.users.dtype == dtype
+    assert sorted(loaded.users.cast(pl.String)) == sorted(ids)
 
 
 def test_names(tmp_path: Path) -> None:
@@ -183,16 +182,22 @@ def test_min_weight_is_no_bad_row(tmp_path: Path) -> None:
         (["a,x,1,100", "a,y", "b,y,1,100,7"], 3, "2 fields in 'a,y'", 2),
         (["a,x,1,100", "", "a,y,,1"], 3, "weight is not a finite number", 1),
         (["a,x", "a,y,,1", "a,z,1,1"], 3, "weight is not a finite number", 2),
-        (["a,x,1,100", "b,x,1,1", "a,x,2,200"], 4, "user 'a', item 'x'", 1),
-        (["a,x,1,200", "b,x,1,1", "a,x,2,100"], 2, "user 'a', item 'x'", 1),
     ],
 )
 def test_bad_rows(tmp_path: Path, lines: list[str], row: int, found: str, num_bad: int) -> None:
     path = write(tmp_path, "t.csv", "\n".join([LINES[0], *lines]))
     refused(path, f"row {row}: ", found, f"{num_bad} bad row", "expected", "data.skip_bad_rows=true", "--skip-bad-rows")
-    table, dropped = read_table(path, config(skip_bad_rows=True))
+    found, dropped = usable(path)
     assert dropped == num_bad
-    assert len(table) == len([line for line in lines if line]) - num_bad
+    assert len(found) == len([line for line in lines if line]) - num_bad
+
+
+@pytest.mark.parametrize(("times", "row"), [((100, 200), 4), ((200, 100), 2)])
+def test_pairs_that_come_again_may_be_an_error(tmp_path: Path, times: tuple[int, int], row: int) -> None:
+    """The earliest by time is the one that is not again."""
+    lines = [f"a,x,1,{times[0]}", "b,x,1,1", f"a,x,2,{times[1]}"]
+    path = write(tmp_path, "t.csv", "\n".join([LINES[0], *lines]))
+    refused(path, f"row {row}: ", "user 'a', item 'x'", "1 bad row", "data.repeated", repeated="error")
 
 
 def test_many_bad_rows_are_counted_and_few_are_shown(tmp_path: Path) -> None:
@@ -201,18 +206,33 @@ def test_many_bad_rows_are_counted_and_few_are_shown(tmp_path: Path) -> None:
     refused(path, "10 bad rows", "5 times (row 6: ", "row 8: ", ", ...", "weight is not a finite number, 5 times")
 
 
-def test_skipping_keeps_the_earliest_repetition(tmp_path: Path) -> None:
-    path = write(tmp_path, "t.csv", "user_id,item_id,rating,timestamp\na,x,1,300\nb,x,2,1\na,x,3,100\na,x,4,200\n")
-    table, dropped = read_table(path, config(skip_bad_rows=True))
-    assert (table.rows(), dropped) == ([("b", "x", 2.0, 1_000_000), ("a", "x", 3.0, 100_000_000)], 2)
-    table, dropped = read_table(write(tmp_path, "t.txt", "1 5 6 5\n1 6\n"), config(skip_bad_rows=True))
-    assert (table.rows(), dropped) == ([(1, 5), (1, 6)], 2)
+AGAIN = "user_id,item_id,rating,timestamp\na,x,1,300\nb,x,2,1\na,x,5,100\na,x,4,200\n"
+
+
+@pytest.mark.parametrize(
+    ("repeated", "weight", "second"),
+    [("first", 5, 100), ("last", 1, 300), ("sum", 10, 300), ("max", 5, 300), ("count", 3, 300), ("auto", 1, 300)],
+)
+def test_repeated_pairs_have_a_meaning(tmp_path: Path, repeated: str, weight: float, second: int) -> None:
+    loaded = load_table(write(tmp_path, "t.csv", AGAIN), repeated=repeated)
+    assert loaded.rows() == [("a", "x", weight, second * 10**6), ("b", "x", 1 if repeated == "count" else 2, 10**6)]
+    assert loaded.dataset.notes["repeated"]["interacts"]["rows"] == 2
+
+
+def test_of_repeated_pairs_counts_add_up_and_the_first_of_plain_ones_stays(tmp_path: Path) -> None:
+    counts = "user_id,item_id,plays,score\na,x,1,5\na,x,2,3\n"
+    columns = {"weight": "plays", "labels": {"liked": "score"}}
+    assert rows(write(tmp_path, "t.csv", counts), columns=columns) == [("a", "x", 3, 3)]
+    plain = "user_id,item_id,timestamp\na,x,200\na,x,100\n"
+    assert rows(write(tmp_path, "u.csv", plain)) == [("a", "x", 100_000_000)]
+    counted = load_table(write(tmp_path, "u.csv", plain), repeated="count")
+    assert counted.rows() == [("a", "x", 2, 200_000_000)]
+    assert rows(write(tmp_path, "t.txt", "1 5 6 5\n1 6\n")) == [(1, 5), (1, 6)]
 
 
 def test_repetition_in_lightgcn_names_the_line(tmp_path: Path) -> None:
-    refused(
-        write(tmp_path, "t.txt", "1 4\n\n2 5 5 5\n"), "2 bad rows", "row 3: user '2', item '5'", "lines of the file"
-    )
+    path = write(tmp_path, "t.txt", "1 4\n\n2 5 5 5\n")
+    refused(path, "2 bad rows", "row 3: user 2, item 5", "lines of the file", repeated="error")
 
 
 def test_bad_rows_of_parquet(tmp_path: Path) -> None:
@@ -223,8 +243,7 @@ def test_bad_rows_of_parquet(tmp_path: Path) -> None:
         path, "3 bad rows (row 1 is the first)", "user_id is empty, 2 times (row 2: nan, row 3: None)", "row 1: None"
     )
     frame.with_columns(weight=pl.lit(1)).write_parquet(path)
-    table, dropped = read_table(path, config(skip_bad_rows=True))
-    assert (table.rows(), dropped) == ([(1.0, 1, 1.0)], 2)
+    assert usable(path) == ([(1, 1, 1.0)], 2)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -238,7 +257,7 @@ def test_bad_rows_of_parquet(tmp_path: Path) -> None:
         ("t.txt", b"\n", []),
         ("t.csv", b"user,item_id\n1,2\n", ["no column 'user_id'", "'user', 'item_id'", "data.columns.user_id=NAME"]),
         ("t.csv", b"user_id;item_id\n1;2\n", ["data.separator=';'"]),
-        ("t.csv", b"user_id\titem_id\n1\t2\n", [r"data.separator='\t'"]),
+        ("t.csv", b"user_id\titem_id\n1\t2\n", ["data.format=tsv"]),
         ("t.tsv", b"user_id,item_id\n1,2\n", ["data.separator=','"]),
         ("t.csv", b"user_id,item_id,item_id\n1,2,3\n", ["two columns", "'item_id'"]),
         ("t.csv", b"user_id,item_id\n\xff\xfe,1\n", ["UTF-8"]),
@@ -284,20 +303,21 @@ def test_ids_that_are_no_text_or_too_long(tmp_path: Path, bad: str) -> None:
     frame.write_csv(tmp_path / "t.csv")
     for name, row in (("t.parquet", 2), ("t.csv", 3)):
         refused(tmp_path / name, f"row {row}: ", "user_id is empty, too long or has a NUL byte", "1 to 4096 bytes")
-        assert read_table(tmp_path / name, config(skip_bad_rows=True))[0].rows() == [(good, "x")]
+        assert usable(tmp_path / name) == ([(good, "x")], 1)
 
 
 def test_messages_stay_short(tmp_path: Path) -> None:
     names = ",".join(f"column{number}" for number in range(5000))
     with pytest.raises(DataError, match="'column19' and 4980 more; ") as caught:
-        read_table(write(tmp_path, "t.csv", f"{names}\n1,2\n"), config())
+        load_table(write(tmp_path, "t.csv", f"{names}\n1,2\n"))
     assert len(str(caught.value)) < 1000
-    refused(write(tmp_path, "u.csv", f"a,{'x' * 1000},{'x' * 1000}\n1,2,3\n"), "two columns are named 'xxx", "...")
+    twice = write(tmp_path, "u.csv", f"a,{'x' * 1000},{'x' * 1000}\n1,2,3\n")
+    refused(twice, "two columns are named 'xxx", "...", columns={"user_id": "x" * 1000, "item_id": "a"})
 
 
-def test_a_compressed_file_is_not_unpacked(tmp_path: Path) -> None:
+def test_an_archive_without_its_suffix_is_named(tmp_path: Path) -> None:
     for name, text in (("t.csv", "user_id,item_id\n1,2\n"), ("t.txt", "1 2 3\n")):
-        refused(write(tmp_path, name, gzip.compress(text.encode())), "UTF-8")
+        refused(write(tmp_path, name, gzip.compress(text.encode())), "gzip archive, not text in UTF-8", ".gz")
 
 
 def test_unreadable_parquet(tmp_path: Path) -> None:
@@ -308,18 +328,16 @@ def test_unreadable_parquet(tmp_path: Path) -> None:
     refused(write(tmp_path, "cut.parquet", whole[:-100]), "whole parquet file")
     refused(write(tmp_path, "text.parquet", whole.replace(b"a" * 50, b"a" * 49 + b"\xff")), "UTF8")
     frame.with_columns(user_id=pl.col("user_id").cast(pl.Binary)).write_parquet(path)
-    refused(path, "'user_id'", "Binary", "as text")
+    refused(path, "'user_id'", "binary", "as text")
     frame.rename({"user_id": "u"}).write_parquet(path)
     refused(path, "data.columns.user_id=NAME")
 
 
 def test_wrong_paths_and_separators(tmp_path: Path) -> None:
     refused(tmp_path / "none.csv", "no such file", "data.path")
-    refused(tmp_path, "is a folder")
     os.mkfifo(tmp_path / "pipe.csv")
     refused(tmp_path / "pipe.csv", "is no regular file")
     refused(tmp_path / f"{'x' * 300}.csv", "can't be read")
-    refused(write(tmp_path, "t.csv", "\n".join(LINES)), "data.separator", "one character", separator="::")
 
 
 def test_all_rows_bad(tmp_path: Path) -> None:
@@ -331,10 +349,10 @@ LABELLED = "user_id,item_id,bought,days\na,x,1,3\na,y,0,2\nb,x,1,9\n"
 
 def test_labels_are_read_by_their_names(tmp_path: Path) -> None:
     columns: Any = {"labels": {"buy": "bought", "exposure": "days", "again": "bought"}}
-    table, _ = read_table(write(tmp_path, "t.csv", LABELLED), config(columns=columns))
-    assert table.columns == ["user_id", "item_id", "buy", "exposure", "again"]
-    assert table["buy"].to_list() == table["again"].to_list() == [1, 0, 1]
-    assert table["exposure"].to_list() == [3, 2, 9]
+    found = load_table(write(tmp_path, "t.csv", LABELLED), columns=columns).columns["train"]
+    assert list(found) == ["user", "item", "buy", "exposure", "again"]
+    assert found["buy"].tolist() == found["again"].tolist() == [1, 0, 1]
+    assert found["exposure"].tolist() == [3, 2, 9]
 
 
 @pytest.mark.parametrize(

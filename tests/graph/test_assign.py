@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pymetis
 import pytest
+from data_sets import edges_of
 from helpers import random_pairs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +21,6 @@ from dist_gat.graph.assign import assign_nodes, even_ranges
 from dist_gat.graph.prepare import partition_quality, relabel
 
 METHODS = ("metis", "range", "hash")
-
-
-def edges_of(pairs: list[tuple[int, int]]) -> Edges:
-    user, item = np.array(pairs).T
-    return Edges(user.copy(), item.copy())
 
 
 def communities(num_communities: int, size: int) -> Edges:
@@ -39,7 +35,9 @@ def communities(num_communities: int, size: int) -> Edges:
 
 
 def assign(train: Edges, size: tuple[int, int], method: str, num_parts: int, seed: int = 0) -> np.ndarray:
-    return assign_nodes(train, *size, PartsConfig.model_validate({"num_parts": num_parts, "method": method}), seed)
+    pairs = train.read()
+    degree = tuple(np.bincount(pairs[end], minlength=n) for end, n in zip(("user", "item"), size, strict=True))
+    return assign_nodes(train, degree, PartsConfig.model_validate({"num_parts": num_parts, "method": method}), seed)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -67,7 +65,8 @@ def test_metis_finds_communities_that_others_cut() -> None:
 ASSIGN = """
 import sys
 sys.path.append({tests!r})
-from graph.test_assign import assign, edges_of
+from data_sets import edges_of
+from graph.test_assign import assign
 from helpers import random_pairs
 print(assign(edges_of(random_pairs(240, 120, 0.1)), (240, 120), "metis", 2).tolist())
 """
@@ -92,7 +91,10 @@ def test_metis_depends_on_the_seed() -> None:
 
 def test_metis_evens_edges_and_nodes() -> None:
     train = edges_of(random_pairs(400, 200, 0.05))
-    parts, degree = assign(train, (400, 200), "metis", 4), np.bincount(np.r_[train.user, train.item + 400])
+    parts, degree = (
+        assign(train, (400, 200), "metis", 4),
+        np.bincount(np.r_[train.read()["user"], train.read()["item"] + 400]),
+    )
     assert np.bincount(parts, weights=degree + 1).max() < 1.04 * (degree + 1).sum() / 4
 
 

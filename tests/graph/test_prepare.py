@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_gat.base.errors import ConfigError, DataError
-from dist_gat.graph import prepare as prepare_module
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.prepare import relabel
+from dist_gat.graph.shards import ShardWriter
 
 METHODS = ("metis", "range", "hash")
 SPLIT = {"method": "temporal", "valid_ratio": 0.1, "test_ratio": 0.2}
@@ -185,7 +185,7 @@ def test_an_error_halfway_leaves_what_was_there(tmp_path: Path, monkeypatch: pyt
     def fail(*args: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(prepare_module, "_write_features", fail)
+    monkeypatch.setattr(ShardWriter, "features", fail)
     for folder, others in (("b", ["prepared-hash-4", "train.csv"]), ("c", ["train.csv"])):
         with pytest.raises(OSError, match="disk full"):
             prepare_pairs(tmp_path / folder, random_pairs(5, 4, 0.5))

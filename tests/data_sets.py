@@ -1,0 +1,100 @@
+"""A data set as `load_dataset` sees it, with the external IDs in place of indices."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dist_gat.config.data_sections import DataConfig, SplitConfig
+from dist_gat.data.dataset import Dataset, Edges, load_dataset
+from dist_gat.data.edge_file import degrees, write_edges
+from dist_gat.data.engine import Engine
+from dist_gat.data.pairs import encode_pairs
+from dist_gat.data.source import open_source
+from dist_gat.data.split import SPLITS, hash_ids, split_edges
+from dist_gat.data.table import read_table
+from dist_gat.data.vocabulary import build_vocabulary
+
+MEMORY = 1 << 30
+FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # which vanish with the process
+
+
+@dataclass(frozen=True)
+class Loaded:
+    users: pl.Series
+    items: pl.Series
+    columns: dict[str, dict[str, np.ndarray]]  # by split or relation: of the edges, in their order
+    dataset: Dataset
+
+    def rows(self, split: str = "train") -> list[tuple[Any, ...]]:
+        """User, item, labels and time of the edges, sorted by user and item."""
+        found = self.columns[split]
+        users, items = self.users.gather(found["user"]), self.items.gather(found["item"])
+        return list(zip(users, items, *(values.tolist() for values in list(found.values())[2:]), strict=True))
+
+    def pairs(self, split: str = "train") -> list[tuple[Any, Any]]:
+        return [row[:2] for row in self.rows(split)]
+
+
+def load(config: DataConfig, seed: int = 0, rows: int | None = None, tables: Any = None) -> Loaded:
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(Path(folder), MEMORY)
+        data = load_dataset(engine, config, seed, tables, rows)
+        users, items = (pl.concat(list(nodes.ids(engine))) for nodes in (data.users, data.items))
+        edges: dict[str, Edges] = {split: getattr(data, split) for split in SPLITS} | data.relations
+        columns = {}
+        for name, some in edges.items():
+            found = some.read()
+            labels = {label: found[label] for label in some.labels} if found.keys() > {"user", "item"} else {}
+            time = {"time": found["time"]} if "time" in found else {}
+            columns[name] = {"user": found["user"], "item": found["item"], **labels, **time}
+        return Loaded(users, items, columns, data)
+
+
+def load_table(path: Path | str, tables: Any = None, **settings: Any) -> Loaded:
+    """All rows of one table, as training edges."""
+    split = {"split": {"valid_ratio": 0, "test_ratio": 0}}
+    return load(DataConfig.model_validate({**split, **settings, "interactions": str(path)}), tables=tables)
+
+
+def split_table(frame: pl.DataFrame, split: SplitConfig, seed: int, rows: int = 1 << 20) -> dict[str, pl.DataFrame]:
+    """The rows of a table of distinct pairs by split, also those of users whom training does not have."""
+    config = DataConfig(interactions="t", split=split)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(Path(folder), MEMORY)
+        table = read_table(engine, "t", open_source("t", config, tables={"t": frame}), config, config.columns)
+        users, items = (build_vocabulary(engine, name, [table]) for name in ("user_id", "item_id"))
+        edges, _, _ = encode_pairs(engine, "t", [table], users, items, "auto", is_split=False)
+        hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
+        degree = degrees(edges, "user", users.count, rows)
+        number = np.concatenate(list(split_edges(edges, split, hashes, degree, rows)))
+        found = edges.read(0, edges.count)
+        ids = [pl.concat(list(v.ids(engine))).gather(found[end]) for v, end in ((users, "user"), (items, "item"))]
+        whole = pl.DataFrame({"user_id": ids[0], "item_id": ids[1]})
+        if "time" in found:
+            whole = whole.with_columns(datetime=pl.Series(found["time"] // 10**6))
+        return {name: whole.filter(pl.Series(number == n)) for n, name in enumerate(SPLITS)}
+
+
+class AsTheyAre:
+    """Nodes whose numbers are their indices."""
+
+    index = np.arange(1 << 16)
+
+
+def edges_of(pairs: Iterable[tuple[int, int]], columns: dict[str, Any] | None = None) -> Edges:
+    """Pairs of dense indices, and perhaps labels or times, as training edges on disk, until the process ends."""
+    user, item = np.array(list(pairs)).T
+    order = np.lexsort((item, user))
+    found = {"user": user[order], "item": item[order]}
+    found |= {name: np.asarray(values)[order] for name, values in (columns or {}).items()}
+    types = {name: {"user": "uint32", "item": "uint32", "time": "int64"}.get(name, "float32") for name in found}
+    folder = tempfile.TemporaryDirectory()
+    FOLDERS.append(folder)
+    return Edges(write_edges(Path(folder.name) / "edges", types, iter([found])), None, AsTheyAre, AsTheyAre, len(user))  # type: ignore[arg-type]
