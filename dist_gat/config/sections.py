@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dist_gat.config.defaults import with_defaults
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Ratio, Section, check_names
 from dist_gat.config.task_sections import (
     FIRST_RELATION,
@@ -18,7 +19,6 @@ from dist_gat.config.task_sections import (
     RankingTask,
     TaskConfig,
     TogetherTask,
-    default_metric,
     task_metrics,
 )
 
@@ -104,7 +104,9 @@ class DataConfig(Section):
     user_features: FeatureConfig | None = None
     item_features: FeatureConfig | None = None
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
-    prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+    prepared: FileName = Field(
+        "", description="the folder that `prepare` writes and `train` reads; default: prepared/NAME"
+    )
 
     @field_validator("relations")
     @classmethod
@@ -330,13 +332,8 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_metric(cls, tree: Any) -> Any:
-        """The metric of a task that is none of ranking."""
-        task, train = (tree.get(key) or {} for key in ("task", "train")) if isinstance(tree, dict) else ({}, {})
-        metric = default_metric(task)
-        if metric and isinstance(train, dict) and "metric" not in train:
-            return {**tree, "train": {**train, "metric": metric}}
-        return tree
+    def _with_defaults(cls, tree: Any) -> Any:
+        return with_defaults(tree)
 
     @field_validator("name")
     @classmethod

@@ -22,7 +22,8 @@ from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
-from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.made_from import open_made
+from dist_gat.graph.part import PreparedGraph
 from dist_gat.nn.encoder import Encoded
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
@@ -109,7 +110,7 @@ def open_trained_run(
     """
     config, folder = locate_run(source, overrides)
     saved = open_model(folder / "model", verify, progress)
-    prepared = open_prepared(config.data.prepared, verify, progress)
+    prepared = open_made(config, verify, progress, has_model=True)
     require_same_data(saved, prepared)
     if not config.sampling.fanouts:
         raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")

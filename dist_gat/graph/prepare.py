@@ -19,7 +19,8 @@ from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, save_arr
 from dist_gat.config.sections import DataConfig, PartsConfig
 from dist_gat.data.dataset import WEIGHT, Dataset, Edges, load_dataset
 from dist_gat.graph.assign import assign_nodes
-from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
+from dist_gat.graph.made_from import made_from
+from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS, Relation, Schema
 
@@ -55,6 +56,7 @@ def prepare_dataset(
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
+    made = made_from(data, parts, seed)  # first, so that a table that changes meanwhile is another one
     progress("reading interactions")
     dataset = load_dataset(data, seed)
     smallest = min(len(dataset.users), len(dataset.items))
@@ -89,7 +91,7 @@ def prepare_dataset(
             "partition": {"method": parts.method, **partition_quality(dataset.train, labels)},
             "bounds": labels.ranges.bounds.tolist(),
         }
-        write_manifest(folder, FORMAT, VERSION, report)
+        write_manifest(folder, FORMAT, VERSION, {**report, MADE_FROM: made})
     return report
 
 

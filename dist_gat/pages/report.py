@@ -15,7 +15,7 @@ from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_metrics
 from dist_gat.explain.attention_by_degree import attention_by_degree
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.made_from import open_made
 from dist_gat.pages.chart import Curve, line_chart
 from dist_gat.pages.cost_section import cost_section
 from dist_gat.pages.details_section import details_section
@@ -144,8 +144,8 @@ def data_rows(config: Config) -> list[tuple[str, str]]:
     """Names and texts of the data set, where it is still there."""
     rows = [("Recipe", config.name), ("Data", config.data.path), ("Seed", str(config.seed))]
     try:
-        prepared = open_prepared(config.data.prepared)
-    except StorageError:
+        prepared = open_made(config, has_model=True)
+    except (ConfigError, StorageError):
         return rows
     relation = predicted_relation(prepared.schema, config.task)
     counts = {f"{kind}s".capitalize(): prepared.ranges.count(kind) for kind in prepared.schema.node_types}

@@ -14,7 +14,7 @@ from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.made_from import open_made
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
@@ -33,13 +33,15 @@ def be_silent(message: str) -> None:
     """A `Progress` that shows nothing."""
 
 
-def prepare(config: Config, progress: Progress = be_silent) -> dict[str, Any]:
+def prepare(config: Config, progress: Progress = be_silent, seed: int | None = None) -> dict[str, Any]:
     """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
 
-    Raises `DataError` on bad input, and writes nothing then.
+    seed: of the split and the parts, by default the configuration's. Raises `DataError` on bad input, and writes
+    nothing then.
     """
     started = time.perf_counter()
-    report = prepare_dataset(config.name, config.data, config.parts, config.seed, progress)
+    seed = config.seed if seed is None else seed
+    report = prepare_dataset(config.name, config.data, config.parts, seed, progress)
     return {**report, "seconds": time.perf_counter() - started}
 
 
@@ -57,7 +59,7 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     """
     started = time.perf_counter()
     check_run_folder(config.run_folder)
-    prepared = open_prepared(config.data.prepared, verify, progress)
+    prepared = open_made(config, verify, progress)
     with lock_run(config.run_folder):
         checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         if config.checkpoint.resume == "restart":
@@ -87,7 +89,7 @@ def evaluate(
     started = time.perf_counter()
     check_run_folder(config.run_folder)
     open_model(config.run_folder / "model", verify, progress)
-    prepared = open_prepared(config.data.prepared, verify, progress)
+    prepared = open_made(config, verify, progress, has_model=True)
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)

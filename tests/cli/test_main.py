@@ -178,8 +178,9 @@ def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path, dist_ga
     (folder / "raw" / "hostile.csv").write_text("\n".join(["user_id,item_id", *lines]))
     (folder / "raw" / "titles.csv").write_text("item_id,title\n" + "".join(f"i{i},{title}{i}\n" for i in range(8)))
     titles = "data.item_titles.path=titles.csv"
-    overrides = ("data.interactions=hostile.csv", titles, "data.prepared=hostile", "run=hostile-run")
-    json_of(dist_gat(folder, "prepare", "recipe.yaml", *overrides, "data.split.test_ratio=0", "--json"))
+    split = "data.split.test_ratio=0"
+    overrides = ("data.interactions=hostile.csv", titles, "data.prepared=hostile", "run=hostile-run", split)
+    json_of(dist_gat(folder, "prepare", "recipe.yaml", *overrides, "--json"))
     json_of(dist_gat(folder, "train", "recipe.yaml", *overrides, "--verify", "--json"))
     people = dist_gat(folder, "recommend", "hostile-run", "--user", user, "--k", "2", "--verify")
     assert people.returncode == 0, people.stderr
