@@ -105,13 +105,22 @@ def refuse_foreign_folder(target: Path, kind: str, setting: str, command: str) -
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     try:
-        described = json.loads((target / MANIFEST).read_text(encoding="utf-8")).get("format")
-    except (OSError, ValueError, RecursionError, AttributeError):
-        described = None
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        described, listed = manifest.get("format"), {MANIFEST, *manifest.get("files", ())}
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+        described, listed = None, set()
     if described != kind:
         raise ConfigError(
             f"{setting}: {target} was not written by `{command}`, which would replace it; "
             "choose another folder, or remove this one"
+        )
+    # what a file system or a desktop leaves is hidden
+    files = (path.relative_to(target) for path in target.rglob("*") if not path.is_dir())
+    more = [path for path in files if path.as_posix() not in listed and not path.name.startswith(".")]
+    if more:
+        raise ConfigError(
+            f"{setting}: {target / min(more)} was not written by `{command}`, which would replace the folder; move "
+            "it away, or choose another folder"
         )
 
 

@@ -70,7 +70,7 @@ def open_made(
 
 def record_of(prepared: PreparedGraph) -> dict[str, Any]:
     """What `made_from` gave. Raises `StorageError` where the manifest has no such record."""
-    record = prepared.manifest.get(MADE_FROM)
+    record: Any = prepared.manifest.get(MADE_FROM)
     try:
         fits = isinstance(record["seed"], int) and all(isinstance(record["settings"][key], dict) for key in SECTIONS)
         fits = fits and all({"bytes", "ends_sha256"} <= file.keys() for file in record["files"].values())

@@ -17,7 +17,7 @@ from dist_gat.jobs.baseline_run import baseline_worker
 from dist_gat.launcher.local import run_processes
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.compared_models import choose_models, is_trained, model_recipe
-from dist_gat.workflows.result_files import COMPARISON_FILE
+from dist_gat.workflows.result_files import COMPARISON_FILE, refuse_foreign_results
 from dist_gat.workflows.run import Progress, be_silent, evaluate, train
 
 
@@ -37,6 +37,7 @@ def compare(
     unknown name.
     """
     started = time.perf_counter()
+    refuse_foreign_results(config.run_folder, COMPARISON_FILE)
     prepared = open_made(config, progress=progress)
     split = held_out_split(prepared, predicted_relation(prepared.schema, config.task))
     rows: dict[str, dict[str, Any]] = {}

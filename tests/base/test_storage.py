@@ -298,6 +298,11 @@ def test_a_folder_of_others_is_not_replaced(tmp_path: Path) -> None:
     check(tmp_path)
     check(tmp_path / "none")
     check(write_folder(tmp_path / "ours"))
+    (tmp_path / "ours" / ".DS_Store").write_text("")
+    check(tmp_path / "ours")
+    (tmp_path / "ours" / "sub" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"run: .*ours/sub/notes\.txt was not written by `dist-gat train`"):
+        check(tmp_path / "ours")
     for content in ('{"format": "other"}', "[]", "{", "[" * 100_000):
         (tmp_path / MANIFEST).write_text(content)
         with pytest.raises(ConfigError, match="run: .* was not written by `dist-gat train`"):
