@@ -79,7 +79,8 @@ def prepare(
         ]
         table = make_table(f"prepared {settings.name}", ["what", "how many"], rows)
         next_step = f"next: dist-gat train {config}" + "".join(f" {o}" for o in overrides or [])
-        output.result(report, table, notes=f"written to {settings.data.prepared}; {next_step}")
+        warnings = "".join(f"warning: {text}\n" for text in report["warnings"])
+        output.result(report, table, notes=f"{warnings}written to {settings.data.prepared}; {next_step}")
 
 
 @app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
@@ -109,13 +110,14 @@ def train(
             raise typer.Exit(STOPPED)
         rows = [[name, value] for name, value in result["valid"].items() if name != "num_users"]
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
+        tables = [make_table(title, ["metric", "value"], rows)] if rows else []
         folder = settings.run_folder
-        output.result(
-            result,
-            make_table(title, ["metric", "value"], rows),
-            notes=f"took {result['seconds']:.0f} s; model in {folder / 'model'}\n"
+        notes = [
+            *([] if rows else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),
+            f"took {result['seconds']:.0f} s; model in {folder / 'model'}",
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
-        )
+        ]
+        output.result(result, *tables, notes="\n".join(notes))
 
 
 app.command(epilog="Example: dist-gat fit configs/ml-100k.yaml data.path=FOLDER")(fit)

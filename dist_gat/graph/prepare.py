@@ -19,6 +19,7 @@ from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, save_arr
 from dist_gat.config.sections import DataConfig, PartsConfig
 from dist_gat.data.dataset import WEIGHT, Dataset, Edges, load_dataset
 from dist_gat.graph.assign import assign_nodes
+from dist_gat.graph.held_out import held_out_warnings
 from dist_gat.graph.made_from import made_from
 from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import NodeRanges
@@ -88,6 +89,7 @@ def prepare_dataset(
             "target_messages": dict.fromkeys(names, len(messages[1].dst)),
             "feature_sizes": {kind: values.shape[1] for kind, values in dataset.features.items()},
             "dropped": dataset.dropped,
+            "warnings": held_out_warnings(data, _totals(split_counts[INTERACTS.name]), dataset.dropped),
             "partition": {"method": parts.method, **partition_quality(dataset.train, labels)},
             "bounds": labels.ranges.bounds.tolist(),
         }
@@ -120,6 +122,10 @@ def partition_quality(train: Edges, labels: Relabelling) -> dict[str, Any]:
         "node_balance": float(nodes_of_part.max() / nodes_of_part.mean()),
         "edge_balance": float(edges_of_part.max() / edges_of_part.mean()),
     }
+
+
+def _totals(counts: dict[str, list[int]]) -> dict[str, int]:
+    return {split: sum(of_parts) for split, of_parts in counts.items()}
 
 
 def _describe_labels(dataset: Dataset) -> dict[str, dict[str, Any]]:

@@ -59,6 +59,7 @@ def report_page(
     split = "test" if branch(evaluation, "test") else "valid"
     metric = config.train.metric
     higher = is_higher_better(config, metric)
+    data = data_rows(config)
     starts = [event for event in events if event.get("event") == "start"]
     per_epoch = number_in(starts[-1], "steps_per_epoch") if starts else None
     steps = max(step for curve in curves.values() for step, _ in curve)
@@ -89,7 +90,8 @@ def report_page(
             for title, prefix in OTHER_CHARTS.items()
             if (chosen := select(curves, prefix))
         ],
-        made_of=data_rows(config) + version_rows(starts[-1] if starts else {}),
+        is_all_for_training={("Pairs of valid", "0"), ("Pairs of test", "0")} <= {*data},
+        made_of=data + version_rows(starts[-1] if starts else {}),
         config=dump_config(config),
     )
 
