@@ -264,7 +264,7 @@ class CheckpointConfig(Section):
     every_minutes: float | None = Field(10.0, gt=0.0)
     keep: PositiveInt = Field(2, description="so many of the newest stay, and the best")
     resume: Literal["auto", "previous", "restart"] = "auto"
-    url: str | None = Field(
+    url: FileName | None = Field(
         None, description="where checkpoints go instead of the run folder: s3://bucket/folder, gs://, hdfs://, …"
     )
 
