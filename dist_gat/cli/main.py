@@ -19,6 +19,7 @@ from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can
 from dist_gat.cli.paths import path
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
+from dist_gat.cli.recommend_command import recommend
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
 from dist_gat.config.task_sections import FIRST_RELATION
@@ -209,24 +210,7 @@ def compare(
 app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/default.yaml --trials 30")(tune)
 
 
-@app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")
-def recommend(
-    model: Annotated[Path, typer.Argument(parser=path, help="a run folder, or the model folder in it")],
-    user: Annotated[list[str], typer.Option(help="a user's ID as in the input; may be repeated")],
-    k: Annotated[int, typer.Option(min=1, help="items a user")] = 10,
-    verify: Verify = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print the best new items for users, from the saved model alone."""
-    from dist_gat import api
-
-    with open_output(as_json) as output:
-        table = api.recommend(model, user, k, verify, output.progress)
-        rows = [list(row) for row in table.rows()]
-        result = {"recommendations": table.to_dicts()}
-        output.result(result, make_table("recommendations", table.columns, rows))
-
-
+app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")(recommend)
 app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
 
 

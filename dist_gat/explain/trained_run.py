@@ -34,6 +34,7 @@ from dist_gat.tasks.build_task import build_task
 from dist_gat.tasks.task import Task
 
 RunSource = Config | str | Path
+RECIPES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
     A folder's own `config.yaml` is read, with the overrides on top, and the folder is the run wherever it was
     moved to; file names in it are still relative to the working directory.
     """
+    if not isinstance(source, Config) and not Path(source).exists() and Path(source).suffix not in RECIPES:
+        raise StorageError(
+            f"{source}: no such run folder; give one that `dist-gat train` wrote, or the recipe of a run"
+        )
     if isinstance(source, Config) or not Path(source).is_dir():
         config = source if isinstance(source, Config) else load_config(source, overrides)
         folder = config.run_folder

@@ -197,7 +197,7 @@ def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path, dist_ga
     found = json_of(dist_gat(folder, "recommend", "hostile-run", "--user", user, "--k", "2", "--json"))
     assert {row["user_id"] for row in found["recommendations"]} == {user}
     unknown = dist_gat(folder, "recommend", "hostile-run", "--user", user + "x")
-    assert r"unknown external_id '\x1b[2J[red]ux'" in unknown.stderr
+    assert r"unknown user '\x1b[2J[red]ux'" in unknown.stderr
     (folder / "raw" / "hostile.csv").write_text(f"user_id,item_id\n{user},i0\n{user},i0\n")
     refused = dist_gat(folder, "prepare", "recipe.yaml", *overrides)
     assert r"user '\x1b[2J[red]u', item 'i0'" in refused.stderr
