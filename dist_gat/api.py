@@ -14,13 +14,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import polars as pl
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
@@ -29,6 +30,7 @@ from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
 from dist_gat.launcher.doctor import examine as doctor
+from dist_gat.launcher.stop_signals import on_stop_signals
 from dist_gat.pages.explanation_page import explanation_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
@@ -38,6 +40,7 @@ from dist_gat.plan.workload import GraphShape
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend import recommend_items
+from dist_gat.serve.recommend_file import recommend_file
 from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
@@ -58,6 +61,7 @@ __all__ = [
     "predict",
     "prepare",
     "recommend",
+    "recommend_to",
     "report",
     "train",
     "tune",
@@ -67,14 +71,30 @@ __all__ = [
 
 
 def recommend(
-    model: str | Path, users: Sequence[Any], k: int = 10, verify: bool = False, progress: Progress = be_silent
-) -> pl.DataFrame:
+    model: RunSource, users: Sequence[Any], k: int = 10, verify: bool = False, progress: Progress = be_silent,
+    overrides: Sequence[str] = (),
+) -> pl.DataFrame:  # fmt: skip
     """The K best new items of each user: columns user_id, item_id, score, rank[, title].
 
-    `model` is a run folder or the model folder in it; nothing else is read. Its files are checked as in `train`.
-    Raises `DataError` for an unknown user, `StorageError` for a damaged model.
+    `model` is a run folder, the model folder in it, or the recipe of a run, with `overrides`; nothing else is read. Its
+    files are checked as in `train`. A user who has met every item has no row. Raises `DataError` for an unknown user,
+    `StorageError` for a damaged model.
     """
-    return recommend_items(open_model(model_folder(model), verify, progress), [str(user) for user in users], k)
+    opened = open_model(model_folder(model, overrides), verify, progress)
+    return recommend_items(opened, [str(user) for user in users], k)
+
+
+def recommend_to(
+    model: RunSource, output: str | Path, users: str | Path | None = None, k: int = 10, overrides: Sequence[str] = (),
+    verify: bool = False, progress: Progress = be_silent,
+) -> dict[str, Any]:  # fmt: skip
+    """The same rows, without titles, of all users, or of those in a file, as a table: see `recommend_file`.
+
+    A signal to stop raises `KeyboardInterrupt`, and leaves what stood under the name `output`.
+    """
+    opened, stop = open_model(model_folder(model, overrides), verify, progress), threading.Event()
+    with on_stop_signals(stop.set):
+        return recommend_file(opened, None if users is None else Path(users), Path(output), k, progress, stop.is_set)
 
 
 @overload
@@ -116,12 +136,18 @@ def predict(
     return predict_file(opened, Path(pairs), Path(output), unknown, workers, progress)
 
 
-def model_folder(source: str | Path) -> Path:
-    """The model folder of a run folder, or the folder itself."""
-    folder = Path(source)
+def model_folder(source: RunSource, overrides: Sequence[str] = ()) -> Path:
+    """The model folder of a run, from its folder, its configuration or its recipe; or the folder itself.
+
+    Raises `StorageError` where there is none.
+    """
+    is_folder = not isinstance(source, Config) and Path(source).is_dir()
+    folder = Path(source) if is_folder else locate_run(source, overrides)[1]  # type: ignore[arg-type]
     if (folder / "model").is_dir():
         refuse_links_out(folder)
         return folder / "model"
+    if not folder.exists():
+        raise StorageError(f"{folder}: no such run folder; run `dist-gat train` first, or set run=FOLDER to another")
     return folder
 
 

@@ -6,13 +6,18 @@ is read may come from anybody: names in its manifest stay below it, and so does 
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,39 +28,46 @@ from dist_gat.base.errors import ConfigError, StorageError
 MANIFEST = "manifest.json"
 END_BYTES = 64 * 1024  # at each end of a file, for a digest that costs the same whatever its size
 VERIFY_THREADS = 8
+LEFT_AFTER_S = 3600.0
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `target` when the block succeeds, and vanishes when it fails.
 
-    An existing `target` is replaced only on success.
+    An existing `target` is replaced only on success. Of several at once the last one stays.
     """
     target = Path(os.path.abspath(target))  # `.` has no name to put a temporary one beside
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _sweep(target, "tmp")
+    temporary = _beside(target, "tmp")
     temporary.mkdir()
     try:
-        yield temporary
-        flush_folder(temporary)
-        replace_folder(temporary, target)
+        with _held(temporary):
+            yield temporary
+            flush_folder(temporary)
+            replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    _sweep(target, "old")
 
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield the name of a temporary file that becomes `target` when the block succeeds, and vanishes when it fails.
+    """Yield the name of an empty temporary file that becomes `target` when the block succeeds, and vanishes when it
+    fails.
 
-    An existing `target` is replaced only on success.
+    An existing `target` is replaced only on success. Of several at once the last one stays.
     """
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    _sweep(target, "tmp")
+    temporary = _beside(target, "tmp")
+    temporary.touch(exist_ok=False)
     try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(target)
-        _flush(target.parent)
+        with _held(temporary):
+            yield temporary
+            _flush(temporary)
+            temporary.replace(target)
+            _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,21 +77,67 @@ def replace_folder(source: Path, target: Path) -> None:
 
     A symbolic link at `target` is replaced too; what it leads to stays as it is.
     """
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    if target.exists() or target.is_symlink():
-        target.rename(old)
-    source.rename(target)
+    while True:
+        old = _beside(target, "old")
+        with suppress(FileNotFoundError):
+            target.rename(old)
+        try:
+            source.rename(target)
+        except OSError as err:
+            if err.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another one came in between
+                _remove(old)
+                continue
+            if old.exists() or old.is_symlink():
+                old.rename(target)
+            raise
+        break
     _flush(target.parent)
-    if old.is_symlink():
-        old.unlink()
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder; a rename takes its name away first, so that a crash leaves no partial folder of that name."""
-    doomed = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    doomed = _beside(folder, "old")
     folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _remove(doomed)
+
+
+def _beside(target: Path, kind: str) -> Path:
+    """A hidden name that nobody else has: processes of containers have the same IDs."""
+    return target.with_name(f".{target.name}.{kind}-{secrets.token_hex(8)}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a lock on what is temporary; it goes away with the process that holds it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks; `_sweep` leaves everything there
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(target: Path, kind: str) -> None:
+    """Delete what killed processes left beside `target`: old enough, and nobody holds it."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime < LEFT_AFTER_S:
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(descriptor)
 
 
 def flush_folder(folder: Path) -> None:
@@ -105,13 +163,22 @@ def refuse_foreign_folder(target: Path, kind: str, setting: str, command: str) -
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     try:
-        described = json.loads((target / MANIFEST).read_text(encoding="utf-8")).get("format")
-    except (OSError, ValueError, RecursionError, AttributeError):
-        described = None
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        described, listed = manifest.get("format"), {MANIFEST, *manifest.get("files", ())}
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+        described, listed = None, set()
     if described != kind:
         raise ConfigError(
             f"{setting}: {target} was not written by `{command}`, which would replace it; "
             "choose another folder, or remove this one"
+        )
+    # what a file system or a desktop leaves is hidden
+    files = (path.relative_to(target) for path in target.rglob("*") if not path.is_dir())
+    more = [path for path in files if path.as_posix() not in listed and not path.name.startswith(".")]
+    if more:
+        raise ConfigError(
+            f"{setting}: {target / min(more)} was not written by `{command}`, which would replace the folder; move "
+            "it away, or choose another folder"
         )
 
 
@@ -134,9 +201,12 @@ def _is_inside(folder: Path, path: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small text file in one step: readers see the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    temporary = _beside(path, "tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -25,6 +25,7 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.shared_folder import join_descriptions, shared_folder
 
+CHECKPOINTS_FOLDER = "checkpoints"
 COPY_BYTES = 1 << 24
 DAMAGED = "damaged-" + MANIFEST
 
@@ -184,4 +185,4 @@ def open_url(url: str) -> tuple[fs.FileSystem, str]:
 
 
 def open_checkpoints(run_folder: Path, config: CheckpointConfig) -> CheckpointStore:
-    return UrlCheckpoints(config.url) if config.url else FolderCheckpoints(run_folder / "checkpoints")
+    return UrlCheckpoints(config.url) if config.url else FolderCheckpoints(run_folder / CHECKPOINTS_FOLDER)

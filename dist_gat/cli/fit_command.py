@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from dist_gat.cli.output import STOPPED, make_table, open_output
+from dist_gat.cli.paths import path
 from dist_gat.config.files import load_config
 from dist_gat.launcher.preload import prepare_workers
 
 
 def fit(
-    config: Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")],
+    config: Annotated[Path, typer.Argument(parser=path, help="a recipe, for example configs/ml-100k.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else")] = False,
 ) -> None:

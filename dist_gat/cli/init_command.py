@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.paths import path
 
 
 class Field(str, Enum):
@@ -22,10 +23,12 @@ class Field(str, Enum):
 
 
 def init(
-    table: Annotated[Path, typer.Argument(help="a table of interactions: .parquet, .csv, .tsv, .inter or .txt")],
+    table: Annotated[
+        Path, typer.Argument(parser=path, help="a table of interactions: .parquet, .csv, .tsv, .inter or .txt")
+    ],
     field: Annotated[Field, typer.Option("--for", help="what the interactions are of; picks defaults")],
     output_file: Annotated[
-        Path | None, typer.Option("--output", help="where the recipe goes; default: configs/NAME.yaml")
+        Path | None, typer.Option("--output", parser=path, help="where the recipe goes; default: configs/NAME.yaml")
     ] = None,
     user: Annotated[str | None, typer.Option(help="the column of users, instead of a guess")] = None,
     item: Annotated[str | None, typer.Option(help="the column of items")] = None,

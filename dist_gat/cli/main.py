@@ -10,18 +10,29 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from dist_gat import __version__
 from dist_gat.base.errors import DistGatError
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.init_command import init
-from dist_gat.cli.output import STOPPED, make_table, open_output
+from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can_be_shown
+from dist_gat.cli.paths import path
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
+from dist_gat.cli.recommend_command import recommend
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
 from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.launcher.host import let_threads_sleep
 from dist_gat.launcher.preload import prepare_workers
+
+
+def show_version(asked: bool) -> None:
+    """Of dist-gat alone; `doctor` has those of what it stands on."""
+    if asked:
+        print(f"dist-gat {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,13 +40,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train graph-attention recommenders on interaction graphs that outgrow one GPU and then one machine.",
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=show_version, help="and exit")] = False,
+) -> None:
+    """Options before the verb."""
+
+
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets and a synthetic one.")
 app.add_typer(data_app, name="data")
 app.command(epilog="Example: dist-gat plan configs/ml-100k.yaml --nodes 2625 --edges 80000 --workers 2")(plan)
 
-ConfigPath = Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")]
+ConfigPath = Annotated[Path, typer.Argument(parser=path, help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
-RunPath = Annotated[Path, typer.Argument(help="a run folder, or the recipe of a run")]
+RunPath = Annotated[Path, typer.Argument(parser=path, help="a run folder, or the recipe of a run")]
 
 Verify = Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file that is read, first")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]
@@ -79,7 +99,8 @@ def prepare(
         ]
         table = make_table(f"prepared {settings.name}", ["what", "how many"], rows)
         next_step = f"next: dist-gat train {config}" + "".join(f" {o}" for o in overrides or [])
-        output.result(report, table, notes=f"written to {settings.data.prepared}; {next_step}")
+        warnings = "".join(f"warning: {text}\n" for text in report["warnings"])
+        output.result(report, table, notes=f"{warnings}written to {settings.data.prepared}; {next_step}")
 
 
 @app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
@@ -109,13 +130,14 @@ def train(
             raise typer.Exit(STOPPED)
         rows = [[name, value] for name, value in result["valid"].items() if name != "num_users"]
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
+        tables = [make_table(title, ["metric", "value"], rows)] if rows else []
         folder = settings.run_folder
-        output.result(
-            result,
-            make_table(title, ["metric", "value"], rows),
-            notes=f"took {result['seconds']:.0f} s; model in {folder / 'model'}\n"
+        notes = [
+            *([] if rows else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),
+            f"took {result['seconds']:.0f} s; model in {folder / 'model'}",
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
-        )
+        ]
+        output.result(result, *tables, notes="\n".join(notes))
 
 
 app.command(epilog="Example: dist-gat fit configs/ml-100k.yaml data.path=FOLDER")(fit)
@@ -161,7 +183,8 @@ def compare(
     """
     from dist_gat import api
 
-    chosen = [*(models.split(",") if models else []), *(model or [])]
+    listed = [name.strip() for name in (models or "").split(",")]
+    chosen = [*filter(None, listed), *(model or [])]
     with open_output(as_json) as output:
         settings = load_config(config, overrides or [])
         result = api.compare(settings, chosen or None, quiet=False, progress=output.progress)
@@ -187,24 +210,7 @@ def compare(
 app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/default.yaml --trials 30")(tune)
 
 
-@app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")
-def recommend(
-    model: Annotated[Path, typer.Argument(help="a run folder, or the model folder in it")],
-    user: Annotated[list[str], typer.Option(help="a user's ID as in the input; may be repeated")],
-    k: Annotated[int, typer.Option(min=1, help="items a user")] = 10,
-    verify: Verify = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print the best new items for users, from the saved model alone."""
-    from dist_gat import api
-
-    with open_output(as_json) as output:
-        table = api.recommend(model, user, k, verify, output.progress)
-        rows = [list(row) for row in table.rows()]
-        result = {"recommendations": table.to_dicts()}
-        output.result(result, make_table("recommendations", table.columns, rows))
-
-
+app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")(recommend)
 app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
 
 
@@ -215,7 +221,7 @@ def explain(
     overrides: Overrides = None,
     item: Annotated[str | None, typer.Option(help="an item's ID; by default the user's best new item")] = None,
     top: Annotated[int, typer.Option(min=1, help="interactions to show")] = 10,
-    html: Annotated[Path | None, typer.Option(help="write a page with a picture to this file")] = None,
+    html: Annotated[Path | None, typer.Option(parser=path, help="write a page with a picture to this file")] = None,
     verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
@@ -256,7 +262,9 @@ def explain(
 def report(
     run: RunPath,
     overrides: Overrides = None,
-    html: Annotated[Path | None, typer.Option(help="the file to write; default: report.html in the run folder")] = None,
+    html: Annotated[
+        Path | None, typer.Option(parser=path, help="the file to write; default: report.html in the run folder")
+    ] = None,
     verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
@@ -309,7 +317,7 @@ def data_list(as_json: AsJson = False) -> None:
 @data_app.command("fetch", epilog="Example: dist-gat data fetch movielens-100k --folder data")
 def data_fetch(
     name: Annotated[str, typer.Argument(help="a name that `dist-gat data list` prints")],
-    folder: Annotated[Path, typer.Option(help="where the data set's own folder is made")] = Path("data"),
+    folder: Annotated[Path, typer.Option(parser=path, help="where the data set's own folder is made")] = Path("data"),
     as_json: AsJson = False,
 ) -> None:
     """Fetch a public data set and check its SHA-256."""
@@ -322,7 +330,7 @@ def data_fetch(
 
 @data_app.command("synthetic", epilog="Example: dist-gat data synthetic --users 2000 --items 1000 --communities 10")
 def data_synthetic(
-    folder: Annotated[Path, typer.Option(help="where interactions.csv and items.csv are written")] = Path(
+    folder: Annotated[Path, typer.Option(parser=path, help="where interactions.csv and items.csv are written")] = Path(
         "data/synthetic"
     ),
     users: Annotated[int, typer.Option(min=1)] = 1000,
@@ -345,6 +353,7 @@ def data_synthetic(
 def main() -> None:
     """Entry point: errors that the user can act on become one message and exit code 1."""
     let_threads_sleep()
+    print_what_can_be_shown()
     try:
         app()
     except DistGatError as err:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from dist_gat.base.json_text import to_json
 
 # exit code of a run that was asked to stop, as after SIGTERM
 STOPPED = 143
+
+
+def print_what_can_be_shown() -> None:
+    """From now on, let what a terminal's encoding lacks be a question mark, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 class Output:

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.paths import path
 from dist_gat.config.files import load_config
 
 
 def plan(
-    config: Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")],
+    config: Annotated[Path, typer.Argument(parser=path, help="a recipe, for example configs/ml-100k.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
     nodes: Annotated[int, typer.Option(help="users and items")] = ...,  # type: ignore[assignment]
     edges: Annotated[int, typer.Option(help="training interactions; each is two messages")] = ...,  # type: ignore[assignment]
@@ -24,7 +25,9 @@ def plan(
     user_skew: Annotated[float, typer.Option(help="degree of the user of rank r falls as r ** -skew")] = 0.6,
     item_skew: Annotated[float, typer.Option(help="the same of items")] = 0.8,
     edge_cut: Annotated[float | None, typer.Option(help="share of interactions between ranks; default: random")] = None,
-    constants: Annotated[Path | None, typer.Option(help="a file that `python -m benchmarks.cost` wrote")] = None,
+    constants: Annotated[
+        Path | None, typer.Option(parser=path, help="a file that `python -m benchmarks.cost` wrote")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
 ) -> None:
     """Predict memory a worker, bytes exchanged, step time and scaling efficiency, before there is data or a machine."""

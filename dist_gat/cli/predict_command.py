@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.paths import path
 from dist_gat.config.sections import LaunchConfig
 from dist_gat.launcher.preload import prepare_workers
 
@@ -23,10 +24,13 @@ class UnknownIds(str, Enum):
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="a run folder, or the model folder in it")],
-    pairs: Annotated[Path, typer.Argument(help="a table with the columns user_id and item_id: .parquet, .csv or .tsv")],
+    model: Annotated[Path, typer.Argument(parser=path, help="a run folder, or the model folder in it")],
+    pairs: Annotated[
+        Path, typer.Argument(parser=path, help="a table with the columns user_id and item_id: .parquet, .csv or .tsv")
+    ],
     output_file: Annotated[
-        Path | None, typer.Option("--output", help="where the table with a column prediction goes: of any size")
+        Path | None,
+        typer.Option("--output", parser=path, help="where the table with a column prediction goes: of any size"),
     ] = None,
     unknown: Annotated[
         UnknownIds, typer.Option(help="a user or item that training never saw: an error, or no prediction")

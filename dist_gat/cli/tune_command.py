@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from dist_gat.cli.output import STOPPED, make_table, open_output
+from dist_gat.cli.paths import path
 from dist_gat.config.files import load_config
 
 SHOWN = 10  # trials in the table
 
 
 def tune(
-    config: Annotated[Path, typer.Argument(help="a recipe, for example configs/ml-100k.yaml")],
-    space: Annotated[Path, typer.Argument(help="a search space, for example configs/spaces/default.yaml")],
+    config: Annotated[Path, typer.Argument(parser=path, help="a recipe, for example configs/ml-100k.yaml")],
+    space: Annotated[Path, typer.Argument(parser=path, help="a search space, for example configs/spaces/default.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value, the same in all trials")] = None,
     trials: Annotated[int, typer.Option(min=1, help="trials in all, with those of earlier calls")] = 20,
     concurrent: Annotated[

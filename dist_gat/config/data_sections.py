@@ -120,7 +120,9 @@ class DataConfig(Section):
     user_features: FeatureConfig | None = None
     item_features: FeatureConfig | None = None
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
-    prepared: FileName = Field("prepared", description="the folder that `prepare` writes and `train` reads")
+    prepared: FileName = Field(
+        "", description="the folder that `prepare` writes and `train` reads; default: prepared/NAME"
+    )
     memory_gb: float | None = Field(None, gt=0, description="that `prepare` may take; default: half of what is free")
 
     @field_validator("relations")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.plain_yaml import dump_yaml, parse_yaml, read_yaml
-from dist_gat.config.section import Section
+from dist_gat.config.section import AS_TEXT, Section
 from dist_gat.config.sections import Config
 
 MAX_ERRORS = 10  # explained by one message
@@ -33,13 +33,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected a map of settings at the top level, found {type(tree).__name__}")
     for override in overrides:
         _apply_override(tree, override)
-    return parse_config(tree, where=str(path))
+    return parse_config(tree, where=str(path), as_text=True)
 
 
-def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
-    """Check a tree of plain values and return the typed configuration."""
+def parse_config(tree: dict[str, Any], where: str = "configuration", as_text: bool = False) -> Config:
+    """Check a tree of plain values and return the typed configuration.
+
+    as_text: names of files are as people write them, with ~ and variables.
+    """
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(tree, context=AS_TEXT if as_text else None)
     except ValidationError as err:
         errors = err.errors()
         more = f"; and {len(errors) - MAX_ERRORS} more" if len(errors) > MAX_ERRORS else ""
@@ -48,7 +51,7 @@ def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
-    return dump_yaml(config.model_dump(mode="json"))
+    return dump_yaml(config.model_dump(mode="json", context=AS_TEXT))
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -83,6 +86,8 @@ def _explain(error: Any) -> str:
     key = ".".join(location)
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "string_type" and error["input"] is None:
+            message += "; ~ alone is null in YAML: write ~/ for the home folder"
         got = "" if isinstance(error["input"], dict) or not key else f" (got {repr(error['input'])[:MAX_SHOWN]})"
         return f"{key}: {message}{got}" if key else message
     prefix = ".".join(location[:-1])

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationInfo,
+)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
-def _no_nul(name: str) -> str:
+# the context of reading and writing recipes as text, where names of files may have ~ and variables
+AS_TEXT = {"as_text": True}
+
+
+def expand(name: str) -> str:
+    """The name of a file with `~` at its start, $NAME and ${NAME} replaced; $$ stands for a dollar sign.
+
+    Raises `ValueError` for a variable that is not set, and for a home that nobody knows.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
+        variable = found[1] or found[2]
+        if variable not in os.environ:
+            raise ValueError(f"the environment variable {variable} is not set; set it, or write $$ for a dollar sign")
+        return os.environ[variable]
+
+    expanded = re.sub(r"\$\$|\$(\w+)|\$\{(\w+)\}", value, name)
+    if not name.startswith("~"):
+        return expanded
+    at_home = os.path.expanduser(expanded)
+    if at_home == expanded:
+        raise ValueError(f"no home is known for {name.partition('/')[0]}; write ./~ for a name that begins so")
+    return at_home
+
+
+def _file_name(name: str, info: ValidationInfo) -> str:
     if "\0" in name:
         raise ValueError("the name of a file has no NUL byte")
-    return name
+    return expand(name) if info.context == AS_TEXT else name
 
 
-FileName = Annotated[str, AfterValidator(_no_nul)]
+def _unexpanded(name: str, info: SerializationInfo) -> str:
+    """What `expand` makes `name` of."""
+    if info.context != AS_TEXT:
+        return name
+    return ("./" if name.startswith("~") else "") + name.replace("$", "$$")
+
+
+FileName = Annotated[str, AfterValidator(_file_name), PlainSerializer(_unexpanded)]
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 

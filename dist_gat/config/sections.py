@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.defaults import with_defaults
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Section
 from dist_gat.config.task_sections import (
     FIRST_RELATION,
@@ -19,7 +20,6 @@ from dist_gat.config.task_sections import (
     RankingTask,
     TaskConfig,
     TogetherTask,
-    default_metric,
     task_metrics,
 )
 
@@ -164,7 +164,7 @@ class CheckpointConfig(Section):
     every_minutes: float | None = Field(10.0, gt=0.0)
     keep: PositiveInt = Field(2, description="so many of the newest stay, and the best")
     resume: Literal["auto", "previous", "restart"] = "auto"
-    url: str | None = Field(
+    url: FileName | None = Field(
         None, description="where checkpoints go instead of the run folder: s3://bucket/folder, gs://, hdfs://, …"
     )
 
@@ -232,13 +232,8 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_metric(cls, tree: Any) -> Any:
-        """The metric of a task that is none of ranking."""
-        task, train = (tree.get(key) or {} for key in ("task", "train")) if isinstance(tree, dict) else ({}, {})
-        metric = default_metric(task)
-        if metric and isinstance(train, dict) and "metric" not in train:
-            return {**tree, "train": {**train, "metric": metric}}
-        return tree
+    def _with_defaults(cls, tree: Any) -> Any:
+        return with_defaults(tree)
 
     @field_validator("name")
     @classmethod

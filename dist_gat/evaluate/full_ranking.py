@@ -186,6 +186,6 @@ def held_out_split(prepared: PreparedGraph, relation: Relation) -> str:
     if not held_out:
         raise DataError(
             f"{prepared.folder}: {relation.name} has no test or validation pairs, so nothing can be measured; set "
-            "data.split.test_ratio or valid_ratio and prepare again, or predict another relation"
+            "data.split and prepare again, or predict another relation; `dist-gat train` trains on all pairs"
         )
     return held_out[0]

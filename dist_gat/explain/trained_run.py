@@ -22,7 +22,8 @@ from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
-from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.made_from import open_made
+from dist_gat.graph.part import PreparedGraph
 from dist_gat.nn.encoder import Encoded
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.sampling.graph_store import GraphStore, open_store
@@ -33,6 +34,7 @@ from dist_gat.tasks.build_task import build_task
 from dist_gat.tasks.task import Task
 
 RunSource = Config | str | Path
+RECIPES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
     A folder's own `config.yaml` is read, with the overrides on top, and the folder is the run wherever it was
     moved to; file names in it are still relative to the working directory.
     """
+    if not isinstance(source, Config) and not Path(source).exists() and Path(source).suffix not in RECIPES:
+        raise StorageError(
+            f"{source}: no such run folder; give one that `dist-gat train` wrote, or the recipe of a run"
+        )
     if isinstance(source, Config) or not Path(source).is_dir():
         config = source if isinstance(source, Config) else load_config(source, overrides)
         folder = config.run_folder
@@ -109,7 +115,7 @@ def open_trained_run(
     """
     config, folder = locate_run(source, overrides)
     saved = open_model(folder / "model", verify, progress)
-    prepared = open_prepared(config.data.prepared, verify, progress)
+    prepared = open_made(config, verify, progress, has_model=True)
     require_same_data(saved, prepared)
     if not config.sampling.fanouts:
         raise ConfigError(f"{folder}: sampling.fanouts is [], so this model has no attention layer to look into")

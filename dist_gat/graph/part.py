@@ -1,6 +1,6 @@
 """`PreparedGraph`: the folder that `prepare` writes, opened. `Part`: the arrays of one part, memory-mapped.
 
-manifest.json              schema, counts, bounds, partition report, size and SHA-256 of every file
+manifest.json              schema, counts, bounds, partition report, what it was made from; size and SHA-256 of files
 ids/TYPE.parquet           node_id, external_id[, title]: sorted by external ID
 parts/0000/
   indptr.npy               int64 [n + 1]   CSC of in-edges: row of the part's j-th node
@@ -33,9 +33,10 @@ from dist_gat.data.parquet import read_parquet
 from dist_gat.graph.ranges import NodeRanges, read_ranges
 from dist_gat.graph.schema import Relation, Schema, read_schema
 
-FORMAT, VERSION = "dist_gat.parts", 4
+FORMAT, VERSION = "dist_gat.parts", 5
 SPLITS = ("train", "valid", "test")
 POPULARITY_EXPONENT = 0.75  # of the degree, in what negatives are drawn by
+MADE_FROM = "made_from"  # the key of a manifest
 REMEDY = "run `dist-gat prepare` with this configuration to write it anew"
 
 
@@ -127,8 +128,10 @@ class PreparedGraph:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the manifest: two data sets with the same fingerprint hold the same bytes."""
-        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the manifest: two data sets with the same fingerprint hold the same bytes, whatever they were made
+        from."""
+        content = {key: value for key, value in self.manifest.items() if key != MADE_FROM}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def feature_sizes(self) -> dict[str, int]:

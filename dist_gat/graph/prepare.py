@@ -24,7 +24,9 @@ from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Dataset, Edges, chunk_rows, load_dataset
 from dist_gat.data.engine import Engine
 from dist_gat.graph.assign import assign_nodes
-from dist_gat.graph.part import FORMAT, SPLITS, VERSION
+from dist_gat.graph.held_out import held_out_warnings
+from dist_gat.graph.made_from import made_from
+from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS, Relation, Schema
 from dist_gat.graph.shards import INTERACTS, Relabelling, ShardWriter, degree_of
@@ -50,6 +52,7 @@ def prepare_dataset(
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
+    made = made_from(data, parts, seed)  # first, so that a table that changes meanwhile is another one
     memory = int(data.memory_gb * 1e9) if data.memory_gb else free_memory() // 2
     with _work_folder(Path(data.prepared)) as work:
         engine = Engine(work, memory, progress)
@@ -71,7 +74,7 @@ def prepare_dataset(
             writer = ShardWriter(folder, work, labels, rows, progress)
             report = {"name": name, **_write(writer, engine, dataset, data, parts)}
             progress("checking what was written")
-            write_manifest(folder, FORMAT, VERSION, report)
+            write_manifest(folder, FORMAT, VERSION, {**report, MADE_FROM: made})
     return report
 
 
@@ -106,6 +109,7 @@ def _write(
     mass, num_to_items = writer.messages(carrying, data.min_message_weight, schema.relations)
     writer.features(dataset)
     names = [relation.name for relation in schema.relations]
+    totals = {split: sum(of_parts) for split, of_parts in counts[INTERACTS.name].items()}
     return {
         "schema": schema.to_plain(),
         "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
@@ -120,7 +124,7 @@ def _write(
         },
         "dropped": dataset.dropped,
         **dataset.notes,
-        "warnings": dataset.warnings,
+        "warnings": [*dataset.warnings, *held_out_warnings(data, totals, dataset.dropped)],
         "partition": {"method": parts.method, **partition_quality(dataset.train, labels, writer.rows)},
         "bounds": labels.ranges.bounds.tolist(),
     }

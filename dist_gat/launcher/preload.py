@@ -13,6 +13,7 @@ from multiprocessing import forkserver
 
 from dist_gat.config.sections import LaunchConfig
 from dist_gat.launcher.host import worker_environment
+from dist_gat.launcher.sockets import shorten_process_sockets
 
 # torch's optimisers and DDP import torch._dynamo when they are first used
 PRELOAD = ["dist_gat.jobs.training", "torch._dynamo"]
@@ -29,6 +30,7 @@ def start_nursery(launch: LaunchConfig, *modules: str) -> None:
 
     It imports what workers need, and further `modules`, runs nothing, and ends with this process.
     """
+    shorten_process_sockets()
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
     with environment(worker_environment(launch)):
         forkserver.ensure_running()

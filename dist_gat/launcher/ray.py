@@ -30,6 +30,7 @@ from dist_gat.jobs.job import Job
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
 from dist_gat.launcher.local import worker_device
 from dist_gat.launcher.preload import environment
+from dist_gat.launcher.sockets import RAY_SOCKET, short_folder
 from dist_gat.launcher.stop_signals import STOP_FILE, FileRequests, on_stop_signals
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
@@ -254,8 +255,12 @@ def start_local(launch: LaunchConfig) -> None:
     Raises `ClusterError` where Ray does not start, or would listen elsewhere.
     """
     import ray
+    from ray._common.utils import get_default_ray_temp_dir
 
     on_loopback = launch.host in LOOPBACK
+    folder = get_default_ray_temp_dir()
+    if short := short_folder(os.path.dirname(folder), RAY_SOCKET):
+        folder = os.path.join(short, "ray")
     try:
         with loopback_allowed() if on_loopback else nullcontext():
             # "local", because without an address Ray would follow RAY_ADDRESS
@@ -264,6 +269,7 @@ def start_local(launch: LaunchConfig) -> None:
                 num_cpus=max(cores(), launch.num_workers),
                 include_dashboard=False,
                 _node_ip_address=launch.host,
+                _temp_dir=folder,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
@@ -272,7 +278,7 @@ def start_local(launch: LaunchConfig) -> None:
         reason = first_line(err).rstrip(".")
         raise ClusterError(
             f"Ray did not start on this host: {reason}; expected it to within a minute or so. Its own words are in "
-            "/tmp/ray/session_latest/logs; try again when the host is less busy, or set launch.launcher=local"
+            f"{folder}/session_latest/logs; try again when the host is less busy, or set launch.launcher=local"
         ) from err
     node = ray.util.get_node_ip_address()
     if on_loopback and node not in LOOPBACK:

@@ -15,7 +15,7 @@ from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_metrics
 from dist_gat.explain.attention_by_degree import attention_by_degree
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.made_from import open_made
 from dist_gat.pages.chart import Curve, line_chart
 from dist_gat.pages.cost_section import cost_section
 from dist_gat.pages.details_section import details_section
@@ -59,6 +59,7 @@ def report_page(
     split = "test" if branch(evaluation, "test") else "valid"
     metric = config.train.metric
     higher = is_higher_better(config, metric)
+    data = data_rows(config)
     starts = [event for event in events if event.get("event") == "start"]
     per_epoch = number_in(starts[-1], "steps_per_epoch") if starts else None
     steps = max(step for curve in curves.values() for step, _ in curve)
@@ -89,7 +90,8 @@ def report_page(
             for title, prefix in OTHER_CHARTS.items()
             if (chosen := select(curves, prefix))
         ],
-        made_of=data_rows(config) + version_rows(starts[-1] if starts else {}),
+        is_all_for_training={("Pairs of valid", "0"), ("Pairs of test", "0")} <= {*data},
+        made_of=data + version_rows(starts[-1] if starts else {}),
         config=dump_config(config),
     )
 
@@ -144,8 +146,8 @@ def data_rows(config: Config) -> list[tuple[str, str]]:
     """Names and texts of the data set, where it is still there."""
     rows = [("Recipe", config.name), ("Data", config.data.path), ("Seed", str(config.seed))]
     try:
-        prepared = open_prepared(config.data.prepared)
-    except StorageError:
+        prepared = open_made(config, has_model=True)
+    except (ConfigError, StorageError):
         return rows
     relation = predicted_relation(prepared.schema, config.task)
     counts = {f"{kind}s".capitalize(): prepared.ranges.count(kind) for kind in prepared.schema.node_types}

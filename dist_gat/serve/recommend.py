@@ -1,8 +1,16 @@
-"""Recommendations from a saved model: the best new items of a user, in external IDs."""
+"""Recommendations from a saved model: the best new items of users, in external IDs.
+
+Users go through in chunks, and the products of rows in slabs of one shape, so that a user's scores have the same bits
+whoever else is asked about.
+
+Shape legend: n users of a chunk, R representation size, k columns of the filters, m items of a block, N nodes.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -11,11 +19,16 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.data.vocabulary import parse_id
+from dist_gat.data.vocabulary import encode, parse_id
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.serve.pair_scale import open_scales
+from dist_gat.serve.pair_scale import PairScale, open_scales
 from dist_gat.serve.saved_model import RANKING_ROWS, SavedModel
+
+SLAB, ITEM_BLOCK = 128, 4096
+ALIGNED = 16  # floats of a vector of 64 bytes
+# the users that a user has items in common with may be all of them, so with the linear filter fewer at a time
+CHUNK, LINEAR_CHUNK = 1024, SLAB
 
 
 def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame:
@@ -26,66 +39,148 @@ def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame
     users: external IDs as text; they are read as the type that the data set has. Raises `DataError` for an
     unknown one.
     """
+    ranker = open_ranker(model, k)
+    tables = [ranker.empty(), *ranker.recommend(ranker.places_of(users))]
+    return pl.concat(tables)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """A saved model that is ready to recommend K items to one chunk of users after another.
+
+    users, items: IDs of the two node types, see `SavedModel.ids`, sorted by ID. item_order: places of items by node.
+    known, profiles: by part, and read once. rows: of a part, by name.
+    """
+
+    model: SavedModel
+    k: int
+    users: pl.DataFrame
+    items: pl.DataFrame
+    item_order: np.ndarray
+    scales: list[PairScale]
+    known: Callable[[int], Known]
+    rows: Callable[[int], list[Tensor]]
+    profiles: Callable[[int], csr_array]
+    linear: LinearFilter | None
+
+    @property
+    def user_ids(self) -> pl.Series:
+        return self.users["external_id"].alias(self.model.relation.source)
+
+    def places_of(self, users: list[str]) -> np.ndarray:
+        """int64 [n]: places of external IDs, given as text, among all. Raises `DataError` for an unknown one."""
+        places = encode(pl.Series(users, dtype=pl.String), self.user_ids.cast(pl.String))
+        for unknown in np.flatnonzero(places < 0)[:1]:
+            parse_id(users[int(unknown)], self.user_ids)  # which raises it in words
+        return places
+
+    def empty(self) -> pl.DataFrame:
+        """A table of no recommendations."""
+        return self._table(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+
+    @property
+    def chunk(self) -> int:
+        """Users at a time."""
+        return CHUNK if self.linear is None else LINEAR_CHUNK
+
+    def recommend(self, places: np.ndarray) -> Iterator[pl.DataFrame]:
+        """The recommendations of users at these places, int64 [n], chunk by chunk."""
+        for start in range(0, len(places), self.chunk):
+            yield self._recommend(places[start : start + self.chunk])
+
+    def _recommend(self, places: np.ndarray) -> pl.DataFrame:
+        model, ranges = self.model, self.model.ranges
+        nodes = self.users["node_id"].to_numpy()[places]
+        rows_nR, known = self._rows_of_users(nodes)
+        companions = [] if self.linear is None else self.linear.companions(self._profiles_of_users(nodes))
+        best = RunningTopK(len(nodes), self.k)
+        for part in range(ranges.num_parts):
+            items = ranges.nodes_of_type(part, model.relation.target)
+            first_node = int(ranges.starts[part])
+            for first in range(items.start, items.stop, ITEM_BLOCK):
+                last = min(first + ITEM_BLOCK, items.stop)
+                block_mR = [rows[first - first_node : last - first_node] for rows in self.rows(part)]
+                scores = products(rows_nR, aligned(block_mR, ALIGNED))[: len(nodes), : last - first]
+                if self.linear is not None:
+                    scores += np.float32(model.linear_weight) * self.linear.scores_of_users(companions, first, last)
+                best.merge(0, scores, first, known)
+        found = best.items_UK >= 0
+        scores = best.scores_UK[found].astype(np.float64)
+        for scale in self.scales:
+            if scale.rows == RANKING_ROWS:
+                scores = scale.predictions([scale.values(scores)])
+        row, column = np.nonzero(found)
+        return self._table(places[row], best.items_UK[found], scores, column + 1)
+
+    def _table(self, places: np.ndarray, nodes: np.ndarray, scores: np.ndarray, rank: np.ndarray) -> pl.DataFrame:
+        item_nodes = self.items["node_id"].to_numpy()
+        at = self.item_order[np.searchsorted(item_nodes, nodes, sorter=self.item_order)]
+        columns = {
+            "user_id": self.user_ids.gather(places),
+            "item_id": self.items["external_id"].gather(at),
+            "score": scores,
+            "rank": rank,
+        }
+        if "title" in self.items.columns:
+            columns["title"] = self.items["title"].gather(at)
+        return pl.DataFrame(columns)
+
+    def _rows_of_users(self, nodes: np.ndarray) -> tuple[Tensor, Known]:
+        """Ranking rows, as `aligned` to whole slabs, and known items of user nodes, read from their parts."""
+        sizes = self.model.row_sizes
+        rows_nR = torch.zeros(len(nodes), sizes[RANKING_ROWS] + sizes["spectral"])
+        pairs = []
+        for part, mine, users in self._by_part(nodes):
+            at = torch.from_numpy(nodes[mine] - self.model.ranges.starts[part])
+            rows_nR[torch.from_numpy(mine)] = torch.cat([rows[at] for rows in self.rows(part)], dim=1)
+            met = self.known(part).of(users)
+            pairs.append(np.stack([np.repeat(mine, np.diff(met.indptr)), met.items], axis=1))
+        return aligned([rows_nR], SLAB), known_items(0, len(nodes), pairs)
+
+    def _profiles_of_users(self, nodes: np.ndarray) -> csr_array:
+        """float32 [n, N]: the training interactions of user nodes."""
+        found = list(self._by_part(nodes))
+        rows = vstack([self.profiles(part)[users] for part, _, users in found])
+        order = np.argsort(np.concatenate([mine for _, mine, _ in found]))
+        return csr_array(csr_array(rows)[order])
+
+    def _by_part(self, nodes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Each part of user nodes, their places among `nodes`, and their places among the users of the part."""
+        ranges, part_of = self.model.ranges, self.model.ranges.part_of(nodes)
+        for part in np.unique(part_of).tolist():
+            mine = np.flatnonzero(part_of == part)
+            yield part, mine, nodes[mine] - ranges.nodes_of_type(part, self.model.relation.source).start
+
+
+def open_ranker(model: SavedModel, k: int) -> Ranker:
+    """Raises `ConfigError` for a number of items that is none, `StorageError` for a damaged model."""
     if k < 1:
         raise ConfigError(f"k={k}: expected a positive number of items a user")
-    user_ids, item_ids = model.ids(model.relation.source), model.ids(model.relation.target)
-    wanted = [parse_id(user, user_ids["external_id"]) for user in users]
-    node_of = dict(zip(user_ids["external_id"], user_ids["node_id"], strict=True))
-    nodes = np.array([node_of[user] for user in wanted], dtype=np.int64)
-    rows_nR, known = _rows_of_users(model, nodes)
-    linear, companions = None, []
-    if model.linear_weight:
-        linear = LinearFilter(model.user_items, model.ranges.num_parts, model.ranges.num_nodes)
-        companions = linear.companions(_profiles_of_users(model, nodes))
-    best = RunningTopK(len(nodes), k)
-    for part in range(model.ranges.num_parts):
-        items = model.ranges.nodes_of_type(part, model.relation.target)
-        start = items.start - int(model.ranges.starts[part])
-        block = model.ranking_rows(part)[start : start + len(items)]
-        scores = (rows_nR @ block.T).float().numpy()
-        if linear is not None:
-            scores += np.float32(model.linear_weight) * linear.scores_of_users(companions, items.start, items.stop)
-        best.merge(0, scores, items.start, known)
-    found = best.items_UK >= 0
-    scores = best.scores_UK[found].astype(np.float64)
-    for scale in open_scales(model).values():
-        if scale.rows == RANKING_ROWS:
-            scores = scale.predictions([scale.values(scores)])
-    row, column = np.nonzero(found)
-    table = pl.DataFrame(
-        {
-            "user_id": pl.Series(wanted, dtype=user_ids["external_id"].dtype).gather(row),
-            "node_id": best.items_UK[found],
-            "score": scores,
-            "rank": column + 1,
-        }
-    ).join(item_ids.rename({"external_id": "item_id"}), on="node_id", how="left", maintain_order="left")
-    columns = ["user_id", "item_id", "score", "rank", *(["title"] if "title" in item_ids.columns else [])]
-    return table.select(columns)
+    profiles, ranges = cache(model.user_items), model.ranges
+    items = model.ids(model.relation.target)
+    return Ranker(
+        model, k, model.ids(model.relation.source), items, np.argsort(items["node_id"].to_numpy()),
+        list(open_scales(model).values()), cache(model.known),
+        cache(model.ranking_rows), profiles,
+        LinearFilter(profiles, ranges.num_parts, ranges.num_nodes) if model.linear_weight else None,
+    )  # fmt: skip
 
 
-def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]:
-    """Ranking rows [n, R + k] and known items of user nodes, read from their parts."""
-    rows_nR = torch.zeros(len(nodes), model.manifest["representation_size"] + model.manifest["spectral_rank"])
-    pairs = []
-    for part in np.unique(model.ranges.part_of(nodes)):
-        rows, known = model.ranking_rows(part), model.known(part)
-        first_user = model.ranges.nodes_of_type(part, model.relation.source).start
-        for place in np.flatnonzero(model.ranges.part_of(nodes) == part):
-            user = int(nodes[place]) - first_user
-            rows_nR[place] = rows[int(nodes[place]) - int(model.ranges.starts[part])]
-            met = known.items[known.indptr[user] : known.indptr[user + 1]]
-            pairs.append(np.stack([np.full(len(met), place), met], axis=1))
-    return rows_nR, known_items(0, len(nodes), pairs)
+def aligned(columns: list[Tensor], multiple: int) -> Tensor:
+    """Columns [n, …] side by side, with rows of zeros up to a multiple, and columns of zeros up to whole vectors."""
+    num_rows, num_columns = len(columns[0]), sum(each.shape[1] for each in columns)
+    rows = torch.zeros(-(-num_rows // multiple) * multiple, -(-num_columns // ALIGNED) * ALIGNED)
+    rows[:num_rows, :num_columns] = torch.cat(columns, dim=1)
+    return rows
 
 
-def _profiles_of_users(model: SavedModel, nodes: np.ndarray) -> csr_array:
-    """float32 [n, N]: the training interactions of user nodes. Each part is read once."""
-    part_of = model.ranges.part_of(nodes)
-    profiles = {part: model.user_items(part) for part in np.unique(part_of).tolist()}
-    rows: list[Any] = [
-        profiles[part][[node - model.ranges.nodes_of_type(part, model.relation.source).start], :]
-        for node, part in zip(nodes.tolist(), part_of.tolist(), strict=True)
-    ]
-    nothing = csr_array((0, model.ranges.num_nodes), dtype=np.float32)
-    return csr_array(vstack([nothing, *rows]))
+def products(rows_nR: Tensor, block_mR: Tensor) -> np.ndarray:
+    """float32 [n, m] of aligned rows, slab by slab.
+
+    The order of a sum may depend on the shape of what is multiplied, and on how rows lie in memory: with 18 columns,
+    the same row gave other bits at another place of the slab.
+    """
+    scores = torch.empty(len(rows_nR), len(block_mR))
+    for start in range(0, len(rows_nR), SLAB):
+        torch.mm(rows_nR[start : start + SLAB], block_mR.T, out=scores[start : start + SLAB])
+    return scores.numpy()

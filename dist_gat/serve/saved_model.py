@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -115,15 +114,11 @@ class SavedModel:
     def linear_weight(self) -> float:
         return float(self.manifest["blend"]["linear"])
 
-    def ranking_rows(self, part: int) -> Tensor:
-        """float32 [nodes of the part, R + k], whose inner products are the scores without the linear filter's.
-
-        A view of the file, which is read where the rows are used, unless they must be joined or cast. Raises
-        `StorageError`.
+    def ranking_rows(self, part: int) -> list[Tensor]:
+        """float32 [nodes of the part, R], [nodes of the part, k]: side by side, their inner products are the scores
+        without the linear filter's. Views of the file. Raises `StorageError`.
         """
-        names = [RANKING_ROWS, *(["spectral"] if self.row_sizes["spectral"] else [])]
-        rows = [self.rows(part, name) for name in names]
-        return torch.cat(rows, dim=1) if len(rows) > 1 else rows[0]
+        return [self.rows(part, name) for name in (RANKING_ROWS, "spectral") if self.row_sizes[name]]
 
     def rows(self, part: int, name: str) -> Tensor:
         """float32 [nodes of the part, columns]: rows of one name, a view of the file. Raises `StorageError`."""

@@ -19,7 +19,7 @@ from dist_gat.base.errors import StorageError
 from dist_gat.base.json_text import to_json
 
 PROGRESS_FILE = "progress.jsonl"
-EVENTS_FOLDER = "tensorboard"
+EVENTS_FOLDER, EVENTS_FILES = "tensorboard", "events.out.tfevents.*"
 
 
 class RunLog:
@@ -67,7 +67,7 @@ def read_curves(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
     Raises `StorageError` where the run has no event files.
     """
     folder = run_folder / EVENTS_FOLDER
-    if not any(folder.glob("events.out.tfevents.*")):
+    if not any(folder.glob(EVENTS_FILES)):
         raise StorageError(f"{folder}: no TensorBoard event files; expected the folder of a run, see `dist-gat train`")
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
     events.Reload()

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dist_gat.base.errors import DataError, TrainingError
 from dist_gat.base.peak_memory import peak_memory
-from dist_gat.base.storage import write_text
+from dist_gat.base.run_folder import CONFIG_FILE, write_own_text
 from dist_gat.base.versions import versions
 from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.checkpoints.checkpoint_writer import CheckpointWriter
@@ -97,7 +97,7 @@ class Trainer:
             epochs=train.num_epochs, workers=self.worker.world_size, versions=versions(),
         )  # fmt: skip
         if self.worker.rank == 0:
-            write_text(self.config.run_folder / "config.yaml", dump_config(self.config))
+            write_own_text(self.config.run_folder / CONFIG_FILE, dump_config(self.config))
         stopped = False
         with self.worker.requests.heard():
             while not stopped and self.progress.step < self.total_steps and not self.is_exhausted():

@@ -10,7 +10,7 @@ from typing import Any
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.base.run_folder import lock_run
 from dist_gat.config.sections import Config
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.made_from import open_made
 from dist_gat.launcher.launch import with_absolute_paths
 from dist_gat.launcher.ray import QUIET, set_defaults
 from dist_gat.serve.saved_model import check_run_folder
@@ -40,7 +40,7 @@ def tune(
     distributions = read_space(Path(space), config)
     run_tuner = load_tuner()
     check_run_folder(config.run_folder)
-    prepared = open_prepared(config.data.prepared, progress=progress)
+    prepared = open_made(config, progress=progress)
     if not prepared.num_pairs(predicted_relation(prepared.schema, config.task), "valid"):
         raise DataError(
             f"{prepared.folder}: no validation interactions, by which trials are compared; set data.split.valid_ratio "

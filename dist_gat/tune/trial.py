@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.run_folder import refuse_foreign_text, write_own_text
 from dist_gat.base.storage import write_text
 from dist_gat.config.differences import differing_settings, resume_rule
 from dist_gat.config.files import dump_config, parse_config, place_run
@@ -81,6 +82,7 @@ def open_search(folder: Path, config: Config, space: Space, prepared: PreparedGr
     of another version or a record of a trial is damaged.
     """
     path = folder / SEARCH_FILE
+    refuse_foreign_text(folder / BEST_FILE, "`dist-gat tune`")
     now: dict[str, Any] = {
         "version": VERSION,
         "config": config.model_dump(mode="json"),
@@ -153,7 +155,7 @@ def write_best(config: Config, trial: Trial) -> Path:
     """Write the recipe of a trial, with the user's own launch section and a run folder of its own."""
     folder = config.run_folder / TUNE_FOLDER
     tree = _place(config, trial, "best", Path(TUNE_FOLDER, "best"))
-    write_text(folder / BEST_FILE, dump_config(parse_config(tree)))
+    write_own_text(folder / BEST_FILE, dump_config(parse_config(tree)))
     return folder / BEST_FILE
 
 

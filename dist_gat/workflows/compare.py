@@ -12,12 +12,12 @@ from dist_gat.base.json_text import to_json
 from dist_gat.base.storage import write_text
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.made_from import open_made
 from dist_gat.jobs.baseline_run import baseline_worker
 from dist_gat.launcher.local import run_processes
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.compared_models import choose_models, is_trained, model_recipe
-from dist_gat.workflows.result_files import COMPARISON_FILE
+from dist_gat.workflows.result_files import COMPARISON_FILE, refuse_foreign_results
 from dist_gat.workflows.run import Progress, be_silent, evaluate, train
 
 
@@ -33,10 +33,12 @@ def compare(
     summed over processes, and a `note`, which says why a row has no metrics. A baseline runs in a process of its own.
     The recipe trains in its run folder and its relatives below it, in `compare/NAME`; each goes on from its
     checkpoints. The result also goes to `compare.json` in the run folder, where `report` finds it. Raises
-    `StorageError` where the data set is not prepared, `ConfigError` for an unknown name.
+    `StorageError` where the data set is not prepared, `ConfigError` where it is another than the recipe's, and for an
+    unknown name.
     """
     started = time.perf_counter()
-    prepared = open_prepared(config.data.prepared)
+    refuse_foreign_results(config.run_folder, COMPARISON_FILE)
+    prepared = open_made(config, progress=progress)
     split = held_out_split(prepared, predicted_relation(prepared.schema, config.task))
     rows: dict[str, dict[str, Any]] = {}
     stopped = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
+from dist_gat.graph.made_from import differing_from, open_made, record_of
 from dist_gat.graph.part import open_prepared
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.final_recipe import final_recipe
@@ -15,8 +16,9 @@ from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
 
 def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> dict[str, Any]:
-    """From the table to a tested model: `prepare` if need be, `train`, train once more on training and validation
-    pairs for as many epochs as were best, and evaluate that model, once, on the test pairs.
+    """From the table to a tested model: `prepare` if need be, also where settings or files have changed, `train`,
+    train once more on training and validation pairs for as many epochs as were best, and evaluate that model, once, on
+    the test pairs.
 
     Epoch and blend are chosen on validation alone. The model to recommend with is in `final` of the run folder.
     Goes on where it was stopped. Returns `chosen` and `final`, what `train` returned, `metrics` of the held-out
@@ -25,9 +27,8 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
     `evaluate` raise.
     """
     started = time.perf_counter()
-    if not Path(config.data.prepared).exists():
-        prepare(config, progress)
-    prepared = open_prepared(config.data.prepared, progress=progress)
+    prepare_if_need_be(config, progress)
+    prepared = open_made(config, progress=progress)
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     chosen = train(config, quiet, progress=progress)
@@ -36,11 +37,27 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
         last = config
         if prepared.num_pairs(relation, "valid") and prepared.num_pairs(relation, "test"):
             last = final_recipe(config, chosen)
-            if not Path(last.data.prepared).exists():
-                prepare(last, progress)
+            # with the seed of the split that chose
+            prepare_if_need_be(last, progress, record_of(prepared)["seed"])
             progress(f"training on the validation pairs too: {chosen['best_epoch']} epochs")
             final = train(last, quiet, progress=progress)
             result |= {"final": final, "run": final["run"], "stopped": final["stopped"]}
         if not result["stopped"]:
             result |= {"split": split, "metrics": evaluate(last, quiet, progress=progress)[split]}
     return {**result, "seconds": time.perf_counter() - started}
+
+
+def prepare_if_need_be(config: Config, progress: Progress, seed: int | None = None) -> None:
+    """Write the prepared folder of a recipe where it is not there, or was made from other settings or files.
+
+    seed: the one that it must have been made with; by default any will do, and a new folder gets the configuration's.
+    """
+    if Path(config.data.prepared).exists():
+        record = record_of(open_prepared(config.data.prepared))
+        differ = [found for kind in differing_from(record, config.data, config.parts) for found in kind]
+        if seed not in (None, record["seed"]):
+            differ.append(f"seed: saved {record['seed']}, now {seed}")
+        if not differ:
+            return
+        progress(f"{config.data.prepared} was made from other settings or files: {'; '.join(differ)}; preparing again")
+    prepare(config, progress, seed)

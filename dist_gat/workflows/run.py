@@ -7,39 +7,41 @@ from collections.abc import Callable
 from typing import Any
 
 from dist_gat.base.json_text import to_json
-from dist_gat.base.run_folder import clear_run, lock_run, sweep_run
-from dist_gat.base.storage import write_text
+from dist_gat.base.run_folder import clear_run, lock_run, refuse_foreign_run, sweep_run
+from dist_gat.base.storage import refuse_links_out, write_text
 from dist_gat.baselines.baseline import evaluate_baseline
-from dist_gat.checkpoints.checkpoint_store import open_checkpoints
+from dist_gat.checkpoints.checkpoint_store import CHECKPOINTS_FOLDER, open_checkpoints
 from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.made_from import open_made
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import predicted_relation
-from dist_gat.train.run_log import EVENTS_FOLDER, PROGRESS_FILE, log_evaluation
-from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE
+from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, PROGRESS_FILE, log_evaluation
+from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
 
 Progress = Callable[[str], None]
 # beside the checkpoints: logs, the saved model and its evaluation
-LEFT_BY_RUNS = (EVENTS_FOLDER, "model", "ray", PROGRESS_FILE, EVALUATION_FILE, COMPARISON_FILE)
+LEFT_BY_RUNS = (f"{EVENTS_FOLDER}/**/{EVENTS_FILES}", "model", PROGRESS_FILE, EVALUATION_FILE, COMPARISON_FILE)
 
 
 def be_silent(message: str) -> None:
     """A `Progress` that shows nothing."""
 
 
-def prepare(config: Config, progress: Progress = be_silent) -> dict[str, Any]:
+def prepare(config: Config, progress: Progress = be_silent, seed: int | None = None) -> dict[str, Any]:
     """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
 
-    Raises `DataError` on bad input, and writes nothing then.
+    seed: of the split and the parts, by default the configuration's. Raises `DataError` on bad input, and writes
+    nothing then.
     """
     started = time.perf_counter()
-    report = prepare_dataset(config.name, config.data, config.parts, config.seed, progress)
+    seed = config.seed if seed is None else seed
+    report = prepare_dataset(config.name, config.data, config.parts, seed, progress)
     return {**report, "seconds": time.perf_counter() - started}
 
 
@@ -52,12 +54,14 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     which case there is a checkpoint but no saved model. Before any worker starts, the files of the data set are
     checked: size and ends, and with `verify` the SHA-256 of them whole. Raises `StorageError` where the data set
     is not prepared or damaged, a checkpoint is damaged or another run holds the folder, `ConfigError` where the
-    checkpoints belong to other settings or the run would replace a folder that is none of ours, `TrainingError`
+    checkpoints belong to other settings or the run would replace what is none of ours, `TrainingError`
     where a number is not finite, `ClusterError` where a worker fails.
     """
     started = time.perf_counter()
     check_run_folder(config.run_folder)
-    prepared = open_prepared(config.data.prepared, verify, progress)
+    refuse_foreign_run(config.run_folder, (EVENTS_FOLDER, PROGRESS_FILE, CHECKPOINTS_FOLDER))
+    refuse_foreign_results(config.run_folder, EVALUATION_FILE, COMPARISON_FILE)
+    prepared = open_made(config, verify, progress)
     with lock_run(config.run_folder):
         checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         if config.checkpoint.resume == "restart":
@@ -85,9 +89,10 @@ def evaluate(
     `StorageError` where there is no saved model of this data set, or where one of them is damaged.
     """
     started = time.perf_counter()
-    check_run_folder(config.run_folder)
+    refuse_links_out(config.run_folder)
+    refuse_foreign_results(config.run_folder, EVALUATION_FILE)
     open_model(config.run_folder / "model", verify, progress)
-    prepared = open_prepared(config.data.prepared, verify, progress)
+    prepared = open_made(config, verify, progress, has_model=True)
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)

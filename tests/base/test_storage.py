@@ -23,6 +23,7 @@ from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import (
     END_BYTES,
     MANIFEST,
+    atomic_file,
     atomic_folder,
     open_array,
     read_manifest,
@@ -298,6 +299,11 @@ def test_a_folder_of_others_is_not_replaced(tmp_path: Path) -> None:
     check(tmp_path)
     check(tmp_path / "none")
     check(write_folder(tmp_path / "ours"))
+    (tmp_path / "ours" / ".DS_Store").write_text("")
+    check(tmp_path / "ours")
+    (tmp_path / "ours" / "sub" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"run: .*ours/sub/notes\.txt was not written by `dist-gat train`"):
+        check(tmp_path / "ours")
     for content in ('{"format": "other"}', "[]", "{", "[" * 100_000):
         (tmp_path / MANIFEST).write_text(content)
         with pytest.raises(ConfigError, match="run: .* was not written by `dist-gat train`"):
@@ -333,3 +339,65 @@ def test_manifests_do_not_depend_on_the_order_of_writing(tmp_path: Path) -> None
         write_manifest(folder, "kind", 1, {})
     assert (tmp_path / "one" / MANIFEST).read_text() == (tmp_path / "two" / MANIFEST).read_text()
     assert list(json.loads((tmp_path / "one" / MANIFEST).read_text())["files"]) == ["a.npy", "b.npy", "c.npy"]
+
+
+def test_several_that_write_one_folder_at_once_leave_one_of_them_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads, as containers with the same process IDs; each sees its own files alone."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    errors: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            for _ in range(20):
+                with atomic_folder(tmp_path / "target") as folder:
+                    for name in "ab":
+                        (folder / name).write_text(str(number))
+                    assert {path.read_text() for path in folder.iterdir()} == {str(number)}
+                write_text(tmp_path / "text", str(number))
+        except BaseException as err:
+            errors.append(err)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert names(tmp_path) == ["target", "text"]
+    assert len({path.read_text() for path in (tmp_path / "target").iterdir()}) == 1
+
+
+def test_what_killed_processes_left_goes_away_unless_somebody_holds_it(tmp_path: Path) -> None:
+    def left(name: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("")
+        os.utime(tmp_path / name, (0, 0))
+
+    for name in (".target.tmp-1", ".target.old-1", ".other.tmp-1"):
+        left(name)
+    (tmp_path / ".target.tmp-young").mkdir()
+    with atomic_folder(tmp_path / "target") as held:
+        os.utime(held, (0, 0))
+        with suppress(ZeroDivisionError), atomic_folder(tmp_path / "target"):
+            assert held.exists()
+            assert (tmp_path / ".target.old-1").exists(), "the only whole one, after a kill between two renames"
+            raise ZeroDivisionError
+    assert names(tmp_path) == [".other.tmp-1", ".target.tmp-young", "target"]
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "target").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_that_is_being_written_is_not_swept(tmp_path: Path) -> None:
+    left = tmp_path / ".table.csv.tmp-1"
+    left.write_text("half")
+    os.utime(left, (0, 0))
+    with atomic_file(tmp_path / "table.csv") as one:
+        one.write_text("one")
+        os.utime(one, (0, 0))
+        with atomic_file(tmp_path / "table.csv") as other:
+            other.write_text("other")
+        assert one.exists()
+    assert names(tmp_path) == ["table.csv"]
+    assert (tmp_path / "table.csv").read_text() == "one"

@@ -6,13 +6,15 @@ Nearly all of it in this process, down to the file descriptors; starting Python 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from dist_gat import __version__
 from dist_gat.cli import main
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.pages.figures import with_error
@@ -60,9 +62,14 @@ def dist_gat(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
     return run
 
 
-def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def in_a_process(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dist_gat.cli.main", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    variables = {**os.environ, **(environment or {})}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=240, check=False, env=variables
+    )  # fmt: skip
 
 
 def json_of(done: subprocess.CompletedProcess[str]) -> dict:
@@ -83,7 +90,7 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path, dist_gat: Di
     assert evaluated["slices"]["test"].keys() == {"users", "items", "beyond_accuracy"}
     tables = dist_gat(folder, "evaluate", "recipe.yaml", "--slices").stdout
     assert all(word in tables for word in ("by activity", "q4", "by popularity", "head", "coverage@20", "diversity@20"))
-    chosen = ("--models", "popularity,ease", "--model", "recipe")
+    chosen = ("--models", "popularity, ease", "--model", "recipe")
     compared = json_of(dist_gat(folder, "compare", "recipe.yaml", "train.num_epochs=2", *chosen, "--json"))
     assert list(compared["models"]) == ["popularity", "ease", "recipe"]
     assert compared["models"]["recipe"]["metrics"] == evaluated["test"]
@@ -178,8 +185,9 @@ def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path, dist_ga
     (folder / "raw" / "hostile.csv").write_text("\n".join(["user_id,item_id", *lines]))
     (folder / "raw" / "titles.csv").write_text("item_id,title\n" + "".join(f"i{i},{title}{i}\n" for i in range(8)))
     titles = "data.item_titles.path=titles.csv"
-    overrides = ("data.interactions=hostile.csv", titles, "data.prepared=hostile", "run=hostile-run")
-    json_of(dist_gat(folder, "prepare", "recipe.yaml", *overrides, "data.split.test_ratio=0", "--json"))
+    split = "data.split.test_ratio=0"
+    overrides = ("data.interactions=hostile.csv", titles, "data.prepared=hostile", "run=hostile-run", split)
+    json_of(dist_gat(folder, "prepare", "recipe.yaml", *overrides, "--json"))
     json_of(dist_gat(folder, "train", "recipe.yaml", *overrides, "--verify", "--json"))
     people = dist_gat(folder, "recommend", "hostile-run", "--user", user, "--k", "2", "--verify")
     assert people.returncode == 0, people.stderr
@@ -189,7 +197,7 @@ def test_hostile_ids_and_titles_reach_the_terminal_escaped(folder: Path, dist_ga
     found = json_of(dist_gat(folder, "recommend", "hostile-run", "--user", user, "--k", "2", "--json"))
     assert {row["user_id"] for row in found["recommendations"]} == {user}
     unknown = dist_gat(folder, "recommend", "hostile-run", "--user", user + "x")
-    assert r"unknown external_id '\x1b[2J[red]ux'" in unknown.stderr
+    assert r"unknown user '\x1b[2J[red]ux'" in unknown.stderr
     (folder / "raw" / "hostile.csv").write_text(f"user_id,item_id\n{user},i0\n{user},i0\n")
     refused = dist_gat(folder, "prepare", "recipe.yaml", *overrides)
     assert r"user '\x1b[2J[red]u', item 'i0'" in refused.stderr
@@ -211,3 +219,38 @@ def test_public_data_sets_are_listed_with_licence_and_source(tmp_path: Path, dis
     listed = json_of(dist_gat(tmp_path, "data", "list", "--json"))
     assert listed.keys() == {"movielens-100k", "gowalla", "yelp2018", "amazon-book"}
     assert all(entry["licence"] and entry["source"] and entry["by_hand"] for entry in listed.values())
+
+
+def test_names_of_files_may_have_a_tilde_and_variables(
+    folder: Path, dist_gat: DistGat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TABLES", str(folder / "raw"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    overrides = ("data.path=$TABLES", "data.interactions=${TABLES}/interactions.csv", "data.prepared=~/parts")
+    made = json_of(dist_gat(folder, "prepare", "recipe.yaml", *overrides, "--json"))
+    assert made["prepared"] == str(tmp_path / "home" / "parts")
+    assert not list(folder.glob("*~*"))
+    refused = dist_gat(folder, "prepare", "recipe.yaml", "data.prepared=$NOWHERE/parts")
+    assert "data.prepared: the environment variable NOWHERE is not set" in refused.stderr
+    assert "~ alone is null in YAML: write ~/" in dist_gat(folder, "prepare", "recipe.yaml", "data.path=~").stderr
+    table = json_of(
+        dist_gat(folder, "init", "--for", "shop", "$TABLES/interactions.csv", "--output=~/r.yaml", "--json")
+    )
+    assert table["recipe"] == str(tmp_path / "home" / "r.yaml")
+    assert "NOWHERE is not set" in dist_gat(folder, "prepare", "$NOWHERE/recipe.yaml").stderr
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii:strict"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_a_terminal_without_unicode_shows_question_marks(folder: Path, environment: dict[str, str]) -> None:
+    """Tables, progress and errors, in a process of its own, since the encoding is that of its streams."""
+    for arguments in (["prepare", "recipe.yaml", "data.prepared=plain"], ["prepare", "r\u00e9cipe.yaml"]):
+        done = in_a_process(folder, *arguments, environment={"PYTHONCOERCECLOCALE": "0", **environment})
+        assert "Traceback" not in done.stderr
+        assert (done.returncode, bool(done.stdout)) == ((0, True) if "recipe.yaml" in arguments else (1, False))
+        assert (done.stdout + done.stderr).isascii()
+
+
+def test_the_version(folder: Path, dist_gat: DistGat) -> None:
+    done = dist_gat(folder, "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"dist-gat {__version__}")

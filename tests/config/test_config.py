@@ -201,3 +201,27 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
 
 
 TITLES = {"path": "t", "id_column": "i", "columns": ["c"]}
+
+
+def test_names_of_files_are_expanded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From text alone: what a configuration says is as it stands, and comes back from its text."""
+    monkeypatch.setenv("HOME", "/home/ad$min")
+    monkeypatch.setenv("DAY", "3")
+    names = {"data.path": "~/tables", "data.interactions": "${DAY}/$DAY.csv", "run": "$$HOME", "data.prepared": "./~x"}
+    (tmp_path / "recipe.yaml").write_text("name: a\ncheckpoint: {url: s3://bucket/$DAY}")
+    config = load_config(tmp_path / "recipe.yaml", [f"{key}={value}" for key, value in names.items()])
+    found = (config.data.path, config.data.interactions, config.run, config.data.prepared, config.checkpoint.url)
+    assert found == ("/home/ad$min/tables", "3/3.csv", "$HOME", "./~x", "s3://bucket/3")
+    assert parse_config(config.model_dump(mode="json")) == config
+    (tmp_path / "dumped.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "dumped.yaml") == config
+    literal = config.model_copy(update={"run": "~x"})
+    (tmp_path / "dumped.yaml").write_text(dump_config(literal))
+    assert load_config(tmp_path / "dumped.yaml").run == "./~x"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("$NO_SUCH/x", "NO_SUCH is not set"), ("~nobody-here/x", "no home is known for ~nobody-here")]
+)
+def test_a_name_that_cannot_be_expanded_is_refused(recipe: Path, name: str, words: str) -> None:
+    refused(recipe, [f"data.path={name}"], "data.path", words)

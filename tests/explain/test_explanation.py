@@ -175,7 +175,7 @@ def test_another_data_set_or_no_run_is_refused(small_run: Path, tmp_path: Path) 
     other = other.model_copy(update={"data": other.data.model_copy(update={"prepared": str(tmp_path / "prepared")})})
     prepare(other)
     with pytest.raises(StorageError, match="another prepared data set"):
-        explain(small_run / "run", "u3", overrides=[f"data.prepared={tmp_path / 'prepared'}"])
+        explain(small_run / "run", "u3", overrides=[f"data.prepared={tmp_path / 'prepared'}", "parts.num_parts=2"])
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "model").symlink_to(small_run / "run" / "model")
     shutil.copy(small_run / "run" / "config.yaml", tmp_path / "linked")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from processes import becomes_true
 from recipes import prepare_and_train, recipe
 
@@ -58,7 +59,7 @@ def some_pairs(count: int = 5000) -> pl.DataFrame:
 
 def test_a_prediction_is_the_model_s_value_of_the_pair(model: Path) -> None:
     saved, pairs = open_model(model / "model"), some_pairs(300)
-    rows = np.concatenate([saved.ranking_rows(part).numpy() for part in range(4)])
+    rows = np.concatenate([torch.cat(saved.ranking_rows(part), dim=1).numpy() for part in range(4)])
     node = {kind: dict(saved.ids(kind).select("external_id", "node_id").rows()) for kind in saved.ranges.node_types}
     product = np.array([rows[node["user"][u]] @ rows[node["item"][i]] for u, i in pairs["user_id", "item_id"].rows()])
     pair = saved.manifest["pairs"]["prediction"]

@@ -66,7 +66,7 @@ def model(synthetic: PreparedGraph, tmp_path_factory: pytest.TempPathFactory) ->
 def test_recommendations_are_a_full_sort_of_what_a_user_has_not_met(
     model: SavedModel, synthetic: PreparedGraph
 ) -> None:
-    rows = torch.cat([model.ranking_rows(part) for part in range(4)]).numpy()
+    rows = torch.cat([torch.cat(model.ranking_rows(part), dim=1) for part in range(4)]).numpy()
     users = dict(synthetic.ids("user").select("external_id", "node_id").rows())
     items = {
         node: (item, title)

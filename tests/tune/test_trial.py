@@ -119,6 +119,15 @@ def test_a_trial_has_its_values_and_places_of_its_own(tmp_path: Path) -> None:
     assert (best.model, best.train) == (trial.model, trial.train)
 
 
+def test_a_best_recipe_that_somebody_changed_is_not_written_again(tmp_path: Path, synthetic: PreparedGraph) -> None:
+    search_with(tmp_path, synthetic)
+    path = write_best(config_of(tmp_path), Trial(number=7, values=VALUES))
+    search_with(tmp_path, synthetic)
+    path.write_text(path.read_text() + "# mine\n")
+    with pytest.raises(ConfigError, match=r"best\.yaml: not written by `dist-gat tune`"):
+        search_with(tmp_path, synthetic)
+
+
 def test_the_best_ended_well(tmp_path: Path) -> None:
     def trial(number: int, **fields: object) -> Trial:
         return Trial.model_validate({"number": number, "values": VALUES, **fields})

@@ -1,0 +1,57 @@
+"""`dist-gat recommend`: the best new items of some users, or of all, from a saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dist_gat.base.errors import ConfigError
+from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.paths import path
+
+
+def recommend(
+    model: Annotated[
+        Path, typer.Argument(parser=path, help="a run folder, the model folder in it, or the recipe of a run")
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="a user's ID as in the input; may be repeated")] = None,
+    users: Annotated[
+        Path | None, typer.Option(parser=path, help="a file of IDs: one a line, or a table with a column user_id")
+    ] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="everybody whom the model knows")] = False,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", parser=path, help="where the table goes: .parquet, .csv or .tsv")
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, help="items a user")] = 10,
+    verify: Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file first")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
+) -> None:
+    """Recommend the best new items, from the saved model alone.
+
+    --user prints them; --users and --all-users write a table with the columns user_id, item_id, score and rank to
+    --output, in bounded memory.
+    """
+    from dist_gat import api
+
+    many = users is not None or all_users
+    if bool(user) + (users is not None) + all_users != 1 or many != (output_file is not None):
+        raise ConfigError("give one of --user ID, --users FILE --output TABLE, and --all-users --output TABLE")
+    with open_output(as_json) as output:
+        if output_file is not None:
+            done = api.recommend_to(model, output_file, users, k, overrides or [], verify, output.progress)
+            left = done["met_everything"]
+            others = f"; {left:,} users have met every item, so there is nothing to recommend to them" if left else ""
+            told = f"{done['rows']:,} rows of {done['users']:,} users in {output_file}, {done['seconds']:.1f} s{others}"
+            output.result(done, notes=told)
+            return
+        table = api.recommend(model, user or [], k, verify, output.progress, overrides or [])
+        found = {str(one) for one in table["user_id"]}
+        without = [one for one in user or [] if one not in found]
+        output.result(
+            {"recommendations": table.to_dicts(), "met_everything": without},
+            make_table("recommendations", table.columns, [list(row) for row in table.rows()]),
+            notes="\n".join(f"user {one} has met every item: there is nothing to recommend" for one in without),
+        )

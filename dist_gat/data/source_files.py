@@ -1,0 +1,26 @@
+"""`source_files`: the files that a recipe's data come from."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from dist_gat.base.errors import DataError
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.data.data_file import DataFile, find_files
+
+
+def source_files(config: DataConfig) -> list[DataFile]:
+    """Every file that `prepare` reads, once: interactions or given splits, relations, features, titles.
+
+    Those that are missing, and tables in memory or in a database server, are none.
+    """
+    own = (config.train, config.valid, config.test) if config.split.method == "files" else (config.interactions,)
+    beside = (config.user_features, config.item_features, config.item_titles)
+    names = [*own, *(relation.interactions for relation in config.relations.values())]
+    names += [feature.path for feature in beside if feature is not None]
+    found: dict[str, DataFile] = {}
+    for name in names:
+        if name is not None and not str(name).startswith("postgres"):
+            with suppress(DataError):
+                found |= {file.name: file for file in find_files(name, config.path, "data")}
+    return list(found.values())
