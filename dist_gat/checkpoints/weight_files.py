@@ -40,12 +40,6 @@ def save_dense(folder: Path, model: Recommender) -> None:
     save_tensors(folder / DENSE, model.dense.state_dict())
 
 
-def save_parts(folder: Path, model: Recommender, store: GraphStore, extra: Mapping[str, Tensor] | None = None) -> None:
-    """One file for each of this rank's parts: `embedding` and the rows of every `extra` [O, …] tensor."""
-    for part in store.own_parts:
-        save_tensors(part_file(folder, part), part_rows(model, store, part, extra))
-
-
 def part_rows(
     model: Recommender, store: GraphStore, part: int, extra: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:

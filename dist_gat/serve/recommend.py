@@ -76,7 +76,7 @@ def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]
             rows_nR[place] = rows[int(nodes[place]) - int(model.ranges.starts[part])]
             met = known.items[known.indptr[user] : known.indptr[user + 1]]
             pairs.append(np.stack([np.full(len(met), place), met], axis=1))
-    return rows_nR, known_items(0, len(nodes), pairs)
+    return rows_nR, known_items(np.arange(len(nodes)), pairs)
 
 
 def _profiles_of_users(model: SavedModel, nodes: np.ndarray) -> csr_array:
