@@ -36,7 +36,7 @@ from dist_gat.optim.gradient_rules import build_gradient_rules
 from dist_gat.optim.optimizer import build_optimizers, gradient_squares
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.graph_store import open_store
+from dist_gat.sampling.graph_store import open_store, read_ahead
 from dist_gat.sampling.loader import StepRange, count_streams, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.tasks.build_task import build_task
@@ -56,6 +56,7 @@ class Trainer:
         prepared = open_prepared(config.data.prepared)
         sampling = config.sampling
         self.store = open_store(prepared, worker.sampling, sampling.access, sampling.cache_bytes)
+        read_ahead(self.store)
         self.task = build_task(config, prepared)
         self.model = build_recommender(
             config.model,
@@ -279,7 +280,7 @@ class Trainer:
         )  # fmt: skip
 
     def save(self) -> None:
-        """Copy the state; it is committed in the background. Collective."""
+        """Write the state; it is committed in the background. Collective."""
         with self.window.clock.phase("checkpoint"):
             self.writer.wait()
             self.log.flush()
