@@ -206,7 +206,10 @@ def measure_peers(line: Line, work: Path, data: Path, on_test: bool) -> dict[str
         prepared = open_prepared(str(folder))
         task = build_task(config, prepared)
         assert isinstance(task, PairTask), "lines are of predicted pairs"
-        train, held_out = (labelled_pairs(task, prepared, x) for x in ("train", "test" if on_test else "valid"))
+        train, held_out = (
+            labelled_pairs(task, task.labelled.of_parts(range(prepared.ranges.num_parts), split))
+            for split in ("train", "test" if on_test else "valid")
+        )
         for name in dict.fromkeys(bar.peer for bar in line.bars):
             if name == "ALS with counts":
                 known, gains, users, _ = counts_of(tables, on_test)

@@ -23,7 +23,9 @@ from dist_gat.config.files import load_config
 from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.full_ranking import rank_representations
 from dist_gat.evaluate.topk import known_items
+from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.worker import lone_worker
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.launcher.host import keep_freed_memory
@@ -40,10 +42,11 @@ def representations(prepared: PreparedGraph) -> Tensor:
 
 def our_ranking(prepared: PreparedGraph) -> Step:
     rows_OR, store = representations(prepared), open_store(prepared, Channel("sampling"), "auto")
-    config, relation = EvaluateConfig(ks=[K]), prepared.schema.relations[0]
+    config, relation, worker = EvaluateConfig(ks=[K]), prepared.schema.relations[0], lone_worker()
+    sample = sample_users(prepared, relation, "test", store.own_parts, None, 0, worker.control)
 
     def step() -> np.ndarray:
-        rankings = rank_representations(rows_OR, store, Channel("control"), relation, "test", config)
+        rankings = rank_representations(rows_OR, store, worker, relation, "test", config, sample.users)
         return np.concatenate([ranking.items for ranking in rankings])
 
     return step
@@ -60,7 +63,7 @@ def dense_ranking(prepared: PreparedGraph) -> Step:
     column_of = np.zeros(ranges.num_nodes, dtype=np.int64)
     column_of[items] = np.arange(len(items))
     edges = np.concatenate([part.pairs(relation, split) for part in prepared.parts for split in ("train", "valid")])
-    known = known_items(0, ranges.num_nodes, [edges])
+    known = known_items(np.arange(ranges.num_nodes), [edges])
     counts = np.diff(known.indptr)[users]
     rows = torch.from_numpy(np.repeat(np.arange(len(users)), counts))
     met = np.concatenate([known.items[known.indptr[u] : known.indptr[u + 1]] for u in users])

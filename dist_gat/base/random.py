@@ -37,7 +37,7 @@ class Purpose(IntEnum):
     REPORT = 9
     SEARCH = 10
     SPECTRAL = 11
-    BLEND = 12
+    USERS = 12
     SPREAD = 13
 
 

@@ -63,11 +63,18 @@ def atomic_file(target: Path) -> Iterator[Path]:
     temporary = _beside(target, "tmp")
     temporary.touch(exist_ok=False)
     try:
+<<<<<<< HEAD
         with _held(temporary):
             yield temporary
             _flush(temporary)
             temporary.replace(target)
             _flush(target.parent)
+=======
+        yield temporary
+        flush_file(temporary)
+        temporary.replace(target)
+        flush_file(target.parent)
+>>>>>>> helper-b
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -77,6 +84,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
     A symbolic link at `target` is replaced too; what it leads to stays as it is.
     """
+<<<<<<< HEAD
     while True:
         old = _beside(target, "old")
         with suppress(FileNotFoundError):
@@ -93,6 +101,16 @@ def replace_folder(source: Path, target: Path) -> None:
         break
     _flush(target.parent)
     _remove(old)
+=======
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists() or target.is_symlink():
+        target.rename(old)
+    source.rename(target)
+    flush_file(target.parent)
+    if old.is_symlink():
+        old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
+>>>>>>> helper-b
 
 
 def remove_folder(folder: Path) -> None:
@@ -143,11 +161,12 @@ def _sweep(target: Path, kind: str) -> None:
 def flush_folder(folder: Path) -> None:
     """fsync every file and folder below `folder`, and `folder` itself."""
     for path in sorted(folder.rglob("*")):
-        _flush(path)
-    _flush(folder)
+        flush_file(path)
+    flush_file(folder)
 
 
-def _flush(path: Path) -> None:
+def flush_file(path: Path) -> None:
+    """fsync a file, or a folder without what is below it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -254,14 +273,15 @@ def ends_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def describe_file(path: Path) -> dict[str, Any]:
+    """Size and digests of a file."""
+    return {"bytes": path.stat().st_size, "ends_sha256": ends_of(path), "sha256": sha256_of(path)}
+
+
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and digests of every file below `folder`, by its name relative to the folder."""
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "ends_sha256": ends_of(path),
-            "sha256": sha256_of(path),
-        }
+        path.relative_to(folder).as_posix(): describe_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }

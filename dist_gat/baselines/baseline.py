@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -13,7 +15,8 @@ from dist_gat.baselines.neighbors import fit_itemknn, fit_userknn
 from dist_gat.baselines.scorer import Fit
 from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.full_ranking import PartRanking, rank_parts, ranking_metrics
-from dist_gat.exchange.channel import Channel
+from dist_gat.evaluate.user_sample import sample_users
+from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import Relation
@@ -30,31 +33,33 @@ BASELINES: dict[str, Fit] = {
 
 
 def evaluate_baseline(
-    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig
-) -> dict[str, float]:
+    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig, seed: int,
+    worker: Worker,
+) -> dict[str, float]:  # fmt: skip
     """Metrics of one baseline on a split, trained on the training interactions.
 
-    Raises `ConfigError` where the baseline can't run on this data set or machine.
+    worker: the only one. Raises `ConfigError` where the baseline can't run on this data set or machine.
     """
-    rankings = rank_baseline(name, prepared, relation, split, config)
-    return ranking_metrics(rankings, prepared, Channel("baseline"), relation, split, config.ks)
+    parts = range(prepared.ranges.num_parts)
+    sample = sample_users(prepared, relation, split, parts, config.num_users, seed, worker.control)
+    rankings = rank_baseline(name, prepared, relation, split, config, sample.users, worker)
+    return ranking_metrics(rankings, prepared, worker.control, relation, split, config.ks) | sample.counts
 
 
 def rank_baseline(
-    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig
-) -> list[PartRanking]:
-    """The best items of all users, part by part."""
+    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig,
+    users: Mapping[int, np.ndarray], worker: Worker,
+) -> list[PartRanking]:  # fmt: skip
+    """The best items of `users`, part by part."""
     ranges = prepared.ranges
     score = BASELINES[name](training_matrix(prepared, relation), config.baseline)
     user_shift, item_shift = shifts(ranges, relation.source), shifts(ranges, relation.target)
 
-    def score_part(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
-        user = int(ranges.nodes_of_type(part, relation.source).start - user_shift[part])
+    def score_part(part: int, users_n: np.ndarray, first: int, last: int) -> np.ndarray:
         shift = int(item_shift[ranges.part_of(np.array(first))])
-        return score(slice(user + start, user + stop), slice(first - shift, last - shift))
+        return score(users_n - user_shift[part], slice(first - shift, last - shift))
 
-    parts = range(ranges.num_parts)
-    return rank_parts(prepared, relation, parts, split, max(config.ks), config.user_chunk, score_part)
+    return rank_parts(prepared, relation, users, split, max(config.ks), config.user_chunk, score_part, worker)
 
 
 def training_matrix(prepared: PreparedGraph, relation: Relation) -> csr_array:

@@ -6,13 +6,15 @@ Shape legend: m pairs, U users (sources), I items (targets).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from dist_gat.baselines.baseline import shifts
+from dist_gat.evaluate.pair_values import PartPairs
+from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.tasks.pair_task import PairTask
 
@@ -138,17 +140,18 @@ PAIR_BASELINES: dict[str, dict[str, Callable[[LabelledPairs], Predict]]] = {
 
 def evaluate_pair_baseline(name: str, task: PairTask, prepared: PreparedGraph, split: str) -> dict[str, float]:
     """Metrics of one baseline on a split, fitted on the training pairs."""
-    predict = PAIR_BASELINES[task.config.kind][name](labelled_pairs(task, prepared, "train"))
-    held_out = labelled_pairs(task, prepared, split)
+    parts = range(prepared.ranges.num_parts)
+    predict = PAIR_BASELINES[task.config.kind][name](labelled_pairs(task, task.labelled.of_parts(parts, "train")))
+    measured, counts = task.measured(parts, split, Channel("baseline"))
+    held_out = labelled_pairs(task, measured)
     predictions = predict(held_out.users, held_out.items) * held_out.exposures
     metrics = task.likelihood.metrics(held_out.labels, predictions, held_out.users)
-    return {**metrics, "num_pairs": float(len(held_out.labels))}
+    return {**metrics, "num_pairs": float(len(held_out.labels)), **counts}
 
 
-def labelled_pairs(task: PairTask, prepared: PreparedGraph, split: str) -> LabelledPairs:
-    """What the task trains on or is measured with, negatives among it."""
-    ranges, relation = prepared.ranges, task.relation
-    parts = task.labelled.of_parts(range(ranges.num_parts), split)
+def labelled_pairs(task: PairTask, parts: Sequence[PartPairs]) -> LabelledPairs:
+    """What the task trains on or is measured with, negatives among it; parts: all of them."""
+    ranges, relation = task.labelled.prepared.ranges, task.relation
     pairs = np.concatenate([part.pairs for part in parts])
     labels = np.concatenate([part.labels for part in parts]).astype(np.float64)
     exposures = np.concatenate(

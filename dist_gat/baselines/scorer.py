@@ -30,7 +30,7 @@ class Scorer:
         self.rights = [csc_array(right) if issparse(right) else right for _, right in terms]
         self._block: tuple[slice, list[Matrix]] = (slice(0, 0), [])
 
-    def __call__(self, users: slice, items: slice) -> np.ndarray:
+    def __call__(self, users: slice | np.ndarray, items: slice) -> np.ndarray:
         """float32 [n, m]: scores of the users and items at these positions of the training matrix."""
         if self._block[0] != items:
             columns = [right[:, items] for right in self.rights]

@@ -1,11 +1,12 @@
-"""`CheckpointWriter`: commits checkpoints in the background, one at a time."""
+"""`CheckpointWriter`: writes checkpoints, and commits them in the background, one at a time."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 
 from dist_gat.checkpoints.checkpoint_store import CheckpointStore
-from dist_gat.checkpoints.snapshot import Snapshot, write_snapshot
+from dist_gat.checkpoints.snapshot import Snapshot, begin_checkpoint
 from dist_gat.config.sections import CheckpointConfig
 from dist_gat.exchange.channel import Channel
 
@@ -13,8 +14,9 @@ from dist_gat.exchange.channel import Channel
 class CheckpointWriter:
     """Every rank has one; their threads meet on a channel of their own.
 
-    A failure is an error on every rank, since the threads agree on it. `wait` raises it; all ranks call `wait` at the
-    same step.
+    Files are written at once, without a copy of the state: into the system's cache, about as fast as into memory.
+    Flushing them to the disk, and their digests, take longer, and wait for nobody. A failure there is an error on every
+    rank, since the threads agree on it. `wait` raises it; all ranks call `wait` at the same step.
     """
 
     def __init__(self, checkpoints: CheckpointStore, config: CheckpointConfig, channel: Channel) -> None:
@@ -27,10 +29,12 @@ class CheckpointWriter:
         return self.error is not None
 
     def start(self, snapshot: Snapshot) -> None:
-        """Begin to write, after waiting for the previous checkpoint. Collective."""
+        """Write, after waiting for the previous checkpoint, and begin to commit. Collective; raises `StorageError`."""
         self.wait()
+        written = begin_checkpoint(self.checkpoints, snapshot, self.channel)
+        best = snapshot.content["best"].get("step")
         # a daemon, so that a rank whose peers are gone can still end
-        self.thread = threading.Thread(target=self._commit, args=(snapshot,), name="checkpoint", daemon=True)
+        self.thread = threading.Thread(target=self._commit, args=(written, best), name="checkpoint", daemon=True)
         self.thread.start()
 
     def wait(self) -> None:
@@ -41,10 +45,10 @@ class CheckpointWriter:
         if self.error is not None:
             raise self.error
 
-    def _commit(self, snapshot: Snapshot) -> None:
+    def _commit(self, written: ExitStack, best: int | None) -> None:
         try:
-            write_snapshot(self.checkpoints, snapshot, self.channel)
+            written.close()
             if self.channel.rank == 0:
-                self.checkpoints.prune(self.config.keep, snapshot.content["best"].get("step"))
+                self.checkpoints.prune(self.config.keep, best)
         except Exception as err:
             self.error = err

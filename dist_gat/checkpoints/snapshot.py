@@ -11,7 +11,8 @@ Embedding and optimiser rows are stored by part, not by rank, so another world s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from dist_gat.checkpoints.weight_files import (
 )
 from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.fail_together import together
 from dist_gat.nn.recommender import Recommender
 from dist_gat.optim.optimizer import Optimizers
 from dist_gat.sampling.graph_store import GraphStore
@@ -49,7 +51,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Snapshot:
-    """This rank's share of the state of a run, copied, so that training can go on while it is written.
+    """This rank's share of the state of a run. Tensors are views: write them before the next step.
 
     parts: tensors by part. common: tensors by file name; rank 0 writes them.
     """
@@ -76,24 +78,23 @@ def take_snapshot(
         "config": config.model_dump(mode="json"),
     }
     parts = {part: part_rows(model, store, part, moments) for part in store.own_parts}
-    return Snapshot(_copies(parts), _copies(common) if store.channel.rank == 0 else {}, content)
+    return Snapshot(parts, common if store.channel.rank == 0 else {}, content)
 
 
-def _copies(files: Mapping[Any, Mapping[str, Tensor]]) -> dict[Any, dict[str, Tensor]]:
-    return {key: {name: _copy(value) for name, value in tensors.items()} for key, tensors in files.items()}
+def begin_checkpoint(checkpoints: CheckpointStore, snapshot: Snapshot, channel: Channel) -> ExitStack:
+    """Write the files of a checkpoint. Closing what this returns commits them: it is there whole, or not at all.
 
-
-def _copy(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-
-
-def write_snapshot(checkpoints: CheckpointStore, snapshot: Snapshot, channel: Channel) -> None:
-    """Commit a checkpoint: it is there whole, or not at all. Collective; raises `StorageError`."""
-    with checkpoints.writing(snapshot.content["step"], channel, FORMAT, VERSION, snapshot.content) as folder:
-        for part, tensors in snapshot.parts.items():
-            save_tensors(part_file(folder, part), tensors)
-        for name, tensors in snapshot.common.items():
-            save_tensors(folder / name, tensors)
+    Closing may take place in another thread, while training goes on. Both are collective and raise `StorageError`.
+    """
+    step = snapshot.content["step"]
+    with ExitStack() as stack:
+        folder = stack.enter_context(checkpoints.writing(step, channel, FORMAT, VERSION, snapshot.content))
+        with together(channel, f"{checkpoints.name(step)}: can't be written, no checkpoint was added"):
+            for part, tensors in snapshot.parts.items():
+                save_tensors(part_file(folder, part), tensors)
+            for name, tensors in snapshot.common.items():
+                save_tensors(folder / name, tensors)
+        return stack.pop_all()
 
 
 def read_checkpoint(folder: Path, only: Sequence[str] | None = None) -> dict[str, Any]:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dist_gat.base.errors import StorageError
@@ -18,6 +20,12 @@ from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.graph_store import GraphStore
 
 DENSE = "dense.safetensors"
+ROWS_AT_ONCE = 1 << 14
+# names of types in safetensors files
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64",
+    torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def part_name(part: int) -> str:
@@ -29,21 +37,30 @@ def part_file(folder: Path, part: int) -> Path:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file; folders on the way are made."""
+    """One safetensors file; folders on the way are made.
+
+    Written some rows at a time: the library would make two copies of everything in memory first. The format is a header
+    in JSON, padded to 8 bytes and after its length, and then the bytes of all tensors, the widest numbers first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # through Python's own file, whose errors name it
-    path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+    header: dict[str, dict[str, Any]] = {}
+    end = 0
+    for name, value in sorted(tensors.items(), key=lambda entry: (-entry[1].element_size(), entry[0])):
+        start, end = end, end + value.numel() * value.element_size()
+        header[name] = {"dtype": TYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in header:
+            value = tensors[name].detach()
+            for rows in (value if value.dim() else value.reshape(1)).split(ROWS_AT_ONCE):
+                file.write(memoryview(rows.cpu().flatten().view(torch.uint8).numpy()))
 
 
 def save_dense(folder: Path, model: Recommender) -> None:
     """The dense weights; rank 0 alone calls this."""
     save_tensors(folder / DENSE, model.dense.state_dict())
-
-
-def save_parts(folder: Path, model: Recommender, store: GraphStore, extra: Mapping[str, Tensor] | None = None) -> None:
-    """One file for each of this rank's parts: `embedding` and the rows of every `extra` [O, …] tensor."""
-    for part in store.own_parts:
-        save_tensors(part_file(folder, part), part_rows(model, store, part, extra))
 
 
 def part_rows(

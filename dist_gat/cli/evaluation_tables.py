@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from dist_gat.base.metric_counts import sample_in_words
 from dist_gat.cli.output import make_table
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_metrics
@@ -34,9 +35,11 @@ def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slic
     shown[settings.name] = found = result[split]
     names = [f"{name}@{max(settings.evaluate.ks)}" for name in RANKING_METRICS]
     rows = [[model, *[metrics[name] for name in names]] for model, metrics in shown.items()]
-    title = f"{split}, full ranking over all items, {found['num_users']:,.0f} users"
+    sample = sample_in_words(found)
+    users = sample or f", {found['num_users']:,.0f} users"
+    title = f"{split}, full ranking over all items{users}"
     tables = [make_table(title, ["model", *names], rows)]
-    return tables + slice_tables(result["slices"][split], max(settings.evaluate.ks)) if slices else tables
+    return tables + slice_tables(result["slices"][split], max(settings.evaluate.ks), sample) if slices else tables
 
 
 def compared_metrics(settings: Config) -> list[str]:
@@ -56,14 +59,14 @@ def what_is_measured(settings: Config) -> str:
     return others.get(settings.task.kind, "predictions of pairs")
 
 
-def slice_tables(slices: dict[str, Any], k: int) -> list[Table]:
-    """Users by activity, items by popularity, and beyond accuracy, at K = k."""
+def slice_tables(slices: dict[str, Any], k: int, sample: str) -> list[Table]:
+    """Users by activity, items by popularity, and beyond accuracy, at K = k. sample: of whom, see `sample_in_words`."""
     count = {"num_users": "judged users"}
     beyond = {name: value for name, value in slices["beyond_accuracy"].items() if name.endswith(f"@{k}")}
     return [
-        _slice_table(ACTIVITY, "users", slices, count, [f"recall@{k}", f"ndcg@{k}", f"hit_rate@{k}"]),
-        _slice_table(POPULARITY.format("relevant "), "items", slices, count, [f"recall@{k}"]),
-        make_table("beyond accuracy", ["metric", "value"], [[name, value] for name, value in beyond.items()]),
+        _slice_table(f"{ACTIVITY}{sample}", "users", slices, count, [f"recall@{k}", f"ndcg@{k}", f"hit_rate@{k}"]),
+        _slice_table(POPULARITY.format("relevant ") + sample, "items", slices, count, [f"recall@{k}"]),
+        make_table(f"beyond accuracy{sample}", ["metric", "value"], [[name, value] for name, value in beyond.items()]),
     ]
 
 
@@ -71,18 +74,20 @@ def pair_tables(settings: Config, result: dict[str, Any], split: str, slices: bo
     """Metrics of predicted pairs with their standard errors, of clicks precision and recall, and slices."""
     found, spread, details = result[split], result["spread"][split], result["details"][split]
     rows = [[name, value, spread[name]] for name, value in found.items() if name in spread]
-    tables = [make_table(f"{split}, {found['num_pairs']:,.0f} pairs", ["metric", "value", "± over users"], rows)]
+    sample = sample_in_words(found)
+    title = f"{split}, {found['num_pairs']:,.0f} pairs{sample}"
+    tables = [make_table(title, ["metric", "value", "± over users"], rows)]
     if details["kind"] == "classification":
-        tables.append(classification_table(details))
+        tables.append(classification_table(details, sample))
     if slices:
         names, count = settings.metric_names[:MAX_SLICE_METRICS], {"num_pairs": "pairs"}
-        tables.append(_slice_table(ACTIVITY, "users", result["slices"][split], count, names))
-        tables.append(_slice_table(POPULARITY.format(""), "items", result["slices"][split], count, names))
+        tables.append(_slice_table(f"{ACTIVITY}{sample}", "users", result["slices"][split], count, names))
+        tables.append(_slice_table(POPULARITY.format("") + sample, "items", result["slices"][split], count, names))
     return tables
 
 
-def classification_table(details: dict[str, Any]) -> Table:
-    """Precision, recall and F1 of each label, and what was predicted as what."""
+def classification_table(details: dict[str, Any], sample: str) -> Table:
+    """Precision, recall and F1 of each label, and what was predicted as what. sample: of whom."""
     origin = "of best F1 on validation" if details["threshold_from"] == "valid" else "by default"
     scores = ("precision", "recall", "f1-score")
     rows = [
@@ -90,6 +95,7 @@ def classification_table(details: dict[str, Any]) -> Table:
         for label, counts in zip(("0", "1"), details["confusion"], strict=True)
     ]
     title = f"1 from {details['threshold']:.4f} on, the threshold {origin}"
+    title += f", pairs{sample}" if sample else ""
     return make_table(title, ["label", *scores, "pairs", "predicted 0", "predicted 1"], rows)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dist_gat.base.metric_counts import is_count, sample_in_words
 from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.cli.paths import path
 from dist_gat.config.files import load_config
@@ -31,12 +32,13 @@ def fit(
         if result["stopped"]:
             output.result(result, notes="stopped and saved; the same command goes on")
             raise typer.Exit(STOPPED)
-        rows = [[name, value] for name, value in result["metrics"].items() if name != "num_users"]
+        rows = [[name, value] for name, value in result["metrics"].items() if not is_count(name)]
+        title = f"{settings.name}: {result['split']}, looked at once{sample_in_words(result['metrics'])}"
         blend = result["chosen"]["blend"] if settings.task.kind == "ranking" else {}
         weights = ", ".join(f"{name} {weight:.3g}" for name, weight in blend.items())
         output.result(
             result,
-            make_table(f"{settings.name}: {result['split']}, looked at once", ["metric", "value"], rows),
+            make_table(title, ["metric", "value"], rows),
             notes=f"took {result['seconds']:.0f} s; {result['chosen']['best_epoch']} epochs; "
             f"{f'weights of the blend: {weights}; ' if weights else ''}model in {result['run']}",
         )

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dist_gat import __version__
 from dist_gat.base.errors import DistGatError
+from dist_gat.base.metric_counts import is_count, sample_in_words
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.init_command import init
@@ -128,9 +129,13 @@ def train(
         if result["stopped"]:
             output.result(result, notes=f"stopped and saved at step {result['steps']}; the same command goes on")
             raise typer.Exit(STOPPED)
-        rows = [[name, value] for name, value in result["valid"].items() if name != "num_users"]
+        rows = [[name, value] for name, value in result["valid"].items() if not is_count(name)]
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
+<<<<<<< HEAD
         tables = [make_table(title, ["metric", "value"], rows)] if rows else []
+=======
+        title += sample_in_words(result["valid"])
+>>>>>>> helper-b
         folder = settings.run_folder
         notes = [
             *([] if rows else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),
@@ -160,9 +165,14 @@ def evaluate(
         from dist_gat import api
 
         ranks = settings.task.kind == "ranking"
-        what = "ranking all items for every user" if ranks else "predicting the held-out pairs"
+        at_most = settings.evaluate.num_users
+        whom = f"at most {at_most:,} sampled users" if at_most else "every user"
+        what = f"ranking all items for {whom}" if ranks else "predicting the held-out pairs"
         output.progress(f"{what} with {settings.launch.num_workers} workers")
         result = api.evaluate(settings, quiet=False, verify=verify, progress=output.progress)
+        if result["stopped"]:
+            output.result(result, notes="stopped; nothing was written")
+            raise typer.Exit(STOPPED)
         split = "test" if "test" in result else "valid"
         tables = evaluation_tables(settings, result, split, slices)
         output.result(result, *tables, notes=f"took {result['seconds']:.0f} s")
@@ -199,7 +209,8 @@ def compare(
             ]
             for name, row in result["models"].items()
         ]
-        title = f"{result['split']}, {what_is_measured(settings)}"
+        measured: dict[str, float] = next((row["metrics"] for row in result["models"].values() if row["metrics"]), {})
+        title = f"{result['split']}, {what_is_measured(settings)}{sample_in_words(measured)}"
         table = make_table(title, ["model", *names, "seconds", "peak MB"], rows)
         notes = [f"{name}: {row['note']}" for name, row in result["models"].items() if row["note"]]
         output.result(result, table, notes="\n".join([*notes, f"took {result['seconds']:.0f} s"]))

@@ -51,6 +51,8 @@ def tune(
             for trial in found[:SHOWN]
         ]
         title = f"{settings.name}: best of {len(found)} trials, validation"
+        if settings.evaluate.num_users is not None:
+            title += f" of at most {settings.evaluate.num_users:,} sampled users"
         table = make_table(title, ["trial", result["metric"], "best epoch", "seconds", "status", *columns], rows)
         again = "stopped; the same command goes on" if result["stopped"] else ""
         recipe = result["recipe"]

@@ -108,7 +108,7 @@ class BlendConfig(Section):
     linear_deflation: int = Field(0, ge=0, description="leading directions that the linear filter leaves out")
     spectral_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     linear_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
-    num_users: PositiveInt = Field(5000, description="of validation, that the weights are chosen with")
+    num_users: PositiveInt = Field(5000, description="of those that validation measures, to choose the weights")
 
 
 class LossConfig(Section):
@@ -189,6 +189,7 @@ class EvaluateConfig(Section):
     """Exact full ranking. Memory is bounded by the two chunk sizes, in nodes and in padded edges."""
 
     ks: list[PositiveInt] = Field([10, 20], min_length=1)
+    num_users: PositiveInt | None = Field(None, description="a fixed sample of a split's users is measured; null: all")
     user_chunk: PositiveInt = 1024
     edge_chunk: PositiveInt = 200_000
     baselines: list[Literal["popularity", "userknn", "itemknn", "als", "ease", "gfcf", "linear"]] = []

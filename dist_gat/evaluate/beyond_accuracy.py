@@ -21,8 +21,9 @@ from torch import Tensor
 
 from dist_gat.evaluate.degrees import degrees_of
 from dist_gat.evaluate.full_ranking import JudgedRanking, sum_of_parts
-from dist_gat.evaluate.inference import fetch_rows, padded
+from dist_gat.evaluate.inference import fetch_rows
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.route import exchange, route_to
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.schema import Relation
@@ -50,7 +51,8 @@ def beyond_accuracy(
         count_UK = np.maximum((part.items >= 0).cumsum(axis=1), 1)
         novelty[part.part] = (values_UK.cumsum(axis=1) / count_UK)[:, at_ks].sum(axis=0)
         num_lists[part.part] = len(part.items)
-    for part_number, items_nK in padded(chunks_of(judged, rows_OR.shape[1]), (0, np.zeros((0, max(ks)), int)), channel):
+    chunks = padded(chunks_of(judged, rows_OR.shape[1]), (0, np.zeros((0, max(ks)), np.int64)), channel)
+    for part_number, items_nK in worker.steps("diversity of lists", chunks, len(chunks)):
         diversity[part_number] += list_diversity(items_nK, rows_OR, store.ownership, worker.rows)[:, at_ks].sum(axis=0)
     *totals, count = sum_of_parts(np.concatenate([novelty, diversity, num_lists], axis=1), channel).tolist()
     values = [distinct_items(judged, store, channel, k) / max(store.ranges.count(relation.target), 1) for k in ks]

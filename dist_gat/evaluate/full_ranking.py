@@ -1,27 +1,33 @@
 """Exact full ranking over sharded representations, and its metrics.
 
-Users are the sources of a relation, items its targets. Every rank ranks its own users. Item rows are sent round block
-by block, so no rank holds all of them, and a score block is at most `user_chunk` × ITEM_BLOCK. Blocks and chunks are
-cut inside parts, and sums are taken part by part, so the numbers are the same for any number of ranks.
+Users are the sources of a relation, items its targets. Every rank ranks for its own users that are measured, see
+`UserSample`. Item rows are sent round block by block, so no rank holds all of them, and a score block is at most
+`user_chunk` × ITEM_BLOCK. Blocks and chunks are cut inside parts, and sums are taken part by part, so the numbers are
+the same for any number of ranks.
 
-Shape legend: O own nodes, R representation size, K best items.
+Shape legend: O own nodes, R representation size, U users of a part, n users of a chunk, m items of a block, K best
+items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dist_gat.base.errors import DataError
+from dist_gat.base.pairs import pairs_of
 from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
 from dist_gat.evaluate.score_term import ScoreTerm
 from dist_gat.evaluate.topk import RunningTopK, known_items
+from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
@@ -43,34 +49,37 @@ class PartRanking:
     scores: np.ndarray
 
 
-# scores of a part's users [start, stop) for item nodes [first, last), float32 [stop - start, last - first]
-ScoreBlock = Callable[[int, int, int, int, int], np.ndarray]
+# scores of nodes of a part, int64 [n], for item nodes [first, last), float32 [n, m]
+ScoreBlock = Callable[[int, np.ndarray, int, int], np.ndarray]
 
 
 def rank_parts(
-    prepared: PreparedGraph, relation: Relation, parts: Sequence[int], split: str, k: int, user_chunk: int,
-    score: ScoreBlock, next_block: Callable[[int, int], None] = lambda first, last: None,
+    prepared: PreparedGraph, relation: Relation, users: Mapping[int, np.ndarray], split: str, k: int, user_chunk: int,
+    score: ScoreBlock, worker: Worker, next_block: Callable[[int, int], None] = lambda first, last: None,
     block_size: int = ITEM_BLOCK,
 ) -> list[PartRanking]:  # fmt: skip
-    """Rank all items for the users of `parts`, except each user's items in the splits before `split`.
+    """Rank all items for `users` of this rank's parts, except each user's items in the splits before `split`.
 
-    `next_block(first, last)` is called, by every rank in the same order, before the block's scores.
+    `next_block(first, last)` is called, by every rank in the same order, before the block's scores. Collective.
     """
-    users = {p: prepared.ranges.nodes_of_type(p, relation.source) for p in parts}
-    best = {p: RunningTopK(len(users[p]), k) for p in parts}
+    best = {p: RunningTopK(len(own), k) for p, own in users.items()}
     known = {
-        p: known_items(
-            users[p].start, len(users[p]), [prepared.parts[p].pairs(relation, s) for s in SEEN_BEFORE[split]]
-        )
-        for p in parts
+        p: known_items(own, [pairs_of(prepared.parts[p].pairs(relation, s), own) for s in SEEN_BEFORE[split]])
+        for p, own in users.items()
     }
-    for first, last in item_blocks(prepared, relation, block_size):
-        next_block(first, last)
-        for p in parts:
-            for start in range(0, len(users[p]), user_chunk):
-                stop = min(start + user_chunk, len(users[p]))
-                best[p].merge(start, score(p, start, stop, first, last), first, known[p])
-    return [PartRanking(p, np.array(users[p], dtype=np.int64), best[p].items_UK, best[p].scores_UK) for p in parts]
+    chunks = padded(
+        [(p, start) for p, own in users.items() for start in range(0, len(own), user_chunk)], None, worker.control
+    )
+    blocks = item_blocks(prepared, relation, block_size)
+    begun = -1
+    for (first, last), chunk in worker.steps(f"ranking of {split}", product(blocks, chunks), len(blocks) * len(chunks)):
+        if first != begun:
+            next_block(first, last)
+            begun = first
+        if chunk is not None:
+            p, start = chunk
+            best[p].merge(start, score(p, users[p][start : start + user_chunk], first, last), first, known[p])
+    return [PartRanking(p, own, best[p].items_UK, best[p].scores_UK) for p, own in users.items()]
 
 
 def item_blocks(prepared: PreparedGraph, relation: Relation, size: int) -> list[tuple[int, int]]:
@@ -83,10 +92,10 @@ def item_blocks(prepared: PreparedGraph, relation: Relation, size: int) -> list[
 
 
 def rank_representations(
-    rows_OR: Tensor, store: GraphStore, channel: Channel, relation: Relation, split: str, config: EvaluateConfig,
-    terms: Sequence[ScoreTerm] = (),
+    rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation, split: str, config: EvaluateConfig,
+    users: Mapping[int, np.ndarray], terms: Sequence[ScoreTerm] = (),
 ) -> list[PartRanking]:  # fmt: skip
-    """Rank for this rank's users by the inner product of representations, plus `terms`. Collective.
+    """Rank for `users` of this rank's parts by the inner product of representations, plus `terms`. Collective.
 
     rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them. Raises `DataError` where they are not
     finite.
@@ -98,21 +107,21 @@ def rank_representations(
 
     def next_block(first: int, last: int) -> None:
         start, stop = max(first - first_node, 0), max(last - first_node, 0)
-        block[:] = [share_rows(rows_OR[start:stop], channel)]
+        block[:] = [share_rows(rows_OR[start:stop], worker.rows)]
         for term in terms:
             term.next_block(first, last)
 
-    def score(part: int, start: int, stop: int, first: int, last: int) -> np.ndarray:
-        user = prepared.ranges.nodes_of_type(part, relation.source).start - first_node
-        scores = (rows_OR[user + start : user + stop] @ block[0].T).float().cpu().numpy()
+    def score(part: int, users_n: np.ndarray, first: int, last: int) -> np.ndarray:
+        users_nR = rows_OR.index_select(0, torch.from_numpy(users_n - first_node).to(rows_OR.device))
+        scores = (users_nR @ block[0].T).float().cpu().numpy()
         for term in terms:
-            scores += term.scores(part, start, stop)
+            scores += term.scores(part, users_n)
         return scores
 
     size = max((term.block_size for term in terms), default=ITEM_BLOCK)
     return rank_parts(
-        prepared, relation, store.own_parts, split, max(config.ks), config.user_chunk, score, next_block, size
-    )  # fmt: skip
+        prepared, relation, users, split, max(config.ks), config.user_chunk, score, worker, next_block, size
+    )
 
 
 def ranking_metrics(
@@ -123,7 +132,7 @@ def ranking_metrics(
     split: str,
     ks: Sequence[int],
 ) -> dict[str, float]:
-    """Mean metrics over all users with interactions in `split`, and their number as `num_users`. Collective."""
+    """Mean metrics over the ranked users with interactions in `split`, and their number as `num_users`. Collective."""
     sums = np.zeros((prepared.ranges.num_parts, len(metric_names(ks)) + 1))
     for judged in judge(rankings, prepared, relation, split):
         values = user_metrics(judged.hits, judged.num_relevant, ks)
@@ -134,11 +143,13 @@ def ranking_metrics(
 
 
 def split_metrics(
-    rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation, split: str, config: EvaluateConfig
-) -> dict[str, float]:
+    rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation, split: str, config: EvaluateConfig,
+    seed: int,
+) -> dict[str, float]:  # fmt: skip
     """Full-ranking metrics of a split, by a model's ranking rows alone. Collective."""
-    rankings = rank_representations(rows_OR, store, worker.rows, relation, split, config)
-    return ranking_metrics(rankings, store.prepared, worker.control, relation, split, config.ks)
+    sample = sample_users(store.prepared, relation, split, store.own_parts, config.num_users, seed, worker.control)
+    rankings = rank_representations(rows_OR, store, worker, relation, split, config, sample.users)
+    return ranking_metrics(rankings, store.prepared, worker.control, relation, split, config.ks) | sample.counts
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ def judge(
     judged = []
     for ranking in rankings:
         hits, num_relevant = find_hits(
-            ranking.users, ranking.items, prepared.parts[ranking.part].pairs(relation, split)
+            ranking.users, ranking.items, pairs_of(prepared.parts[ranking.part].pairs(relation, split), ranking.users)
         )
         some = num_relevant > 0
         judged.append(

@@ -12,8 +12,8 @@ Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from numba import njit
 from torch import Tensor, nn
 
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.long_work import Steps, padded, plain_steps
 from dist_gat.exchange.route import exchange, exchange_back, route_to
 from dist_gat.graph.part import Part
 from dist_gat.graph.ranges import NodeRanges
@@ -35,16 +36,14 @@ from dist_gat.sampling.sampler import gather_features
 
 # memory of a destination beside its edges, in edges: its rows, and the sums of its heads where they are kept
 MIN_WIDTH = 32
-Chunk = TypeVar("Chunk")
 
 
 @torch.no_grad()
-def infer_representations(
-    model: Recommender, store: GraphStore, edge_chunk: int, progress: Callable[[str], None] = lambda message: None
-) -> Tensor:
+def infer_representations(model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps = plain_steps) -> Tensor:
     """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
 
-    edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`.
+    edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`. steps: of a worker, to tell how far it
+    is and to stop.
     """
     encoder, table, ownership = model.encoder, model.table, store.ownership
     parts = [store.prepared.parts[p] for p in store.own_parts]
@@ -74,14 +73,18 @@ def infer_representations(
     # smaller types first: of two types that read each other, the first one waits
     kinds = sorted(store.ranges.node_types, key=store.ranges.count)
     turns = turns_of(kinds, store.prepared.schema)
-    chunks = {kind: list(typed_chunks(parts, store.ranges, kind, edge_chunk)) for kind in kinds}
+    chunks = {
+        kind: padded(list(typed_chunks(parts, store.ranges, kind, edge_chunk)), nothing, table.channel)
+        for kind in kinds
+    }
     for number, layer in enumerate(encoder.layers, start=1):
         # not over the table itself, which training reads afterwards
         above = torch.empty_like(below) if below is table.weight else below
         waiting: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for turn in turns:
             waiting[turn.kind] = []
-            for part, rows in padded(chunks[turn.kind], nothing, table.channel):
+            what = f"inference, layer {number} of {len(encoder.layers)}, {turn.kind}s"
+            for part, rows in steps(what, chunks[turn.kind], len(chunks[turn.kind])):
                 found = attended(layer, part, rows)
                 if above is not below or turn.writes_at_once:
                     above.index_copy_(0, *found)
@@ -91,7 +94,6 @@ def infer_representations(
                 above.index_copy_(0, at_D, rows_DE)
         combination.add(above)
         below = above
-        progress(f"inference: layer {number} of {len(encoder.layers)}")
     assert combination.rows is not None, "there is an input"
     return combination.rows.clone() if combination.rows is table.weight else combination.rows
 
@@ -148,16 +150,6 @@ def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
         stop = start + max(int(np.count_nonzero(fits)), 1)
         yield order[start:stop]
         start = stop
-
-
-def padded(chunks: list[Chunk], nothing: Chunk, channel: Channel) -> Iterator[Chunk]:
-    """The chunks of this rank, then empty ones, up to the largest number on any rank: all ranks must join in each."""
-    counts = torch.zeros(channel.world_size)
-    counts[channel.rank] = len(chunks)
-    most = int(channel.sum(counts).max())
-    yield from chunks
-    for _ in range(most - len(chunks)):
-        yield nothing
 
 
 def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_gat.evaluate.inference import fetch_rows, padded
+from dist_gat.evaluate.inference import fetch_rows
+from dist_gat.evaluate.user_sample import UserSample
+from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
 from dist_gat.nn.pair_head import PairDecoder
@@ -29,6 +31,11 @@ class PartPairs:
     pairs: np.ndarray
     labels: np.ndarray
     offsets: np.ndarray | None = None
+
+    def of(self, sample: UserSample) -> PartPairs:
+        """Those of the users of a sample."""
+        mine = sample.has(np.asarray(self.pairs[:, 0]))
+        return PartPairs(self.pairs[mine], self.labels[mine], None if self.offsets is None else self.offsets[mine])
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,15 @@ def infer_pair_values(
     of_parts: of each part of this rank.
     """
     # chunks are cut inside parts, so that a pair is computed by the same operations on any number of ranks
-    chunks = [
+    own_chunks = [
         part.pairs[start : start + PAIRS_PER_CHUNK]
         for part in of_parts
         for start in range(0, len(part.pairs), PAIRS_PER_CHUNK)
     ]
+    chunks = padded(own_chunks, NOTHING, worker.rows)
     values = [
-        chunk_values(decoder, rows_OR, chunk, ownership, worker) for chunk in padded(chunks, NOTHING, worker.rows)
+        chunk_values(decoder, rows_OR, chunk, ownership, worker)
+        for chunk in worker.steps("values of pairs", chunks, len(chunks))
     ]
     offsets = [np.zeros(len(part.pairs)) if part.offsets is None else part.offsets for part in of_parts]
     own = (

@@ -18,5 +18,5 @@ class ScoreTerm(Protocol):
     def next_block(self, first: int, last: int) -> None:
         """The next scores are of item nodes [first, last). Collective: every rank calls it for the same blocks."""
 
-    def scores(self, part: int, start: int, stop: int) -> np.ndarray:
-        """float32 [stop - start, items of the block]: of a part's users [start, stop)."""
+    def scores(self, part: int, users: np.ndarray) -> np.ndarray:
+        """float32 [n, items of the block]: of int64 [n] nodes of a part."""

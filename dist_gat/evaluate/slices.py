@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dist_gat.base.pairs import pairs_of
 from dist_gat.evaluate.degrees import DegreeSlices, degrees_of, item_slices, own_degrees, user_slices
 from dist_gat.evaluate.full_ranking import JudgedRanking, sum_of_parts
 from dist_gat.evaluate.metrics import metric_names, user_metrics
@@ -67,7 +68,7 @@ def recall_by_item(
     judged: Sequence[JudgedRanking], slices: DegreeSlices, store: GraphStore, channel: Channel, relation: Relation,
     split: str, ks: Sequence[int],
 ) -> dict[str, dict[str, float]]:  # fmt: skip
-    truths = [store.prepared.parts[part.part].pairs(relation, split) for part in judged]
+    truths = [pairs_of(store.prepared.parts[part.part].pairs(relation, split), part.users) for part in judged]
     # one request for all parts of this rank, because every rank must ask equally often
     asked = [nodes for part, truth in zip(judged, truths, strict=True) for nodes in (truth[:, 1], part.items.ravel())]
     degrees = np.split(degrees_of(store, np.concatenate(asked)), np.cumsum([len(nodes) for nodes in asked])[:-1])

@@ -63,11 +63,11 @@ class Known:
         return csr_array((ones, self.items, self.indptr), shape=(len(self.indptr) - 1, num_nodes))
 
 
-def known_items(first_user: int, num_users: int, edges: list[np.ndarray]) -> Known:
-    """`Known` of users first_user…, from int64 [m, 2] (user, item) arrays of those users, in any order."""
+def known_items(users: np.ndarray, edges: list[np.ndarray]) -> Known:
+    """`Known` of int64 [U] users, which ascend, from int64 [m, 2] (user, item) arrays of those users, in any order."""
     pairs = np.concatenate(edges) if edges else np.zeros((0, 2), np.int64)
-    users, items = sort_pairs(pairs[:, 0], pairs[:, 1])
-    indptr = np.searchsorted(users, np.arange(first_user, first_user + num_users + 1))
+    user_of, items = sort_pairs(pairs[:, 0], pairs[:, 1])
+    indptr = np.append(np.searchsorted(user_of, users), len(user_of))
     return Known(indptr.astype(np.int64), items)
 
 

@@ -10,25 +10,31 @@ import torch
 
 from dist_gat.base.errors import ClusterError, StorageError
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.long_work import Stopped
+
+
+class FailedTogether(StorageError):
+    """What all ranks raise where one of them failed."""
 
 
 @contextmanager
 def together(channel: Channel, what: str) -> Iterator[None]:
-    """Run the block on every rank; where it fails on any, all raise `StorageError` with that rank's number and error.
+    """Run the block on every rank; where it fails on any, all raise `FailedTogether` with that rank's number and error.
 
-    Collective. `what` says what the ranks were doing. A collective that fails inside the block ends it at once.
+    Collective. `what` says what the ranks were doing. A collective that fails inside the block ends it at once, and so
+    does what all ranks raise there: `Stopped`, and the error of a block inside it.
     """
     failure: Exception | None = None
     try:
         yield
-    except ClusterError:
+    except (ClusterError, Stopped, FailedTogether):
         raise
     except Exception as err:
         failure = err
     errors = share_text(_told(failure), channel)
     failed = [f"rank {rank}: {error}" for rank, error in enumerate(errors) if error]
     if failed:
-        raise StorageError(f"{what}: {'; '.join(failed)}") from failure
+        raise FailedTogether(f"{what}: {'; '.join(failed)}") from failure
 
 
 def _told(failure: Exception | None) -> str:

@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dist_gat.base.storage import describe_files, flush_folder, replace_folder, write_manifest
+from dist_gat.base.storage import describe_file, flush_file, flush_folder, replace_folder, write_manifest
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.fail_together import share_text, together
+from dist_gat.exchange.long_work import Steps, padded, plain_steps
 
 
 @contextmanager
-def shared_folder(target: Path, channel: Channel, kind: str, version: int, content: dict[str, Any]) -> Iterator[Path]:
+def shared_folder(
+    target: Path, channel: Channel, kind: str, version: int, content: dict[str, Any], steps: Steps = plain_steps
+) -> Iterator[Path]:
     """Yield an empty folder to each rank; then what all ranks wrote there becomes `target`, under one manifest.
 
     Every rank flushes its files to the disk and describes them; rank 0 joins the descriptions and renames the folder.
     What stood at `target` is replaced. Where any rank fails, all raise `StorageError` with that rank's error, `target`
-    is as it was and the temporary folder is gone. Collective; the ranks share the file system, and write different
-    files.
+    is as it was and the temporary folder is gone; so it is where `steps`, of a worker, raises `Stopped`. Collective;
+    the ranks share the file system, and write different files.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     own = temporary / f".rank-{channel.rank}"
@@ -35,11 +38,16 @@ def shared_folder(target: Path, channel: Channel, kind: str, version: int, conte
         with together(channel, what):
             own.mkdir()
             yield own
-            flush_folder(own)
-            files = describe_files(own)
-            for name in files:
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                (own / name).rename(temporary / name)
+        written = padded(sorted(path for path in own.rglob("*") if path.is_file()), None, channel)
+        for path in steps(f"flushing the {target.name}", written, len(written)):
+            with together(channel, what):
+                if path is not None:
+                    flush_file(path)
+                    name = path.relative_to(own).as_posix()
+                    files[name] = describe_file(path)
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    path.rename(temporary / name)
+        with together(channel, what):
             shutil.rmtree(own)
         files = join_descriptions(files, channel)
         with together(channel, what):

@@ -9,7 +9,7 @@ m items of a block, N nodes, C choices of weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,11 +18,12 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from dist_gat.base.random import Purpose, make_key, uniform
+from dist_gat.base.pairs import pairs_of
 from dist_gat.config.sections import BlendConfig, EvaluateConfig
 from dist_gat.evaluate.full_ranking import PartRanking, item_blocks, rank_representations, sum_of_parts
 from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
+from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.linear_filter import FILTER_BLOCK, LinearFilter, LinearTerm, deflation_rows
@@ -70,14 +71,15 @@ class Blend:
         relation: Relation,
         split: str,
         config: EvaluateConfig,
+        users: Mapping[int, np.ndarray],
     ) -> list[PartRanking]:
-        """The best items of this rank's users. Collective."""
+        """The best items of `users` of this rank's parts. Collective."""
         weighted = self.weighted_rows
         rows = torch.cat([rows_OR, weighted.to(rows_OR)], dim=1) if weighted.shape[1] else rows_OR
         terms = []
         if self.linear is not None and self.linear_weight:
             terms.append(LinearTerm(self.linear, self.linear_weight, store, relation))
-        return rank_representations(rows, store, worker.rows, relation, split, config, terms)
+        return rank_representations(rows, store, worker, relation, split, config, users, terms)
 
 
 def build_blend(
@@ -99,7 +101,9 @@ def build_blend(
         )
     linear = None
     if has_linear:
-        linear = LinearFilter(training_items(store, relation), store.ranges.num_parts, store.ranges.num_nodes)
+        linear = LinearFilter(
+            training_items(store, relation), store.ranges.num_parts, store.ranges.num_nodes, worker.steps
+        )
         if config.linear_deflation:
             deflation_Oj = deflation_rows(
                 store, worker, relation, config.linear_deflation, evaluate.edge_chunk, seed
@@ -143,24 +147,23 @@ class _Tuner:
         # of the model, the spectral filter, the linear one's deflation
         self.rows_OX = [rows_OR.float().cpu(), blend.spectral_Ok, blend.deflation_Oj]
         self.first_node = store.ownership.first_node
-        valid = [(part, store.prepared.parts[part].pairs(relation, "valid")) for part in store.own_parts]
-        judged = [(part, np.unique(edges[:, 0])) for part, edges in valid]
-        total = float(worker.control.sum(torch.tensor([float(sum(len(users) for _, users in judged))])))
-        key, share = make_key(seed, Purpose.BLEND), num_users / max(total, 1.0)
-        self.samples = [self._sample(part, users[uniform(key, users) < share]) for part, users in judged]
+        # some of those that validation measures
+        at_most = min(num_users, config.num_users or num_users)
+        sample = sample_users(store.prepared, relation, "valid", store.own_parts, at_most, seed, worker.control)
+        self.samples = [self._sample(part, users) for part, users in sample.users.items()]
 
     def _sample(self, part: int, users: np.ndarray) -> _Sample:
-        own = self.store.ranges.nodes_of_type(part, self.relation.source)
-        met = self.store.prepared.parts[part].pairs(self.relation, "train")
         # for validation, a user's known items are the training items alone
-        known = known_items(own.start, len(own), [met]).of(users - own.start)
+        met = pairs_of(self.store.prepared.parts[part].pairs(self.relation, "train"), users)
+        known = known_items(users, [met])
         at, profile_nN = torch.from_numpy(users - self.first_node), known.matrix(self.store.ranges.num_nodes)
         return _Sample(part, users, [rows.index_select(0, at) for rows in self.rows_OX], profile_nN, known)
 
     def blocks(self) -> Iterator[tuple[int, Tensor, csr_array | None]]:
         """(first item node, rows of the items side by side, columns of the linear filter). Collective."""
         rows_OX = torch.cat(self.rows_OX, dim=1)
-        for first, last in item_blocks(self.store.prepared, self.relation, FILTER_BLOCK):
+        blocks = item_blocks(self.store.prepared, self.relation, FILTER_BLOCK)
+        for first, last in self.worker.steps("weights of the blend", blocks, len(blocks)):
             start, stop = max(first - self.first_node, 0), max(last - self.first_node, 0)
             columns = None if self.blend.linear is None else self.blend.linear.columns(first, last)
             yield first, share_rows(rows_OX[start:stop].to(self.worker.rows.device), self.worker.rows).cpu(), columns
@@ -222,7 +225,7 @@ class _Tuner:
         column = metric_names(self.config.ks).index(metric)
         sums = np.zeros((self.store.ranges.num_parts, len(next(iter(best.values())))))
         for sample in self.samples:
-            truth = self.store.prepared.parts[sample.part].pairs(self.relation, "valid")
+            truth = pairs_of(self.store.prepared.parts[sample.part].pairs(self.relation, "valid"), sample.users)
             for choice, ranked in enumerate(best[sample.part]):
                 hits, num_relevant = find_hits(sample.users, ranked.items_UK, truth)
                 sums[sample.part, choice] = user_metrics(hits, num_relevant, self.config.ks)[:, column].sum()

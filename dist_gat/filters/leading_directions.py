@@ -14,8 +14,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dist_gat.base.random import Purpose, make_key, normal_rows
-from dist_gat.evaluate.inference import fetch_rows, padded
+from dist_gat.evaluate.inference import fetch_rows
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import Part
 from dist_gat.graph.schema import Relation
@@ -70,7 +71,8 @@ class OwnGraph:
         """[O, k]: scale · Σ scale · row over the in-neighbours of each node of a type, 0 for the others. Collective."""
         scaled_Ok, out_Ok = rows_Ok * self.scale_O1, torch.zeros_like(rows_Ok)
         nothing, ownership = (self.parts[0], 0, 0), self.store.ownership
-        for part, start, stop in padded(self._chunks(node_type), nothing, self.worker.rows):
+        chunks = padded(self._chunks(node_type), nothing, self.worker.rows)
+        for part, start, stop in self.worker.steps(f"leading directions of {node_type}s", chunks, len(chunks)):
             first, last = int(part.indptr[start]), int(part.indptr[stop])
             nodes, place = np.unique(part.indices[first:last], return_inverse=True)
             nodes_S = torch.from_numpy(nodes.astype(np.int64))

@@ -17,6 +17,7 @@ import torch
 from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
+from dist_gat.exchange.long_work import Steps, plain_steps
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.leading_directions import OwnGraph, leading_directions
 from dist_gat.filters.user_items import UserItems, own_items
@@ -28,19 +29,22 @@ FILTER_BLOCK = 4096
 
 
 class LinearFilter:
-    """profiles: the user items of every part, as `training_items` gives them; they are read again for each block."""
+    """profiles: the user items of every part, as `training_items` gives them; they are read again for each block.
 
-    def __init__(self, profiles: UserItems, num_parts: int, num_nodes: int) -> None:
-        self.profiles, self.num_parts = profiles, num_parts
+    steps: of a worker, to stop when asked to.
+    """
+
+    def __init__(self, profiles: UserItems, num_parts: int, num_nodes: int, steps: Steps = plain_steps) -> None:
+        self.profiles, self.num_parts, self.steps = profiles, num_parts, steps
         degree_N = np.zeros(num_nodes)
-        for part in range(num_parts):
+        for part in steps("degrees of the linear filter", range(num_parts), num_parts):
             degree_N += np.bincount(profiles(part).indices, minlength=num_nodes)
         self.item_scale_N = (np.maximum(degree_N, 1) ** -0.5).astype(np.float32)
 
     def columns(self, first: int, last: int) -> csr_array:
         """float32 [N, m]: the columns of P̃ of the item nodes [first, last)."""
         total = csr_array((len(self.item_scale_N), last - first), dtype=np.float32)
-        for part in range(self.num_parts):
+        for part in self.steps("a block of the linear filter", range(self.num_parts), self.num_parts):
             profile_UN = self.profiles(part)
             among_Um = profile_UN[:, first:last]
             total += profile_UN.T @ (diags_array(user_scale(profile_UN) ** 2) @ among_Um)
@@ -75,15 +79,16 @@ class LinearTerm:
 
     def __init__(self, linear: LinearFilter, weight: float, store: GraphStore, relation: Relation) -> None:
         self.linear, self.weight = linear, np.float32(weight)
+        self.first_user = {part: store.ranges.nodes_of_type(part, relation.source).start for part in store.own_parts}
         self.profiles = {part: own_items(store, part, relation) for part in store.own_parts}
         self.columns_Nm: csr_array | None = None
 
     def next_block(self, first: int, last: int) -> None:
         self.columns_Nm = self.linear.columns(first, last)
 
-    def scores(self, part: int, start: int, stop: int) -> np.ndarray:
+    def scores(self, part: int, users: np.ndarray) -> np.ndarray:
         assert self.columns_Nm is not None, "a block comes before its scores"
-        return self.weight * self.linear.scores(self.profiles[part][start:stop], self.columns_Nm)
+        return self.weight * self.linear.scores(self.profiles[part][users - self.first_user[part]], self.columns_Nm)
 
 
 def deflation_rows(

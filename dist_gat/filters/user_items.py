@@ -36,4 +36,4 @@ def own_items(store: GraphStore, part: int, relation: Relation) -> csr_array:
 
 def _matrix(store: GraphStore, part: int, relation: Relation, pairs: np.ndarray) -> csr_array:
     users = store.ranges.nodes_of_type(part, relation.source)
-    return known_items(users.start, len(users), [pairs]).matrix(store.ranges.num_nodes)
+    return known_items(np.array(users, dtype=np.int64), [pairs]).matrix(store.ranges.num_nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from dist_gat.base.errors import ConfigError
@@ -15,11 +16,18 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.tasks.build_task import build_task, predicted_relation
 from dist_gat.tasks.pair_task import PairTask
+from dist_gat.train.event_log import EventLog
 
 
 def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]:
     """Metrics, seconds and peak memory of a baseline, in a process of its own; or a note on why it can't run."""
     reset_peak_memory()
+    with EventLog(config.run_folder, worker.rank) as log:
+        return run_baseline(name, config, replace(worker, tell=log.work))
+
+
+def run_baseline(name: str, config: Config, worker: Worker) -> dict[str, Any]:
+    """See `baseline_worker`."""
     started = time.perf_counter()
     prepared = open_prepared(config.data.prepared)
     relation = predicted_relation(prepared.schema, config.task)
@@ -29,7 +37,7 @@ def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]
         if isinstance(task, PairTask):
             metrics = evaluate_pair_baseline(name, task, prepared, split)
         else:
-            metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate)
+            metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate, config.seed, worker)
     except ConfigError as err:
         return {"note": str(err)}
     return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}

@@ -16,6 +16,8 @@ from dist_gat.evaluate.inference import infer_representations
 from dist_gat.evaluate.pair_slices import pair_slices
 from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.evaluate.spread import pair_spread, ranking_spread
+from dist_gat.evaluate.user_sample import sample_users
+from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.worker import Worker
 from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
@@ -29,6 +31,7 @@ from dist_gat.tasks.build_task import build_task, single_tasks
 from dist_gat.tasks.pair_task import PairTask, calibrated
 from dist_gat.tasks.ranking import RankingTask
 from dist_gat.tasks.together import TogetherTask
+from dist_gat.train.event_log import EventLog
 
 
 def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
@@ -36,8 +39,17 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
 
     `{"valid": {...}, "test": {...}, "slices": {"valid": {...}, "test": {...}}, "spread": {...}}`, without the splits
     that are empty. `spread` has the standard errors of the metrics, from users to users. A task that predicts pairs
-    adds `details`: see `Likelihood.details`.
+    adds `details`: see `Likelihood.details`. `{"stopped": True}` where it was asked to stop.
     """
+    with EventLog(config.run_folder, worker.rank) as log:
+        try:
+            return evaluate_saved(config, replace(worker, tell=log.work))
+        except Stopped:
+            return {"stopped": True}
+
+
+def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
+    """See `evaluate_worker`. Raises `Stopped`."""
     folder = config.run_folder / "model"
     saved = open_model(folder)
     prepared = open_prepared(config.data.prepared)
@@ -50,7 +62,7 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
         build_head=task.build_head,
     )  # fmt: skip
     load_weights(folder, model, store)
-    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)
+    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk, worker.steps)
     of_tasks = {
         name: evaluate_pairs(single, model, representation_OR, store, worker, saved.manifest["pairs"][name])
         if isinstance(single, PairTask)
@@ -83,12 +95,16 @@ def evaluate_ranking(
     prepared, relation, evaluate = store.prepared, task.relation, task.evaluation
     rows_OR = task.rows(model, representation_OR, store.ownership.own_nodes, store)
     own_OR = rows_OR[:, : model.encoder.representation_size]
-    blend = load_blend(saved, model, store)
+    blend = load_blend(saved, model, store, worker)
     result: dict[str, Any] = {"slices": {}, "spread": {}}
     for split in SPLITS[1:]:
         if prepared.num_pairs(relation, split):
-            rankings = blend.rank(rows_OR, store, worker, relation, split, evaluate)
-            result[split] = ranking_metrics(rankings, prepared, worker.control, relation, split, evaluate.ks)
+            sample = sample_users(
+                prepared, relation, split, store.own_parts, evaluate.num_users, task.seed, worker.control
+            )
+            rankings = blend.rank(rows_OR, store, worker, relation, split, evaluate, sample.users)
+            metrics = ranking_metrics(rankings, prepared, worker.control, relation, split, evaluate.ks)
+            result[split] = metrics | sample.counts
             judged = judge(rankings, prepared, relation, split)
             result["spread"][split] = ranking_spread(judged, store.ranges.num_parts, worker.control, evaluate.ks)
             result["slices"][split] = {
@@ -107,18 +123,18 @@ def evaluate_pairs(
     result: dict[str, Any] = {"slices": {}, "spread": {}, "details": {}}
     for split in SPLITS[1:]:
         if store.prepared.num_pairs(task.relation, split):
-            found = task.values(model, representation_OR, store, worker, split)
+            found, counts = task.values(model, representation_OR, store, worker, split)
             predicted = replace(found, values=calibrated(likelihood, found.values, saved["calibration"]))
             if split == "valid":
                 valid = predicted.labels, predicted.values
-            result[split] = task.metrics(found, predicted.values)
+            result[split] = task.metrics(found, predicted.values) | counts
             result["slices"][split] = pair_slices(predicted, likelihood.metrics, store, worker.control, task.relation)
             result["spread"][split] = pair_spread(predicted, likelihood.metrics)
             result["details"][split] = likelihood.details(predicted.labels, predicted.values, valid)
     return result
 
 
-def load_blend(saved: SavedModel, model: Recommender, store: GraphStore) -> Blend:
+def load_blend(saved: SavedModel, model: Recommender, store: GraphStore, worker: Worker) -> Blend:
     """The filters of a saved model, with their weights. Collective."""
     ranges, rows_Ok = store.ranges, torch.zeros(len(model.table.weight), saved.manifest["spectral_rank"])
     for part in store.own_parts:
@@ -126,6 +142,6 @@ def load_blend(saved: SavedModel, model: Recommender, store: GraphStore) -> Blen
         load_rows(part_file(saved.folder, part), {"spectral": rows})
     linear = None
     if saved.linear_weight:
-        linear = LinearFilter(training_items(store, saved.relation), ranges.num_parts, ranges.num_nodes)
+        linear = LinearFilter(training_items(store, saved.relation), ranges.num_parts, ranges.num_nodes, worker.steps)
     # the saved rows are weighted already
     return Blend(rows_Ok, rows_Ok[:, :0], linear, 1.0, saved.linear_weight)

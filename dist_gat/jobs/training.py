@@ -9,6 +9,7 @@ from torch import Tensor
 from dist_gat.base.peak_memory import reset_peak_memory
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import build_blend
 from dist_gat.serve.saved_model import RANKING_ROWS, save_model
@@ -20,25 +21,31 @@ from dist_gat.train.trainer import Trainer
 def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
     """Train one recommender; every rank calls this. Returns the result, the same on every rank.
 
-    Goes on from the newest checkpoint in the run folder, on this or another number of ranks.
+    Goes on from the newest checkpoint in the run folder, on this or another number of ranks. From here on a request to
+    stop ends the training, or what comes after it, with a checkpoint.
     """
     reset_peak_memory()
     trainer = Trainer(config, worker)
     try:
-        return trainer.result(stopped=True) if trainer.run() else save_best(trainer)
+        with worker.requests.heard():
+            return trainer.result(stopped=True) if trainer.run() else save_best(trainer)
+    except Stopped:
+        # in what comes after training, which the last checkpoint has whole
+        trainer.log.event("stop", step=trainer.progress.step)
+        return trainer.result(stopped=True)
     finally:
         trainer.log.close()
 
 
 def save_best(trainer: Trainer) -> dict[str, Any]:
-    """Save, from the best checkpoint, the model that `recommend` reads. Collective."""
+    """Save, from the best checkpoint, the model that `recommend` reads. Collective. Raises `Stopped`."""
     config, model, store, worker = trainer.config, trainer.model, trainer.store, trainer.worker
     trainer.load_best()
     result = trainer.result(stopped=False)
     trainer.log.event("export", epoch=result["best_epoch"])
     task, nodes = trainer.task, store.ownership.own_nodes
     relation = task.relation
-    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)
+    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk, worker.steps)
     rows_OR = task.rows(model, representation_OR, nodes, store)
     blend = build_blend(
         rows_OR, store, worker, relation, config.blend, config.evaluate, config.train.metric, config.seed
@@ -49,14 +56,14 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     for number, (name, single) in enumerate(single_tasks(task).items()):
         if not isinstance(single, PairTask):
             continue
-        found = single.values(model, representation_OR, store, worker, "valid")
+        found, _ = single.values(model, representation_OR, store, worker, "valid")
         pairs[name] = {"rows": RANKING_ROWS, **single.saved(model, found)}
         if number:
             # the first task's are the ranking rows
             pairs[name]["rows"] = f"{RANKING_ROWS}.{name}"
             more_rows[pairs[name]["rows"]] = single.rows(model, representation_OR, nodes, store)
     result["calibration"] = {name: saved["calibration"] for name, saved in pairs.items()}
-    save_model(config, model, rows_OR, blend, store, relation, worker.control, pairs, more_rows)
+    save_model(config, model, rows_OR, blend, store, relation, worker, pairs, more_rows)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
     told = ("epochs", "steps", "best_epoch", "valid", "peak_memory_bytes")
     trainer.log.event("done", **{key: result[key] for key in told})

@@ -10,7 +10,7 @@ from dist_gat.jobs.job import Job
 from dist_gat.launcher.local import run_local
 from dist_gat.launcher.progress import show_progress
 from dist_gat.launcher.ray import run_ray
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 
 
 def run_job(job: Job, config: Config, quiet: bool = False) -> dict[str, Any]:

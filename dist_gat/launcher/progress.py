@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dist_gat.exchange.long_work import Tell
 
 POLL_S = 0.3
 LINE_EVERY_S = 10.0
@@ -38,6 +40,33 @@ def show_progress(events: Path, quiet: bool = False) -> Iterator[None]:
         done.set()
         thread.join()
         view.close()
+
+
+def work_in_words(what: str, done: int, total: int, seconds: float) -> str:
+    """How far a long work is, and how long it takes yet, where it goes on as before."""
+    rate = done / seconds if seconds else 0.0
+    left = f", {duration((total - done) / rate)} left" if rate else ""
+    return f"{what}: {done:,} of {total:,}, {rate:,.{0 if rate >= 10 else 2}f} a second{left}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def tell_lines(say: Callable[[str], None]) -> Tell:
+    """A `Tell` that says a line every few seconds."""
+    said_at = 0.0
+
+    def tell(what: str, done: int, total: int, seconds: float) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= LINE_EVERY_S:
+            said_at = time.monotonic()
+            say(work_in_words(what, done, total, seconds))
+
+    return tell
 
 
 class EventTail:
@@ -69,10 +98,11 @@ def _follow(tail: EventTail, view: _Lines, done: threading.Event) -> None:
 
 
 class _Lines:
-    """One line for each event that matters, at most one of training steps every few seconds."""
+    """One line for each event that matters, at most one of training steps or of a long work every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.tell = tell_lines(self.say)
         self.total_steps = 0
         self.last_step_line = 0.0
 
@@ -86,7 +116,10 @@ class _Lines:
             self.step(event)
         elif kind == "valid":
             mark = ", best so far" if event["best"] else ""
-            self.say(f"epoch {event['epoch']}: valid {event['metric']} {event['value']:.4f}{mark}")
+            value = f"{event['metric']} {event['value']:.4f}{event.get('sample', '')}"
+            self.say(f"epoch {event['epoch']}: valid {value}{mark}")
+        elif kind == "work":
+            self.work(event)
         elif kind == "stop":
             self.say(f"asked to stop: saved at step {event['step']}")
         elif kind == "early_stop":
@@ -95,8 +128,6 @@ class _Lines:
             self.say(f"saving the model of epoch {event['epoch']}")
         elif kind == "profile":
             self.say(f"{event['message']}; trace for ui.perfetto.dev: {event['trace']}")
-        elif kind == "evaluate":
-            self.say(event["message"])
 
     def say(self, text: str) -> None:
         self.console.print(f"  {text}", highlight=False)
@@ -107,12 +138,15 @@ class _Lines:
             speed = f"{event['seeds_per_s']:,.0f} seeds/s"
             self.say(f"step {event['step']} of {self.total_steps}: loss {event['loss']:.4f}, {speed}")
 
+    def work(self, event: dict[str, Any]) -> None:
+        self.tell(event["what"], event["done"], event["total"], event["took"])
+
     def close(self) -> None:
         pass
 
 
 class _Bar(_Lines):
-    """The same on a terminal, with training steps as a bar."""
+    """The same on a terminal, with training steps or a long work as a bar."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -124,6 +158,11 @@ class _Bar(_Lines):
     def step(self, event: dict[str, Any]) -> None:
         description = f"loss {event['loss']:.4f}, {event['seeds_per_s']:,.0f} seeds/s"
         self.progress.update(self.task, total=self.total_steps, completed=event["step"], description=description)
+
+    def work(self, event: dict[str, Any]) -> None:
+        what, done, total, seconds = (event[key] for key in ("what", "done", "total", "took"))
+        description = work_in_words(what, done, total, seconds)
+        self.progress.update(self.task, total=total, completed=done, description=description)
 
     def close(self) -> None:
         self.progress.stop()

@@ -26,7 +26,7 @@ def cost_section(curves: dict[str, Curve], events: list[dict[str, Any]], compari
     peak = peak if peak is not None else number_in(comparison, "models", "recipe", "peak_memory_bytes")
     seeds, sent = _mean(curves.get("speed/seeds_per_s", [])), _mean(curves.get("speed/exchanged_bytes_per_step", []))
     workers = next((n for e in reversed(events) if (n := number_in(e, "workers")) is not None), None)
-    validating = sum(number_in(event, "took") or 0.0 for event in events)
+    validating = sum(number_in(event, "took") or 0.0 for event in events if event.get("event") == "valid")
     trained = training_seconds(events)
     rows = [
         ("Time of training", duration(trained) if trained else None),
@@ -49,6 +49,9 @@ def training_seconds(events: list[dict[str, Any]]) -> float:
     """Over all attempts: the clock of each starts at 0 anew."""
     total = last = 0.0
     for event in events:
+        if event.get("event") == "work":
+            # evaluations tell of it too, on a clock of theirs
+            continue
         if event.get("event") == "start":
             total, last = total + last, 0.0
         last = max(last, number_in(event, "seconds") or 0.0)

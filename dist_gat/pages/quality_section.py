@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dist_gat.base.metric_counts import ALL_USERS, is_count
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import task_metrics
 from dist_gat.pages.bar_chart import Bar, bar_chart
@@ -38,6 +39,7 @@ def quality_section(
         "spread": spread,
         "on": SPLITS.get(split, split),
         "of": count_of(found, metric),
+        "sampled": sampled_users(evaluation, comparison, curves),
         "validated": (max if higher else min)(validated) if validated else None,
         "verdict": verdict(own, spread or 0.0, others, higher),
         "bars": _bars(config.name, metric, own, spread or 0.0, others, higher) if others else None,
@@ -57,10 +59,22 @@ def is_higher_better(config: Config, metric: str) -> bool:
 def count_of(metrics: dict[str, Any], metric: str) -> str:
     """What a metric is of, for people."""
     task, slash, _ = metric.rpartition("/")
-    for key, name in (("num_users", "users"), ("num_pairs", "pairs")):
+    found = []
+    all_users = number_in(metrics, f"{task}{slash}{ALL_USERS}")
+    users = "users" if all_users is None else f"users, a sample of {all_users:,.0f},"
+    for key, name in (("num_pairs", "pairs"), ("num_users", users)):
         if (count := number_in(metrics, f"{task}{slash}{key}")) is not None:
-            return f"{count:,.0f} {name}"
-    return ""
+            found.append(f"{count:,.0f} {name}")
+    return " of ".join(found)
+
+
+def sampled_users(evaluation: Any, comparison: Any, curves: dict[str, Curve]) -> list[str]:
+    """What is of a sample of the users, for people."""
+    measured = {SPLITS[split]: branch(evaluation, split) for split in ("test", "valid")}
+    compared = branch(comparison, "models")
+    measured |= {f"comparison, {name}": branch(compared, name, "metrics") for name in compared}
+    measured["training"] = {tag.removeprefix("valid/"): 0 for tag in curves if tag.startswith("valid/")}
+    return [what for what, found in measured.items() if any(name.rpartition("/")[2] == ALL_USERS for name in found)]
 
 
 def other_models(evaluation: Any, comparison: Any, split: str, metric: str) -> dict[str, float]:
@@ -109,5 +123,5 @@ def metric_rows(evaluation: Any) -> list[dict[str, Any]]:
             ],
         }
         for name in names
-        if not name.rpartition("/")[2].startswith("num_")
+        if not is_count(name)
     ]

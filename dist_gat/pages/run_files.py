@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.base.errors import StorageError
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 
 
 def read_json(path: Path, writer: str) -> Any:

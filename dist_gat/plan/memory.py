@@ -33,8 +33,7 @@ class Memory:
 
     embedding and moments: exact, for parts of equal size. graph: the mapped arrays of the parts that a rank reads in
     place, shared by the ranks of a host through the page cache. batch: samples, those in flight included.
-    activations: rows, weights and scores at the height of a step. checkpoint: the copy that is written in the
-    background, and one part of it as it is serialised. process: imports and heaps.
+    activations: rows, weights and scores at the height of a step. process: imports and heaps.
     """
 
     embedding: int
@@ -43,7 +42,6 @@ class Memory:
     graph: int
     batch: int
     activations: int
-    checkpoint: int
     process: int
 
     @property
@@ -54,7 +52,7 @@ class Memory:
     @property
     def host(self) -> int:
         """Held beside the device, in the process."""
-        return self.graph + self.batch + self.checkpoint + self.process
+        return self.graph + self.batch + self.process
 
     def summary(self) -> dict[str, int]:
         return {**asdict(self), "total": self.device + self.host}
@@ -79,7 +77,6 @@ def expected_memory(
         graph=round(in_place * graph_bytes(graph)),
         batch=round(_batch_bytes(config, graph, workload)),
         activations=round(_activation_bytes(config, workload, num_workers, constants.device)),
-        checkpoint=3 * table + 2 * 3 * table // most_parts,
         process=constants.process_bytes,
     )
 

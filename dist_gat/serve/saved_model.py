@@ -34,14 +34,16 @@ from dist_gat.base.storage import (
     sha256_of,
     verify_files,
 )
-from dist_gat.checkpoints.weight_files import load_tensors, part_file, save_dense, save_parts
+from dist_gat.checkpoints.weight_files import load_tensors, part_file, part_rows, save_dense, save_tensors
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.topk import Known, known_items
-from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.fail_together import together
+from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.shared_folder import shared_folder
+from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import Blend
-from dist_gat.graph.part import read_ids
+from dist_gat.graph.part import Part, read_ids
 from dist_gat.graph.ranges import NodeRanges, read_ranges
 from dist_gat.graph.schema import Relation, read_schema
 from dist_gat.nn.recommender import Recommender
@@ -55,9 +57,9 @@ REMEDY = "run `dist-gat train` to write the model anew"
 
 def save_model(
     config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, relation: Relation,
-    channel: Channel, pairs: Mapping[str, Mapping[str, Any]] = NONE, more_rows: Mapping[str, Tensor] = NONE,
+    worker: Worker, pairs: Mapping[str, Mapping[str, Any]] = NONE, more_rows: Mapping[str, Tensor] = NONE,
 ) -> None:  # fmt: skip
-    """Write `run_folder/model`. Collective; ranks share the file system.
+    """Write `run_folder/model`. Collective; ranks share the file system. Raises `Stopped`, and writes nothing then.
 
     pairs: of tasks that predict pairs, by name, what turns products of their rows into predictions. more_rows: rows of
     these [O, …], by name, where they are not the ranking rows.
@@ -75,21 +77,32 @@ def save_model(
         "pairs": pairs,
         "row_sizes": {name: rows.shape[1] for name, rows in more_rows.items()},
     }
-    with shared_folder(config.run_folder / "model", channel, FORMAT, VERSION, content) as folder:
-        if channel.rank == 0:
-            save_dense(folder, model)
-            (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-            shutil.copytree(store.prepared.folder / "ids", folder / "ids")
-        extra = {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
-        save_parts(folder, model, store, extra)
-        for part in store.own_parts:
-            users = ranges.nodes_of_type(part, relation.source)
-            met = [store.prepared.parts[part].pairs(relation, split) for split in ("train", "valid")]
-            known = known_items(users.start, len(users), met)
-            save_array(folder / "known" / f"{part:04d}.indptr.npy", known.indptr)
-            save_array(folder / "known" / f"{part:04d}.items.npy", known.items)
-            if blend.linear_weight:
-                save_array(folder / "known" / f"{part:04d}.trained.npy", known.among(users.start, met[0]))
+    folder, extra = config.run_folder / "model", {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
+    control, what = worker.control, f"{folder}: can't be written, nothing was changed"
+    parts = padded(store.own_parts, None, control)
+    with shared_folder(folder, control, FORMAT, VERSION, content, worker.steps) as own:
+        # what one rank does alone may fail there alone, and the others wait in the steps
+        with together(control, what):
+            if worker.rank == 0:
+                save_dense(own, model)
+                (own / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+                shutil.copytree(store.prepared.folder / "ids", own / "ids")
+        for part in worker.steps("writing the model", parts, len(parts)):
+            with together(control, what):
+                if part is not None:
+                    save_tensors(part_file(own, part), part_rows(model, store, part, extra))
+                    save_known(own / "known", store.prepared.parts[part], relation, bool(blend.linear_weight))
+
+
+def save_known(folder: Path, part: Part, relation: Relation, trained: bool) -> None:
+    """What each user of a part has met; with `trained` also which of it is in the training graph."""
+    users = np.array(part.ranges.nodes_of_type(part.number, relation.source), dtype=np.int64)
+    met = [part.pairs(relation, split) for split in ("train", "valid")]
+    known = known_items(users, met)
+    save_array(folder / f"{part.number:04d}.indptr.npy", known.indptr)
+    save_array(folder / f"{part.number:04d}.items.npy", known.items)
+    if trained:
+        save_array(folder / f"{part.number:04d}.trained.npy", known.among(int(users[0]) if len(users) else 0, met[0]))
 
 
 @dataclass(frozen=True)

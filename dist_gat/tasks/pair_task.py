@@ -6,7 +6,7 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ from dist_gat.config.task_sections import (
     RatingTask,
     task_metrics,
 )
-from dist_gat.evaluate.pair_values import PairValues, infer_pair_values
+from dist_gat.evaluate.pair_values import PairValues, PartPairs, infer_pair_values
+from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import SPLITS, PreparedGraph
@@ -56,7 +57,8 @@ NO_CALIBRATION = {"kind": "none"}
 class PairTask:
     """A `Task`. batch_size: interactions of a step over all ranks. l2: weight of the pairs' ID rows.
 
-    needs: names of the tasks whose probabilities its own is multiplied with, see `PairDecoder`.
+    needs: names of the tasks whose probabilities its own is multiplied with, see `PairDecoder`. num_users: whose pairs
+    are measured, None for all.
     """
 
     name: str
@@ -69,6 +71,7 @@ class PairTask:
     metric: str
     needs_degree: bool
     needs: tuple[str, ...] = ()
+    num_users: int | None = None
 
     @property
     def relation(self) -> Relation:
@@ -113,15 +116,25 @@ class PairTask:
     def measure(
         self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
     ) -> dict[str, float]:
-        found = self.values(model, representation_OR, store, worker, split)
-        return self.metrics(found, self.likelihood.predict(found.values))
+        found, counts = self.values(model, representation_OR, store, worker, split)
+        return self.metrics(found, self.likelihood.predict(found.values)) | counts
 
     def values(
         self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
-    ) -> PairValues:
-        """Of all pairs of a split. Collective."""
-        of_parts = self.labelled.of_parts(store.own_parts, split)
-        return infer_pair_values(self.decoder(model), representation_OR, of_parts, store.ownership, worker)
+    ) -> tuple[PairValues, dict[str, float]]:
+        """Of the measured pairs of a split, and the counts of `measured`. Collective."""
+        of_parts, counts = self.measured(store.own_parts, split, worker.control)
+        return infer_pair_values(self.decoder(model), representation_OR, of_parts, store.ownership, worker), counts
+
+    def measured(self, parts: Sequence[int], split: str, channel: Channel) -> tuple[list[PartPairs], dict[str, float]]:
+        """The pairs of a split that metrics are of, by part: all, or those of a sample of the users. Of a sample also
+        how many users it has, and of how many. Collective."""
+        labelled = self.labelled
+        sample = sample_users(labelled.prepared, self.relation, split, parts, self.num_users, self.seed, channel)
+        of_parts = labelled.of_parts(parts, split)
+        if sample.last is None:
+            return of_parts, {}
+        return [pairs.of(sample) for pairs in of_parts], {"num_users": float(self.num_users or 0)} | sample.counts
 
     def metrics(self, found: PairValues, predictions: np.ndarray) -> dict[str, float]:
         """How good predictions of the pairs are, and how many pairs there are."""
@@ -158,7 +171,7 @@ def build_pair_task(
     metric = config.train.metric.rpartition("/")[2]
     return PairTask(
         name, task, labelled, likelihood, config.train.batch_size, config.seed, config.loss.l2, metric,
-        messages_need_degree(config.model),
+        messages_need_degree(config.model), num_users=config.evaluate.num_users,
     )  # fmt: skip
 
 

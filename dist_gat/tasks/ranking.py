@@ -63,7 +63,7 @@ class RankingTask:
         self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
     ) -> dict[str, float]:
         rows_OR = self.rows(model, representation_OR, store.ownership.own_nodes, store)
-        return split_metrics(rows_OR, store, worker, self.relation, split, self.evaluation)
+        return split_metrics(rows_OR, store, worker, self.relation, split, self.evaluation, self.seed)
 
 
 def build_ranking(config: Config, relation: Relation) -> RankingTask:

@@ -1,4 +1,4 @@
-"""What a run tells about itself: TensorBoard summaries by global step, and one JSON line an event for the driver.
+"""What a run tells about itself: TensorBoard summaries by global step, and events for whoever watches.
 
 Rank 0 alone writes; `read_curves` reads the scalars back. The only module that imports TensorBoard.
 """
@@ -7,42 +7,37 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from dist_gat.base.errors import StorageError
-from dist_gat.base.json_text import to_json
+from dist_gat.train.event_log import EventLog
 
+<<<<<<< HEAD
 PROGRESS_FILE = "progress.jsonl"
 EVENTS_FOLDER, EVENTS_FILES = "tensorboard", "events.out.tfevents.*"
+=======
+EVENTS_FOLDER = "tensorboard"
+>>>>>>> helper-b
 
 
-class RunLog:
-    """Writes to `run_folder/tensorboard` and `run_folder/progress.jsonl`; does nothing on ranks other than 0."""
+class RunLog(EventLog):
+    """Writes to `run_folder/tensorboard` too; does nothing on ranks other than 0."""
 
     def __init__(self, run_folder: Path, rank: int, step: int) -> None:
         """step: where the run starts; what an earlier attempt logged of later steps no longer counts."""
         self.writer = SummaryWriter(str(run_folder / EVENTS_FOLDER), purge_step=step + 1) if rank == 0 else None
-        self.file = open_lines(run_folder / PROGRESS_FILE) if rank == 0 else None
-        self.started = time.perf_counter()
+        super().__init__(run_folder, rank)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """TensorBoard scalars at a global step."""
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
-
-    def event(self, kind: str, **values: Any) -> None:
-        """One line of progress for whoever watches the run."""
-        if self.file is not None:
-            seconds = round(time.perf_counter() - self.started, 3)
-            self.file.write(to_json({"event": kind, "seconds": seconds, **values}) + "\n")
-            self.file.flush()
 
     def hyper_parameters(self, config: dict[str, Any], metrics: dict[str, float]) -> None:
         """The flattened configuration beside the final metrics, for TensorBoard's HParams page."""
@@ -56,9 +51,9 @@ class RunLog:
             self.writer.flush()
 
     def close(self) -> None:
-        if self.writer is not None and self.file is not None:
+        if self.writer is not None:
             self.writer.close()
-            self.file.close()
+        super().close()
 
 
 def read_curves(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -122,16 +117,6 @@ def log_precision_recall(writer: SummaryWriter, tag: str, histograms: dict[str, 
     writer.add_pr_curve_raw(
         tag, true, false, false[0] - false, true[0] - true, precision, recall, global_step=0, num_thresholds=len(true)
     )
-
-
-def open_lines(path: Path) -> TextIO:
-    """Open a file of lines to add some; ends a line that a killed process left unfinished."""
-    file = path.open("a+", encoding="utf-8")
-    if file.tell():
-        file.seek(file.tell() - 1)
-        if file.read(1) != "\n":
-            file.write("\n")
-    return file
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_gat.base.errors import DataError, TrainingError
+from dist_gat.base.metric_counts import sample_in_words
 from dist_gat.base.peak_memory import peak_memory
 from dist_gat.base.run_folder import CONFIG_FILE, write_own_text
 from dist_gat.base.versions import versions
@@ -24,6 +26,7 @@ from dist_gat.checkpoints.snapshot import load_best, take_snapshot
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
@@ -33,7 +36,7 @@ from dist_gat.optim.gradient_rules import build_gradient_rules
 from dist_gat.optim.optimizer import build_optimizers, gradient_squares
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.graph_store import open_store
+from dist_gat.sampling.graph_store import open_store, read_ahead
 from dist_gat.sampling.loader import StepRange, count_streams, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.tasks.build_task import build_task
@@ -53,6 +56,7 @@ class Trainer:
         prepared = open_prepared(config.data.prepared)
         sampling = config.sampling
         self.store = open_store(prepared, worker.sampling, sampling.access, sampling.cache_bytes)
+        read_ahead(self.store)
         self.task = build_task(config, prepared)
         self.model = build_recommender(
             config.model,
@@ -82,6 +86,7 @@ class Trainer:
         )
         self.dense = data_parallel(self.model, worker)
         self.log = RunLog(config.run_folder, worker.rank, self.progress.step)
+        self.worker = replace(worker, tell=self.log.work)
         self.window = self.new_window()
         self.trace = Trace(config.run_folder / "profile", worker.rank, config.train.profile)
         self.saved_at = time.monotonic()
@@ -89,7 +94,7 @@ class Trainer:
     def run(self) -> bool:
         """Train until the last epoch or step, until validation stops improving, or until asked to stop.
 
-        Returns whether it was asked to stop.
+        Returns whether it was asked to stop. Collective.
         """
         train, per_epoch = self.config.train, self.steps_per_epoch
         self.log.event(
@@ -97,12 +102,23 @@ class Trainer:
             epochs=train.num_epochs, workers=self.worker.world_size, versions=versions(),
         )  # fmt: skip
         if self.worker.rank == 0:
+<<<<<<< HEAD
             write_own_text(self.config.run_folder / CONFIG_FILE, dump_config(self.config))
         stopped = False
         with self.worker.requests.heard():
             while not stopped and self.progress.step < self.total_steps and not self.is_exhausted():
                 stopped = self.train_epoch()
             self.writer.wait()
+=======
+            write_text(self.config.run_folder / "config.yaml", dump_config(self.config))
+        # an earlier attempt may have been stopped in a validation
+        stopped = self.validation_is_due() and self.end_epoch()
+        while not stopped and self.progress.step < self.total_steps and not self.is_exhausted():
+            stopped = self.train_epoch()
+        self.writer.wait()
+        if stopped:
+            self.log.event("stop", step=self.progress.step)
+>>>>>>> helper-b
         return stopped
 
     def is_exhausted(self) -> bool:
@@ -129,21 +145,40 @@ class Trainer:
             stopped = request == Request.STOP
             if stopped:
                 steps.end_at(self.progress.step - epoch * self.steps_per_epoch, len(self.samplers))
-            if self.progress.step == end:
-                self.end_epoch(epoch + 1)
+            if self.progress.step == end and not stopped:
+                stopped = self.end_epoch()
             elif request or self.save_is_due():
                 self.save()
-        if stopped:
-            self.log.event("stop", step=self.progress.step)
         return stopped
 
-    def end_epoch(self, epoch: int) -> None:
-        """Validate where that is due, then save, so that a checkpoint at the end of an epoch has the validation."""
-        if epoch % self.config.train.validate_every == 0 or self.progress.step >= self.total_steps:
-            self.validate(epoch)
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, from 1 on."""
+        return math.ceil(self.progress.step / self.steps_per_epoch)
+
+    def validation_is_due(self) -> bool:
+        """Whether a validation belongs to the present step and is not made yet."""
+        step, history = self.progress.step, self.progress.history
+        is_last = step >= self.total_steps
+        at_end = is_last or step % self.steps_per_epoch == 0 and self.epoch % self.config.train.validate_every == 0
+        is_made = bool(history) and history[-1]["step"] == step
+        return at_end and step > 0 and not is_made and self.store.prepared.num_pairs(self.task.relation, "valid") > 0
+
+    def end_epoch(self) -> bool:
+        """Validate where that is due, then save, so that a checkpoint at the end of an epoch has the validation.
+
+        Returns whether it was asked to stop: then the checkpoint is without it, and the next attempt validates first.
+        """
+        stopped = False
+        if self.validation_is_due():
+            try:
+                self.validate()
+            except Stopped:
+                stopped = True
         self.save()
-        if self.is_exhausted():
-            self.log.event("early_stop", epoch=epoch, best_epoch=self.progress.best.get("epoch", epoch))
+        if not stopped and self.is_exhausted():
+            self.log.event("early_stop", epoch=self.epoch, best_epoch=self.progress.best.get("epoch", self.epoch))
+        return stopped
 
     def batches(self, steps: StepRange) -> Iterator[Batch]:
         """The epoch's batches; the time that the loop waits for them counts as stall."""
@@ -231,12 +266,11 @@ class Trainer:
     def new_window(self) -> LogWindow:
         return LogWindow(self.worker, self.channels, self.store.cache)
 
-    def validate(self, epoch: int) -> None:
-        """Let the task measure the validation split. Collective."""
-        if not self.store.prepared.num_pairs(self.task.relation, "valid"):
-            return
+    def validate(self) -> None:
+        """Let the task measure the validation split. Collective. Raises `Stopped`."""
         started = time.perf_counter()
-        representation_OR = infer_representations(self.model, self.store, self.config.evaluate.edge_chunk)
+        chunk = self.config.evaluate.edge_chunk
+        representation_OR = infer_representations(self.model, self.store, chunk, self.worker.steps)
         metrics = self.task.measure(self.model, representation_OR, self.store, self.worker, "valid")
         name = self.task.metric
         if not math.isfinite(metrics.get(name, math.nan)):
@@ -244,17 +278,18 @@ class Trainer:
                 f"train.metric={name} is undefined on the validation pairs, or not measured; they have "
                 f"{', '.join(key for key, value in metrics.items() if math.isfinite(value))}: take one of these"
             )
-        found = {"epoch": epoch, "step": self.progress.step, **metrics}
+        found = {"epoch": self.epoch, "step": self.progress.step, **metrics}
         better = self.progress.validated(found, name, self.task.higher_is_better)
         self.log.scalars(self.progress.step, {f"valid/{name}": value for name, value in metrics.items()})
         took = time.perf_counter() - started
         self.window.clock.pause(took)
         self.log.event(
-            "valid", epoch=epoch, step=self.progress.step, best=better, metric=name, value=metrics[name], took=took
+            "valid", epoch=self.epoch, step=self.progress.step, best=better, metric=name, value=metrics[name],
+            sample=sample_in_words(metrics), took=took,
         )  # fmt: skip
 
     def save(self) -> None:
-        """Copy the state; it is committed in the background. Collective."""
+        """Write the state; it is committed in the background. Collective."""
         with self.window.clock.phase("checkpoint"):
             self.writer.wait()
             self.log.flush()
@@ -271,12 +306,11 @@ class Trainer:
     def result(self, stopped: bool) -> dict[str, Any]:
         """The result of the job, the same on every rank; memory is the sum of the ranks' peaks. Collective."""
         progress = self.progress
-        epochs = math.ceil(progress.step / self.steps_per_epoch)
         return {
             "stopped": stopped,
-            "epochs": epochs,
+            "epochs": self.epoch,
             "steps": progress.step,
-            "best_epoch": progress.best.get("epoch", epochs),
+            "best_epoch": progress.best.get("epoch", self.epoch),
             "blend": {},
             "calibration": None,
             "valid": {name: value for name, value in progress.best.items() if name not in ("epoch", "step")},

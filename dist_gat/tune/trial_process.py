@@ -19,7 +19,7 @@ from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.launcher.host import end_with_parent, worker_environment
 from dist_gat.launcher.preload import start_nursery
 from dist_gat.launcher.progress import EventTail
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 
 # A module-level function such as `dist_gat.api.train`, so that another process can import it
 Run = Callable[[Config], dict[str, Any]]

@@ -33,7 +33,7 @@ from dist_gat.config.sections import CheckpointConfig, Config, LaunchConfig
 from dist_gat.launcher.progress import EventTail
 from dist_gat.launcher.ray import ray_cluster, set_defaults, stoppable
 from dist_gat.launcher.stop_signals import STOP_FILE
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.tune.search_space import Distribution, Space
 from dist_gat.tune.trial import TUNE_FOLDER, Trial, save_trial, trial_folder, trial_tree
 from dist_gat.tune.trial_process import Run, TrialProcess

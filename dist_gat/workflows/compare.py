@@ -15,7 +15,9 @@ from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.graph.made_from import open_made
 from dist_gat.jobs.baseline_run import baseline_worker
 from dist_gat.launcher.local import run_processes
+from dist_gat.launcher.progress import show_progress
 from dist_gat.tasks.build_task import predicted_relation
+from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.workflows.compared_models import choose_models, is_trained, model_recipe
 from dist_gat.workflows.result_files import COMPARISON_FILE, refuse_foreign_results
 from dist_gat.workflows.run import Progress, be_silent, evaluate, train
@@ -46,7 +48,7 @@ def compare(
         begun = time.perf_counter()
         progress(f"{name}:")
         try:
-            row = _run_model(name, config, split, quiet) if is_trained(name) else _run_baseline(name, config)
+            row = _run_model(name, config, split, quiet) if is_trained(name) else _run_baseline(name, config, quiet)
         except DistGatError as err:
             row = {"note": str(err)}
         stopped = row.pop("stopped", False)
@@ -65,14 +67,18 @@ def _run_model(name: str, config: Config, split: str, quiet: bool) -> dict[str, 
     trained = train(recipe, quiet)
     if trained["stopped"]:
         return {"stopped": True, "note": f"stopped and saved at step {trained['steps']}; the same command goes on"}
-    step = trained["resumed_from"]
+    step, evaluated = trained["resumed_from"], evaluate(recipe, quiet)
+    if evaluated["stopped"]:
+        return {"stopped": True, "note": "stopped in its evaluation; the same command goes on"}
     return {
-        "metrics": evaluate(recipe, quiet)[split],
+        "metrics": evaluated[split],
         "peak_memory_bytes": trained["peak_memory_bytes"],
         "note": "" if step is None else f"went on from step {step}; the seconds are those since then",
     }
 
 
-def _run_baseline(name: str, config: Config) -> dict[str, Any]:
+def _run_baseline(name: str, config: Config, quiet: bool) -> dict[str, Any]:
     launch = config.launch.model_copy(update={"num_workers": 1, "use_gpu": False})
-    return run_processes(partial(baseline_worker, name), config.model_copy(update={"launch": launch}))
+    config.run_folder.mkdir(parents=True, exist_ok=True)
+    with show_progress(config.run_folder / PROGRESS_FILE, quiet):
+        return run_processes(partial(baseline_worker, name), config.model_copy(update={"launch": launch}))

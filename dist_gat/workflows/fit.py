@@ -43,7 +43,10 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
             final = train(last, quiet, progress=progress)
             result |= {"final": final, "run": final["run"], "stopped": final["stopped"]}
         if not result["stopped"]:
-            result |= {"split": split, "metrics": evaluate(last, quiet, progress=progress)[split]}
+            evaluated = evaluate(last, quiet, progress=progress)
+            result["stopped"] = evaluated["stopped"]
+            if not result["stopped"]:
+                result |= {"split": split, "metrics": evaluated[split]}
     return {**result, "seconds": time.perf_counter() - started}
 
 

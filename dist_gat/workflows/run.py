@@ -14,15 +14,27 @@ from dist_gat.checkpoints.checkpoint_store import CHECKPOINTS_FOLDER, open_check
 from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
+<<<<<<< HEAD
 from dist_gat.graph.made_from import open_made
+=======
+from dist_gat.exchange.worker import lone_worker
+from dist_gat.graph.part import open_prepared
+>>>>>>> helper-b
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
+from dist_gat.launcher.progress import tell_lines
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import predicted_relation
+<<<<<<< HEAD
 from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, PROGRESS_FILE, log_evaluation
 from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
+=======
+from dist_gat.train.event_log import PROGRESS_FILE
+from dist_gat.train.run_log import EVENTS_FOLDER, log_evaluation
+from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE
+>>>>>>> helper-b
 
 Progress = Callable[[str], None]
 # beside the checkpoints: logs, the saved model and its evaluation
@@ -85,8 +97,9 @@ def evaluate(
     `slices` has the metrics by user activity and item popularity of both splits, of a ranking coverage, novelty and
     diversity too; `spread` the standard errors of the metrics; `details` of predicted pairs what `Likelihood.details`
     says. All of the model's numbers go to TensorBoard too, and to `evaluation.json` in the run folder, where `report`
-    finds them, null where they are undefined. The files of model and data set are checked as in `train`. Raises
-    `StorageError` where there is no saved model of this data set, or where one of them is damaged.
+    finds them, null where they are undefined. Where it was asked to stop, `stopped` is all there is. The files of model
+    and data set are checked as in `train`. Raises `StorageError` where there is no saved model of this data set, or
+    where one of them is damaged.
     """
     started = time.perf_counter()
     refuse_links_out(config.run_folder)
@@ -96,12 +109,16 @@ def evaluate(
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
+    if result.get("stopped"):
+        return result
     log_evaluation(config.run_folder, result)
     if config.evaluate.baselines:
+        worker = lone_worker(tell=tell_lines(progress))
         result["baselines"] = {
-            name: {split: evaluate_baseline(name, prepared, relation, split, config.evaluate)}
+            name: {split: evaluate_baseline(name, prepared, relation, split, config.evaluate, config.seed, worker)}
             for name in config.evaluate.baselines
         }
-    result |= {"seconds": time.perf_counter() - started, "model_sha256": model_digest(config.run_folder)}
+    result |= {"stopped": False, "seconds": time.perf_counter() - started}
+    result["model_sha256"] = model_digest(config.run_folder)
     write_text(config.run_folder / EVALUATION_FILE, to_json(result))
     return result

@@ -10,6 +10,8 @@ from scipy.sparse import csr_array
 from dist_gat.baselines.baseline import BASELINES, evaluate_baseline, rank_baseline
 from dist_gat.baselines.scorer import Scorer
 from dist_gat.config.sections import BaselineConfig, EvaluateConfig
+from dist_gat.evaluate.user_sample import users_of
+from dist_gat.exchange.worker import lone_worker
 from dist_gat.graph.part import PreparedGraph
 
 NUM_USERS, NUM_ITEMS = 14, 9
@@ -72,7 +74,9 @@ class BaselineContract:
         for user, item in split_pairs(synthetic, "test").tolist():
             truth.setdefault(user, set()).add(item)
         recall: dict[int, list[float]] = {k: [] for k in KS}
-        for ranking in rank_baseline(self.name, synthetic, INTERACTS, "test", config):
+        parts = range(synthetic.ranges.num_parts)
+        tested = {part: users_of(synthetic.parts[part].pairs(INTERACTS, "test")) for part in parts}
+        for ranking in rank_baseline(self.name, synthetic, INTERACTS, "test", config, tested, lone_worker()):
             for user, found, found_scores in zip(ranking.users, ranking.items, ranking.scores, strict=True):
                 row = scores[np.searchsorted(users, user)]
                 free = [at for at, item in enumerate(items.tolist()) if (user, item) not in met]
@@ -84,7 +88,7 @@ class BaselineContract:
                 assert order == sorted(order)
                 for k in KS if user in truth else ():
                     recall[k].append(len(set(found[:k].tolist()) & truth[user]) / len(truth[user]))
-        metrics = evaluate_baseline(self.name, synthetic, INTERACTS, "test", config)
+        metrics = evaluate_baseline(self.name, synthetic, INTERACTS, "test", config, 0, lone_worker())
         assert metrics["num_users"] == len(truth)
         assert {k: metrics[f"recall@{k}"] for k in KS} == pytest.approx({k: np.mean(recall[k]) for k in KS})
 

@@ -8,9 +8,11 @@ import fsspec
 import pytest
 import torch
 from helpers import Ranks
+from safetensors.torch import load_file, save_file
 
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import read_manifest, verify_files
+from dist_gat.checkpoints import weight_files
 from dist_gat.checkpoints.checkpoint_store import CheckpointStore, FolderCheckpoints, UrlCheckpoints, sorted_steps
 from dist_gat.exchange.channel import Channel, open_channel
 
@@ -84,3 +86,20 @@ def test_names_that_are_no_steps_are_passed_over() -> None:
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(ConfigError, match="checkpoint.url=nonsense://x: .*expected s3://bucket"):
         UrlCheckpoints("nonsense://x")
+
+
+def test_tensors_are_written_as_the_library_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_files, "ROWS_AT_ONCE", 3)
+    both = torch.randn(7, 2, 5)
+    tensors = {
+        "strided": both[:, 1], "wide": torch.randn(4, 6, dtype=torch.float64).T, "half": torch.randn(3).bfloat16(),
+        "number": torch.tensor(2.5), "count": torch.tensor([1, 2, 3]), "mask": torch.tensor([True, False]),
+        "empty": torch.zeros(0, 4), "narrow": torch.zeros(5, 0),
+    }  # fmt: skip
+    weight_files.save_tensors(tmp_path / "new" / "ours", tensors)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "theirs")
+    ours, theirs = load_file(tmp_path / "new" / "ours"), load_file(tmp_path / "theirs")
+    assert ours.keys() == tensors.keys()
+    for name, value in theirs.items():
+        assert (ours[name].dtype, ours[name].shape) == (value.dtype, value.shape)
+        assert torch.equal(ours[name], value)

@@ -18,7 +18,7 @@ from dist_gat.checkpoints.run_progress import RunProgress
 from dist_gat.checkpoints.snapshot import dense_state, load_dense_state
 from dist_gat.checkpoints.weight_files import save_tensors
 from dist_gat.config.sections import Config
-from dist_gat.train.run_log import open_lines
+from dist_gat.train.event_log import open_lines
 from dist_gat.workflows.run import LEFT_BY_RUNS
 
 ALONE = {"num_workers": 1}

@@ -88,6 +88,8 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path, dist_gat: Di
     assert 0 < evaluated["test"]["recall@20"] <= 1
     assert evaluated["baselines"]["popularity"]["test"].keys() == evaluated["test"].keys()
     assert evaluated["slices"]["test"].keys() == {"users", "items", "beyond_accuracy"}
+    few = dist_gat(folder, "compare", "recipe.yaml", "--models", "popularity", "evaluate.num_users=20").stdout
+    assert "full ranking over all items of 20 sampled users" in few
     tables = dist_gat(folder, "evaluate", "recipe.yaml", "--slices").stdout
     assert all(word in tables for word in ("by activity", "q4", "by popularity", "head", "coverage@20", "diversity@20"))
     chosen = ("--models", "popularity, ease", "--model", "recipe")
@@ -127,6 +129,12 @@ def test_the_evaluation_of_clicks_tells_precision_and_slices(folder: Path, dist_
     found = json_of(dist_gat(folder, "evaluate", "recipe.yaml", *overrides, "--json"))
     assert found["details"]["test"]["kind"] == "classification"
     assert found["slices"]["test"]["users"]["cold"]["auc"] is None, "of no pairs"
+    sampled = dist_gat(folder, "evaluate", "recipe.yaml", *overrides, "evaluate.num_users=9", "--slices")
+    assert sampled.stdout.count("of 9 sampled users") == 4, sampled.stdout
+    page = json_of(dist_gat(folder, "report", "click-run", "--json"))["report"]
+    text = (folder / page).read_text(encoding="utf-8")
+    assert "9 users, a sample of 30," in text
+    assert "Of a fixed sample of the users" in text
 
 
 @pytest.mark.parametrize(

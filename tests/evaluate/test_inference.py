@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dist_gat.config.sections import EvaluateConfig, ModelConfig
 from dist_gat.evaluate.full_ranking import rank_representations, ranking_metrics
 from dist_gat.evaluate.inference import MIN_WIDTH, Turn, degree_chunks, infer_representations, turns_of
+from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
@@ -33,7 +34,9 @@ def model_config(**settings: Any) -> ModelConfig:
     return ModelConfig.model_validate({"embedding_size": 16, "init_std": 1.0, **settings})
 
 
-def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True) -> dict[str, Any]:
+def infer_and_rank(
+    folder: Path, settings: dict[str, Any], features: bool = True, num_users: int | None = None
+) -> dict[str, Any]:
     """This rank's representations, rankings and metrics, in plain arrays."""
     worker = join_workers(torch.device("cpu"), 1, 30)
     prepared = open_prepared(folder)
@@ -44,7 +47,8 @@ def infer_and_rank(folder: Path, settings: dict[str, Any], features: bool = True
     with torch.no_grad():
         rows = infer_representations(model, store, EVALUATE.edge_chunk)
         ranked = model.decoder.ranking_rows(rows)
-        rankings = rank_representations(ranked, store, worker.rows, INTERACTS, "test", EVALUATE)
+        sample = sample_users(prepared, INTERACTS, "test", store.own_parts, num_users, 5, worker.control)
+        rankings = rank_representations(ranked, store, worker, INTERACTS, "test", EVALUATE, sample.users)
     assert torch.equal(model.table.weight, table), "inference reads the table"
     metrics = ranking_metrics(rankings, prepared, worker.control, INTERACTS, "test", EVALUATE.ks)
     found = {int(u): items for r in rankings for u, items in zip(r.users, r.items.tolist(), strict=True)}

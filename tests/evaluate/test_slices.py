@@ -18,6 +18,7 @@ from dist_gat.evaluate import beyond_accuracy as beyond
 from dist_gat.evaluate.full_ranking import judge, rank_representations
 from dist_gat.evaluate.metrics import metric_names
 from dist_gat.evaluate.slices import slice_metrics
+from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.nn.recommender import build_recommender
@@ -28,7 +29,7 @@ EVALUATE = EvaluateConfig(ks=[1, 4], user_chunk=7)
 KS = EVALUATE.ks
 
 
-def slices_and_lists(folder: Path, access: str = "auto") -> dict[str, Any]:
+def slices_and_lists(folder: Path, access: str = "auto", num_users: int | None = None) -> dict[str, Any]:
     """Of an untrained model: its rows, the users' best items, and all that is computed of them."""
     worker = join_workers(torch.device("cpu"), 1, 30)
     prepared = open_prepared(folder)
@@ -36,7 +37,8 @@ def slices_and_lists(folder: Path, access: str = "auto") -> dict[str, Any]:
     settings = ModelConfig.model_validate({"embedding_size": 5, "init_std": 1.0})
     table = build_recommender(settings, 0, {}, store.ownership, worker.rows, 0).table
     rows = table.weight.detach()
-    rankings = rank_representations(rows, store, worker.rows, INTERACTS, "test", EVALUATE)
+    sample = sample_users(prepared, INTERACTS, "test", store.own_parts, num_users, 0, worker.control)
+    rankings = rank_representations(rows, store, worker, INTERACTS, "test", EVALUATE, sample.users)
     judged = judge(rankings, prepared, INTERACTS, "test")
     # few lists a chunk, so that ranks have different numbers of chunks
     beyond.CHUNK_CELLS = 3 * 4 * 5

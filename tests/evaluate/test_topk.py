@@ -23,7 +23,7 @@ def test_it_is_the_head_of_a_full_sort(num_users: int, num_items: int, k: int, s
     first_user, first_item = 50, 1000
     pairs = np.argwhere(known) + [first_user, first_item]
     halves = rng.random(len(pairs)) < 0.5
-    met = known_items(first_user, num_users, [pairs[halves], pairs[~halves]])
+    met = known_items(np.arange(first_user, first_user + num_users), [pairs[halves], pairs[~halves]])
     best = RunningTopK(num_users, k)
     cuts = sorted(rng.integers(0, num_items + 1, 3).tolist())
     blocks = list(zip([0, *cuts], [*cuts, num_items], strict=True))
@@ -46,12 +46,12 @@ def test_known_items_are_passed_over_behind_strips_without_a_better_item() -> No
     known = [2 * STRIP, 3 * STRIP + 1, 5 * STRIP + 5]
     scores[0, known[-1]] = scores[0, known[-1] + 1] = 2.0
     best = RunningTopK(1, k)
-    best.merge(0, scores, 0, known_items(0, 1, [np.array([(0, item) for item in known])]))
+    best.merge(0, scores, 0, known_items(np.arange(1), [np.array([(0, item) for item in known])]))
     assert best.items_UK.tolist() == [[known[-1] + 1, 0]]
 
 
 def test_items_without_a_finite_score_are_never_ranked() -> None:
     best = RunningTopK(1, 3)
-    met = known_items(0, 1, [])
+    met = known_items(np.arange(1), [])
     best.merge(0, np.array([[np.nan, -np.inf, 1.0]], dtype=np.float32), 0, met)
     assert best.items_UK.tolist() == [[2, -1, -1]]

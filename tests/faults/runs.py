@@ -29,7 +29,7 @@ from dist_gat import api
 from dist_gat.checkpoints.checkpoint_store import FolderCheckpoints
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 
 STEPS_PER_EPOCH = 11
 NUM_STEPS = 33

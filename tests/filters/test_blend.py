@@ -13,6 +13,7 @@ from helpers import INTERACTS, ITEM, USER, Ranks, split_pairs
 
 from dist_gat.config.sections import BlendConfig, EvaluateConfig
 from dist_gat.evaluate.full_ranking import ranking_metrics
+from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker, join_workers
 from dist_gat.filters.blend import LINEAR_CHOICES, SPECTRAL_CHOICES, Blend, build_blend
@@ -157,7 +158,8 @@ def choose(folder: Path, settings: dict[str, Any], metric: str = "ndcg@10") -> t
 
 
 def metric_of(blend: Blend, rows_OR: torch.Tensor, store: GraphStore, worker: Worker, metric: str) -> float:
-    rankings = blend.rank(rows_OR, store, worker, INTERACTS, "valid", EVALUATE)
+    sample = sample_users(store.prepared, INTERACTS, "valid", store.own_parts, None, 3, worker.control)
+    rankings = blend.rank(rows_OR, store, worker, INTERACTS, "valid", EVALUATE, sample.users)
     return ranking_metrics(rankings, store.prepared, Channel("test") if worker.world_size == 1 else worker.control,
                            INTERACTS, "valid", EVALUATE.ks)[metric]  # fmt: skip
 

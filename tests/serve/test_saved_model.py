@@ -52,7 +52,7 @@ def save(run: Path, folder: Path) -> dict[str, Any]:
     representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)
     rows_OR = model.ranking_rows(representation_OR, store.ownership.own_nodes, store, INTERACTS)
     blend = Blend(rows_OR[:, :0], rows_OR[:, :0], None)
-    save_model(config, model, rows_OR, blend, store, INTERACTS, worker.control)
+    save_model(config, model, rows_OR, blend, store, INTERACTS, worker)
     return evaluate_worker(config, worker)
 
 

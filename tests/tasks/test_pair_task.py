@@ -13,8 +13,13 @@ import pytest
 
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
+from dist_gat.baselines.pair_baselines import evaluate_pair_baseline
 from dist_gat.config.sections import Config
 from dist_gat.data.split import split_interactions
+from dist_gat.exchange.channel import Channel
+from dist_gat.graph.part import open_prepared
+from dist_gat.tasks.build_task import build_task
+from dist_gat.tasks.pair_task import PairTask
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +126,30 @@ def test_ranks_train_and_measure_as_one_does(folder: Path, kind: str) -> None:
         sampling = one.sampling.model_copy(update={"access": access})
         # the same model on other workers
         assert told(one.model_copy(update={"launch": launch, "sampling": sampling})) == first
+
+
+@pytest.mark.parametrize("kind", ["rating", "click", "count"])
+def test_a_sample_has_the_pairs_of_its_users(folder: Path, kind: str) -> None:
+    config = recipe(folder, kind, f"sampled-{kind}", train={"num_epochs": 1}, launch={"num_workers": 1})
+    api.train(config)
+    some = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"num_users": 15})})
+    found, whole = told(some), told(config)
+    prepared = open_prepared(config.data.prepared)
+    task = build_task(some, prepared)
+    assert isinstance(task, PairTask)
+    for split in ("valid", "test"):
+        measured, counts = task.measured(range(4), split, Channel("alone"))
+        assert counts["num_users"] == 15 < counts["num_all_users"]
+        users = np.concatenate([pairs.pairs[:, 0] for pairs in measured])
+        assert len(np.unique(users)) == 15
+        everything = np.concatenate([part.pairs(task.relation, split)[:, 0] for part in prepared.parts])
+        assert len(users) == np.isin(everything, users).sum() == found[split]["num_pairs"] < whole[split]["num_pairs"]
+        assert {name: found[split][name] for name in counts} == counts
+        baseline = evaluate_pair_baseline("mean", task, prepared, split)
+        assert {name: baseline[name] for name in found[split]}.keys() == found[split].keys()
+        assert baseline["num_pairs"] == found[split]["num_pairs"]
+    everyone = some.model_copy(update={"evaluate": config.evaluate.model_copy(update={"num_users": 10**6})})
+    assert told(everyone) == whole
 
 
 def test_what_carries_no_message_is_predicted_all_the_same(folder: Path) -> None:

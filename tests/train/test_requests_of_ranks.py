@@ -15,7 +15,7 @@ from dist_gat.data.synthetic import write_synthetic
 from dist_gat.exchange.stop_requests import Request, Requests
 from dist_gat.exchange.worker import join_workers
 from dist_gat.jobs.training import train_worker
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 
 HEARD_AT = (3, 4)  # by rank
 

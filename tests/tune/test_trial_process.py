@@ -18,7 +18,7 @@ from dist_gat.base.errors import TrainingError
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.launcher.launch import run_job
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.tune.trial_process import TrialProcess
 
 LAUNCH = LaunchConfig(launcher="local", num_workers=1, threads_per_worker=1)
@@ -140,9 +140,9 @@ def test_a_real_run_validates_on_the_validation_split_alone(small_run: Path, mon
     seen = []
     split_metrics = ranking.split_metrics
 
-    def noted(rows: Any, store: Any, worker: Any, relation: Any, split: str, config: Any) -> dict[str, float]:
+    def noted(rows: Any, store: Any, worker: Any, relation: Any, split: str, *settings: Any) -> dict[str, float]:
         seen.append(split)
-        return split_metrics(rows, store, worker, relation, split, config)
+        return split_metrics(rows, store, worker, relation, split, *settings)
 
     monkeypatch.setattr(ranking, "split_metrics", noted)
     config = load_config(small_run / "run" / "config.yaml")

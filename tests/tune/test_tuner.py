@@ -22,7 +22,7 @@ from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.files import dump_config, load_config
 from dist_gat.config.sections import Config
-from dist_gat.train.run_log import PROGRESS_FILE
+from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.tune.search_space import Distribution, Space
 from dist_gat.tune.trial import Trial, trial_folder
 from dist_gat.tune.tuner import Proposals, halving, open_study, time_limit, values_of
