@@ -19,7 +19,7 @@ from dist_gat.data.dataset import Edges
 from dist_gat.graph.assign import assign_nodes, even_ranges
 from dist_gat.graph.prepare import partition_quality, relabel
 
-METHODS = ("metis", "range", "hash")
+METHODS = ("metis", "fennel", "range", "hash")
 
 
 def edges_of(pairs: list[tuple[int, int]]) -> Edges:
