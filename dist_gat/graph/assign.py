@@ -15,7 +15,7 @@ from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Edges
 from dist_gat.graph.fennel import fennel
 
-CHUNK = 1 << 22  # edges that `fennel` looks at together
+CHUNK = 1 << 20  # edges that `fennel` looks at together
 
 
 def assign_nodes(train: Edges, num_users: int, num_items: int, config: PartsConfig, seed: int) -> np.ndarray:
