@@ -14,6 +14,7 @@ from dist_gat.base.errors import DistGatError
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.init_command import init
+from dist_gat.cli.inspect_command import inspect
 from dist_gat.cli.output import STOPPED, make_table, open_output
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
@@ -80,6 +81,9 @@ def prepare(
         table = make_table(f"prepared {settings.name}", ["what", "how many"], rows)
         next_step = f"next: dist-gat train {config}" + "".join(f" {o}" for o in overrides or [])
         output.result(report, table, notes=f"written to {settings.data.prepared}; {next_step}")
+
+
+app.command(epilog="Example: dist-gat inspect data/ml-100k/prepared --html data.html")(inspect)
 
 
 @app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
