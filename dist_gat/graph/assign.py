@@ -13,7 +13,7 @@ from dist_gat.base.quiet import silent
 from dist_gat.base.random import Purpose, hash_ids, make_key
 from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Edges
-from dist_gat.graph.fennel import fennel
+from dist_gat.graph.fennel import fennel, fennel_bytes
 
 CHUNK = 1 << 20  # edges that `fennel` looks at together
 
@@ -56,6 +56,17 @@ def _metis(user: np.ndarray, item: np.ndarray, num_nodes: int, num_parts: int, s
 def metis_bytes(num_nodes: int, num_edges: int) -> int:
     """About what METIS takes at its peak, beside the edges: measured on graphs of 0.1 to 10 M edges."""
     return 420 * num_nodes + 240 * num_edges
+
+
+def advice_on_memory(num_users: int, num_items: int, num_edges: int, num_parts: int, free_bytes: int) -> str:
+    """What to say before METIS runs: nothing where it fits `free_bytes`."""
+    needed, instead = metis_bytes(num_users + num_items, num_edges), fennel_bytes(num_users, num_items, num_parts)
+    if needed <= free_bytes:
+        return ""
+    return (
+        f"parts.method=metis would take about {needed / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free; "
+        f"parts.method=fennel takes about {instead / 1e9:.1f} GB, and {4 * num_edges / 1e9:.1f} GB of disk meanwhile"
+    )
 
 
 def even_ranges(degree: np.ndarray, num_parts: int) -> np.ndarray:

@@ -85,21 +85,24 @@ def label_charts(labels: dict[str, Any]) -> list[tuple[str, str, Markup | None]]
             )
             levels, counts = label.get("levels", []), label.get("counts", [])
             few = 0 < len(levels) <= MAX_BARS
-            bars = [Bar(three_digits(level), count) for level, count in zip(levels, counts, strict=True)]
-            charts.append((f"{name} of {relation}", line, bar_chart(bars, f"pairs by {name}") if few else None))
+            total = sum(counts) or 1
+            bars = [
+                Bar(three_digits(level), count / total, f"{count:,} pairs")
+                for level, count in zip(levels, counts, strict=True)
+            ]
+            charts.append(
+                (f"{name} of {relation}", line, bar_chart(bars, f"pairs by {name}", show=percent) if few else None)
+            )
     return charts
 
 
 def part_chart(parts: list[dict[str, Any]]) -> Markup:
-    """Messages of the largest parts."""
+    """Of the largest parts the shares of all messages."""
+    total = sum(part["messages"] for part in parts) or 1
     largest = sorted(parts, key=lambda part: -part["messages"])[:MAX_BARS]
-    bars = [
-        Bar(
-            f"part {part['part']}",
-            part["messages"],
-            ", ".join(f"{count:,} {kind}s" for kind, count in part["nodes"].items())
-            + ("" if part["remote"] is None else f", {percent(part['remote'])} remote"),
-        )
-        for part in sorted(largest, key=lambda part: part["part"])
-    ]
-    return bar_chart(bars, "messages by part")
+    bars = []
+    for part in sorted(largest, key=lambda part: part["part"]):
+        notes = [f"{count:,} {kind}s" for kind, count in part["nodes"].items()]
+        notes += [] if part["remote"] is None else [f"{percent(part['remote'])} remote"]
+        bars.append(Bar(f"part {part['part']}", part["messages"] / total, ", ".join(notes)))
+    return bar_chart(bars, "messages by part", show=percent)
