@@ -29,9 +29,12 @@ from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
+from dist_gat.graph.inspection import inspect_prepared
+from dist_gat.graph.part import open_prepared
 from dist_gat.launcher.doctor import examine as doctor
 from dist_gat.launcher.stop_signals import on_stop_signals
 from dist_gat.pages.explanation_page import explanation_page
+from dist_gat.pages.inspection_page import inspection_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
@@ -56,6 +59,7 @@ __all__ = [
     "explain",
     "fit",
     "fetch",
+    "inspect",
     "load_config",
     "plan",
     "predict",
@@ -68,6 +72,20 @@ __all__ = [
     "write_first_recipe",
     "write_synthetic",
 ]
+
+
+def inspect(
+    prepared: str | Path, html: str | Path | None = None, verify: bool = False, progress: Progress = be_silent
+) -> dict[str, Any]:
+    """What is in a prepared folder: counts, degrees, cold and isolated nodes, labels, times, parts.
+
+    `inspect_prepared` says what is in the result; `html` is a file for a page of it. Its files are checked as in
+    `train`. Raises `StorageError` where the folder is not prepared or damaged.
+    """
+    found = inspect_prepared(open_prepared(prepared, verify, progress), progress)
+    if html is not None:
+        save_page(Path(html), inspection_page(found))
+    return found
 
 
 def recommend(

@@ -39,6 +39,7 @@ def config(trained: Config, tmp_path: Path) -> Config:
 
 
 VERBS: dict[str, Callable[..., Any]] = {
+    "inspect": lambda config, **options: api.inspect(config.data.prepared, **options),
     "train": api.train,
     "evaluate": api.evaluate,
     "recommend": lambda config, **options: api.recommend(config.run_folder, ["u1"], **options),
@@ -46,7 +47,14 @@ VERBS: dict[str, Callable[..., Any]] = {
     "report": api.report,
 }
 BOTH = ["model", "prepared"]
-READS = {"train": ["prepared"], "evaluate": BOTH, "recommend": ["model"], "explain": BOTH, "report": BOTH}
+READS = {
+    "inspect": ["prepared"],
+    "train": ["prepared"],
+    "evaluate": BOTH,
+    "recommend": ["model"],
+    "explain": BOTH,
+    "report": BOTH,
+}
 
 
 @pytest.mark.parametrize("verb", VERBS)

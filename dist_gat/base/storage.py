@@ -63,18 +63,11 @@ def atomic_file(target: Path) -> Iterator[Path]:
     temporary = _beside(target, "tmp")
     temporary.touch(exist_ok=False)
     try:
-<<<<<<< HEAD
         with _held(temporary):
             yield temporary
-            _flush(temporary)
+            flush_file(temporary)
             temporary.replace(target)
-            _flush(target.parent)
-=======
-        yield temporary
-        flush_file(temporary)
-        temporary.replace(target)
-        flush_file(target.parent)
->>>>>>> helper-b
+            flush_file(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,7 +77,6 @@ def replace_folder(source: Path, target: Path) -> None:
 
     A symbolic link at `target` is replaced too; what it leads to stays as it is.
     """
-<<<<<<< HEAD
     while True:
         old = _beside(target, "old")
         with suppress(FileNotFoundError):
@@ -99,18 +91,8 @@ def replace_folder(source: Path, target: Path) -> None:
                 old.rename(target)
             raise
         break
-    _flush(target.parent)
-    _remove(old)
-=======
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    if target.exists() or target.is_symlink():
-        target.rename(old)
-    source.rename(target)
     flush_file(target.parent)
-    if old.is_symlink():
-        old.unlink()
-    shutil.rmtree(old, ignore_errors=True)
->>>>>>> helper-b
+    _remove(old)
 
 
 def remove_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from dist_gat.base.metric_counts import is_count, sample_in_words
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.init_command import init
+from dist_gat.cli.inspect_command import inspect
 from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can_be_shown
 from dist_gat.cli.paths import path
 from dist_gat.cli.plan_command import plan
@@ -104,6 +105,9 @@ def prepare(
         output.result(report, table, notes=f"{warnings}written to {settings.data.prepared}; {next_step}")
 
 
+app.command(epilog="Example: dist-gat inspect data/ml-100k/prepared --html data.html")(inspect)
+
+
 @app.command(epilog="Example: dist-gat train configs/ml-100k.yaml launch.launcher=local model.embedding_size=128")
 def train(
     config: ConfigPath,
@@ -131,11 +135,8 @@ def train(
             raise typer.Exit(STOPPED)
         rows = [[name, value] for name, value in result["valid"].items() if not is_count(name)]
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
-<<<<<<< HEAD
-        tables = [make_table(title, ["metric", "value"], rows)] if rows else []
-=======
         title += sample_in_words(result["valid"])
->>>>>>> helper-b
+        tables = [make_table(title, ["metric", "value"], rows)] if rows else []
         folder = settings.run_folder
         notes = [
             *([] if rows else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),

@@ -28,7 +28,7 @@ class PartsConfig(Section):
     """How nodes are assigned to parts. Have at least as many parts as workers; more allow growth."""
 
     num_parts: PositiveInt = 4
-    method: Literal["metis", "range", "hash"] = "metis"
+    method: Literal["metis", "fennel", "range", "hash"] = "metis"
 
 
 class SamplingConfig(Section):

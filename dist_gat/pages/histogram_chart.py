@@ -12,15 +12,20 @@ from dist_gat.pages.chart import NOTHING
 MAX_BARS = 25
 
 
-def histogram_chart(series: Mapping[str, Sequence[float]], span: Span, x_name: str) -> Markup:
-    """Each series' counts by name, as shares of its own sum, in bins that cut `span` evenly."""
+def histogram_chart(
+    series: Mapping[str, Sequence[float]], span: Span, x_name: str, x_labels: Mapping[float, str] | None = None
+) -> Markup:
+    """Each series' counts by name, as shares of its own sum, in bins that cut `span` evenly.
+
+    x_labels: ticks of the x axis, by their x; by default round numbers.
+    """
     shares = {
         name: _merged([count / sum(counts) for count in counts]) for name, counts in series.items() if sum(counts)
     }
     if not shares:
         return NOTHING
     axes = Axes(span, (0.0, max(map(max, shares.values()))), x_name, "share of them")
-    shapes = axes.frame()
+    shapes = axes.frame(x_labels)
     for number, bars in enumerate(shares.values()):
         width = (span[1] - span[0]) / len(bars)
         for place, share in enumerate(bars):

@@ -135,7 +135,7 @@ class Ranker:
             rows_nR[torch.from_numpy(mine)] = torch.cat([rows[at] for rows in self.rows(part)], dim=1)
             met = self.known(part).of(users)
             pairs.append(np.stack([np.repeat(mine, np.diff(met.indptr)), met.items], axis=1))
-        return aligned([rows_nR], SLAB), known_items(0, len(nodes), pairs)
+        return aligned([rows_nR], SLAB), known_items(np.arange(len(nodes)), pairs)
 
     def _profiles_of_users(self, nodes: np.ndarray) -> csr_array:
         """float32 [n, N]: the training interactions of user nodes."""
@@ -166,28 +166,12 @@ def open_ranker(model: SavedModel, k: int) -> Ranker:
     )  # fmt: skip
 
 
-<<<<<<< HEAD
 def aligned(columns: list[Tensor], multiple: int) -> Tensor:
     """Columns [n, …] side by side, with rows of zeros up to a multiple, and columns of zeros up to whole vectors."""
     num_rows, num_columns = len(columns[0]), sum(each.shape[1] for each in columns)
     rows = torch.zeros(-(-num_rows // multiple) * multiple, -(-num_columns // ALIGNED) * ALIGNED)
     rows[:num_rows, :num_columns] = torch.cat(columns, dim=1)
     return rows
-=======
-def _rows_of_users(model: SavedModel, nodes: np.ndarray) -> tuple[Tensor, Known]:
-    """Ranking rows [n, R + k] and known items of user nodes, read from their parts."""
-    rows_nR = torch.zeros(len(nodes), model.manifest["representation_size"] + model.manifest["spectral_rank"])
-    pairs = []
-    for part in np.unique(model.ranges.part_of(nodes)):
-        rows, known = model.ranking_rows(part), model.known(part)
-        first_user = model.ranges.nodes_of_type(part, model.relation.source).start
-        for place in np.flatnonzero(model.ranges.part_of(nodes) == part):
-            user = int(nodes[place]) - first_user
-            rows_nR[place] = rows[int(nodes[place]) - int(model.ranges.starts[part])]
-            met = known.items[known.indptr[user] : known.indptr[user + 1]]
-            pairs.append(np.stack([np.full(len(met), place), met], axis=1))
-    return rows_nR, known_items(np.arange(len(nodes)), pairs)
->>>>>>> helper-b
 
 
 def products(rows_nR: Tensor, block_mR: Tensor) -> np.ndarray:

@@ -17,12 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dist_gat.base.errors import StorageError
 from dist_gat.train.event_log import EventLog
 
-<<<<<<< HEAD
-PROGRESS_FILE = "progress.jsonl"
 EVENTS_FOLDER, EVENTS_FILES = "tensorboard", "events.out.tfevents.*"
-=======
-EVENTS_FOLDER = "tensorboard"
->>>>>>> helper-b
 
 
 class RunLog(EventLog):

@@ -102,15 +102,7 @@ class Trainer:
             epochs=train.num_epochs, workers=self.worker.world_size, versions=versions(),
         )  # fmt: skip
         if self.worker.rank == 0:
-<<<<<<< HEAD
             write_own_text(self.config.run_folder / CONFIG_FILE, dump_config(self.config))
-        stopped = False
-        with self.worker.requests.heard():
-            while not stopped and self.progress.step < self.total_steps and not self.is_exhausted():
-                stopped = self.train_epoch()
-            self.writer.wait()
-=======
-            write_text(self.config.run_folder / "config.yaml", dump_config(self.config))
         # an earlier attempt may have been stopped in a validation
         stopped = self.validation_is_due() and self.end_epoch()
         while not stopped and self.progress.step < self.total_steps and not self.is_exhausted():
@@ -118,7 +110,6 @@ class Trainer:
         self.writer.wait()
         if stopped:
             self.log.event("stop", step=self.progress.step)
->>>>>>> helper-b
         return stopped
 
     def is_exhausted(self) -> bool:

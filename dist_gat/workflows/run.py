@@ -14,12 +14,8 @@ from dist_gat.checkpoints.checkpoint_store import CHECKPOINTS_FOLDER, open_check
 from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
-<<<<<<< HEAD
-from dist_gat.graph.made_from import open_made
-=======
 from dist_gat.exchange.worker import lone_worker
-from dist_gat.graph.part import open_prepared
->>>>>>> helper-b
+from dist_gat.graph.made_from import open_made
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
@@ -27,14 +23,9 @@ from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.progress import tell_lines
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import predicted_relation
-<<<<<<< HEAD
-from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, PROGRESS_FILE, log_evaluation
-from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
-=======
 from dist_gat.train.event_log import PROGRESS_FILE
-from dist_gat.train.run_log import EVENTS_FOLDER, log_evaluation
-from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE
->>>>>>> helper-b
+from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, log_evaluation
+from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
 
 Progress = Callable[[str], None]
 # beside the checkpoints: logs, the saved model and its evaluation

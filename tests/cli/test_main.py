@@ -82,6 +82,13 @@ def test_the_whole_flow_prints_one_json_object_a_verb(folder: Path, dist_gat: Di
     prepared = json_of(dist_gat(folder, "prepare", "recipe.yaml", "--json"))
     assert sum(sum(counts) for counts in prepared["split_counts"]["interacts"].values()) == 1200
     assert 0 < prepared["partition"]["edge_cut"] < 1
+    inspected = json_of(dist_gat(folder, "inspect", "prepared", "--html", "data.html", "--json"))
+    assert inspected["pairs"]["interacts"] == {
+        split: sum(counts) for split, counts in prepared["split_counts"]["interacts"].items()
+    }
+    assert "<svg" in (folder / "data.html").read_text()
+    tables = dist_gat(folder, "inspect", "prepared").stdout
+    assert all(word in tables for word in ("prepared tiny", "messages a node", "look at twice", "2 parts by metis"))
     trained = json_of(dist_gat(folder, "train", "recipe.yaml", "train.num_epochs=2", "--json"))
     assert trained["epochs"] == 2
     evaluated = json_of(dist_gat(folder, "evaluate", "recipe.yaml", "--baseline", "popularity", "--json"))
@@ -151,6 +158,7 @@ def test_the_evaluation_of_clicks_tells_precision_and_slices(folder: Path, dist_
         (["recommend", "nowhere", "--user", "1"], ["nowhere"]),
         (["explain", "recipe.yaml", "run=empty", "--user", "1"], ["empty", "dist-gat train"]),
         (["report", "raw"], ["raw", "config.yaml", "dist-gat train"]),
+        (["inspect", "raw"], ["raw", "manifest.json", "dist-gat prepare"]),
     ],
 )
 def test_errors_say_what_and_what_to_do_without_a_traceback(

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Edges
-from dist_gat.graph.assign import assign_nodes, even_ranges
+from dist_gat.graph.assign import advice_on_memory, assign_nodes, even_ranges, metis_bytes
 from dist_gat.graph.prepare import partition_quality, relabel
 
-METHODS = ("metis", "range", "hash")
+METHODS = ("metis", "fennel", "range", "hash")
 
 
 def communities(num_communities: int, size: int) -> Edges:
@@ -107,6 +107,15 @@ def test_metis_numbers_in_64_bits() -> None:
     """As its wheels are built; with 32 it could not take graphs of a billion interactions."""
     graph = pymetis.CSRAdjacency(np.array([0, 1, 2]), np.array([1, 0]))
     assert pymetis.part_graph(2, graph).vertex_part.itemsize == 8
+
+
+def test_advice_where_metis_does_not_fit() -> None:
+    needed = metis_bytes(2 * 10**6, 10**8)
+    assert advice_on_memory(10**6, 10**6, 10**8, 16, needed) == ""
+    assert advice_on_memory(10**6, 10**6, 10**8, 16, needed - 10**9) == (
+        "parts.method=metis would take about 24.8 GB, and 23.8 GB are free; parts.method=fennel takes about 0.1 GB, "
+        "and 0.4 GB of disk meanwhile"
+    )
 
 
 def test_hash_depends_on_the_seed_and_spreads_evenly() -> None:

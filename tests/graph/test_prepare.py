@@ -19,7 +19,7 @@ from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.prepare import relabel
 from dist_gat.graph.shards import ShardWriter
 
-METHODS = ("metis", "range", "hash")
+METHODS = ("metis", "fennel", "range", "hash")
 SPLIT = {"method": "temporal", "valid_ratio": 0.1, "test_ratio": 0.2}
 
 

@@ -32,3 +32,8 @@ def test_many_bins_are_merged(bins: int, bars: int) -> None:
 
 def test_empty_series_are_left_out() -> None:
     assert "nothing to draw" in histogram_chart({"a": [0, 0], "b": []}, (0.0, 1.0), "x")
+
+
+def test_ticks_may_be_named() -> None:
+    svg = histogram_chart({"a": [1, 3]}, (0.0, 2.0), "x", {0.5: "none", 1.5: "<some>"})
+    assert re.findall(r'text-anchor="middle">([^<]*)<', svg) == ["none", "&lt;some&gt;"]

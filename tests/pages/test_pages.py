@@ -20,6 +20,7 @@ from dist_gat.base.errors import StorageError
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
 from dist_gat.pages.figures import with_error
+from dist_gat.pages.inspection_page import inspection_page
 
 USER = "<script>alert(1)</script>"
 ITEM = '"><img src=x onerror=alert(2)>'
@@ -112,6 +113,47 @@ def report_html(hostile: Config) -> str:
     (hostile.run_folder / "compare.json").write_text(json.dumps(comparison))
     assert api.report(hostile) == hostile.run_folder / "report.html"
     return (hostile.run_folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def inspection_html(hostile: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("pages") / "new" / "data.html"
+    api.inspect(hostile.data.prepared, path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_an_inspection_has_what_is_in_the_folder(hostile: Config, inspection_html: str) -> None:
+    found = api.inspect(hostile.data.prepared)
+    page = check_page(inspection_html)
+    assert texts_of(inspection_html, "h2") == ["What is there?", "What to look at twice?", "How is it cut into parts?"]
+    labels = {value for name, value in page.attributes if name == "aria-label"}
+    assert labels == {"messages of a node, from: users, items", "messages by part"}
+    text = "".join(page.texts)
+    for part in found["parts"]:
+        assert f"part {part['part']} {part['nodes']['user']:,} users, {part['nodes']['item']:,} items" in text
+    assert f"{found['messages']:,}" in page.texts
+    assert f"{found['pairs']['interacts']['train']:,}" in page.texts
+
+
+def test_an_inspection_shows_hostile_names_as_text(hostile: Config) -> None:
+    label = {"mean": 1.5, "min": 1.0, "max": 2.0, "levels": [1.0, 2.0], "counts": [3, 4]}
+    found = api.inspect(hostile.data.prepared) | {
+        "name": USER, "folder": ITEM, "labels": {USER: {TITLE: label}}, "dropped": {ITEM: 3}, "warnings": [TITLE],
+        "repeated": 7, "time": {"first": USER, "last": "1970-01-03T00:00:00+00:00"},
+        "cold": {ITEM: {"nodes": 2, "pairs": {"valid": 0, "test": 5}}},
+    }  # fmt: skip
+    html = inspection_page(found)
+    text = "".join(check_page(html).texts)
+    assert f"Prepared data {USER}" in text
+    assert f"{TITLE} of {USER}" in text
+    for remark in (
+        f"dropped: {ITEM}",
+        f"cold {ITEM}s",
+        "2 have no training pair; they are in 5 test pairs",
+        "1970-01-03 00:00:00",
+    ):
+        assert remark in text, remark
+    assert "<script" not in html
 
 
 def test_an_explanation_shows_hostile_names_as_text(explanation_html: str) -> None:
@@ -266,7 +308,7 @@ def test_a_new_run_in_the_folder_forgets_the_evaluation(tmp_path: Path, hostile:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("which", ["explanation_html", "report_html", "click_html"])
+@pytest.mark.parametrize("which", ["explanation_html", "report_html", "click_html", "inspection_html"])
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH")
 def test_a_browser_shows_the_page(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Chromium lays the page out, runs nothing of it, and its picture is not blank."""
