@@ -20,7 +20,6 @@ from benchmarks.graph import ITEM_EXPONENT, USER_EXPONENT
 from benchmarks.harness import OURS, Line
 from dist_gat.base.peak_memory import peak_memory
 from dist_gat.config.sections import PartsConfig
-from dist_gat.data.dataset import Edges
 from dist_gat.graph.assign import assign_nodes, metis_bytes
 from dist_gat.graph.fennel import fennel_bytes
 
@@ -65,10 +64,12 @@ def run(method: str, num_parts: int, file: Path, num_users: int, num_items: int)
     user, item = np.load(file)
     config = PartsConfig.model_validate({"num_parts": num_parts, "method": method})
     # imports, and kernels from their cache
-    assign_nodes(Edges(user[:1], item[:1]), int(user[0]) + 1, int(item[0]) + 1, config, 0)
+    few = np.bincount(user[:1]), np.bincount(item[:1])
+    assign_nodes([(user[:1], item[:1])], few, config, 0)
+    degrees = np.bincount(user, minlength=num_users), np.bincount(item, minlength=num_items)
     before = harness.start_peak()
     started = time.perf_counter()
-    parts = assign_nodes(Edges(user, item), num_users, num_items, config, 0)
+    parts = assign_nodes([(user, item)], degrees, config, 0)
     seconds, extra_bytes = time.perf_counter() - started, peak_memory() - before
     degree = np.bincount(np.concatenate([user, item + num_users]), minlength=num_users + num_items)
     load = np.bincount(parts, weights=degree + 1, minlength=num_parts)

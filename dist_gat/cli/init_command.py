@@ -23,8 +23,9 @@ class Field(str, Enum):
 
 
 def init(
-    table: Annotated[
-        Path, typer.Argument(parser=path, help="a table of interactions: .parquet, .csv, .tsv, .inter or .txt")
+    tables: Annotated[
+        list[str],
+        typer.Argument(help="a table of interactions, or several of its files: .parquet, .csv, .tsv, .jsonl, ..."),
     ],
     field: Annotated[Field, typer.Option("--for", help="what the interactions are of; picks defaults")],
     output_file: Annotated[
@@ -34,6 +35,9 @@ def init(
     item: Annotated[str | None, typer.Option(help="the column of items")] = None,
     label: Annotated[str | None, typer.Option(help="the column of ratings, clicks or counts, or none")] = None,
     time: Annotated[str | None, typer.Option(help="the column of times, or none")] = None,
+    header: Annotated[
+        str | None, typer.Option(help="names of all columns, with commas, of a file without a line of names")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else")] = False,
 ) -> None:
@@ -43,7 +47,10 @@ def init(
     named = {"user": user, "item": item, "label": label, "time": time}
     given = {role: column for role, column in named.items() if column is not None}
     with open_output(as_json) as output:
-        result = api.write_first_recipe(field.value, table, output_file, given, force)
+        names = header.split(",") if header else []
+        result = api.write_first_recipe(
+            field.value, [str(path(table)) for table in tables], output_file, given, force, names
+        )
         rows = [[guess["what"], guess["guess"], guess["why"]] for guess in result["guesses"]]
         output.result(
             result,

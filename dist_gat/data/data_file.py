@@ -54,7 +54,7 @@ class DataFile:
         if self.is_local:
             return open(self.name, "rb")
         opened: Any = fsspec.open(self.name, "rb").open()
-        return opened  # type: ignore[no-any-return]
+        return opened
 
     def unpacked(self) -> Unpacked:
         return Unpacked(self)

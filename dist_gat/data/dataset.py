@@ -280,11 +280,11 @@ def _without_cold_users(
     for chunk in edges.chunks(rows, ["user", "split"]):
         gone = ~known[chunk["user"]] & (chunk["split"] < GONE)
         counts += np.bincount(chunk["split"][gone], minlength=len(SPLITS))
-        for split, users_of in cold.items():
-            users_of[chunk["user"][gone & (chunk["split"] == split)]] = True
-    for split in np.flatnonzero(counts):
+        for number, users_of in cold.items():
+            users_of[chunk["user"][gone & (chunk["split"] == number)]] = True
+    for split in np.flatnonzero(counts).tolist():
         if config.split.method == "files" and not config.skip_bad_rows:
-            some = np.flatnonzero(cold[int(split)])
+            some = np.flatnonzero(cold[split])
             examples = ", ".join(map(shown, users.at(engine, some[:NUM_EXAMPLES].tolist())))
             raise DataError(
                 f"{main[SPLITS[split]].source.name}: {counts[split]} rows of {len(some)} users without a training row, for "

@@ -128,7 +128,7 @@ def _folded(rows: Columns, labels: Sequence[str], repeats: Repeats, shared: Shar
         noted = zip(*(rows[name][again].tolist() for name in (ROW, "user", "item")), strict=True)
         repeats.first = sorted([*repeats.first, *noted])[:NUM_EXAMPLES]
     ends = np.append(starts[1:], len(is_new))
-    chosen = {name: rows[name][starts] for name in ("user", "item", "split") if name in rows}
+    chosen: Columns = {name: rows[name][starts] for name in ("user", "item", "split") if name in rows}
     for name in [*labels, *(["time"] if "time" in rows else [])]:
         rule = repeats.rules[name]
         if rule == "count":

@@ -73,12 +73,16 @@ def split_edges(
     if split.method == "temporal":
         times = lambda: (_ordered(chunk["time"]) for chunk in edges.chunks(rows, ["time"]))  # noqa: E731
         bounds = [value_at_rank(times, first).value if first < edges.count else None for first in firsts]
-        return (
-            sum((np.zeros(len(time), np.int64) if bound is None else (time >= bound)) for bound in bounds)
-            for time in times()
-        )
+        return (_reached(time, bounds) for time in times())
     assert hashes is not None, "the random split needs them"
     return _by_hash(edges, hashes, firsts, rows)
+
+
+def _reached(keys: np.ndarray, bounds: list[np.uint64 | None]) -> np.ndarray:
+    """int64 [c]: how many of the bounds each key has reached. None: a bound that no key reaches."""
+    return np.sum([keys >= bound for bound in bounds if bound is not None], axis=0, initial=0) + np.zeros(
+        len(keys), int
+    )
 
 
 def _ordered(time: np.ndarray) -> np.ndarray:

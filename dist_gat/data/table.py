@@ -125,8 +125,8 @@ def _checked(
         nulls["datetime"] = "(moment is null and number is null)"
     counts = [f"count(*) filter (where {null}) as {named(name)}" for name, null in nulls.items()]
     counts += [f"count(*) filter (where {' or '.join(nulls.values())}) as bad", "count(*) as every"]
-    for unit in UNITS if has_time else ():
-        counts.append(f"count(*) filter (where number <> 0 and {unit_of('number')} = {quoted(unit)}) as {unit}")
+    for name in UNITS if has_time else ():
+        counts.append(f"count(*) filter (where number <> 0 and {unit_of('number')} = {quoted(name)}) as {name}")
     counts += [f"any_value(typeof({name})) as type_{name}" for name in IDS]
     stats = engine.row(f"select {', '.join(counts)} from {parquet(path)}")
     malformed = [(number << 40 | row, text) for number, rows in source.malformed.items()
@@ -151,7 +151,7 @@ def _checked(
         limit = "" if min_weight is None else f" or their weight is below data.min_weight={min_weight}"
         count = read.num_rows + num_malformed or every
         raise DataError(f"{source.name}: none of the {count} rows is left: they are bad{limit}; correct the file")
-    unit = None
+    unit: str | None = None
     if has_time:
         unit = config.time_unit if config.time_unit != AUTO else _unit(engine, path, source, stats)
     return Table(path, source, labels, {name: stats[f"type_{name}"] for name in IDS}, unit,

@@ -168,9 +168,17 @@ def read_names(file: DataFile, style: TextStyle) -> list[str]:
 
 
 def split_line(line: bytes, style: TextStyle) -> list[str]:
-    quoting = csv.QUOTE_MINIMAL if style.quotes else csv.QUOTE_NONE
     lines = line.decode().splitlines(keepends=True)
-    return next((row for row in csv.reader(lines, delimiter=style.delimiter, quoting=quoting) if row), [])
+    return next(
+        (
+            row
+            for row in csv.reader(
+                lines, delimiter=style.delimiter, quoting=csv.QUOTE_MINIMAL if style.quotes else csv.QUOTE_NONE
+            )
+            if row
+        ),
+        [],
+    )
 
 
 def separated_batches(

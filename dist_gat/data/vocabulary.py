@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
@@ -128,6 +129,13 @@ def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequ
             "different; if they are the same, write them in one way"
         )
     return found
+
+
+def encode(ids: pl.Series, vocabulary: pl.Series) -> np.ndarray:
+    """Indices of IDs in distinct ones of the same type, in memory: int64 [len(ids)], -1 where unknown."""
+    assert ids.dtype == vocabulary.dtype, f"{ids.dtype} IDs, {vocabulary.dtype} vocabulary"
+    indices = pl.int_range(len(vocabulary), dtype=pl.Int64, eager=True)
+    return ids.replace_strict(vocabulary, indices, default=-1, return_dtype=pl.Int64).to_numpy(writable=True)
 
 
 def parse_id(text: str, vocabulary: pl.Series) -> object:

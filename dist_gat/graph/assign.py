@@ -5,23 +5,29 @@ Raw node numbers here are users 0 to U-1, then items U to U+I-1. Each strategy r
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pymetis
 from scipy.sparse import csr_array
 
+from dist_gat.base.errors import ConfigError
+from dist_gat.base.free_memory import free_memory
 from dist_gat.base.quiet import silent
 from dist_gat.base.random import Purpose, hash_ids, make_key
 from dist_gat.config.sections import PartsConfig
-from dist_gat.data.dataset import Edges
-from dist_gat.graph.fennel import fennel, fennel_bytes
-
-CHUNK = 1 << 20  # edges that `fennel` looks at together
+from dist_gat.graph.fennel import Chunks, fennel, fennel_bytes
 
 
-def assign_nodes(train: Edges, degree: tuple[np.ndarray, np.ndarray], config: PartsConfig, seed: int) -> np.ndarray:
+def assign_nodes(
+    chunks: Chunks, degree: tuple[np.ndarray, np.ndarray], config: PartsConfig, seed: int, folder: Path | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> np.ndarray:  # fmt: skip
     """The part of every raw node, by the configured strategy, from training interactions alone.
 
-    degree: int64 [U] and [I], of `train`.
+    chunks: users and items of these, by ascending user, read at most once. degree: int64 [U] and [I]. folder: for what
+    `fennel` keeps on disk. Raises `ConfigError` where METIS would take more memory than is free.
     """
     num_users = len(degree[0])
     num_nodes = num_users + len(degree[1])
@@ -33,10 +39,13 @@ def assign_nodes(train: Edges, degree: tuple[np.ndarray, np.ndarray], config: Pa
     if config.method == "range":
         return np.concatenate([even_ranges(of_type, config.num_parts) for of_type in degree])
     if config.method == "fennel":
-        chunks = ((chunk["user"], chunk["item"]) for chunk in train.chunks(CHUNK))
-        return fennel(chunks, degree, config.num_parts, seed)
-    pairs = train.read()
-    return metis(pairs["user"], pairs["item"] + num_users, num_nodes, config.num_parts, seed)
+        return fennel(chunks, degree, config.num_parts, seed, folder=folder, progress=progress)
+    advice = advice_on_memory(num_users, len(degree[1]), int(degree[0].sum()), config.num_parts, free_memory())
+    if advice:
+        raise ConfigError(advice)
+    pairs = list(chunks)
+    user, item = (np.concatenate([pair[end] for pair in pairs]) for end in (0, 1))
+    return metis(user, item + num_users, num_nodes, config.num_parts, seed)
 
 
 def metis(user: np.ndarray, item: np.ndarray, num_nodes: int, num_parts: int, seed: int) -> np.ndarray:

@@ -69,7 +69,9 @@ def prepare_dataset(
             degree_of(dataset.train, "user", dataset.users.count, rows),
             degree_of(dataset.train, "item", dataset.items.count, rows),
         )
-        labels = relabel(assign_nodes(dataset.train, degree, parts, seed), dataset.users.count, parts.num_parts)
+        pairs = ((chunk["user"], chunk["item"]) for chunk in dataset.train.chunks(rows))
+        part_of_raw = assign_nodes(pairs, degree, parts, seed, work, progress)
+        labels = relabel(part_of_raw, dataset.users.count, parts.num_parts)
         with atomic_folder(Path(data.prepared)) as folder:
             writer = ShardWriter(folder, work, labels, rows, progress)
             report = {"name": name, **_write(writer, engine, dataset, data, parts)}

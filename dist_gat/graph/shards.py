@@ -125,7 +125,8 @@ class ShardWriter:
                         chunk = {name: values[some] for name, values in chunk.items()}
                     yield self._ends(chunk, end) | {new: chunk[name] for new, name in attributes.items()}
 
-        degree = sum(degree_of(edges, end, len(self.labels.nodes[end]), self.rows) for edges in carrying)
+        size = len(self.labels.nodes[end])
+        degree = np.sum([degree_of(edges, end, size, self.rows) for edges in carrying], axis=0)
         in_order = end == "user" and len(carrying) == 1 and self.labels.keeps_order
         self.progress(f"sorting messages to {end}s")
         found = sorted_edges(chunks(), self._starts(degree, end), self.work / f"to-{end}", in_order)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import write_text
+from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.files import parse_config
 from dist_gat.config.plain_yaml import parse_yaml
 from dist_gat.data.guess_columns import Guess, Guesses, guess_columns
@@ -45,7 +47,12 @@ TASKS = {
 
 
 def write_first_recipe(
-    field: str, table: Path, output: Path | None = None, given: Mapping[str, str] | None = None, force: bool = False
+    field: str,
+    tables: str | Path | Sequence[str | Path],
+    output: Path | None = None,
+    given: Mapping[str, str] | None = None,
+    force: bool = False,
+    header: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write a recipe for a table of interactions: user, item, and perhaps a label and a time.
 
@@ -56,15 +63,17 @@ def write_first_recipe(
     """
     if field not in FIELDS:
         raise ConfigError(f"--for {field}: expected one of {', '.join(FIELDS)}")
-    source = open_source(table, "auto", None)
+    given_header = {"header": list(header)} if header else {}
+    names = [os.path.abspath(name) for name in ([tables] if isinstance(tables, str | Path) else tables)]
+    source = open_source(names, DataConfig.model_validate({"interactions": names, **given_header}), "the tables")
     guesses = guess_columns(read_head(source, MOST_ROWS), given, counts=field == "music")
-    name = recipe_name(output or table)
+    name = recipe_name(output or Path(names[0]))
     output = output or Path("configs") / f"{name}.yaml"
     if output.exists() and not force:
         raise ConfigError(
             f"{output}: there is a file already; choose another with --output, or replace it with --force"
         )
-    text = recipe_text(field, name, source, guesses)
+    text = recipe_text(field, name, source, names, guesses)
     parse_config(parse_yaml(text, str(output)), str(output))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -92,9 +101,14 @@ def recipe_name(file: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-._") or "first"
 
 
-def recipe_text(field: str, name: str, source: Source, guesses: Guesses) -> str:
+def recipe_text(field: str, name: str, source: Source, tables: Sequence[str], guesses: Guesses) -> str:
     """The YAML. What comes from the table is quoted, and does not stand in comments."""
-    data = [f"  path: {_quoted(str(source.path.parent))}", f"  interactions: {_quoted(source.path.name)}"]
+    folder = os.path.commonpath([os.path.dirname(table) for table in tables])
+    files = [_quoted(os.path.relpath(table, folder)) for table in tables]
+    listed = files[0] if len(files) == 1 else f"[{', '.join(files)}]"
+    data = [f"  path: {_quoted(folder)}", f"  interactions: {listed}"]
+    if source.style.header is not None:
+        data.append(f"  header: [{', '.join(map(_quoted, source.style.header))}]")
     columns = []
     for role, guess in roles_of(guesses).items():
         if guess is None:
@@ -102,9 +116,18 @@ def recipe_text(field: str, name: str, source: Source, guesses: Guesses) -> str:
         else:
             columns.append(f"    {COLUMNS[role]}: {_quoted(guess.column)}  # {role}: {guess.why}")
     if guesses.num_bad:
+        data.append(f"  skip_bad_rows: true  # {guesses.num_bad} of {guesses.num_rows} rows lack an ID")
+    if guesses.num_repeated:
+        rule = (
+            "their values are added up"
+            if guesses.kind == "count"
+            else "the last stays"
+            if guesses.label
+            else "one stays"
+        )
         data.append(
-            f"  skip_bad_rows: true  # {guesses.num_bad} of {guesses.num_rows} rows repeat a pair, whose earliest row "
-            "stays, or lack an ID"
+            f"  repeated: auto  # {guesses.num_repeated} of {guesses.num_rows} rows have a pair again: {rule}; or first, "
+            "last, sum, max, count"
         )
     if guesses.kind == "click":
         data.append("  min_message_weight: 1  # a 0 carries no message, and is predicted all the same")

@@ -37,7 +37,12 @@ def communities(num_communities: int, size: int) -> Edges:
 def assign(train: Edges, size: tuple[int, int], method: str, num_parts: int, seed: int = 0) -> np.ndarray:
     pairs = train.read()
     degree = tuple(np.bincount(pairs[end], minlength=n) for end, n in zip(("user", "item"), size, strict=True))
-    return assign_nodes(train, degree, PartsConfig.model_validate({"num_parts": num_parts, "method": method}), seed)
+    return assign_nodes(
+        [(pairs["user"], pairs["item"])],
+        degree,
+        PartsConfig.model_validate({"num_parts": num_parts, "method": method}),
+        seed,
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from helpers import random_pairs
 
 from dist_gat.config.sections import PartsConfig
-from dist_gat.data.dataset import Edges
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.fennel import SLACK, fennel
+
+
+class Edges(NamedTuple):
+    user: np.ndarray
+    item: np.ndarray
+
 
 SIZE = NUM_USERS, NUM_ITEMS = 3000, 1000
 
@@ -74,7 +80,10 @@ def test_cuts_about_as_little_as_metis_and_less_than_hashing(num_parts: int) -> 
     edges, _ = planted(10, 0.3, True)
     cut = {
         method: cut_of(
-            assign_nodes(edges, *SIZE, PartsConfig.model_validate({"num_parts": num_parts, "method": method}), 0), edges
+            assign_nodes(
+                [edges], degrees(edges, SIZE), PartsConfig.model_validate({"num_parts": num_parts, "method": method}), 0
+            ),
+            edges,
         )
         for method in ("metis", "fennel", "hash")
     }
