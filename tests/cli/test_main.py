@@ -277,13 +277,11 @@ def test_recommendations_for_many_go_to_a_table(folder: Path, dist_gat: DistGat)
     alone = dist_gat(folder, "recommend", "few-run", "--user", "0", "--user", "3")
     assert "user 0 has met every item" in alone.stdout
     assert json_of(dist_gat(folder, "recommend", "few-run", "--user", "0", "--json"))["met_everything"] == ["0"]
-    for arguments in (
-        [],
-        ["--all-users"],
-        ["--user", "1", "--all-users", "--output", "x.csv"],
-        ["--users", "users.txt"],
-    ):
+    printed = json_of(dist_gat(folder, "recommend", "few-run", "--users", "users.txt", "--json"))
+    assert {row["user_id"] for row in printed["recommendations"]} == {3}
+    both = ["--user", "1", "--all-users", "--output", "x.csv"]
+    for arguments in ([], ["--all-users"], both, ["--user", "1", "--output", "x.csv"]):
         refused = dist_gat(folder, "recommend", "few-run", *arguments)
-        assert (refused.returncode, "give one of --user ID" in refused.stderr) == (1, True)
+        assert (refused.returncode, "--all-users" in refused.stderr) == (1, True)
     for verb in ("recommend", "explain"):
         assert "nosuch: no such run folder" in dist_gat(folder, verb, "runs/nosuch", "--user", "1").stderr
