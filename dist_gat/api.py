@@ -43,7 +43,7 @@ from dist_gat.plan.workload import GraphShape
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend import recommend_items
-from dist_gat.serve.recommend_file import recommend_file
+from dist_gat.serve.recommend_file import read_users, recommend_file
 from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
@@ -64,6 +64,7 @@ __all__ = [
     "plan",
     "predict",
     "prepare",
+    "read_users",
     "recommend",
     "recommend_to",
     "report",

@@ -43,8 +43,7 @@ class Loaded:
 
 
 def load(config: DataConfig, seed: int = 0, rows: int | None = None, tables: Any = None) -> Loaded:
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(Path(folder), MEMORY)
+    with tempfile.TemporaryDirectory() as folder, Engine(Path(folder), MEMORY) as engine:
         data = load_dataset(engine, config, seed, tables, rows)
         users, items = (pl.concat(list(nodes.ids(engine))) for nodes in (data.users, data.items))
         edges: dict[str, Edges] = {split: getattr(data, split) for split in SPLITS} | data.relations
@@ -66,8 +65,7 @@ def load_table(path: Path | str, tables: Any = None, **settings: Any) -> Loaded:
 def split_table(frame: pl.DataFrame, split: SplitConfig, seed: int, rows: int = 1 << 20) -> dict[str, pl.DataFrame]:
     """The rows of a table of distinct pairs by split, also those of users whom training does not have."""
     config = DataConfig(interactions="t", split=split)
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(Path(folder), MEMORY)
+    with tempfile.TemporaryDirectory() as folder, Engine(Path(folder), MEMORY) as engine:
         table = read_table(engine, "t", open_source("t", config, tables={"t": frame}), config, config.columns)
         users, items = (build_vocabulary(engine, name, [table]) for name in ("user_id", "item_id"))
         edges, _, _ = encode_pairs(engine, "t", [table], users, items, "auto", is_split=False)

@@ -31,14 +31,15 @@ def recommend(
 ) -> None:
     """Recommend the best new items, from the saved model alone.
 
-    --user prints them; --users and --all-users write a table with the columns user_id, item_id, score and rank to
-    --output, in bounded memory.
+    With --output, of --users or --all-users, a table with the columns user_id, item_id, score and rank, in bounded
+    memory.
     """
     from dist_gat import api
 
-    many = users is not None or all_users
-    if bool(user) + (users is not None) + all_users != 1 or many != (output_file is not None):
-        raise ConfigError("give one of --user ID, --users FILE --output TABLE, and --all-users --output TABLE")
+    if bool(user) + (users is not None) + all_users != 1:
+        raise ConfigError("give one of --user ID, --users FILE and --all-users")
+    if all_users and output_file is None or user and output_file is not None:
+        raise ConfigError("--output TABLE goes with --all-users, and with --users FILE; --user prints")
     with open_output(as_json) as output:
         if output_file is not None:
             done = api.recommend_to(model, output_file, users, k, overrides or [], verify, output.progress)
@@ -47,9 +48,10 @@ def recommend(
             told = f"{done['rows']:,} rows of {done['users']:,} users in {output_file}, {done['seconds']:.1f} s{others}"
             output.result(done, notes=told)
             return
-        table = api.recommend(model, user or [], k, verify, output.progress, overrides or [])
+        asked = user or ([] if users is None else [str(one) for one in api.read_users(users)])
+        table = api.recommend(model, asked, k, verify, output.progress, overrides or [])
         found = {str(one) for one in table["user_id"]}
-        without = [one for one in user or [] if one not in found]
+        without = [one for one in asked if one not in found]
         output.result(
             {"recommendations": table.to_dicts(), "met_everything": without},
             make_table("recommendations", table.columns, [list(row) for row in table.rows()]),

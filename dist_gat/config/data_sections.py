@@ -125,6 +125,13 @@ class DataConfig(Section):
     )
     memory_gb: float | None = Field(None, gt=0, description="that `prepare` may take; default: half of what is free")
 
+    @field_validator("separator")
+    @classmethod
+    def _tab(cls, separator: str | None) -> str | None:
+        if separator == "":
+            raise ValueError("a separator has one character or more")
+        return {"\\t": "\t", "tab": "\t"}.get(separator or "", separator)
+
     @field_validator("relations")
     @classmethod
     def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:

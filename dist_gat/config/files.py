@@ -58,7 +58,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override '{override}': expected key=value, for example model.embedding_size=128")
-    set_value(tree, key, parse_yaml(text, f"override '{override}': the value"), f"override '{override}'")
+    # the marks between fields mean something in YAML: they are taken as they stand
+    is_mark = key.rpartition(".")[2] == "separator" and text and not any(ch.isalnum() or ch in "'\"" for ch in text)
+    value = text if is_mark else parse_yaml(text, f"override '{override}': the value")
+    set_value(tree, key, value, f"override '{override}'")
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any, where: str) -> None:

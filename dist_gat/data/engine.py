@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,14 +34,34 @@ class Stream(NamedTuple):
     batches: Iterator[pa.RecordBatch]
 
 
-@dataclass(frozen=True)
 class Engine:
     """Passes of SQL over parquet files in `work`, which is on a disk with room for all rows."""
 
-    work: Path
-    memory_bytes: int  # that the whole of `prepare` may take
-    progress: Callable[[str], None] = lambda message: None
-    threads: int | None = None
+    def __init__(
+        self, work: Path, memory_bytes: int, progress: Callable[[str], None] = lambda message: None,
+        threads: int | None = None,
+    ) -> None:  # fmt: skip
+        """memory_bytes: that the whole of `prepare` may take. threads: by default as many as this process may use."""
+        self.work, self.memory_bytes, self.progress = work, memory_bytes, progress
+        self.limit = max(int(memory_bytes * ENGINE_SHARE), LEAST_BYTES)
+        settings: dict[str, Any] = {
+            "memory_limit": f"{self.limit}B",
+            "threads": threads or len(os.sched_getaffinity(0)),
+            "temp_directory": str(work / "spilled"),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        self.connection = duckdb.connect(":memory:", config=settings)
+        self.connection.execute("set TimeZone = 'UTC'")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     def write(self, name: str, sql: str, source: Stream | None = None, what: str = "") -> Path:
         """The file `name.parquet` with the rows of a query, in its order. what: is done, for the progress.
@@ -91,22 +110,13 @@ class Engine:
 
     @contextmanager
     def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        limit = max(int(self.memory_bytes * ENGINE_SHARE), LEAST_BYTES)
-        settings: dict[str, Any] = {
-            "memory_limit": f"{limit}B",
-            "threads": self.threads or len(os.sched_getaffinity(0)),
-            "temp_directory": str(self.work / "spilled"),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
         try:
-            with duckdb.connect(":memory:", config=settings) as connection:
-                connection.execute("set TimeZone = 'UTC'")
-                yield connection
+            with self.connection.cursor() as cursor:  # of its own, since another query may not be read to its end
+                yield cursor
         except duckdb.OutOfMemoryException as err:
             raise StorageError(
-                f"{self.work}: the engine of `prepare` has too little memory or disk: {first_line(err)}; expected "
-                f"more than {limit / 1e9:.1f} GB for it, and a disk with room for twice the table: raise data.memory_gb, "
+                f"{self.work}: the engine of `prepare` has too little memory or disk: {first_line(err)}; expected more "
+                f"than {self.limit / 1e9:.1f} GB for it, and a disk with room for twice the table: raise data.memory_gb, "
                 "or set data.prepared to a larger disk"
             ) from None
         except duckdb.IOException as err:

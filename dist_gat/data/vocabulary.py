@@ -115,7 +115,7 @@ def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequ
             every, own = every + counts["every"], own + counts["own"]
         found.append(
             f"{what} {shown(suspect)} has {own:,} of {every:,} rows ({own / every:.1%}): if it stands for no {what}, leave "
-            f"its rows out with data.missing='[{suspect}]'"
+            f"its rows out with data.missing=\"['{suspect}']\""
         )
     number = "coalesce(try_cast(key as double)::varchar, lower(trim(key)))"
     twice = engine.frame(

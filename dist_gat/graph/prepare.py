@@ -54,8 +54,7 @@ def prepare_dataset(
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
     made = made_from(data, parts, seed)  # first, so that a table that changes meanwhile is another one
     memory = int(data.memory_gb * 1e9) if data.memory_gb else free_memory() // 2
-    with _work_folder(Path(data.prepared)) as work:
-        engine = Engine(work, memory, progress)
+    with _work_folder(Path(data.prepared)) as work, Engine(work, memory, progress) as engine:
         rows = rows or chunk_rows(memory)
         dataset = load_dataset(engine, data, seed, tables, rows)
         smallest = min(dataset.users.count, dataset.items.count)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from helpers import write_pairs
 
 from dist_gat import __version__
 from dist_gat.cli import main
@@ -270,3 +271,33 @@ def test_a_terminal_without_unicode_shows_question_marks(folder: Path, environme
 def test_the_version(folder: Path, dist_gat: DistGat) -> None:
     done = dist_gat(folder, "--version")
     assert (done.returncode, done.stdout.strip()) == (0, f"dist-gat {__version__}")
+
+
+def test_recommendations_for_many_go_to_a_table(folder: Path, dist_gat: DistGat) -> None:
+    """And a user who has met everything is told so."""
+    pairs = [(0, item) for item in range(9)] + [(user, item) for user in range(1, 12) for item in range(user % 3, 9, 2)]
+    write_pairs(folder / "raw" / "few.csv", pairs)
+    split = "data.split={valid_ratio: 0, test_ratio: 0}"
+    overrides = ("data.interactions=few.csv", "data.item_titles=null", split, "data.prepared=few", "run=few-run")
+    warned = dist_gat(folder, "prepare", "recipe.yaml", *overrides)
+    assert "warning: no validation and no test interactions: " in warned.stdout
+    trained = dist_gat(folder, "train", "recipe.yaml", *overrides)
+    assert "no validation interactions: the model is that of epoch 1, the last" in trained.stdout
+    done = json_of(dist_gat(folder, "recommend", "few-run", "--all-users", "--output", "all.csv", "--k", "2", "--json"))
+    assert (done["users"], done["met_everything"]) == (12, 1)
+    (folder / "users.txt").write_text("3\n0\n")
+    for_two = ("--users", "users.txt", "--output", "two.parquet", "--k", "2")
+    told = dist_gat(folder, "recommend", "recipe.yaml", *overrides, *for_two)
+    assert "2 rows of 2 users in two.parquet" in told.stdout
+    assert "1 users have met every item" in told.stdout
+    alone = dist_gat(folder, "recommend", "few-run", "--user", "0", "--user", "3")
+    assert "user 0 has met every item" in alone.stdout
+    assert json_of(dist_gat(folder, "recommend", "few-run", "--user", "0", "--json"))["met_everything"] == ["0"]
+    printed = json_of(dist_gat(folder, "recommend", "few-run", "--users", "users.txt", "--json"))
+    assert {row["user_id"] for row in printed["recommendations"]} == {3}
+    both = ["--user", "1", "--all-users", "--output", "x.csv"]
+    for arguments in ([], ["--all-users"], both, ["--user", "1", "--output", "x.csv"]):
+        refused = dist_gat(folder, "recommend", "few-run", *arguments)
+        assert (refused.returncode, "--all-users" in refused.stderr) == (1, True)
+    for verb in ("recommend", "explain"):
+        assert "nosuch: no such run folder" in dist_gat(folder, verb, "runs/nosuch", "--user", "1").stderr
