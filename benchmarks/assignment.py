@@ -26,6 +26,7 @@ from dist_gat.graph.fennel import fennel_bytes
 METHODS = ("fennel", "metis", "range", "hash")
 NUM_COMMUNITIES, NOISE = 400, 0.3
 PEER = "metis"
+CUT_BAR = 0.87  # our edge cut may be 1.15 times the peer's
 
 
 def planted_pairs(num_users: int, num_items: int, num_interactions: int, seed: int = 0) -> np.ndarray:
@@ -112,7 +113,7 @@ def main() -> None:
             in_turn = {OURS: seconds["fennel"], PEER: seconds[PEER]}
             results += harness.compare(name, in_turn, 2.0, None)
             cut = found[PEER][0] / found["fennel"][0]
-            results.append(Line(f"{name}, edge cut", PEER, cut, 1 / 1.15, None, (cut, cut)))
+            results.append(Line(f"{name}, edge cut", PEER, cut, CUT_BAR, None, (cut, cut)))
             results.append(harness.compare_peaks(f"{name}, memory", {OURS: peaks["fennel"], PEER: peaks[PEER]}, 2.0))
     harness.report(results, arguments.json)
 
