@@ -205,8 +205,9 @@ def _read_tables(
         more[name] = read_table(engine, f"rows-relation-{name}", source, config, relation.columns, relation.where)
     if config.split.method in ("temporal", "leave_last_out") and main["interactions"].unit is None:
         raise DataError(
-            f"data.split.method={config.split.method} orders interactions by time, and data.interactions has no datetime or "
-            "timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
+            f"data.split.method={config.split.method} orders interactions by time, and data.interactions has no "
+            "datetime "
+            "or timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
         )
     return main, more
 
@@ -214,11 +215,7 @@ def _read_tables(
 def _notes(main: Mapping[str, Table], repeats: Repeats, related: Mapping[str, Repeats]) -> dict[str, Any]:
     units = {name: table.unit for name, table in main.items() if table.unit}
     again = {"interacts": repeats, **related}
-    found = {
-        name: {"rows": one.count, "rules": {label: rule for label, rule in one.rules.items()}}
-        for name, one in again.items()
-        if one.count
-    }
+    found = {name: {"rows": one.count, "rules": dict(one.rules)} for name, one in again.items() if one.count}
     return {"time_unit": units, "repeated": found}
 
 
@@ -229,8 +226,8 @@ def _as_given(
     """With the splits of the files that the edges came from; a pair of two splits is refused, or stays in one."""
     if "valid" not in names:  # the second file is that of test
         edges = with_split(edges, (2 * chunk["split"] for chunk in edges.chunks(rows, ["split"])))
-        shared = Shared({(0, 2): n for n in shared.counts.values()}, {(0, 2): some for some in shared.first.values()})
-        names, tables = ["train", "valid", "test"], [tables[0], tables[1], tables[1]]
+        shared = shared.renamed({1: 2})
+        names, tables = list(SPLITS), [tables[0], tables[1], tables[1]]
     is_part = config.split.valid_is_part_of_train
     if is_part:
         outside = [
@@ -241,8 +238,8 @@ def _as_given(
         if outside:
             raise DataError(
                 f"{tables[1].source.name}: {len(outside)} pairs are not in {tables[0].source.name}, for example "
-                f"{example_pairs(engine, outside[:NUM_EXAMPLES], users, items)}; data.split.valid_is_part_of_train expects "
-                "every valid pair there; correct the files or set it to false"
+                f"{example_pairs(engine, outside[:NUM_EXAMPLES], users, items)}; data.split.valid_is_part_of_train "
+                "expects every valid pair there; correct the files or set it to false"
             )
         shared.counts.pop((0, 1), None)
     may_drop = config.skip_bad_rows or config.repeated not in ("auto", "error")
@@ -272,8 +269,8 @@ def _refuse_no_training(config: DataConfig, tables: list[Table]) -> None:
 
 
 def _without_cold_users(
-    engine: Engine, edges: EdgeFile, known: np.ndarray, main: Mapping[str, Table], config: DataConfig, users: Vocabulary,
-    rows: int, dropped: dict[str, int],
+    engine: Engine, edges: EdgeFile, known: np.ndarray, main: Mapping[str, Table], config: DataConfig,
+    users: Vocabulary, rows: int, dropped: dict[str, int],
 ) -> EdgeFile:  # fmt: skip
     """Valid and test edges of users without a training row are refused in given files, else GONE and counted."""
     counts, cold = np.zeros(len(SPLITS), np.int64), {n: np.zeros(len(known), bool) for n in (1, 2)}
@@ -287,8 +284,9 @@ def _without_cold_users(
             some = np.flatnonzero(cold[split])
             examples = ", ".join(map(shown, users.at(engine, some[:NUM_EXAMPLES].tolist())))
             raise DataError(
-                f"{main[SPLITS[split]].source.name}: {counts[split]} rows of {len(some)} users without a training row, for "
-                f"example {examples}; expected users of the train file; correct the files, or drop and count such rows "
+                f"{main[SPLITS[split]].source.name}: {counts[split]} rows of {len(some)} users without a training row, "
+                f"for example {examples}; expected users of the train file; correct the files, or drop and count "
+                "such rows "
                 "with data.skip_bad_rows=true (--skip-bad-rows)"
             )
         _count(dropped, f"{SPLITS[split]} rows of users without a training row", int(counts[split]))

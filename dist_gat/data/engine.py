@@ -116,8 +116,8 @@ class Engine:
         except duckdb.OutOfMemoryException as err:
             raise StorageError(
                 f"{self.work}: the engine of `prepare` has too little memory or disk: {first_line(err)}; expected more "
-                f"than {self.limit / 1e9:.1f} GB for it, and a disk with room for twice the table: raise data.memory_gb, "
-                "or set data.prepared to a larger disk"
+                f"than {self.limit / 1e9:.1f} GB for it, and a disk with room for twice the table: raise "
+                "data.memory_gb, or set data.prepared to a larger disk"
             ) from None
         except duckdb.IOException as err:
             raise StorageError(

@@ -37,6 +37,14 @@ class Shared:
     counts: dict[tuple[int, int], int] = field(default_factory=dict)
     first: dict[tuple[int, int], list[tuple[int, int]]] = field(default_factory=dict)
 
+    def renamed(self, numbers: Mapping[int, int]) -> Shared:
+        """With other numbers of splits."""
+        keys = {(one, other): (numbers.get(one, one), numbers.get(other, other)) for one, other in self.counts}
+        return Shared(
+            {keys[key]: count for key, count in self.counts.items()},
+            {keys[key]: some for key, some in self.first.items()},
+        )
+
     def note(self, one: int, other: int, users: np.ndarray, items: np.ndarray) -> None:
         if len(users):
             self.counts[one, other] = self.counts.get((one, other), 0) + len(users)
@@ -83,8 +91,8 @@ def encode_pairs(
         given += ", r.time" if has_time else ""
         given += f", {number}::utinyint as split" if is_split else ""
         read.append(
-            f"select u.n as user, i.n as item, r.{ROW}{given} from {table.rows} r join {users.numbers()} u on u.key = {u} "
-            f"join {items.numbers()} i on i.key = {i}"
+            f"select u.n as user, i.n as item, r.{ROW}{given} from {table.rows} r "
+            f"join {users.numbers()} u on u.key = {u} join {items.numbers()} i on i.key = {i}"
         )
     sql = f"select * from ({' union all '.join(read)}) order by {', '.join(map(named, order))}"
     repeats, shared = Repeats(rules), Shared()

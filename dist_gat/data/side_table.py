@@ -145,7 +145,8 @@ def _read(
         if not len(frame):
             raise DataError(
                 f"{source.name}: column '{feature.id_column}' has no ID of the interactions; it has "
-                f"{', '.join(map(shown, unmet))}, they have {', '.join(map(shown, known))}; name the right column, or write "
+                f"{', '.join(map(shown, unmet))}, they have {', '.join(map(shown, known))}; name the right column, "
+                "or write "
                 "the same IDs in both"
             )
         if len(frame) < size:
@@ -193,7 +194,8 @@ def _check(
         f"count(*) filter (where {condition}) as {named(name)}" for name, condition in conditions.items()
     )
     stats = engine.row(
-        f"select {counts}, count(*) as every, count(*) filter (where {' or '.join(conditions.values())}) as bad from ({again})"
+        f"select {counts}, count(*) as every, count(*) filter (where {' or '.join(conditions.values())}) as bad from "
+        f"({again})"
     )
     if not stats["every"] + num_malformed:
         raise DataError(

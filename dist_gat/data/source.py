@@ -196,7 +196,8 @@ class Source:
         if self.is_text and self.format != "lightgcn":
             if any(is_number(column) for column in self.names):
                 raise DataError(
-                    f"{message}, which looks like a row, not like names: a file without a line of names loses its first "
+                    f"{message}, which looks like a row, not like names: a file without a line of names loses its "
+                    "first "
                     "row if one of these is taken for a name; set data.header, for example "
                     f"data.header='[user_id, item_id{', more' * (len(self.names) - 2)}]'"
                 )

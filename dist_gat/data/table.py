@@ -172,7 +172,8 @@ def _unit(engine: Engine, path: Path, source: Source, stats: Mapping[str, int]) 
         )
         seen.append(f"{stats[unit]} look like {words[unit]} (row {source.located(row[ROW])[1]}: {row['number']:.15g})")
     raise DataError(
-        f"{source.name}: times of several units: {', '.join(seen)}; expected one; correct the file, say which it is with "
+        f"{source.name}: times of several units: {', '.join(seen)}; expected one; correct the file, say which it is "
+        "with "
         "data.time_unit (s, ms or us), or leave the column out with data.columns.datetime=null"
     )
 

@@ -117,7 +117,8 @@ class Utf8:
             line = self.num_lines + err.object[: err.start].count(b"\n") + 1
             wrong = err.object[err.start]
             raise DataError(
-                f"{self.file.name}: can't be read as text: byte 0x{wrong:02x} in line {line} is not {self.style.encoding.upper()}; "
+                f"{self.file.name}: can't be read as text: byte 0x{wrong:02x} in line {line} is not "
+                f"{self.style.encoding.upper()}; "
                 "write the file in UTF-8, or set data.encoding, for example data.encoding=latin-1"
             ) from None
 
@@ -254,7 +255,8 @@ def unclosed_quote(file: DataFile, row: int) -> DataError:
 
 
 def list_batches(file: DataFile, style: TextStyle) -> Iterator[pa.RecordBatch]:
-    """Lines of a user and its items, as user_id, item_id and the number of the line; a user without items gives no row."""
+    """Lines of a user and its items, as user_id, item_id and the number of the line; a user without items gives no "
+    "row."""
     stream = Utf8(file, style)
     held, number, is_first = b"", 1, True
     try:
@@ -301,7 +303,8 @@ def refuse_triples(file: DataFile, text: str) -> None:
     mark = next((mark for mark in ("::", ",", ";", "|") if all(mark in line for line in lines)), None)
     if mark is not None:
         raise DataError(
-            f"{file.name}: each line has {shown(mark)}: {advice}; for a table set data.format=csv data.separator='{mark}', "
+            f"{file.name}: each line has {shown(mark)}: {advice}; for a table set data.format=csv "
+            f"data.separator='{mark}', "
             "and data.header=[user_id, item_id, ...] if no line has the names of its columns"
         )
     tab = "data.format=tsv" if all("\t" in line for line in lines) else "data.format=csv data.separator=' '"
@@ -309,7 +312,8 @@ def refuse_triples(file: DataFile, text: str) -> None:
     named = not any(is_number(name) for name in first) and rest and all(is_number(name) for row in rest for name in row)
     if named and len(first) > 1:
         raise DataError(
-            f"{file.name}: the first line, {shown(' '.join(first))}, looks like names of columns: {advice}; for a table set "
+            f"{file.name}: the first line, {shown(' '.join(first))}, looks like names of columns: {advice}; for a "
+            "table set "
             f"{tab}"
         )
     width = len(first)

@@ -67,7 +67,8 @@ def build_vocabulary(engine: Engine, name: str, tables: Sequence[Table]) -> Voca
     kinds = {table.id_types[name] for table in tables}
     whole = "DOUBLE" in kinds and all(
         engine.row(
-            f"select coalesce(bool_and({name} = floor({name}) and abs({name}) < {EXACT}), true) as whole from {table.rows}"
+            f"select coalesce(bool_and({name} = floor({name}) and abs({name}) < {EXACT}), true) as whole from "
+            f"{table.rows}"
         )["whole"]
         for table in tables
         if table.id_types[name] == "DOUBLE"
@@ -114,7 +115,8 @@ def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequ
             )
             every, own = every + counts["every"], own + counts["own"]
         found.append(
-            f"{what} {shown(suspect)} has {own:,} of {every:,} rows ({own / every:.1%}): if it stands for no {what}, leave "
+            f"{what} {shown(suspect)} has {own:,} of {every:,} rows ({own / every:.1%}): if it stands for no {what}, "
+            "leave "
             f"its rows out with data.missing=\"['{suspect}']\""
         )
     number = "coalesce(try_cast(key as double)::varchar, lower(trim(key)))"

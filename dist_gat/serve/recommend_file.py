@@ -14,8 +14,8 @@ import pyarrow.parquet as pa_parquet
 
 from dist_gat.base.errors import ConfigError, DataError, DistGatError, StorageError, first_line
 from dist_gat.base.storage import atomic_file
-from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.parquet import read_parquet
+from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import encode
 from dist_gat.serve.pairs_file import FORMATS, SEPARATORS, format_of, unreadable
 from dist_gat.serve.predict import NodeIndex

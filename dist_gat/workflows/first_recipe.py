@@ -126,7 +126,8 @@ def recipe_text(field: str, name: str, source: Source, tables: Sequence[str], gu
             else "one stays"
         )
         data.append(
-            f"  repeated: auto  # {guesses.num_repeated} of {guesses.num_rows} rows have a pair again: {rule}; or first, "
+            f"  repeated: auto  # {guesses.num_repeated} of {guesses.num_rows} rows have a pair again: {rule}; or "
+            "first, "
             "last, sum, max, count"
         )
     if guesses.kind == "click":
