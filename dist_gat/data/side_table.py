@@ -188,7 +188,8 @@ def _check(
                  for row, text in zip(rows.rows, rows.texts, strict=False)]  # fmt: skip
     num_malformed = sum(len(rows.rows) for rows in source.malformed.values())
     conditions = {name: f"{named(name)} is null" for name in numbers}
-    again = f"select *, row_number() over (partition by id order by {ROW}) > 1 and id is not null as again from {parquet(path)}"
+    number = f"row_number() over (partition by id order by {ROW})"
+    again = f"select *, {number} > 1 and id is not null as again from {parquet(path)}"
     conditions |= {"id": "id is null", "again": "again"}
     counts = ", ".join(
         f"count(*) filter (where {condition}) as {named(name)}" for name, condition in conditions.items()
