@@ -16,7 +16,7 @@ from benchmarks.graph import ITEM_EXPONENT, USER_EXPONENT
 from dist_gat.base.random import Purpose, make_key, uniform
 from dist_gat.base.storage import atomic_folder, save_array, write_manifest
 from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
-from dist_gat.graph.prepare import POPULARITY_EXPONENT
+from dist_gat.graph.part import POPULARITY_EXPONENT
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS
 
