@@ -15,8 +15,7 @@ from numba import njit
 from benchmarks.graph import ITEM_EXPONENT, USER_EXPONENT
 from dist_gat.base.random import Purpose, make_key, uniform
 from dist_gat.base.storage import atomic_folder, save_array, write_manifest
-from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
-from dist_gat.graph.part import POPULARITY_EXPONENT
+from dist_gat.graph.part import FORMAT, POPULARITY_EXPONENT, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS
 

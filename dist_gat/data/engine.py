@@ -5,10 +5,11 @@ Chosen by measurement over polars' streaming engine: docs/notes/2026-11-29-prepa
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ import polars as pl
 import pyarrow as pa
 
 from dist_gat.base.errors import StorageError, first_line
+from dist_gat.base.json_text import to_json
+from dist_gat.base.storage import write_text
 
 BATCH_ROWS = 1 << 18
 # DuckDB's limit covers its buffers; what it takes beside them, and our own arrays, share the rest
@@ -69,6 +72,8 @@ class Engine:
         Raises what the batches of `source` raise.
         """
         path = self.work / f"{name}.parquet"
+        if path.exists() and source is None:  # by an earlier run
+            return path
         temporary = path.with_suffix(".part")
         raised: list[BaseException] = []
 
@@ -91,6 +96,18 @@ class Engine:
                 raise
         temporary.replace(path)
         return path
+
+    def remember(self, key: str, found: Mapping[str, Any]) -> None:
+        """Keep plain values that a pass has found, which is done with that."""
+        write_text(self.work / f"{key}.json", to_json(found))
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """What an earlier run, which was killed later, has kept."""
+        path = self.work / f"{key}.json"
+        if not path.exists():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
 
     def batches(self, sql: str, what: str = "") -> Iterator[dict[str, np.ndarray]]:
         """The rows of a query, by column: numbers without nulls."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -95,15 +94,19 @@ def encode_pairs(
             f"join {users.numbers()} u on u.key = {u} join {items.numbers()} i on i.key = {i}"
         )
     sql = f"select * from ({' union all '.join(read)}) order by {', '.join(map(named, order))}"
+    folder = engine.work / f"edges-{key}"
+    known = engine.recall(f"{folder.name}/done")
+    if known is not None:
+        return EdgeFile(folder, known["types"], known["count"]), Repeats(**known["repeats"]), Shared()
     repeats, shared = Repeats(rules), Shared()
     types = (
         {"user": "uint32", "item": "uint32"} | ({"time": "int64"} if has_time else {}) | dict.fromkeys(names, "float32")
     )
     types |= {"split": "uint8"} if is_split else {}
-    folder = engine.work / f"edges-{key}"
-    shutil.rmtree(folder, ignore_errors=True)
     batches = engine.batches(sql, what=f"sorting pairs of {first.source.name}")
     edges = write_edges(folder, types, folded(batches, names, repeats, shared))
+    if not is_split:  # given splits are changed in place
+        engine.remember(f"{folder.name}/done", {"types": edges.types, "count": edges.count, "repeats": asdict(repeats)})
     return edges, repeats, shared
 
 

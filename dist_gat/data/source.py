@@ -79,6 +79,11 @@ class Source:
         return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1} more"
 
     @property
+    def share(self) -> float:
+        """Which share of the bytes has been read."""
+        return sum(file.read_bytes[0] for file in self.files) / max(sum(file.size for file in self.files), 1)
+
+    @property
     def counting(self) -> str:
         """How rows are numbered, for messages."""
         if self.format == "lightgcn":
@@ -167,6 +172,8 @@ class Source:
         for batch in read:
             rows = batch.column(ROW).to_numpy() if self.is_text else np.arange(done, done + batch.num_rows)
             done += batch.num_rows
+            if not self.is_text and (every := self.tables[number].num_rows):
+                file.read_bytes[0] = file.size * done // every
             arrays = dict(zip(own, (decoded(batch.column(name)) for name in order), strict=True))
             for new, name in columns.items():
                 if new not in arrays:

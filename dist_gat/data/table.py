@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import AUTO, ColumnsConfig, DataConfig
 from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
-from dist_gat.data.engine import Engine, Stream, named, parquet, quoted
+from dist_gat.data.engine import REPORT_S, Engine, Stream, named, parquet, quoted
 from dist_gat.data.source import Source
 from dist_gat.data.text_table import NUM_EXAMPLES, ROW
 from dist_gat.data.values import MAX_ID_BYTES, UNITS, id_sql, number_sql, time_sql, unit_of
@@ -62,6 +63,8 @@ def read_table(
     where: rows with these values alone are read, by the file's own columns, as text. Rows below `min_weight` are left
     out and not counted. Raises `DataError` with the file, the first bad rows, what was expected and what to do.
     """
+    if (known := engine.recall(key)) is not None:
+        return Table(engine.work / f"{key}.parquet", source, **known)
     found = find_columns(source, columns)
     labels = {name: column for name, column in found.items() if name not in (*IDS, "datetime")}
     if min_weight is not None and "weight" not in labels:
@@ -94,7 +97,9 @@ def read_table(
         sql = f"select * from ({sql}) where weight is null or weight >= {min_weight!r}"
     read = _Reading(engine, source, wanted, config.missing)
     path = engine.write(key, sql, Stream(schema, read.batches()), what=f"reading {source.name}")
-    return _checked(engine, path, source, found, labels, config, where, read, min_weight)
+    table = _checked(engine, path, source, found, labels, config, where, read, min_weight)
+    engine.remember(key, {f.name: getattr(table, f.name) for f in fields(table) if f.name not in ("path", "source")})
+    return table
 
 
 class _Reading:
@@ -105,8 +110,16 @@ class _Reading:
         self.num_rows = self.num_missing = 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
+        started = told = time.monotonic()
         for batch in self.source.batches(self.columns):
             self.num_rows += batch.num_rows
+            if time.monotonic() - told > REPORT_S:
+                told = time.monotonic()
+                rate, share = self.num_rows / (told - started), self.source.share
+                left = f", {(told - started) * (1 - share) / share:,.0f} s left" if share else ""
+                self.engine.progress(
+                    f"reading {self.source.name}: {self.num_rows:,} rows, {rate:,.0f} a second, {share:.0%}{left}"
+                )
             if self.missing:
                 stand_for_none = pa.array(self.missing, pa.large_string())
                 gone = [pc.is_in(pc.utf8_trim_whitespace(batch.column(name).cast(pa.large_string())), stand_for_none)
@@ -139,8 +152,8 @@ def _checked(
         if min_weight is None and not read.num_missing:
             raise DataError(f"{source.name}: the file has no interactions; expected a row for each")
     if not config.skip_bad_rows and num_bad + num_malformed:
-        fields = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
-        bad = [BadRows("wrong number of fields", f"{fields} as in the header", num_malformed, malformed)]
+        expected = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
+        bad = [BadRows("wrong number of fields", f"{expected} as in the header", num_malformed, malformed)]
         for name, null in nulls.items():
             if stats[name]:
                 bad.append(_fault(engine, path, source, name, found[name], null, stats[name]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_gat.base.errors import ConfigError, DataError
-from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.prepare import relabel
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.sections import PartsConfig
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.prepare import prepare_dataset, relabel
 from dist_gat.graph.shards import ShardWriter
 
 METHODS = ("metis", "fennel", "range", "hash")
@@ -218,3 +222,68 @@ def test_ids_keep_their_type(tmp_path: Path) -> None:
     settings = {"interactions": "all.csv", "split": {"valid_ratio": 0, "test_ratio": 0}}
     ids = prepare(tmp_path / "text", settings, 1, "hash").ids("item")["external_id"]
     assert (ids.dtype, ids.to_list()) == (pl.String, ["007", "x"])
+
+
+KILLED = """
+import os, sys
+sys.path.append({tests!r})
+from pathlib import Path
+from helpers import DataConfig, PartsConfig, prepare_dataset
+data = DataConfig(path={folder!r}, interactions="all.csv", prepared={folder!r} + "/prepared")
+def told(message):
+    if message.startswith("assigning"):
+        os._exit(9)
+prepare_dataset("test", data, PartsConfig(num_parts=2, method="hash"), 0, told)
+"""
+
+
+def kill_in_the_middle(folder: Path) -> None:
+    script = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=100).returncode == 9
+    assert (folder / ".prepared.work").exists()
+
+
+def test_goes_on_from_the_last_finished_pass(tmp_path: Path) -> None:
+    write_rows(tmp_path, random_pairs(30, 20, 0.3), "user_id,item_id")
+    kill_in_the_middle(tmp_path)
+    data = DataConfig(path=str(tmp_path), interactions="all.csv", prepared=str(tmp_path / "prepared"))
+    parts = PartsConfig(num_parts=2, method="hash")
+    said: list[str] = []
+    prepare_dataset("test", data, parts, 0, said.append)
+    assert not [message for message in said if message.startswith(("reading", "sorting pairs"))]
+    gone_on = open_prepared(tmp_path / "prepared").fingerprint
+    said.clear()
+    prepare_dataset("test", data, parts, 0, said.append)
+    assert [message for message in said if message.startswith("reading")]
+    assert open_prepared(tmp_path / "prepared").fingerprint == gone_on
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "prepared"]
+
+
+def test_what_another_table_has_left_is_not_taken_up(tmp_path: Path) -> None:
+    write_rows(tmp_path, random_pairs(30, 20, 0.3), "user_id,item_id")
+    kill_in_the_middle(tmp_path)
+    write_rows(tmp_path, random_pairs(25, 20, 0.3), "user_id,item_id")
+    data = DataConfig(path=str(tmp_path), interactions="all.csv", prepared=str(tmp_path / "prepared"))
+    prepare_dataset("test", data, PartsConfig(num_parts=2, method="hash"), 0)
+    assert open_prepared(tmp_path / "prepared").ranges.count(USER) == 25
+
+
+@pytest.mark.parametrize("method", ["random", "temporal", "leave_last_out"])
+@pytest.mark.parametrize("parts", ["metis", "range", "fennel"])
+def test_the_size_of_chunks_and_the_order_of_files_change_no_byte(tmp_path: Path, method: str, parts: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = [(f"u{u}", f"i{i}", (u + i) / 3, int(rng.integers(1, 99))) for u, i in random_pairs(40, 30, 0.3)]
+    rows += rows[::7]  # repeated
+    write_rows(tmp_path / "one", rows, "user_id,item_id,plays,timestamp")
+    for number, some in enumerate((rows[:100], rows[100:])):
+        write_rows(tmp_path / f"part{number}", some, "user_id,item_id,plays,timestamp")
+    fingerprints = set()
+    for names, chunk in (("one/all.csv", None), ("one/all.csv", 5), (["part1/all.csv", "part0/all.csv"], 17)):
+        data = DataConfig.model_validate(
+            {"path": str(tmp_path), "interactions": names, "prepared": str(tmp_path / "prepared"),
+             "split": {"method": method}, "columns": {"weight": "plays"}}
+        )  # fmt: skip
+        prepare_dataset("test", data, PartsConfig.model_validate({"num_parts": 3, "method": parts}), 0, rows=chunk)
+        manifest = open_prepared(tmp_path / "prepared").manifest
+        fingerprints.add(json.dumps(manifest["files"], sort_keys=True))
+    assert len(fingerprints) == 1
