@@ -322,7 +322,8 @@ def refuse_triples(file: DataFile, text: str) -> None:
         )
     tab = "data.format=tsv" if all("\t" in line for line in lines) else "data.format=csv data.separator=' '"
     first, rest = fields[0], fields[1:]
-    named = not any(is_number(name) for name in first) and rest and all(is_number(name) for row in rest for name in row)
+    has_numbers = any(all(map(is_number, column)) for column in zip(*rest, strict=False))
+    named = has_numbers and not any(is_number(name) for name in first)
     if named and len(first) > 1:
         raise DataError(
             f"{file.name}: the first line, {shown(' '.join(first))}, looks like names of columns: {advice}; for a "
