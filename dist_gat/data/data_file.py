@@ -66,7 +66,7 @@ class Unpacked:
 
     def __init__(self, file: DataFile) -> None:
         self.file, self.raw, self.num_bytes = file, file.open(), 0
-        self.stream: Any = pa.CompressedInputStream(pa.PythonFile(self.raw), file.codec) if file.codec else self.raw
+        self.stream: Any = pa.CompressedInputStream(pa.PythonFile(self.raw, "r"), file.codec) if file.codec else self.raw
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
         chunk: bytes = self.stream.read(size)
@@ -147,6 +147,8 @@ def _remote(name: str) -> list[DataFile]:
         else:
             paths = [path]
         shown = [entry for entry in paths if not PurePosixPath(entry).name.startswith(("_", "."))]
+        if not shown:
+            raise FileNotFoundError("no file has a name like this")
         if scheme == "file":
             return [_described(entry, {}) for entry in shown]
         return [

@@ -96,7 +96,8 @@ def load_dataset(
     _count(dropped, f"{BAD_ROWS} of relations", sum(table.num_bad for table in more.values()))
     _count(dropped, "rows of missing IDs", sum(table.num_missing for table in every))
     users, items = (build_vocabulary(engine, name, every) for name in ("user_id", "item_id"))
-    warnings = [*doubtful_ids(engine, "user_id", users, every), *doubtful_ids(engine, "item_id", items, every)]
+    warnings = [warning for table in every for warning in table.warnings]
+    warnings += [*doubtful_ids(engine, "user_id", users, every), *doubtful_ids(engine, "item_id", items, every)]
 
     is_given = config.split.method == "files"
     edges, repeats, shared = encode_pairs(

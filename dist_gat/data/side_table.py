@@ -14,7 +14,7 @@ from dist_gat.config.data_sections import DataConfig, FeatureConfig
 from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
 from dist_gat.data.engine import Engine, Stream, named, parquet
 from dist_gat.data.source import SUFFIXES, Source, open_source, suffix_of
-from dist_gat.data.table import REMEDY, values_at
+from dist_gat.data.table import REMEDY, quoted_lines, values_at
 from dist_gat.data.text_table import NUM_EXAMPLES, ROW, shown
 from dist_gat.data.values import MAX_ID_BYTES, id_sql, number_sql
 from dist_gat.data.vocabulary import EXACT, Vocabulary
@@ -128,7 +128,7 @@ def _read(
     nodes = index[frame["n"].to_numpy().astype(np.int64)]
     frame, nodes = frame.filter(nodes >= 0), nodes[nodes >= 0]
     size = int(index.max(initial=-1)) + 1
-    kind, warnings = setting.removeprefix("data.").partition("_")[0], []
+    kind, warnings = setting.removeprefix("data.").partition("_")[0], quoted_lines(source)
     if len(frame) < size or len(frame) < num_rows - num_bad:
         unmet = engine.frame(
             f"select text as id from {usable} where text not in (select id::varchar from {parquet(vocabulary.path)}) "

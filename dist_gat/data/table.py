@@ -41,6 +41,7 @@ class Table:
     num_rows: int  # usable
     num_bad: int
     num_missing: int  # rows whose user or item is one of `data.missing`
+    warnings: list[str]
 
     @property
     def rows(self) -> str:
@@ -168,7 +169,18 @@ def _checked(
     if has_time:
         unit = config.time_unit if config.time_unit != AUTO else _unit(engine, path, source, stats)
     return Table(path, source, labels, {name: stats[f"type_{name}"] for name in IDS}, unit,
-                 every - num_bad, num_bad + num_malformed, read.num_missing)  # fmt: skip
+                 every - num_bad, num_bad + num_malformed, read.num_missing, quoted_lines(source))  # fmt: skip
+
+
+def quoted_lines(source: Source) -> list[str]:
+    """A warning of each file that has lines inside quoted fields, which may be rows that a stray quote hides."""
+    return [
+        f"{source.files[number].name}: {found.num_quoted:,} lines stand inside quoted fields and are no rows of their "
+        "own; so it should be where a text has several lines; if quotes have no meaning in this file and hide rows, "
+        "set data.quote=none"
+        for number, found in source.malformed.items()
+        if found.num_quoted
+    ]
 
 
 def _unit(engine: Engine, path: Path, source: Source, stats: Mapping[str, int]) -> str:

@@ -26,6 +26,7 @@ MAX_SHOWN = 60  # characters of a value in a message
 # stands for a separator of several characters: Arrow knows one alone
 UNIT = b"\x1f"
 BLOCK_BYTES = 4 << 20
+LINE_END = b"\n"
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SUFFIX_OF = {"gzip": ".gz", "bzip2": ".bz2", "zstd": ".zst"}
@@ -60,11 +61,12 @@ class TextStyle:
 
 @dataclass
 class Malformed:
-    """Rows with a wrong number of fields: they are in no batch."""
+    """Rows with a wrong number of fields, which are in no batch, and lines that are no rows."""
 
     rows: list[int]
     texts: list[str]  # of the first
     num_fields: int = 0  # expected
+    num_quoted: int = 0  # lines inside quoted fields
 
 
 class Utf8:
@@ -76,6 +78,7 @@ class Utf8:
         self.decoder = codecs.getincrementaldecoder(style.encoding)("strict")
         self.pushed, self.held = b"", b""
         self.num_lines, self.closed, self.at_start, self.at_end = 0, False, True, False
+        self.num_full, self.last = 0, LINE_END  # lines that are not blank; the byte before the next
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
         """About `size` bytes; none at the end."""
@@ -84,7 +87,7 @@ class Utf8:
             raw = self.bytes.read(size)
             self.at_end = not raw
             decoded = self._decoded(raw)
-            self.num_lines += decoded.count(b"\n")
+            self._count_lines(decoded)
             chunk = self._whole_separators(decoded)
         return chunk
 
@@ -103,6 +106,14 @@ class Utf8:
         while not self.pushed.strip() and (chunk := self.read()):
             self.pushed = chunk
         return bool(self.pushed.strip())
+
+    def _count_lines(self, decoded: bytes) -> None:
+        self.num_lines += decoded.count(b"\n")
+        if self.style.quotes:  # others need not know
+            text = self.last + decoded.translate(None, b"\r") + (LINE_END if self.at_end else b"")
+            ends = np.frombuffer(text, np.uint8) == LINE_END[0]
+            self.num_full += int(np.count_nonzero(ends[1:] & ~ends[:-1]))
+            self.last = text[-1:]
 
     def _decoded(self, raw: bytes) -> bytes:
         if self.at_start and raw:
@@ -231,6 +242,8 @@ def separated_batches(
             yield batch.append_column(ROW, pa.array(rows))
         if over_lines:
             raise unclosed_quote(file, over_lines[0])
+        num_rows = seen + len(malformed.rows) + offset
+        malformed.num_quoted = max(stream.num_full - num_rows, 0) if style.quotes else 0
     finally:
         stream.close()
 
@@ -309,7 +322,8 @@ def refuse_triples(file: DataFile, text: str) -> None:
         )
     tab = "data.format=tsv" if all("\t" in line for line in lines) else "data.format=csv data.separator=' '"
     first, rest = fields[0], fields[1:]
-    named = not any(is_number(name) for name in first) and rest and all(is_number(name) for row in rest for name in row)
+    has_numbers = any(all(map(is_number, column)) for column in zip(*rest, strict=False))
+    named = has_numbers and not any(is_number(name) for name in first)
     if named and len(first) > 1:
         raise DataError(
             f"{file.name}: the first line, {shown(' '.join(first))}, looks like names of columns: {advice}; for a "

@@ -46,7 +46,7 @@ def open_arrow(file: DataFile) -> TypedTable:
     """An IPC file, which Feather is too, or an IPC stream."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with pa.PythonFile(file.open()) as source:
+        with pa.PythonFile(file.open(), "r") as source:
             try:
                 table = pa.ipc.open_file(source)
             except pa.ArrowInvalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dist_gat.base.json_text import to_json
@@ -36,15 +36,17 @@ def be_silent(message: str) -> None:
     """A `Progress` that shows nothing."""
 
 
-def prepare(config: Config, progress: Progress = be_silent, seed: int | None = None) -> dict[str, Any]:
+def prepare(
+    config: Config, progress: Progress = be_silent, seed: int | None = None, tables: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
 
-    seed: of the split and the parts, by default the configuration's. Raises `DataError` on bad input, and writes
-    nothing then.
+    seed: of the split and the parts, by default the configuration's. tables: data frames, data sets and matrices in
+    memory, by the names that the recipe has for files. Raises `DataError` on bad input, and writes nothing then.
     """
     started = time.perf_counter()
     seed = config.seed if seed is None else seed
-    report = prepare_dataset(config.name, config.data, config.parts, seed, progress)
+    report = prepare_dataset(config.name, config.data, config.parts, seed, progress, tables)
     return {**report, "seconds": time.perf_counter() - started}
 
 
