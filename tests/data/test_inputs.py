@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 import scipy.sparse
-from data_sets import Loaded, load, load_table
+from data_sets import Loaded, load
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig
@@ -187,9 +187,9 @@ class OfHuggingFace:
 TABLES: dict[str, Callable[[], Any]] = {
     "pandas": FRAME.to_pandas,
     "pandas with an index": lambda: FRAME.to_pandas().set_index(np.array([5, 5, 1, 2])),
-    "pandas with categories and dates": lambda: (
-        FRAME.with_columns(pl.col("user_id").cast(pl.Categorical), pl.from_epoch("timestamp")).to_pandas()
-    ),
+    "pandas with categories and dates": lambda: FRAME.with_columns(
+        pl.col("user_id").cast(pl.Categorical), pl.from_epoch("timestamp")
+    ).to_pandas(),
     "polars": lambda: FRAME,
     "Arrow": FRAME.to_arrow,
     "a reader of Arrow": lambda: pa.RecordBatchReader.from_batches(
@@ -477,7 +477,7 @@ def test_one_id_in_several_writings(tmp_path: Path) -> None:
 
 def test_rows_that_a_quote_hides(tmp_path: Path) -> None:
     """In a column that nobody reads, whose lines may also be legal, so that it is no error."""
-    text = "user_id,comment,item_id\n1,good,1\n2,\"great,2\n3,fine,3\n4,so\nlala\" ok,4\n5,bad,5\n"
+    text = 'user_id,comment,item_id\n1,good,1\n2,"great,2\n3,fine,3\n4,so\nlala" ok,4\n5,bad,5\n'
     text = 'user_id,item_id,comment\n1,1,good\n2,2,"great\n3,3,fine\n\n4,4,so"\n5,5,bad\n'
     put(tmp_path, {"t.csv": text, "u.csv": text.replace('"', "")})
     loaded = read(tmp_path, "t.csv")
