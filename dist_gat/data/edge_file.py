@@ -15,6 +15,7 @@ import numpy as np
 Columns = dict[str, np.ndarray]
 # counts as an edge that was left out, beside train, valid and test, which are 0 to 2
 GONE = 3
+COPY_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,20 @@ def write_edges(folder: Path, types: Mapping[str, str], chunks: Iterable[Columns
     finally:
         edges = writer.close()
     return edges
+
+
+def joined(folder: Path, pieces: Sequence[EdgeFile]) -> EdgeFile:
+    """One file of several, which vanish."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in pieces[0].types:
+        with (folder / name).open("wb") as whole:
+            for piece in pieces:
+                with (piece.folder / name).open("rb") as part:
+                    shutil.copyfileobj(part, whole, COPY_BYTES)
+    for piece in pieces:
+        shutil.rmtree(piece.folder)
+    return EdgeFile(folder, pieces[0].types, sum(piece.count for piece in pieces))
 
 
 def with_column(edges: EdgeFile, name: str, kind: str, chunks: Iterable[np.ndarray]) -> EdgeFile:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import numpy as np
@@ -37,15 +38,27 @@ class Stream(NamedTuple):
     batches: Iterator[pa.RecordBatch]
 
 
+class Tasks(Protocol):
+    """Runs functions elsewhere, as Ray does. They and their arguments are pickled, and find `work` there."""
+
+    num_tasks: int  # that run at the same time
+
+    def __call__(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What the function returns for each tuple of arguments, in their order. Raises what it raises."""
+
+
 class Engine:
     """Passes of SQL over parquet files in `work`, which is on a disk with room for all rows."""
 
     def __init__(
         self, work: Path, memory_bytes: int, progress: Callable[[str], None] = lambda message: None,
-        threads: int | None = None,
+        threads: int | None = None, tasks: Tasks | None = None,
     ) -> None:  # fmt: skip
-        """memory_bytes: that the whole of `prepare` may take. threads: by default as many as this process may use."""
-        self.work, self.memory_bytes, self.progress = work, memory_bytes, progress
+        """memory_bytes: that the whole of `prepare` may take. threads: by default as many as this process may use.
+
+        tasks: for the passes that are cut into pieces, which come out the same, bit for bit.
+        """
+        self.work, self.memory_bytes, self.progress, self.tasks = work, memory_bytes, progress, tasks
         self.limit = max(int(memory_bytes * ENGINE_SHARE), LEAST_BYTES)
         settings: dict[str, Any] = {
             "memory_limit": f"{self.limit}B",
@@ -177,6 +190,8 @@ def named(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def parquet(path: Path) -> str:
-    """A file of ours as a table of SQL; its rows have their numbers from 0, as `file_row_number`."""
-    return f"read_parquet({quoted(path)}, file_row_number = true)"
+def parquet(*paths: Path) -> str:
+    """Files of ours as a table of SQL; the rows of each have their numbers from 0, as `file_row_number`."""
+    # a folder may have a name that is a pattern for DuckDB
+    plain = [re.sub(r"([*?\[])", r"[\1]", str(path)) for path in paths]
+    return f"read_parquet([{', '.join(map(quoted, plain))}], file_row_number = true)"

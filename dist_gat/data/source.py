@@ -135,13 +135,16 @@ class Source:
             fields.append(pa.field(new, common_type(kinds)))
         return pa.schema([*fields, pa.field(ROW, pa.int64())])
 
-    def batches(self, columns: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Mapping[str, str], numbers: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows in their order: `columns` maps a new name to that of the file; `row` is each row's key.
+
+        numbers: of the files to read, by default all.
 
         Rows with a wrong number of fields are in `malformed` afterwards. Raises `DataError`.
         """
         schema = self.schema(columns)
-        for number, file in enumerate(self.files):
+        for number in range(len(self.files)) if numbers is None else numbers:
+            file = self.files[number]
             try:
                 for batch in self._of_file(number, file, columns):
                     arrays = [array.cast(kind) for array, kind in zip(batch.columns, schema.types, strict=True)]

@@ -24,7 +24,7 @@ from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.sections import PartsConfig
 from dist_gat.data.dataset import Dataset, chunk_rows, load_dataset
 from dist_gat.data.edge_file import EdgeFile, degrees
-from dist_gat.data.engine import Engine
+from dist_gat.data.engine import Engine, Tasks
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.held_out import held_out_warnings
 from dist_gat.graph.made_from import made_from
@@ -47,16 +47,21 @@ def prepare_dataset(
     progress: Callable[[str], None] = lambda message: None,
     tables: Mapping[str, Any] | None = None,
     rows: int | None = None,
+    tasks: Tasks | None = None,
 ) -> dict[str, Any]:
     """Write `data.prepared` and return the report that its manifest keeps.
 
     tables: data frames, by the names that the recipe has for files. rows: of a chunk, by default what fits in memory.
+    tasks: for the passes that read and sort, by default in this process.
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
     made = made_from(data, parts, seed)  # first, so that a table that changes meanwhile is another one
     memory = int(data.memory_gb * 1e9) if data.memory_gb else free_memory() // 2
-    with _work_folder(Path(data.prepared), None if tables else made) as work, Engine(work, memory, progress) as engine:
+    with (
+        _work_folder(Path(data.prepared), None if tables else made) as work,
+        Engine(work, memory, progress, tasks=tasks) as engine,
+    ):
         rows = rows or chunk_rows(memory)
         dataset = load_dataset(engine, data, seed, tables, rows)
         smallest = min(dataset.users.count, dataset.items.count)

@@ -393,7 +393,7 @@ NOON = 1_600_000_200
 )
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_times(tmp_path: Path, name: str, first: Any, second: Any, unit: str) -> None:
-    """Numbers get the unit of their size, and the data set says which; text is ISO 8601, in UTC where it has no zone."""
+    """Numbers get the unit of their size, and the data set says which; text is ISO 8601, UTC where it has no zone."""
     frame = pl.DataFrame({"user_id": [1, 1], "item_id": [1, 2], "timestamp": [first, second]})
     put(tmp_path, {"t.csv": frame.write_csv(), "t.parquet": parquet(frame.to_arrow())})
     loaded = read(tmp_path, name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import polars as pl
 import pytest
@@ -39,7 +41,7 @@ def external_pairs(prepared: PreparedGraph, split: str) -> set[tuple[Any, Any]]:
 
 
 def write_rows(folder: Path, rows: list[tuple[Any, ...]], columns: str) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "all.csv").write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]))
 
 
@@ -287,3 +289,52 @@ def test_the_size_of_chunks_and_the_order_of_files_change_no_byte(tmp_path: Path
         manifest = open_prepared(tmp_path / "prepared").manifest
         fingerprints.add(json.dumps(manifest["files"], sort_keys=True))
     assert len(fingerprints) == 1
+
+
+class Pickled:
+    """Tasks that get and give pickles, as on another host."""
+
+    def __init__(self, num_tasks: int) -> None:
+        self.num_tasks, self.calls = num_tasks, 0
+
+    def __call__(self, function: Any, arguments: Any) -> list[Any]:
+        self.calls += len(arguments)
+        return [pickle.loads(pickle.dumps(function(*pickle.loads(cloudpickle.dumps(own))))) for own in arguments]
+
+
+@pytest.mark.parametrize("repeated", ["auto", "count", "error"])
+def test_tasks_change_no_byte(tmp_path: Path, repeated: str) -> None:
+    rows = [(f"u{u}", i, 1 + (u + i) % 3, u * i) for u, i in random_pairs(40, 30, 0.3)]
+    if repeated != "error":
+        rows += rows[::5]
+    for number in range(3):
+        write_rows(tmp_path / "table" / f"day={number}", rows[number::3], "user_id,item_id,plays,timestamp")
+    tree = {
+        "path": str(tmp_path), "interactions": "table", "prepared": str(tmp_path / "prepared"), "repeated": repeated,
+        "columns": {"weight": "plays"}, "split": {"method": "temporal"},
+        "relations": {"again": {"interactions": "table/day=1/all.csv"}},
+    }  # fmt: skip
+    files = []
+    for tasks in (None, Pickled(1), Pickled(2), Pickled(7)):
+        data, parts = DataConfig.model_validate(tree), PartsConfig(num_parts=2, method="range")
+        report = prepare_dataset("test", data, parts, 0, tasks=tasks)
+        manifest = open_prepared(tmp_path / "prepared").manifest
+        files.append(({key: report[key] for key in ("repeated", "dropped", "labels")}, manifest["files"]))
+        assert tasks is None or tasks.calls == 3 + 2 * tasks.num_tasks
+    assert all(found == files[0] for found in files)
+
+
+def test_bad_rows_of_tasks_are_told_as_always(tmp_path: Path) -> None:
+    write_rows(tmp_path, [(1, 2), ("", 3)], "user_id,item_id")
+    (tmp_path / "b.csv").write_text("user_id,item_id\n1\n2,3\n")
+    data = DataConfig.model_validate(
+        {"path": str(tmp_path), "interactions": "*.csv", "prepared": str(tmp_path / "prepared")}
+    )
+    said = []
+    for tasks in (None, Pickled(2)):
+        with pytest.raises(DataError, match="2 bad rows") as caught:
+            prepare_dataset("test", data, PartsConfig(num_parts=1), 0, tasks=tasks)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert "row 3 of" in said[0]
+    assert "1 fields in '1'" in said[0]
