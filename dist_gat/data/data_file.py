@@ -65,7 +65,9 @@ class Unpacked:
 
     def __init__(self, file: DataFile) -> None:
         self.file, self.raw, self.num_bytes = file, file.open(), 0
-        self.stream: Any = pa.CompressedInputStream(pa.PythonFile(self.raw, "r"), file.codec) if file.codec else self.raw
+        self.stream: Any = (
+            pa.CompressedInputStream(pa.PythonFile(self.raw, "r"), file.codec) if file.codec else self.raw
+        )
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
         chunk: bytes = self.stream.read(size)

@@ -13,6 +13,7 @@ from dist_gat.config.data_sections import DataConfig
 from dist_gat.data.edge_file import GONE, Columns, EdgeFile, degrees, with_split
 from dist_gat.data.engine import Engine
 from dist_gat.data.filters import left_out
+from dist_gat.data.overlap import check_overlap
 from dist_gat.data.pairs import (
     Repeats,
     Shared,
@@ -145,6 +146,7 @@ def load_dataset(
         name: encode_pairs(engine, f"relation-{name}", [table], users, items, config.repeated, is_split=False)
         for name, table in more.items()
     }
+    relation_edges = [found[0] for found in related.values()]
     if config.repeated == "error":
         refuse_repeated(engine, next(iter(main.values())), repeats, users, items)
         for name, table in more.items():
@@ -153,6 +155,7 @@ def load_dataset(
 
     degree = degrees(edges, "user", users.count, rows)
     if is_given:
+        check_overlap(engine, dict(enumerate(main.values())), edges, relation_edges, "user", users, rows)
         edges = _as_given(
             engine, edges, list(main), list(main.values()), degree, rows, config, shared, users, items, dropped
         )
@@ -166,24 +169,29 @@ def load_dataset(
             edges, split_edges(edges, config.split, hashes, degrees(edges, "user", users.count, rows), rows)
         )
 
-    relation_edges = {name: found[0] for name, found in related.items()}
     known = degrees(edges, "user", users.count, rows, TRAIN) > 0
     if not known.any():
         _refuse_no_training(config, list(main.values()))
-    for file in relation_edges.values():
+    for file in relation_edges:
         known |= degrees(file, "user", users.count, rows) > 0
     edges = _without_cold_users(engine, edges, known, main, config, users, rows, dropped)
+    if is_given:
+        of_splits = {SPLITS.index(name): table for name, table in main.items()}
+        warnings += check_overlap(engine, of_splits, edges, relation_edges, "item", items, rows)
     if config.split.merge_valid:
         edges = with_split(edges, _merged(edges, rows))
     item_known = np.ones(items.count, bool)
     if gone:
         item_known = degrees(edges, "item", items.count, rows) > 0
-        for file in relation_edges.values():
+        for file in relation_edges:
             item_known |= degrees(file, "item", items.count, rows) > 0
     user_nodes, item_nodes = Nodes(users, _dense(known)), Nodes(items, _dense(item_known))
     counts = _split_counts(edges, rows)
     train, valid, test = (Edges(edges, n, user_nodes, item_nodes, counts[n]) for n in range(len(SPLITS)))
-    found = {name: Edges(file, None, user_nodes, item_nodes, file.count) for name, file in relation_edges.items()}
+    found = {
+        name: Edges(file, None, user_nodes, item_nodes, file.count)
+        for name, file in zip(related, relation_edges, strict=True)
+    }
     data = Dataset(user_nodes, item_nodes, train, valid, test, found, None, {}, dropped, notes, warnings)
     return _with_side_tables(engine, data, config, rows, tables)
 

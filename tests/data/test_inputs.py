@@ -187,9 +187,9 @@ class OfHuggingFace:
 TABLES: dict[str, Callable[[], Any]] = {
     "pandas": FRAME.to_pandas,
     "pandas with an index": lambda: FRAME.to_pandas().set_index(np.array([5, 5, 1, 2])),
-    "pandas with categories and dates": lambda: (
-        FRAME.with_columns(pl.col("user_id").cast(pl.Categorical), pl.from_epoch("timestamp")).to_pandas()
-    ),
+    "pandas with categories and dates": lambda: FRAME.with_columns(
+        pl.col("user_id").cast(pl.Categorical), pl.from_epoch("timestamp")
+    ).to_pandas(),
     "polars": lambda: FRAME,
     "Arrow": FRAME.to_arrow,
     "a reader of Arrow": lambda: pa.RecordBatchReader.from_batches(
