@@ -208,6 +208,8 @@ def _read_tables(
             main[name] = read_table(
                 engine, f"rows-{name}", source, config, config.columns, min_weight=config.min_weight
             )
+    for table in main.values():
+        _refuse_other_columns(next(iter(main.values())), table)
     more = {}
     for name, relation in config.relations.items():
         source = open_source(relation.interactions, config, f"data.relations.{name}.interactions", tables=tables)
@@ -219,6 +221,17 @@ def _read_tables(
             "or timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
         )
     return main, more
+
+
+def _refuse_other_columns(first: Table, other: Table) -> None:
+    """Raise `DataError` where two given splits have different columns."""
+    if differing := sorted(first.beside_ids ^ other.beside_ids):
+        name = differing[0]
+        has, lacks = (first, other) if name in first.beside_ids else (other, first)
+        raise DataError(
+            f"{lacks.source.name}: no column for {name}, which {has.source.name} has; expected the same in every split; "
+            f"add it, or leave it out of all with data.columns.{name}=null"
+        )
 
 
 def _notes(main: Mapping[str, Table], repeats: Repeats, related: Mapping[str, Repeats]) -> dict[str, Any]:
