@@ -132,6 +132,15 @@ class DataConfig(Section):
             raise ValueError("a separator has one character or more")
         return {"\\t": "\t", "tab": "\t"}.get(separator or "", separator)
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError as err:
+            raise ValueError(f"{err}; expected one of Python, such as utf-8, latin-1 or utf-16") from None
+        return encoding
+
     @field_validator("relations")
     @classmethod
     def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:

@@ -13,6 +13,7 @@ from dist_gat.config.data_sections import DataConfig
 from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
 from dist_gat.data.engine import Engine
 from dist_gat.data.filters import left_out
+from dist_gat.data.overlap import check_overlap
 from dist_gat.data.pairs import (
     Repeats,
     Shared,
@@ -107,6 +108,7 @@ def load_dataset(
         name: encode_pairs(engine, f"relation-{name}", [table], users, items, config.repeated, is_split=False)
         for name, table in more.items()
     }
+    relation_edges = [found[0] for found in related.values()]
     if config.repeated == "error":
         refuse_repeated(engine, next(iter(main.values())), repeats, users, items)
         for name, table in more.items():
@@ -115,6 +117,7 @@ def load_dataset(
 
     degree = degrees(edges, "user", users.count, rows)
     if is_given:
+        check_overlap(engine, dict(enumerate(main.values())), edges, relation_edges, "user", users, rows)
         edges = _as_given(
             engine, edges, list(main), list(main.values()), degree, rows, config, shared, users, items, dropped
         )
@@ -127,23 +130,27 @@ def load_dataset(
         degree = degrees(edges, "user", users.count, rows)
         edges = with_split(edges, split_edges(edges, config.split, degree, rows))
 
-    relation_edges = {name: found[0] for name, found in related.items()}
     known = degrees(edges, "user", users.count, rows, TRAIN) > 0
     if not known.any():
         _refuse_no_training(config, list(main.values()))
-    for file in relation_edges.values():
+    for file in relation_edges:
         known |= degrees(file, "user", users.count, rows) > 0
     edges = _without_cold_users(engine, edges, known, main, config, users, rows, dropped)
+    if is_given:
+        of_splits = {SPLITS.index(name): table for name, table in main.items()}
+        warnings += check_overlap(engine, of_splits, edges, relation_edges, "item", items, rows)
     if config.split.merge_valid:
         edges = with_split(edges, _merged(edges, rows))
     item_known = np.ones(items.count, bool)
     if gone:
         item_known = degrees(edges, "item", items.count, rows) > 0
-        for file in relation_edges.values():
+        for file in relation_edges:
             item_known |= degrees(file, "item", items.count, rows) > 0
     user_nodes, item_nodes = Nodes(users, _dense(known)), Nodes(items, _dense(item_known))
     train, valid, test = _separated(edges, user_nodes, item_nodes, rows)
-    found = {name: _reindexed(file, user_nodes, item_nodes, rows) for name, file in relation_edges.items()}
+    found = {
+        name: _reindexed(file, user_nodes, item_nodes, rows) for name, file in zip(related, relation_edges, strict=True)
+    }
     data = Dataset(user_nodes, item_nodes, train, valid, test, found, None, {}, dropped, notes, warnings)
     return _with_side_tables(engine, data, config, rows, tables)
 
@@ -160,6 +167,8 @@ def _read_tables(
             main[name] = read_table(
                 engine, f"rows-{name}", source, config, config.columns, min_weight=config.min_weight
             )
+    for table in main.values():
+        _refuse_other_columns(next(iter(main.values())), table)
     more = {}
     for name, relation in config.relations.items():
         source = open_source(relation.interactions, config, f"data.relations.{name}.interactions", tables=tables)
@@ -171,6 +180,17 @@ def _read_tables(
             "or timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
         )
     return main, more
+
+
+def _refuse_other_columns(first: Table, other: Table) -> None:
+    """Raise `DataError` where two given splits have different columns."""
+    if differing := sorted(first.beside_ids ^ other.beside_ids):
+        name = differing[0]
+        has, lacks = (first, other) if name in first.beside_ids else (other, first)
+        raise DataError(
+            f"{lacks.source.name}: no column for {name}, which {has.source.name} has; expected the same in every split; "
+            f"add it, or leave it out of all with data.columns.{name}=null"
+        )
 
 
 def _notes(main: Mapping[str, Table], repeats: Repeats, related: Mapping[str, Repeats]) -> dict[str, Any]:

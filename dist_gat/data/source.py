@@ -54,6 +54,7 @@ SEPARATORS = {"csv": ",", "tsv": "\t", "recbole": "\t"}
 TEXT = (*SEPARATORS, "lightgcn")
 # a row's key: the number of its file in the high bits, its number in the file below
 FILE_BITS = 40
+UUID = "^(.{8})(.{4})(.{4})(.{4})"
 ERRORS = (ValueError, OSError, sqlite3.Error, pa.ArrowException, pl.exceptions.PolarsError)
 
 
@@ -248,7 +249,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 def decoded(array: pa.Array) -> pa.Array:
-    """Without a dictionary."""
+    """Without a dictionary; UUIDs as text."""
+    if isinstance(array.type, pa.UuidType):
+        digits = pl.Series(pl.from_arrow(array.storage.cast(pa.binary()))).bin.encode("hex")
+        return digits.str.replace(UUID, "$1-$2-$3-$4-").to_arrow().cast(pa.large_string())
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
@@ -256,7 +260,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type of values that the engine reads."""
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind) or isinstance(kind, pa.UuidType):
         return pa.large_string()
     return pa.float32() if pa.types.is_float16(kind) else kind
 

@@ -45,6 +45,11 @@ class Table:
     warnings: list[str]
 
     @property
+    def beside_ids(self) -> set[str]:
+        """Standard names of the columns that it has beside users and items."""
+        return {*self.labels, *(["datetime"] if self.unit is not None else [])}
+
+    @property
     def rows(self) -> str:
         """SQL for the usable rows, with `time` in microseconds."""
         time, good = "", [f"{name} is not null" for name in (*IDS, *map(named, self.labels))]

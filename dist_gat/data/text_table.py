@@ -79,6 +79,7 @@ class Utf8:
         self.pushed, self.held = b"", b""
         self.num_lines, self.closed, self.at_start, self.at_end = 0, False, True, False
         self.num_full, self.last = 0, LINE_END  # lines that are not blank; the byte before the next
+        self.tail = b""  # comes after the end of the file
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
         """About `size` bytes; none at the end."""
@@ -89,6 +90,8 @@ class Utf8:
             decoded = self._decoded(raw)
             self._count_lines(decoded)
             chunk = self._whole_separators(decoded)
+            if self.at_end:
+                chunk += self.tail
         return chunk
 
     def read_line(self) -> bytes:
@@ -106,6 +109,12 @@ class Utf8:
         while not self.pushed.strip() and (chunk := self.read()):
             self.pushed = chunk
         return bool(self.pushed.strip())
+
+    def end_with(self, tail: bytes) -> None:
+        """Give `tail` after what the file has."""
+        self.tail = tail
+        if self.at_end:
+            self.pushed += tail
 
     def _count_lines(self, decoded: bytes) -> None:
         self.num_lines += decoded.count(b"\n")
@@ -204,8 +213,13 @@ def separated_batches(
     num_fields = len(split_line(stream.read_line(), style)) if style.header is None else len(style.header)
     offset = style.first_row - 1  # Arrow sees no header, and counts from 1
     over_lines: list[int] = []
+    # a row that Arrow tells us of, unless it stands inside a quoted field that nothing closes
+    end, ends = style.delimiter * num_fields + "\x1e", []
 
     def note(row: Any) -> str:
+        if style.quotes and row.text.strip("\n") == end:
+            ends.append(row.number)
+            return "skip"
         if "\n" in row.text.strip():
             over_lines.append(row.number + offset)  # Arrow would pass over an error here
         malformed.rows.append(row.number + offset)
@@ -229,6 +243,8 @@ def separated_batches(
     try:
         if not stream.skip_blank():  # which Arrow takes for an error
             return
+        if style.quotes:
+            stream.end_with(f"\n{end}\n".encode())
         for batch in pa_csv.open_csv(stream, reading, parsing, converting):
             if over_lines:
                 break
@@ -243,7 +259,13 @@ def separated_batches(
         if over_lines:
             raise unclosed_quote(file, over_lines[0])
         num_rows = seen + len(malformed.rows) + offset
+        if style.quotes and not ends:
+            raise unclosed_quote(file, num_rows)
         malformed.num_quoted = max(stream.num_full - num_rows, 0) if style.quotes else 0
+    except pa.ArrowInvalid as err:
+        if style.quotes and "straddl" in str(err):  # a row is longer than a block
+            raise unclosed_quote(file, seen + len(malformed.rows) + style.first_row) from None
+        raise
     finally:
         stream.close()
 

@@ -101,7 +101,7 @@ class _Readable:
 
 def open_sqlite(file: DataFile, query: str) -> TypedTable:
     def batches() -> Iterator[pa.RecordBatch]:
-        with closing(sqlite3.connect(f"file:{file.name}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{file.name}?mode=ro", uri=True, check_same_thread=False)) as connection:
             cursor = connection.execute(query)
             names = [column[0] for column in cursor.description or ()]
             schema = None

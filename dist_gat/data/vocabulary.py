@@ -119,10 +119,9 @@ def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequ
             "leave "
             f"its rows out with data.missing=\"['{suspect}']\""
         )
-    number = "coalesce(try_cast(key as double)::varchar, lower(trim(key)))"
     twice = engine.frame(
         f"select list(key order by key) as ways, count(*) over () as every from {parquet(vocabulary.path)} "
-        f"group by {number} having count(*) > 1 order by min(key) limit {NUM_EXAMPLES}"
+        f"group by {same_id('key')} having count(*) > 1 order by min(key) limit {NUM_EXAMPLES}"
     )
     if len(twice):
         examples = ", ".join(" and ".join(map(shown, ways[:3])) for ways in twice["ways"])
@@ -131,6 +130,11 @@ def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequ
             "different; if they are the same, write them in one way"
         )
     return found
+
+
+def same_id(key: str) -> str:
+    """SQL for what IDs that are one, but written in several ways, have in common: 3 and 3.0, Ann and ann."""
+    return f"coalesce(try_cast({key} as double)::varchar, lower(trim({key})))"
 
 
 def encode(ids: pl.Series, vocabulary: pl.Series) -> np.ndarray:

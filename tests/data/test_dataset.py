@@ -41,12 +41,15 @@ def refused(folder: Path, *expected: str, **settings: Any) -> None:
 
 def test_given_files(tmp_path: Path) -> None:
     """An item that only test knows is part of the catalogue; valid may be missing."""
-    write(tmp_path, {"train.txt": "20 7 5\n3 7\n", "test.txt": "3 11\n20\n"})
+    write(tmp_path, {"train.txt": "20 7 5\n3 7\n", "test.txt": "3 5 11\n20\n"})
     dataset = load_files(tmp_path)
     assert dataset.users.to_list() == [3, 20]
     assert dataset.items.to_list() == [5, 7, 11]
     assert dataset.pairs("train") == [(3, 7), (20, 5), (20, 7)]
-    assert dataset.pairs("test") == [(3, 11)]
+    assert dataset.pairs("test") == [(3, 5), (3, 11)]
+    (warning,) = dataset.dataset.warnings
+    assert "1 of 2 items of" in warning
+    assert "for example 11" in warning
     assert dataset.pairs("valid") == []
     assert list(dataset.columns["train"]) == ["user", "item"]
     assert {column.dtype for column in dataset.columns["train"].values()} == {np.dtype(np.int64)}
@@ -55,7 +58,7 @@ def test_given_files(tmp_path: Path) -> None:
 
 
 def test_valid_taken_out_of_train(tmp_path: Path) -> None:
-    write(tmp_path, {"train.txt": "0 1 2 3\n1 1 2\n", "valid.txt": "0 2\n1 1\n", "test.txt": "0 4\n"})
+    write(tmp_path, {"train.txt": "0 1 2 3\n1 1 2\n", "valid.txt": "0 2\n1 1\n", "test.txt": "0 4\n1 3\n"})
     dataset = load_files(tmp_path, split={"valid_is_part_of_train": True})
     assert dataset.pairs("train") == [(0, 1), (0, 3), (1, 2)]
     assert dataset.pairs("valid") == [(0, 2), (1, 1)]
@@ -75,10 +78,10 @@ def test_leak_into_test(tmp_path: Path, one: str) -> None:
 
 
 def test_cold_users_of_given_files(tmp_path: Path) -> None:
-    write(tmp_path, {"train.txt": "0 1\n", "valid.txt": "0 2\n5 2\n", "test.txt": "0 3\n8 3 4\n7 9\n"})
+    write(tmp_path, {"train.txt": "0 1\n6 2 3\n", "valid.txt": "0 2\n5 2\n", "test.txt": "0 3\n8 3 4\n7 9\n"})
     refused(tmp_path, "valid.txt: 1 rows of 1 users", "5", "--skip-bad-rows")
     dataset = load_files(tmp_path, skip_bad_rows=True)
-    assert dataset.users.to_list() == [0]
+    assert dataset.users.to_list() == [0, 6]
     assert dataset.items.to_list() == [1, 2, 3, 4, 9]
     assert dataset.dataset.dropped == {
         "valid rows of users without a training row": 1,
@@ -100,13 +103,13 @@ def test_training_rows_must_be_left(tmp_path: Path) -> None:
 
 
 def test_id_types_of_files(tmp_path: Path) -> None:
-    write(tmp_path, {"train.csv": HEADER + "1,x\n2,y\n", "test.csv": HEADER + "1,7\n"})
+    write(tmp_path, {"train.csv": HEADER + "1,x\n2,y\n", "test.csv": HEADER + "1,7\n1,y\n"})
     dataset = load_files(tmp_path)
     assert (dataset.users.to_list(), dataset.items.to_list()) == ([1, 2], ["7", "x", "y"])
     (tmp_path / "test.csv").unlink()
 
     def rewrite(ids: pl.Series) -> None:
-        pl.DataFrame({"user_id": ids, "item_id": ["z"]}).write_parquet(tmp_path / "test.parquet")
+        pl.DataFrame({"user_id": ids, "item_id": ["x"]}).write_parquet(tmp_path / "test.parquet")
 
     rewrite(pl.Series([2], dtype=pl.Int16))
     assert load_files(tmp_path).users.to_list() == [1, 2]
@@ -119,7 +122,7 @@ def test_id_types_of_files(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_counted(tmp_path: Path) -> None:
-    write(tmp_path, {"train.csv": HEADER + "1,5\n,5\n", "test.csv": HEADER + "1,6\n1\n"})
+    write(tmp_path, {"train.csv": HEADER + "1,5\n2,6\n,5\n", "test.csv": HEADER + "1,6\n1\n"})
     refused(tmp_path, "train.csv: 1 bad row")
     assert load_files(tmp_path, skip_bad_rows=True).dataset.dropped == {"bad rows": 2}
 

@@ -446,12 +446,12 @@ def test_ids_beyond_64_bits_with_a_sign(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": ids, "item_id": [1, 2]})
     put(tmp_path, {"t.parquet": parquet(frame.to_arrow()), "t.csv": frame.write_csv()})
     assert read(tmp_path, "t.parquet").users.to_list() == ids.to_list()
-    assert read(tmp_path, "t.csv").users.to_list() == ids.cast(pl.String).to_list()
+    assert read(tmp_path, "t.csv").users.to_list() == sorted(ids.cast(pl.String))
 
 
 def test_uuids_of_parquet(tmp_path: Path) -> None:
-    kind = pa.array([uuid.UUID(text).bytes for text in UUIDS], pa.uuid() if hasattr(pa, "uuid") else pa.binary(16))
-    put(tmp_path, {"t.parquet": parquet(pa.table({"user_id": kind, "item_id": [1, 2]}))})
+    ids = pa.array([uuid.UUID(text).bytes for text in UUIDS], pa.uuid())
+    put(tmp_path, {"t.parquet": parquet(pa.table({"user_id": ids, "item_id": [1, 2]}))})
     assert read(tmp_path, "t.parquet").users.to_list() == UUIDS
 
 
@@ -477,7 +477,6 @@ def test_one_id_in_several_writings(tmp_path: Path) -> None:
 
 def test_rows_that_a_quote_hides(tmp_path: Path) -> None:
     """In a column that nobody reads, whose lines may also be legal, so that it is no error."""
-    text = 'user_id,comment,item_id\n1,good,1\n2,"great,2\n3,fine,3\n4,so\nlala" ok,4\n5,bad,5\n'
     text = 'user_id,item_id,comment\n1,1,good\n2,2,"great\n3,3,fine\n\n4,4,so"\n5,5,bad\n'
     put(tmp_path, {"t.csv": text, "u.csv": text.replace('"', "")})
     loaded = read(tmp_path, "t.csv")

@@ -107,6 +107,12 @@ def unreadable(path: Path) -> None:
     path.chmod(0)
 
 
+def arrow_bytes() -> bytes:
+    stream = io.BytesIO()
+    GOOD_FRAME.write_ipc(stream)
+    return stream.getvalue()
+
+
 WHOLE = parquet_bytes()
 KINDS = [
     # rows of separated text
@@ -127,14 +133,10 @@ KINDS = [
     row("too few fields", "u1,i9", "2 fields in 'u1,i9'", "4 as in the header"),
     row("too many fields", "u1,i9,1,1600000000,", "5 fields"),
     row("separators alone", ",,,", "user_id is empty"),
-    row("a pair again", "u1,i1,1,1600000099", "user 'u1', item 'i1'", "each pair once"),
-    row("many pairs again", "\n".join(ROWS[:7]), "7 times", dropped=7),
-    row("a quote that the last row opens", '"u1,i9,1,1600000000', "wrong number of fields"),
     row("an ANSI sequence in a bad row", "\x1b[2Ju1,i9", r"\x1b[2Ju1"),
     file("a row of TSV too short", "t.tsv", GOOD.replace(",", "\t") + "u1\n", f"row {NEXT}: ", dropped=1),
     file("a bad weight in RecBole", "t.inter", "user_id:token\titem_id:token\trating:float\n"
          + "".join(f"{u}\t{i}\t1\n" for u in range(4) for i in range(4)) + "1\t9\t?\n", "row 18: '?'", dropped=1),
-    file("an item twice in a LightGCN line", "t.txt", GOOD_LINES + "6 1 1\n", "row 7: user '6', item '1'", dropped=1),
     file("a NUL byte in a LightGCN line", "t.txt", GOOD_LINES + "6 1 2\0\n", "row 7: ", "NUL byte", dropped=1),
     # rows of parquet
     parquet("a null user in parquet", "user_id", None, "user_id is empty"),
@@ -142,9 +144,8 @@ KINDS = [
     parquet("a null weight in parquet", "rating", None, "weight is not a finite number"),
     parquet("an infinite weight in parquet", "rating", math.inf, "inf"),
     parquet("a null time in parquet", "timestamp", None, "datetime can't be read"),
-    parquet("a pair again in parquet", "item_id", "i0", "user 'u0', item 'i0'"),
     # rows across the given splits
-    splits("a test user without training", {"train.csv": GOOD, "test.csv": f"{HEADER}\nu9,i1,1,1\nu1,i9,1,1\n"},
+    splits("a test user without training", {"train.csv": f"{GOOD}u2,i9,1,1\n", "test.csv": f"{HEADER}\nu9,i1,1,1\nu1,i9,1,1\n"},
            "test.csv: 1 rows of 1 users without a training row", "'u9'", dropped=1),
     # rows of side tables
     side("a feature that is not a number", ITEMS + "i5,Item,NaN\n", "row 7: 'NaN'", dropped=1),
@@ -164,8 +165,8 @@ KINDS = [
     file("no user column", "t.csv", GOOD.replace("user_id", "who"), "no column 'user_id'", "data.columns.user_id"),
     file("a column twice", "t.csv", GOOD.replace("rating", "item_id"), "two columns are named 'item_id'"),
     file("semicolons", "t.csv", GOOD.replace(",", ";"), "data.separator=';'"),
-    file("tabs in a CSV file", "t.csv", GOOD.replace(",", "\t"), r"data.separator='\t'"),
-    file("a separator of two characters", "t.csv", GOOD, "is not one character", separator="::"),
+    file("tabs in a CSV file", "t.csv", GOOD.replace(",", "\t"), "data.format=tsv"),
+    file("a separator that the file lacks", "t.csv", GOOD, "data.separator=','", separator="::"),
     file("Latin-1", "t.csv", GOOD.replace("u3", "ü3").encode("latin-1"), "UTF-8"),
     file("UTF-16", "t.csv", GOOD.encode("utf-16"), "UTF-8"),
     file("UTF-16 without a mark", "t.csv", GOOD.encode("utf-16-le"), "no column 'user_id'"),
@@ -176,6 +177,9 @@ KINDS = [
     file("parquet under a CSV name", "t.csv", WHOLE, "t.csv: "),
     file("CSV under a parquet name", "t.parquet", GOOD, "whole parquet file"),
     file("an unknown suffix", "t.xlsx", GOOD, "data.format"),
+    file("a quote that the last row opens", "t.csv", GOOD + '"u1,i9,1,1600000000', f"row {NEXT} goes over several lines"),
+    file("a quote that opens in a column that nobody reads", "t.csv", GOOD.replace("\n", ',"\n').replace(',"', ",note", 1)
+         .replace(',"', ",fine", 20), "row 22 goes over several lines", "data.quote=none"),
     file("a quote that is never closed", "t.csv", GOOD.replace("u0,i3", '"u0,i3'), "row 5 goes over several lines"),
     file("a quote that hides rows in a field", "t.csv", GOOD.replace("u0,i3", '"u0,i3').replace("u2,i1", 'u2",i1'),
          "row 5 goes over several lines"),
@@ -185,7 +189,7 @@ KINDS = [
     file("no times for the temporal split", "t.csv", "user_id,item_id\na,b\na,c\n", "data.columns.datetime",
          split={"method": "temporal"}),
     file("fewer nodes than parts", "t.csv", f"{HEADER}\nu1,i1,1,1\n", "parts.num_parts=2"),
-    file("a folder", "t.csv", Path.mkdir, "is a folder"),
+    file("a folder", "t.csv", Path.mkdir, "the folder has no files"),
     file("no such file", "t.csv", lambda path: None, "no such file"),
     file("a link to nowhere", "t.csv", lambda path: path.symlink_to("nowhere"), "no such file"),
     file("a pipe", "t.csv", lambda path: os.mkfifo(path), "is no regular file"),
@@ -194,21 +198,68 @@ KINDS = [
     file("the first half of parquet", "t.parquet", WHOLE[: len(WHOLE) // 2], "whole parquet file"),
     file("invalid UTF-8 in parquet", "t.parquet", WHOLE.replace(b"u4", b"\xff4"), "UTF8"),
     file("parquet without rows", "t.parquet", GOOD_FRAME.clear(), "no interactions"),
-    column("lists for users", "user_id", pl.Series([["a"]] * len(ROWS)), "has type List"),
-    column("structs for items", "item_id", pl.Series([{"a": 1}] * len(ROWS)), "has type Struct"),
-    column("bytes for users", "user_id", pl.Series([b"a"] * len(ROWS)), "has type Binary"),
-    column("truth values for users", "user_id", pl.Series([True] * len(ROWS)), "has type Boolean"),
+    column("lists for users", "user_id", pl.Series([["a"]] * len(ROWS)), "has type large_list"),
+    column("structs for items", "item_id", pl.Series([{"a": 1}] * len(ROWS)), "has type struct"),
+    column("bytes for users", "user_id", pl.Series([b"a"] * len(ROWS)), "has type large_binary"),
+    column("truth values for users", "user_id", pl.Series([True] * len(ROWS)), "has type bool"),
     column("lists for weights", "rating", pl.Series([[1.0]] * len(ROWS)), "weight is not a finite number"),
+    file("pairs again where that is an error", "t.csv", "\n".join([GOOD, *ROWS[:7]]), f"row {NEXT}: user 'u0'",
+         "7 times", "each pair once", repeated="error"),
+    file("an item twice in a LightGCN line", "t.txt", GOOD_LINES + "6 1 1\n", "row 7: user 6, item 1", repeated="error"),
+    file("a pair again in parquet", "t.parquet", pl.concat([GOOD_FRAME, GOOD_FRAME.head(1)]), "user 'u0', item 'i0'",
+         repeated="error"),
+    file("times of several units", "t.csv", GOOD.replace("1600000011", "1600000011000"), "times of several units",
+         "1 look like milliseconds", "data.time_unit"),
+    file("a quote that hides more than a block", "t.csv", ("a," + HEADER + "\n" + ",".join(["", *ROWS[:1]]) + '\n"'
+         + "\n".join(f",{row}" for row in ROWS * 5000)), "row 3 goes over several lines", "data.quote=none"),
+    file("a file without names", "t.csv", "\n".join(ROWS), "looks like a row", "data.header="),
+    file("a list that is a table of names", "t.txt", GOOD.replace(",", "\t"), "looks like names of columns",
+         "data.format=tsv"),
+    file("a list that is a table of MovieLens", "t.txt", "\n".join(ROWS).replace(",", "::"), "data.separator='::'",
+         "data.header=[user_id, item_id, ...]"),
+    file("a list that is a table of times", "t.txt", "".join(f"{u} {i} 1 160000000{i}\n" for u in range(6)
+         for i in range(6)), "every line has 4 fields", "data.header="),
+    file("another encoding than it says", "t.csv", GOOD.replace("u3", "ü3").encode("latin-1"), "UTF-16",
+         encoding="utf-16"),
+    file("gzip that is none", "t.csv.gz", GOOD, "can't be read as csv"),
+    file("half of gzip", "t.csv.gz", gzip.compress(GOOD.encode())[:-20], "can't be read as csv"),
+    file("parquet in gzip", "t.parquet.gz", gzip.compress(WHOLE), "is compressed inside", "unpack it"),
+    file("half of JSON lines", "t.jsonl", GOOD_FRAME.write_ndjson()[:-20], "can't be read as jsonl"),
+    file("a list as a line of JSON", "t.jsonl", "[1, 2]\n", "can't be read as jsonl"),
+    file("users of JSON in two types", "t.jsonl", '{"user_id": 1, "item_id": 2}\n{"user_id": "a", "item_id": 2}\n',
+         "can't be read as jsonl"),
+    file("half of Arrow", "t.arrow", arrow_bytes()[:-300], "can't be read as arrow"),
+    file("a database without a query", "t.db", b"SQLite format 3\0", "needs data.query"),
+    file("no database", "t.db", GOOD, "can't be read as sqlite", query="select * from t"),
+    file("a folder of no tables", "t", lambda path: (path.mkdir(), (path / "_SUCCESS").touch()), "has no files"),
+    file("a pattern that nothing meets", "t.csv", GOOD, "no file has a name like this", interactions="u*.csv"),
+    file("an address that nobody knows", "t.csv", GOOD, "can't be read", interactions="what://shop/t.csv"),
+    file("nothing at an address", "t.csv", GOOD, "can't be read", interactions="memory://none/t.csv"),
+    file("Postgres without its extension", "t.csv", GOOD, "install_extension('postgres')",
+         interactions="postgresql://host/shop", query="select 1"),
+    BadInput("files of other columns", {"t-1.csv": GOOD, "t-2.csv": GOOD.replace("item_id,rating", "rating,item_id")},
+             ("t-2.csv", "in the same order"), settings={"interactions": "t-*.csv"}),
+    BadInput("files of several formats", {"t.csv": GOOD, "u.parquet": WHOLE}, ("several formats",),
+             settings={"interactions": ["t.csv", "u.parquet"]}),
+    BadInput("a bad row of a second file", {"t-1.csv": GOOD, "t-2.csv": f"{HEADER}\nu7,i1,bad,1600000000\n"},
+             ("row 2 of", "t-2.csv: 'bad'"), 1, {"interactions": "t-*.csv"}),
+    file("nobody has so many interactions", "t.csv", GOOD, "no interaction is left", "data.min_user_interactions",
+         min_user_interactions=99),
     # given splits
     splits("a pair in train and test", {"train.csv": GOOD, "test.csv": f"{HEADER}\nu1,i1,1,1\n"},
-           "1 pairs are also in", "(user 'u1', item 'i1')"),
+           "1 pairs are also in", "(user 'u1', item 'i1')", dropped=1),
     splits("a pair in train and valid", {"train.csv": GOOD, "valid.csv": f"{HEADER}\nu1,i1,1,1\n",
                                          "test.csv": f"{HEADER}\nu1,i9,1,1\n"}, "valid_is_part_of_train=true"),
     splits("valid not in train", {"train.csv": GOOD, "valid.csv": f"{HEADER}\nu1,i8,1,1\n",
                                   "test.csv": f"{HEADER}\nu1,i9,1,1\n"}, "expects every valid pair there",
            split={"method": "files", "valid_is_part_of_train": True}),
-    splits("types that differ", {"train.parquet": GOOD_FRAME, "test.parquet": pl.DataFrame(
-        {"user_id": [1], "item_id": ["i1"]})}, "user_id has different types"),
+    splits("columns that a split lacks", {"train.csv": GOOD, "test.csv": "user_id,item_id\nu1,i1\n"},
+           "test.csv: no column for datetime", "data.columns.datetime=null"),
+    splits("users of test written otherwise", {"train.csv": GOOD.replace("u", "1").replace("1ser", "user"),
+                                               "test.csv": f"{HEADER}\n11.0,i9,1,1\n"},
+           "none of its 1 users", "'11.0' may be '11'"),
+    splits("no item of test in train", {"train.csv": GOOD, "test.csv": f"{HEADER}\nu1,I1,1,1\n"},
+           "none of its 1 items", "'I1' may be 'i1'"),
     splits("an empty test file", {"train.csv": GOOD, "test.csv": b""}, "test.csv: the file is empty"),
     # side tables
     side("no feature file", lambda path: None, "no such file"),
