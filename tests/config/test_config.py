@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from dist_gat.base.errors import ConfigError
+from dist_gat.config.data_sections import RelationConfig
 from dist_gat.config.files import all_keys, dump_config, load_config, parse_config
-from dist_gat.config.sections import Config, RelationConfig
+from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import TaskConfig
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
