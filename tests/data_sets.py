@@ -13,9 +13,9 @@ import polars as pl
 
 from dist_gat.config.data_sections import DataConfig, SplitConfig
 from dist_gat.data.dataset import Dataset, load_dataset
+from dist_gat.data.distinct_pairs import encode_pairs
 from dist_gat.data.edge_file import EdgeFile, degrees, write_edges
 from dist_gat.data.engine import Engine
-from dist_gat.data.pairs import encode_pairs
 from dist_gat.data.source import open_source
 from dist_gat.data.split import SPLITS, hash_ids, split_edges, with_keys
 from dist_gat.data.table import read_table

@@ -10,11 +10,7 @@ import numpy as np
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig
-from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
-from dist_gat.data.engine import Engine
-from dist_gat.data.filters import left_out
-from dist_gat.data.overlap import check_overlap
-from dist_gat.data.pairs import (
+from dist_gat.data.distinct_pairs import (
     Repeats,
     Shared,
     encode_pairs,
@@ -22,6 +18,10 @@ from dist_gat.data.pairs import (
     refuse_repeated,
     refuse_shared,
 )
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
+from dist_gat.data.engine import Engine
+from dist_gat.data.filters import left_out
+from dist_gat.data.overlap import check_overlap
 from dist_gat.data.side_table import NodeTable, read_features, read_titles
 from dist_gat.data.source import open_source
 from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits, hash_ids, split_edges, with_keys

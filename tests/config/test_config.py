@@ -194,7 +194,7 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
         return found
 
     assert set(flat(tree)) <= set(keys)
-    features = {f"data.{kind}_features.{leaf}" for kind in ("user", "item") for leaf in TITLES}
+    features = {f"data.{kind}_features.{leaf}" for kind in ("user", "item") for leaf in (*TITLES, "standardize")}
     of_other_tasks = {f"task.{name}" for kind in get_args(get_args(TaskConfig)[0]) for name in kind.model_fields}
     relations = {f"data.relations.NAME.{key}" for key in all_keys(RelationConfig)}
     found = set(keys) - set(flat(tree))
