@@ -188,8 +188,8 @@ def _refuse_other_columns(first: Table, other: Table) -> None:
         name = differing[0]
         has, lacks = (first, other) if name in first.beside_ids else (other, first)
         raise DataError(
-            f"{lacks.source.name}: no column for {name}, which {has.source.name} has; expected the same in every split; "
-            f"add it, or leave it out of all with data.columns.{name}=null"
+            f"{lacks.source.name}: no column for {name}, which {has.source.name} has; expected the same in every "
+            f"split; add it, or leave it out of all with data.columns.{name}=null"
         )
 
 

@@ -137,6 +137,7 @@ def test_every_wrong_key_is_named_at_once(recipe: Path) -> None:
         ('data.prepared="a\\0b"', "data.prepared: the name of a file has no NUL byte"),
         ("data.min_weight=-.inf", "data.min_weight: Input should be a finite number"),
         ("model.negative_slope=.nan", "model.negative_slope: Input should be a finite number (got nan)"),
+        ("data.encoding=klingon", "data.encoding: unknown encoding: klingon; expected one of Python"),
         ("data.split.test_ratio=1.0", "data.split.test_ratio: Input should be less than 1"),
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
         ("seed=18446744073709551616", "seed: "),

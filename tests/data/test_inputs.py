@@ -22,9 +22,12 @@ import pytest
 import scipy.sparse
 from data_sets import Loaded, load
 
+from dist_gat import api
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.files import parse_config
 from dist_gat.data import data_file
+from dist_gat.graph.part import open_prepared
 
 SECOND = 1_600_000_000
 ROWS = [("ann", "x", 1.0, SECOND), ("ann", "y", 2.5, SECOND + 1), ("bö", "x", 3.0, SECOND + 2), ("cy", "ÿ", 4, SECOND)]
@@ -393,7 +396,7 @@ NOON = 1_600_000_200
 )
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_times(tmp_path: Path, name: str, first: Any, second: Any, unit: str) -> None:
-    """Numbers get the unit of their size, and the data set says which; text is ISO 8601, UTC where it has no zone."""
+    """Numbers get the unit of their size, which is told; text is ISO 8601, in UTC where it has no zone."""
     frame = pl.DataFrame({"user_id": [1, 1], "item_id": [1, 2], "timestamp": [first, second]})
     put(tmp_path, {"t.csv": frame.write_csv(), "t.parquet": parquet(frame.to_arrow())})
     loaded = read(tmp_path, name)
@@ -503,3 +506,23 @@ def test_a_quote_that_opens_and_hides_the_rest(tmp_path: Path, skip: bool) -> No
         hiding = [*lines[:at], lines[at].replace("fine", '"fine'), *lines[at:][1:]]
         put(tmp_path, {"t.csv": "user_id,item_id,comment\n" + "".join(hiding)})
         refused(["t.csv", "quote", "data.quote=none"], tmp_path, "t.csv", skip_bad_rows=skip)
+
+
+def test_features_are_standardised_by_the_nodes_of_training(tmp_path: Path) -> None:
+    """Mean and deviation are those of training nodes that have a row, and are kept in the manifest."""
+    clicks = {"train": [(1, 10), (1, 20), (2, 20), (2, 40)], "test": [(1, 30), (2, 10)]}
+    tables = {name: pl.DataFrame(rows, ["user_id", "item_id"], orient="row") for name, rows in clicks.items()}
+    tables["sizes"] = pl.DataFrame({"sku": [10, 20, 30, 99], "size": [1.0, 3.0, 7.0, 100.0], "one": [5, 5, 5, 6]})
+    config = parse_config({
+        "name": "shop",
+        "data": {"train": "train", "test": "test", "split": {"method": "files"}, "prepared": str(tmp_path / "p"),
+                 "item_features": {"path": "sizes", "id_column": "sku", "columns": ["size", "one"]}},
+        "parts": {"num_parts": 1, "method": "range"},
+    })  # fmt: skip
+    report = api.prepare(config, tables=tables)
+    expected = {"columns": ["size", "one"], "mean": [2.0, 5.0], "deviation": [1.0, 1.0], "nodes_with_a_row": 3}
+    assert report["features"] == {"item": expected}
+    assert open_prepared(tmp_path / "p").manifest["features"] == report["features"]
+    values = np.load(tmp_path / "p" / "parts" / "0000" / "features" / "item.npy")
+    assert values.tolist() == [[-1, 0], [1, 0], [5, 0], [0, 0]]
+    assert any("1 of 4 items have no row in sizes" in warning for warning in report["warnings"])
