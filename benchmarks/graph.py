@@ -13,14 +13,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from dist_gat.config.sections import (
-    DataConfig,
-    FeatureConfig,
-    NegativesConfig,
-    PartsConfig,
-    SamplingConfig,
-    SplitConfig,
-)
+from dist_gat.config.data_sections import DataConfig, FeatureConfig, SplitConfig
+from dist_gat.config.sections import NegativesConfig, PartsConfig, SamplingConfig
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.sampling.dgl import dgl

@@ -15,12 +15,15 @@ from numba import njit
 from benchmarks.graph import ITEM_EXPONENT, USER_EXPONENT
 from dist_gat.base.random import Purpose, make_key, uniform
 from dist_gat.base.storage import atomic_folder, save_array, write_manifest
-from dist_gat.graph.part import FORMAT, SPLITS, VERSION, part_folder
-from dist_gat.graph.part import POPULARITY_EXPONENT
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.sections import PartsConfig
+from dist_gat.graph.made_from import made_from
+from dist_gat.graph.part import FORMAT, MADE_FROM, POPULARITY_EXPONENT, SPLITS, VERSION, part_folder
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS
 
 (INTERACTS,) = INTERACTIONS.relations
+TABLE = "none.parquet"  # what a recipe names as its interactions
 VALID_SHARE = 0.02
 USERS_PER_CHUNK = 1 << 16
 
@@ -62,6 +65,7 @@ def write_large_graph(
             "target_messages": {INTERACTS.name: sum(split_counts["train"])},
             "feature_sizes": {},
             "labels": {INTERACTS.name: {}},
+            MADE_FROM: made_from(DataConfig(interactions=TABLE), PartsConfig(num_parts=num_parts), seed),
         }
         write_manifest(target, FORMAT, VERSION, content)
 

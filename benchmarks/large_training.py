@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.harness import new_parser
-from benchmarks.large_graph import write_large_graph
+from benchmarks.large_graph import TABLE, write_large_graph
 from dist_gat.cli.output import STOPPED
 from dist_gat.launcher.progress import EventTail
 from dist_gat.train.event_log import PROGRESS_FILE
@@ -54,13 +54,13 @@ class Run:
 def train(prepared: Path, folder: Path, interactions: int, validates: bool) -> Run:
     """Run `train` in a process of its own, and watch it."""
     settings = {
-        "name": "large", "run": str(folder), "data.prepared": str(prepared), "data.interactions": "none.parquet",
+        "name": "large", "run": str(folder), "data.prepared": str(prepared), "data.interactions": TABLE,
         "parts.num_parts": NUM_PARTS, "model.embedding_size": SIZE, "train.log_every": 1,
         "train.max_steps": STEPS if validates else 10 * STEPS,
         "evaluate.num_users": MEASURED_USERS, "launch.launcher": "local", "launch.num_workers": 1,
     }  # fmt: skip
     recipe = folder.with_suffix(".yaml")
-    recipe.write_text("name: large\ndata: {interactions: none.parquet}\n")
+    recipe.write_text(f"name: large\ndata: {{interactions: {TABLE}}}\n")
     words = [f"{key}={value}" for key, value in settings.items()]
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "dist_gat.cli.main", "train", str(recipe), *words])

@@ -21,7 +21,8 @@ from benchmarks import harness
 from benchmarks.graph import power_law_pairs
 from benchmarks.harness import OURS, Line
 from dist_gat.base.peak_memory import peak_memory
-from dist_gat.config.sections import DataConfig, PartsConfig, SplitConfig
+from dist_gat.config.data_sections import DataConfig, SplitConfig
+from dist_gat.config.sections import PartsConfig
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.sampling.dgl import dgl
 

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 
 from dist_gat.config.data_sections import DataConfig, SplitConfig
-from dist_gat.data.dataset import Dataset, Edges, load_dataset
-from dist_gat.data.edge_file import degrees, write_edges
+from dist_gat.data.dataset import Dataset, load_dataset
+from dist_gat.data.distinct_pairs import encode_pairs
+from dist_gat.data.edge_file import EdgeFile, degrees, write_edges
 from dist_gat.data.engine import Engine
-from dist_gat.data.pairs import encode_pairs
 from dist_gat.data.source import open_source
-from dist_gat.data.split import SPLITS, hash_ids, split_edges
+from dist_gat.data.split import SPLITS, hash_ids, split_edges, with_keys
 from dist_gat.data.table import read_table
 from dist_gat.data.vocabulary import build_vocabulary
 
@@ -46,11 +46,12 @@ def load(config: DataConfig, seed: int = 0, rows: int | None = None, tables: Any
     with tempfile.TemporaryDirectory() as folder, Engine(Path(folder), MEMORY) as engine:
         data = load_dataset(engine, config, seed, tables, rows)
         users, items = (pl.concat(list(nodes.ids(engine))) for nodes in (data.users, data.items))
-        edges: dict[str, Edges] = {split: getattr(data, split) for split in SPLITS} | data.relations
+        edges: dict[str, EdgeFile] = {split: getattr(data, split) for split in SPLITS} | data.relations
         columns = {}
         for name, some in edges.items():
-            found = some.read()
-            labels = {label: found[label] for label in some.labels} if found.keys() > {"user", "item"} else {}
+            found = some.read(0, some.count)
+            found |= {end: found[end].astype(np.int64) for end in ("user", "item")}
+            labels = {label: found[label] for label in some.labels}
             time = {"time": found["time"]} if "time" in found else {}
             columns[name] = {"user": found["user"], "item": found["item"], **labels, **time}
         return Loaded(users, items, columns, data)
@@ -70,8 +71,9 @@ def split_table(frame: pl.DataFrame, split: SplitConfig, seed: int, rows: int = 
         users, items = (build_vocabulary(engine, name, [table]) for name in ("user_id", "item_id"))
         edges, _, _ = encode_pairs(engine, "t", [table], users, items, "auto", is_split=False)
         hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
+        edges = with_keys(edges, hashes, rows)
         degree = degrees(edges, "user", users.count, rows)
-        number = np.concatenate(list(split_edges(edges, split, hashes, degree, rows)))
+        number = np.concatenate(list(split_edges(edges, split, degree, rows)))
         found = edges.read(0, edges.count)
         ids = [pl.concat(list(v.ids(engine))).gather(found[end]) for v, end in ((users, "user"), (items, "item"))]
         whole = pl.DataFrame({"user_id": ids[0], "item_id": ids[1]})
@@ -80,13 +82,7 @@ def split_table(frame: pl.DataFrame, split: SplitConfig, seed: int, rows: int = 
         return {name: whole.filter(pl.Series(number == n)) for n, name in enumerate(SPLITS)}
 
 
-class AsTheyAre:
-    """Nodes whose numbers are their indices."""
-
-    index = np.arange(1 << 16)
-
-
-def edges_of(pairs: Iterable[tuple[int, int]], columns: dict[str, Any] | None = None) -> Edges:
+def edges_of(pairs: Iterable[tuple[int, int]], columns: dict[str, Any] | None = None) -> EdgeFile:
     """Pairs of dense indices, and perhaps labels or times, as training edges on disk, until the process ends."""
     user, item = np.array(list(pairs)).T
     order = np.lexsort((item, user))
@@ -95,4 +91,4 @@ def edges_of(pairs: Iterable[tuple[int, int]], columns: dict[str, Any] | None = 
     types = {name: {"user": "uint32", "item": "uint32", "time": "int64"}.get(name, "float32") for name in found}
     folder = tempfile.TemporaryDirectory()
     FOLDERS.append(folder)
-    return Edges(write_edges(Path(folder.name) / "edges", types, iter([found])), None, AsTheyAre, AsTheyAre, len(user))  # type: ignore[arg-type]
+    return write_edges(Path(folder.name) / "edges", types, [found])

@@ -1,11 +1,16 @@
-"""Questions about processes of this machine that may end while they are asked."""
+"""Questions about processes of this machine that may end while they are asked, and a job for them."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
+
+from dist_gat.config.sections import Config
+from dist_gat.exchange.worker import Worker
 
 
 def is_running(pid: int) -> bool:
@@ -35,3 +40,10 @@ def becomes_true(condition: Callable[[], bool], timeout_s: float) -> bool:
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
     return condition()
+
+
+def note_pid_and_wait(config: Config, worker: Worker) -> dict[str, Any]:
+    """A job."""
+    (config.run_folder / f"pid-{worker.rank}").write_text(str(os.getpid()))
+    time.sleep(60)
+    return {}

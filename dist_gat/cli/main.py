@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,10 +21,10 @@ from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can
 from dist_gat.cli.paths import path
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
+from dist_gat.cli.prepare_command import prepare
 from dist_gat.cli.recommend_command import recommend
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
-from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.launcher.host import let_threads_sleep
 from dist_gat.launcher.preload import prepare_workers
 
@@ -66,43 +66,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JS
 app.command(epilog="Example: dist-gat init --for shop data/shop/purchases.csv --output configs/shop.yaml")(init)
 
 
-@app.command(epilog="Example: dist-gat prepare configs/ml-100k.yaml parts.num_parts=8")
-def prepare(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    skip_bad_rows: Annotated[bool, typer.Option(help="drop and count bad rows instead of stopping")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Read interactions, split them, assign nodes to parts and write checksummed shards."""
-    from dist_gat import api
-
-    extra = ["data.skip_bad_rows=true"] if skip_bad_rows else []
-    with open_output(as_json) as output:
-        settings = load_config(config, [*(overrides or []), *extra])
-        report = api.prepare(settings, output.progress)
-        report["prepared"] = settings.data.prepared
-        partition, nodes = report["partition"], report["num_nodes"]
-        edges = {
-            f"{split} {'interactions' if relation == FIRST_RELATION else relation}": sum(counts)
-            for relation, splits in report["split_counts"].items()
-            for split, counts in splits.items()
-            if relation == FIRST_RELATION or sum(counts)
-        }
-        rows: list[list[Any]] = [
-            *[[f"{kind}s", f"{count:,}"] for kind, count in nodes.items()],
-            *[[what, f"{count:,}"] for what, count in edges.items()],
-            ["parts", f"{len(report['bounds'])} by {partition['method']}"],
-            ["edge cut", f"{partition['edge_cut']:.1%} of interactions join two parts"],
-            [
-                "balance",
-                f"largest part {partition['node_balance']:.2f} × mean nodes, {partition['edge_balance']:.2f} × edges",
-            ],
-            *[[f"dropped: {reason}", f"{count:,}"] for reason, count in report["dropped"].items()],
-        ]
-        table = make_table(f"prepared {settings.name}", ["what", "how many"], rows)
-        next_step = f"next: dist-gat train {config}" + "".join(f" {o}" for o in overrides or [])
-        warnings = "".join(f"warning: {text}\n" for text in report["warnings"])
-        output.result(report, table, notes=f"{warnings}written to {settings.data.prepared}; {next_step}")
+app.command(epilog="Example: dist-gat prepare configs/ml-100k.yaml parts.num_parts=8")(prepare)
 
 
 app.command(epilog="Example: dist-gat inspect data/ml-100k/prepared --html data.html")(inspect)

@@ -29,6 +29,7 @@ class DataFile:
     name: str
     size: int  # bytes
     folders: dict[str, str] = field(default_factory=dict)  # columns that its folders name: day=2024-01-01
+    read_bytes: list[int] = field(default_factory=lambda: [0], compare=False)  # so far, for the progress
 
     @property
     def path(self) -> Path:
@@ -72,6 +73,7 @@ class Unpacked:
     def read(self, size: int = CHUNK_BYTES) -> bytes:
         chunk: bytes = self.stream.read(size)
         self.num_bytes += len(chunk)
+        self.file.read_bytes[0] = self.raw.tell()
         limit = max(UNPACKED_ANYWAY, MOST_UNPACKED * self.file.size)
         if self.file.codec and self.num_bytes > limit:
             raise DataError(

@@ -10,11 +10,7 @@ import numpy as np
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig
-from dist_gat.data.edge_file import GONE, Columns, EdgeFile, degrees, with_split
-from dist_gat.data.engine import Engine
-from dist_gat.data.filters import left_out
-from dist_gat.data.overlap import check_overlap
-from dist_gat.data.pairs import (
+from dist_gat.data.distinct_pairs import (
     Repeats,
     Shared,
     encode_pairs,
@@ -22,9 +18,13 @@ from dist_gat.data.pairs import (
     refuse_repeated,
     refuse_shared,
 )
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
+from dist_gat.data.engine import Engine
+from dist_gat.data.filters import left_out
+from dist_gat.data.overlap import check_overlap
 from dist_gat.data.side_table import NodeTable, read_features, read_titles
 from dist_gat.data.source import open_source
-from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits, hash_ids, split_edges
+from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits, hash_ids, split_edges, with_keys
 from dist_gat.data.table import Table, read_table
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import Vocabulary, build_vocabulary, doubtful_ids
@@ -57,53 +57,15 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Edges:
-    """The edges of one split or relation, sorted by user and item, both as dense indices."""
-
-    file: EdgeFile
-    split: int | None  # None: all of the file
-    users: Nodes
-    items: Nodes
-    count: int
-
-    @property
-    def labels(self) -> list[str]:
-        return self.file.labels
-
-    @property
-    def has_time(self) -> bool:
-        return "time" in self.file.types
-
-    def chunks(self, rows: int) -> Iterator[Columns]:
-        """`user` and `item`, int64 [c], `time`, int64, and labels, float32, of some edges after another."""
-        for chunk in self.file.chunks(rows):
-            found = {"user": self.users.index[chunk["user"]], "item": self.items.index[chunk["item"]]}
-            found |= {name: chunk[name] for name in chunk if name not in ("user", "item", "split")}
-            if self.split is None:
-                yield found
-            else:
-                own = chunk["split"] == self.split
-                yield {name: values[own] for name, values in found.items()}
-
-    def read(self) -> Columns:
-        """All of them, where they fit in memory."""
-        chunks = list(self.chunks(MOST_ROWS)) or [self._nothing()]
-        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-
-    def _nothing(self) -> Columns:
-        return {"user": np.zeros(0, np.int64), "item": np.zeros(0, np.int64)}
-
-
-@dataclass(frozen=True)
 class Dataset:
     """Interactions as indices, and the external ID of each index."""
 
     users: Nodes  # sorted by ID; each has a training row of some relation
     items: Nodes  # sorted by ID; an item may occur in valid or test alone
-    train: Edges
-    valid: Edges
-    test: Edges
-    relations: dict[str, Edges]  # more behaviours, by name: training pairs all of them
+    train: EdgeFile  # users and items as dense indices
+    valid: EdgeFile
+    test: EdgeFile
+    relations: dict[str, EdgeFile]  # more behaviours, by name: training pairs all of them
     titles: np.ndarray | None  # str objects by item index, None where unknown
     features: dict[str, NodeTable]  # "user" or "item"
     dropped: dict[str, int]  # reason -> rows left out, where there are any
@@ -162,12 +124,11 @@ def load_dataset(
     edges, gone = left_out(edges, config, users.count, items.count, rows)
     dropped |= gone
     if not is_given:
-        hashes = None
         if config.split.method == "random":
             hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
-        edges = with_split(
-            edges, split_edges(edges, config.split, hashes, degrees(edges, "user", users.count, rows), rows)
-        )
+            edges = with_keys(edges, hashes, rows)
+        degree = degrees(edges, "user", users.count, rows)
+        edges = with_split(edges, split_edges(edges, config.split, degree, rows))
 
     known = degrees(edges, "user", users.count, rows, TRAIN) > 0
     if not known.any():
@@ -186,11 +147,9 @@ def load_dataset(
         for file in relation_edges:
             item_known |= degrees(file, "item", items.count, rows) > 0
     user_nodes, item_nodes = Nodes(users, _dense(known)), Nodes(items, _dense(item_known))
-    counts = _split_counts(edges, rows)
-    train, valid, test = (Edges(edges, n, user_nodes, item_nodes, counts[n]) for n in range(len(SPLITS)))
+    train, valid, test = _separated(edges, user_nodes, item_nodes, rows)
     found = {
-        name: Edges(file, None, user_nodes, item_nodes, file.count)
-        for name, file in zip(related, relation_edges, strict=True)
+        name: _reindexed(file, user_nodes, item_nodes, rows) for name, file in zip(related, relation_edges, strict=True)
     }
     data = Dataset(user_nodes, item_nodes, train, valid, test, found, None, {}, dropped, notes, warnings)
     return _with_side_tables(engine, data, config, rows, tables)
@@ -324,11 +283,25 @@ def _merged(edges: EdgeFile, rows: int) -> Iterator[np.ndarray]:
         yield np.where(chunk["split"] == VALID, TRAIN, chunk["split"])
 
 
-def _split_counts(edges: EdgeFile, rows: int) -> list[int]:
-    counts = np.zeros(GONE + 1, np.int64)
-    for chunk in edges.chunks(rows, ["split"]):
-        counts += np.bincount(chunk["split"], minlength=GONE + 1)
-    return [int(count) for count in counts]
+def _separated(edges: EdgeFile, users: Nodes, items: Nodes, rows: int) -> tuple[EdgeFile, ...]:
+    """The edges of train, valid and test, each in a file, with dense indices."""
+    types = {name: kind for name, kind in edges.types.items() if name not in ("split", "key")}
+    writers = [EdgeWriter(edges.folder.with_name(f"{edges.folder.name}-{split}"), types) for split in SPLITS]
+    for chunk in edges.chunks(rows, [*types, "split"]):
+        dense = {**chunk, "user": users.index[chunk["user"]], "item": items.index[chunk["item"]]}
+        for number, writer in enumerate(writers):
+            own = chunk["split"] == number
+            writer.append({name: dense[name][own] for name in types})
+    return tuple(writer.close() for writer in writers)
+
+
+def _reindexed(edges: EdgeFile, users: Nodes, items: Nodes, rows: int) -> EdgeFile:
+    """With dense indices."""
+    chunks = (
+        {**chunk, "user": users.index[chunk["user"]], "item": items.index[chunk["item"]]}
+        for chunk in edges.chunks(rows)
+    )
+    return write_edges(edges.folder.with_name(f"{edges.folder.name}-dense"), edges.types, chunks)
 
 
 def _dense(known: np.ndarray) -> np.ndarray:

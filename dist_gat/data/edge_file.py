@@ -5,7 +5,8 @@ Shape legend: E edges, of which c are in a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import numpy as np
 Columns = dict[str, np.ndarray]
 # counts as an edge that was left out, beside train, valid and test, which are 0 to 2
 GONE = 3
+COPY_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
 class EdgeFile:
     """`user` and `item`, uint32, sorted by both; `time`, int64 microseconds; labels, float32, by their names; `split`,
-    uint8: each where there is one."""
+    uint8; `key`, uint64, what random splits rank by: each where there is one."""
 
     folder: Path
     types: Mapping[str, str]  # of the columns
@@ -27,7 +29,11 @@ class EdgeFile:
 
     @property
     def labels(self) -> list[str]:
-        return [name for name in self.types if name not in ("user", "item", "time", "split")]
+        return [name for name in self.types if name not in ("user", "item", "time", "split", "key")]
+
+    @property
+    def has_time(self) -> bool:
+        return "time" in self.types
 
     def read(self, start: int, stop: int, names: Sequence[str] | None = None) -> Columns:
         """Arrays [c] of edges start to stop - 1."""
@@ -54,30 +60,63 @@ class EdgeFile:
             start = int(ends[last])
 
 
-def write_edges(folder: Path, types: Mapping[str, str], chunks: Iterator[Columns]) -> EdgeFile:
+class EdgeWriter:
+    """A new `EdgeFile`, to which edges are appended in their order."""
+
+    def __init__(self, folder: Path, types: Mapping[str, str]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
+        folder.mkdir(parents=True)
+        self.folder, self.types, self.count = folder, dict(types), 0
+        self.files = {name: (folder / name).open("wb") for name in types}
+
+    def append(self, chunk: Columns) -> None:
+        self.count += len(chunk["user"])
+        for name, file in self.files.items():
+            chunk[name].astype(self.types[name], copy=False).tofile(file)
+
+    def close(self) -> EdgeFile:
+        for file in self.files.values():
+            file.close()
+        return EdgeFile(self.folder, self.types, self.count)
+
+
+def write_edges(folder: Path, types: Mapping[str, str], chunks: Iterable[Columns]) -> EdgeFile:
     """A new file of chunks of edges, in their order."""
-    folder.mkdir(parents=True)
-    files = {name: (folder / name).open("wb") for name in types}
-    count = 0
+    writer = EdgeWriter(folder, types)
     try:
         for chunk in chunks:
-            count += len(chunk["user"])
-            for name, file in files.items():
-                chunk[name].astype(types[name], copy=False).tofile(file)
+            writer.append(chunk)
     finally:
-        for file in files.values():
-            file.close()
-    return EdgeFile(folder, dict(types), count)
+        edges = writer.close()
+    return edges
 
 
-def with_split(edges: EdgeFile, splits: Iterator[np.ndarray]) -> EdgeFile:
-    """The edges with a new column `split`, given in chunks of any size."""
-    fresh = edges.folder / "split.part"
+def joined(folder: Path, pieces: Sequence[EdgeFile]) -> EdgeFile:
+    """One file of several, which vanish."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in pieces[0].types:
+        with (folder / name).open("wb") as whole:
+            for piece in pieces:
+                with (piece.folder / name).open("rb") as part:
+                    shutil.copyfileobj(part, whole, COPY_BYTES)
+    for piece in pieces:
+        shutil.rmtree(piece.folder)
+    return EdgeFile(folder, pieces[0].types, sum(piece.count for piece in pieces))
+
+
+def with_column(edges: EdgeFile, name: str, kind: str, chunks: Iterable[np.ndarray]) -> EdgeFile:
+    """The edges with a new column, or another one in its place, given in chunks of any size."""
+    fresh = edges.folder / f"{name}.part"
     with fresh.open("wb") as file:
-        for chunk in splits:
-            chunk.astype(np.uint8).tofile(file)
-    fresh.replace(edges.folder / "split")
-    return EdgeFile(edges.folder, {**edges.types, "split": "uint8"}, edges.count)
+        for chunk in chunks:
+            chunk.astype(kind, copy=False).tofile(file)
+    fresh.replace(edges.folder / name)
+    return EdgeFile(edges.folder, {**edges.types, name: kind}, edges.count)
+
+
+def with_split(edges: EdgeFile, splits: Iterable[np.ndarray]) -> EdgeFile:
+    return with_column(edges, "split", "uint8", splits)
 
 
 def degrees(edges: EdgeFile, name: str, size: int, rows: int, split: int | None = None) -> np.ndarray:

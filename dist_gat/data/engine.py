@@ -5,13 +5,15 @@ Chosen by measurement over polars' streaming engine: docs/notes/2026-11-29-prepa
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import numpy as np
@@ -19,6 +21,8 @@ import polars as pl
 import pyarrow as pa
 
 from dist_gat.base.errors import StorageError, first_line
+from dist_gat.base.json_text import to_json
+from dist_gat.base.storage import write_text
 
 BATCH_ROWS = 1 << 18
 # DuckDB's limit covers its buffers; what it takes beside them, and our own arrays, share the rest
@@ -34,15 +38,27 @@ class Stream(NamedTuple):
     batches: Iterator[pa.RecordBatch]
 
 
+class Tasks(Protocol):
+    """Runs functions elsewhere, as Ray does. They and their arguments are pickled, and find `work` there."""
+
+    num_tasks: int  # that run at the same time
+
+    def __call__(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What the function returns for each tuple of arguments, in their order. Raises what it raises."""
+
+
 class Engine:
     """Passes of SQL over parquet files in `work`, which is on a disk with room for all rows."""
 
     def __init__(
         self, work: Path, memory_bytes: int, progress: Callable[[str], None] = lambda message: None,
-        threads: int | None = None,
+        threads: int | None = None, tasks: Tasks | None = None,
     ) -> None:  # fmt: skip
-        """memory_bytes: that the whole of `prepare` may take. threads: by default as many as this process may use."""
-        self.work, self.memory_bytes, self.progress = work, memory_bytes, progress
+        """memory_bytes: that the whole of `prepare` may take. threads: by default as many as this process may use.
+
+        tasks: for the passes that are cut into pieces, which come out the same, bit for bit.
+        """
+        self.work, self.memory_bytes, self.progress, self.tasks = work, memory_bytes, progress, tasks
         self.limit = max(int(memory_bytes * ENGINE_SHARE), LEAST_BYTES)
         settings: dict[str, Any] = {
             "memory_limit": f"{self.limit}B",
@@ -69,6 +85,8 @@ class Engine:
         Raises what the batches of `source` raise.
         """
         path = self.work / f"{name}.parquet"
+        if path.exists() and source is None:  # by an earlier run
+            return path
         temporary = path.with_suffix(".part")
         raised: list[BaseException] = []
 
@@ -91,6 +109,18 @@ class Engine:
                 raise
         temporary.replace(path)
         return path
+
+    def remember(self, key: str, found: Mapping[str, Any]) -> None:
+        """Keep plain values that a pass has found, which is done with that."""
+        write_text(self.work / f"{key}.json", to_json(found))
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """What an earlier run, which was killed later, has kept."""
+        path = self.work / f"{key}.json"
+        if not path.exists():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
 
     def batches(self, sql: str, what: str = "") -> Iterator[dict[str, np.ndarray]]:
         """The rows of a query, by column: numbers without nulls."""
@@ -160,6 +190,8 @@ def named(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def parquet(path: Path) -> str:
-    """A file of ours as a table of SQL; its rows have their numbers from 0, as `file_row_number`."""
-    return f"read_parquet({quoted(path)}, file_row_number = true)"
+def parquet(*paths: Path) -> str:
+    """Files of ours as a table of SQL; the rows of each have their numbers from 0, as `file_row_number`."""
+    # a folder may have a name that is a pattern for DuckDB
+    plain = [re.sub(r"([*?\[])", r"[\1]", str(path)) for path in paths]
+    return f"read_parquet([{', '.join(map(quoted, plain))}], file_row_number = true)"

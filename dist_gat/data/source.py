@@ -80,6 +80,11 @@ class Source:
         return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1} more"
 
     @property
+    def share(self) -> float:
+        """Which share of the bytes has been read."""
+        return sum(file.read_bytes[0] for file in self.files) / max(sum(file.size for file in self.files), 1)
+
+    @property
     def counting(self) -> str:
         """How rows are numbered, for messages."""
         if self.format == "lightgcn":
@@ -131,13 +136,16 @@ class Source:
             fields.append(pa.field(new, common_type(kinds)))
         return pa.schema([*fields, pa.field(ROW, pa.int64())])
 
-    def batches(self, columns: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Mapping[str, str], numbers: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows in their order: `columns` maps a new name to that of the file; `row` is each row's key.
+
+        numbers: of the files to read, by default all.
 
         Rows with a wrong number of fields are in `malformed` afterwards. Raises `DataError`.
         """
         schema = self.schema(columns)
-        for number, file in enumerate(self.files):
+        for number in range(len(self.files)) if numbers is None else numbers:
+            file = self.files[number]
             try:
                 for batch in self._of_file(number, file, columns):
                     arrays = [array.cast(kind) for array, kind in zip(batch.columns, schema.types, strict=True)]
@@ -168,6 +176,8 @@ class Source:
         for batch in read:
             rows = batch.column(ROW).to_numpy() if self.is_text else np.arange(done, done + batch.num_rows)
             done += batch.num_rows
+            if not self.is_text and (every := self.tables[number].num_rows):
+                file.read_bytes[0] = file.size * done // every
             arrays = dict(zip(own, (decoded(batch.column(name)) for name in order), strict=True))
             for new, name in columns.items():
                 if new not in arrays:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dist_gat.config.data_sections import SplitConfig
-from dist_gat.data.edge_file import GONE, Columns, EdgeFile
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile, with_column
 from dist_gat.data.engine import Engine
 from dist_gat.data.vocabulary import Vocabulary
 
@@ -55,15 +55,22 @@ def value_at_rank(keys: Keys, rank: int) -> Rank:
     return Rank(prefix, below)
 
 
-def split_edges(
-    edges: EdgeFile, split: SplitConfig, hashes: tuple[np.ndarray, np.ndarray] | None, degree: np.ndarray, rows: int
-) -> Iterator[np.ndarray]:
+def with_keys(edges: EdgeFile, hashes: tuple[np.ndarray, np.ndarray], rows: int) -> EdgeFile:
+    """With the column `key`, a hash of each pair. hashes: `hash_ids` of users and items."""
+
+    def keys() -> Iterator[np.ndarray]:
+        for chunk in edges.chunks(rows, ["user", "item"]):
+            yield _mix(hashes[0][chunk["user"]] + _mix(hashes[1][chunk["item"]]))
+
+    return with_column(edges, "key", "uint64", keys())
+
+
+def split_edges(edges: EdgeFile, split: SplitConfig, degree: np.ndarray, rows: int) -> Iterator[np.ndarray]:
     """The split of every edge, in chunks; rows: of about each chunk.
 
     temporal: the latest edges are test, those before valid; edges of one time stay together, on the later side.
     leave_last_out: a user's last edge is test, with at least 3 edges the one before is valid.
-    random: edges ranked by a hash of (seed, user, item); the counts are the rounded ratios. hashes: `hash_ids` of users
-    and items.
+    random: edges ranked by `key`, of equal ones the first; the counts are the rounded ratios.
     """
     if split.method == "leave_last_out":
         return (_last_of_users(chunk) for chunk in edges.whole_users(degree, rows))
@@ -74,8 +81,22 @@ def split_edges(
         times = lambda: (_ordered(chunk["time"]) for chunk in edges.chunks(rows, ["time"]))  # noqa: E731
         bounds = [value_at_rank(times, first).value if first < edges.count else None for first in firsts]
         return (_reached(time, bounds) for time in times())
-    assert hashes is not None, "the random split needs them"
-    return _by_hash(edges, hashes, firsts, rows)
+    keys = lambda: (chunk["key"] for chunk in edges.chunks(rows, ["key"]))  # noqa: E731
+    return _by_rank(keys, [value_at_rank(keys, first) if first < edges.count else None for first in firsts], firsts)
+
+
+def _by_rank(keys: Keys, bounds: list[Rank | None], firsts: tuple[int, int]) -> Iterator[np.ndarray]:
+    """How many ranks each edge has reached, where of equal keys an earlier edge comes first."""
+    tied = [0, 0]  # equal keys so far
+    for chunk in keys():
+        found = np.zeros(len(chunk), np.int64)
+        for number, (bound, first) in enumerate(zip(bounds, firsts, strict=True)):
+            if bound is not None:
+                equal = np.flatnonzero(chunk == bound.value)
+                found += chunk > bound.value
+                found[equal] += bound.below + tied[number] + np.arange(len(equal)) >= first
+                tied[number] += len(equal)
+        yield found
 
 
 def _reached(keys: np.ndarray, bounds: list[np.uint64 | None]) -> np.ndarray:
@@ -100,44 +121,6 @@ def _last_of_users(chunk: Columns) -> np.ndarray:
     found = np.empty(len(order), np.int64)
     found[order] = np.where((after == 0) & (count > 1), TEST, np.where((after == 1) & (count > 2), VALID, TRAIN))
     return found
-
-
-def _by_hash(
-    edges: EdgeFile, hashes: tuple[np.ndarray, np.ndarray], firsts: tuple[int, int], rows: int
-) -> Iterator[np.ndarray]:
-    def keys() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each chunk what its edges are ranked by: the first counts first."""
-        for chunk in edges.chunks(rows, ["user", "item"]):
-            user, item = hashes[0][chunk["user"]], hashes[1][chunk["item"]]
-            yield _mix(user + _mix(item)), user, item
-
-    bounds = [_bound(keys, first) if first < edges.count else None for first in firsts]
-    for chunk in keys():
-        found = np.zeros(len(chunk[0]), np.int64)
-        for bound in bounds:
-            if bound is not None:
-                found += _reach(chunk, bound)
-        yield found
-
-
-def _bound(
-    keys: Callable[[], Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]], rank: int
-) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """The three keys of the edge at a rank."""
-    value, below = value_at_rank(lambda: (chunk[0] for chunk in keys()), rank)
-    tied = [np.stack([key[chunk[0] == value] for key in chunk[1:]]) for chunk in keys()]
-    user, item = np.concatenate(tied, axis=1)
-    at = np.lexsort((item, user))[rank - below]
-    return value, user[at], item[at]
-
-
-def _reach(
-    keys: tuple[np.ndarray, np.ndarray, np.ndarray], bound: tuple[np.uint64, np.uint64, np.uint64]
-) -> np.ndarray:
-    """bool [c]: where the three keys, compared one after another, are at least the bound's."""
-    one, two, three = (key == at for key, at in zip(keys, bound, strict=True))
-    more = [key > at for key, at in zip(keys, bound, strict=True)]
-    return more[0] | (one & (more[1] | (two & (more[2] | three))))
 
 
 def hash_ids(engine: Engine, vocabulary: Vocabulary, prefix: str) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +15,9 @@ import pyarrow.compute as pc
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import AUTO, ColumnsConfig, DataConfig
 from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
-from dist_gat.data.engine import Engine, Stream, named, parquet, quoted
+from dist_gat.data.engine import REPORT_S, Engine, Stream, named, parquet, quoted
 from dist_gat.data.source import Source
-from dist_gat.data.text_table import NUM_EXAMPLES, ROW
+from dist_gat.data.text_table import NUM_EXAMPLES, ROW, Malformed
 from dist_gat.data.values import MAX_ID_BYTES, UNITS, id_sql, number_sql, time_sql, unit_of
 
 ALIASES = {"weight": ("weight", "rating"), "datetime": ("datetime", "timestamp")}
@@ -32,7 +34,7 @@ class Table:
     A row with a null is bad; whoever reads the table leaves it out.
     """
 
-    path: Path
+    paths: list[Path]
     source: Source
     labels: dict[str, str]  # name -> column of the file; one may be `weight`
     id_types: dict[str, str]  # of user_id and item_id: VARCHAR, BIGINT, UBIGINT or DOUBLE
@@ -56,7 +58,7 @@ class Table:
             time, good = f", {moment} as time", [*good, "(moment is not null or number is not null)"]
         labels = "".join(f", {named(label)}" for label in self.labels)
         where = f" where {' and '.join(good)}" if self.num_bad else ""
-        return f"(select user_id, item_id, {ROW}{labels}{time} from {parquet(self.path)}{where})"
+        return f"(select user_id, item_id, {ROW}{labels}{time} from {parquet(*self.paths)}{where})"
 
 
 def read_table(
@@ -68,6 +70,8 @@ def read_table(
     where: rows with these values alone are read, by the file's own columns, as text. Rows below `min_weight` are left
     out and not counted. Raises `DataError` with the file, the first bad rows, what was expected and what to do.
     """
+    if (known := engine.recall(key)) is not None:
+        return Table([engine.work / name for name in known.pop("paths")], source, **known)
     found = find_columns(source, columns)
     labels = {name: column for name, column in found.items() if name not in (*IDS, "datetime")}
     if min_weight is not None and "weight" not in labels:
@@ -98,21 +102,71 @@ def read_table(
     sql = f"select {', '.join(selected)} from source" + (f" where {' and '.join(chosen)}" if chosen else "")
     if min_weight is not None:
         sql = f"select * from ({sql}) where weight is null or weight >= {min_weight!r}"
-    read = _Reading(engine, source, wanted, config.missing)
-    path = engine.write(key, sql, Stream(schema, read.batches()), what=f"reading {source.name}")
-    return _checked(engine, path, source, found, labels, config, where, read, min_weight)
+    what = (key, sql, schema, source, wanted, config.missing)
+    if engine.tasks is None or len(source.files) == 1:
+        pieces = [read_piece(engine, None, *what)]
+    else:
+        engine.progress(f"reading {source.name}, {engine.tasks.num_tasks} files at a time")
+        share = engine.memory_bytes // engine.tasks.num_tasks
+        own = [(engine.work, share, [number], *what) for number in range(len(source.files))]
+        pieces = engine.tasks(read_elsewhere, own)
+    for piece in pieces:
+        source.malformed.update(piece.malformed)
+    paths = [engine.work / piece.name for piece in pieces]
+    counted = sum(piece.num_rows for piece in pieces), sum(piece.num_missing for piece in pieces)
+    table = _checked(engine, paths, source, found, labels, config, where, *counted, min_weight)
+    plain = {f.name: getattr(table, f.name) for f in fields(table) if f.name not in ("paths", "source")}
+    engine.remember(key, {**plain, "paths": [path.name for path in paths]})
+    return table
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was read of some files of a table: the file with it, in the engine's folder, and counts."""
+
+    name: str
+    num_rows: int
+    num_missing: int
+    malformed: dict[int, Malformed]
+
+
+def read_piece(
+    engine: Engine, numbers: list[int] | None, key: str, sql: str, schema: pa.Schema, source: Source,
+    columns: Mapping[str, str], missing: list[str],
+) -> Piece:  # fmt: skip
+    """Read the files with these numbers, or all."""
+    read = _Reading(engine, source, columns, missing, numbers)
+    name = key if numbers is None else f"{key}-{numbers[0]}"
+    path = engine.write(name, sql, Stream(schema, read.batches()), what=f"reading {source.name}")
+    return Piece(path.name, read.num_rows, read.num_missing, dict(source.malformed))
+
+
+def read_elsewhere(work: Path, memory_bytes: int, *what: Any) -> Piece:
+    """`read_piece` as a task."""
+    with Engine(work, memory_bytes, threads=1) as engine:
+        return read_piece(engine, *what)
 
 
 class _Reading:
     """The batches of a source on their way to the engine: counted, and their progress told."""
 
-    def __init__(self, engine: Engine, source: Source, columns: Mapping[str, str], missing: list[str]) -> None:
-        self.engine, self.source, self.columns, self.missing = engine, source, columns, missing
+    def __init__(
+        self, engine: Engine, source: Source, columns: Mapping[str, str], missing: list[str], numbers: list[int] | None
+    ) -> None:
+        self.engine, self.source, self.columns, self.missing, self.numbers = engine, source, columns, missing, numbers
         self.num_rows = self.num_missing = 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        for batch in self.source.batches(self.columns):
+        started = told = time.monotonic()
+        for batch in self.source.batches(self.columns, self.numbers):
             self.num_rows += batch.num_rows
+            if time.monotonic() - told > REPORT_S:
+                told = time.monotonic()
+                rate, share = self.num_rows / (told - started), self.source.share
+                left = f", {(told - started) * (1 - share) / share:,.0f} s left" if share else ""
+                self.engine.progress(
+                    f"reading {self.source.name}: {self.num_rows:,} rows, {rate:,.0f} a second, {share:.0%}{left}"
+                )
             if self.missing:
                 stand_for_none = pa.array(self.missing, pa.large_string())
                 gone = [pc.is_in(pc.utf8_trim_whitespace(batch.column(name).cast(pa.large_string())), stand_for_none)
@@ -122,8 +176,8 @@ class _Reading:
 
 
 def _checked(
-    engine: Engine, path: Path, source: Source, found: dict[str, str], labels: dict[str, str], config: DataConfig,
-    where: Mapping[str, str], read: _Reading, min_weight: float | None,
+    engine: Engine, paths: list[Path], source: Source, found: dict[str, str], labels: dict[str, str],
+    config: DataConfig, where: Mapping[str, str], num_read: int, num_missing: int, min_weight: float | None,
 ) -> Table:  # fmt: skip
     has_time = "datetime" in found
     nulls = {name: f"{named(name)} is null" for name in (*IDS, *labels)}
@@ -134,34 +188,34 @@ def _checked(
     for name in UNITS if has_time else ():
         counts.append(f"count(*) filter (where number <> 0 and {unit_of('number')} = {quoted(name)}) as {name}")
     counts += [f"any_value(typeof({name})) as type_{name}" for name in IDS]
-    stats = engine.row(f"select {', '.join(counts)} from {parquet(path)}")
+    stats = engine.row(f"select {', '.join(counts)} from {parquet(*paths)}")
     malformed = [(number << 40 | row, text) for number, rows in source.malformed.items()
                  for row, text in zip(rows.rows, rows.texts, strict=False)]  # fmt: skip
     num_malformed = sum(len(rows.rows) for rows in source.malformed.values())
     every, num_bad = stats["every"], stats["bad"]
     if not every + num_malformed:
-        if where and read.num_rows:
+        if where and num_read:
             raise DataError(f"{source.name}: no row has {dict(where)}; correct `where`, or leave the relation out")
-        if min_weight is None and not read.num_missing:
+        if min_weight is None and not num_missing:
             raise DataError(f"{source.name}: the file has no interactions; expected a row for each")
     if not config.skip_bad_rows and num_bad + num_malformed:
-        fields = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
-        bad = [BadRows("wrong number of fields", f"{fields} as in the header", num_malformed, malformed)]
+        expected = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
+        bad = [BadRows("wrong number of fields", f"{expected} as in the header", num_malformed, malformed)]
         for name, null in nulls.items():
             if stats[name]:
-                bad.append(_fault(engine, path, source, name, found[name], null, stats[name]))
+                bad.append(_fault(engine, paths, source, name, found[name], null, stats[name]))
         left_out = [name for name in ("weight", "datetime") if name in nulls and stats[name]]
         advice = "".join(f", or leave the column out with data.columns.{name}=null" for name in left_out)
         refuse_bad_rows(source, num_bad + num_malformed, bad, REMEDY + advice)
     if every == num_bad:
         limit = "" if min_weight is None else f" or their weight is below data.min_weight={min_weight}"
-        count = read.num_rows + num_malformed or every
+        count = num_read + num_malformed or every
         raise DataError(f"{source.name}: none of the {count} rows is left: they are bad{limit}; correct the file")
     unit: str | None = None
     if has_time:
-        unit = config.time_unit if config.time_unit != AUTO else _unit(engine, path, source, stats)
-    return Table(path, source, labels, {name: stats[f"type_{name}"] for name in IDS}, unit,
-                 every - num_bad, num_bad + num_malformed, read.num_missing, quoted_lines(source))  # fmt: skip
+        unit = config.time_unit if config.time_unit != AUTO else _unit(engine, paths, source, stats)
+    return Table(paths, source, labels, {name: stats[f"type_{name}"] for name in IDS}, unit,
+                 every - num_bad, num_bad + num_malformed, num_missing, quoted_lines(source))  # fmt: skip
 
 
 def quoted_lines(source: Source) -> list[str]:
@@ -175,7 +229,7 @@ def quoted_lines(source: Source) -> list[str]:
     ]
 
 
-def _unit(engine: Engine, path: Path, source: Source, stats: Mapping[str, int]) -> str:
+def _unit(engine: Engine, paths: list[Path], source: Source, stats: Mapping[str, int]) -> str:
     """The unit of all times that are numbers. Raises `DataError` where they are of several."""
     units = [unit for unit in UNITS if stats[unit]]
     if len(units) < 2:
@@ -184,7 +238,7 @@ def _unit(engine: Engine, path: Path, source: Source, stats: Mapping[str, int]) 
     seen = []
     for unit in units:
         row = engine.row(
-            f"select {ROW}, number from {parquet(path)} where number <> 0 and {unit_of('number')} = {quoted(unit)} "
+            f"select {ROW}, number from {parquet(*paths)} where number <> 0 and {unit_of('number')} = {quoted(unit)} "
             f"order by {ROW} limit 1"
         )
         seen.append(f"{stats[unit]} look like {words[unit]} (row {source.located(row[ROW])[1]}: {row['number']:.15g})")
@@ -195,9 +249,9 @@ def _unit(engine: Engine, path: Path, source: Source, stats: Mapping[str, int]) 
     )
 
 
-def _fault(engine: Engine, path: Path, source: Source, name: str, column: str, null: str, count: int) -> BadRows:
+def _fault(engine: Engine, paths: list[Path], source: Source, name: str, column: str, null: str, count: int) -> BadRows:
     """The rows whose value of one column can't be used, with what the file has there."""
-    keys = engine.frame(f"select {ROW} from {parquet(path)} where {null} order by {ROW} limit {NUM_EXAMPLES}")[ROW]
+    keys = engine.frame(f"select {ROW} from {parquet(*paths)} where {null} order by {ROW} limit {NUM_EXAMPLES}")[ROW]
     examples = values_at(source, column, keys.to_list())
     if name in IDS:
         has_text = any(isinstance(value, str) and value.strip() for _, value in examples)

@@ -25,6 +25,7 @@ READ_BYTES = 4 << 20
 
 class TypedTable(NamedTuple):
     schema: pa.Schema
+    num_rows: int | None  # where the file says so
     read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]  # of columns, by their names
 
 
@@ -38,7 +39,7 @@ def open_parquet(file: DataFile) -> TypedTable:
             yield from table.iter_batches(BATCH_ROWS, columns=list(names))
 
     with opened() as table:
-        return TypedTable(table.schema_arrow, read)
+        return TypedTable(table.schema_arrow, table.metadata.num_rows, read)
 
 
 def open_arrow(file: DataFile) -> TypedTable:
@@ -61,7 +62,7 @@ def open_arrow(file: DataFile) -> TypedTable:
     first = next(batches(), None)
     if first is None:
         raise DataError(f"{file.name}: the file has no rows; expected one for each interaction")
-    return TypedTable(first.schema, read)
+    return TypedTable(first.schema, None, read)
 
 
 def open_json_lines(file: DataFile) -> TypedTable:
@@ -81,7 +82,7 @@ def open_json_lines(file: DataFile) -> TypedTable:
         with opened(pa.schema([schema.field(name) for name in names])) as table:
             yield from (batch.select(list(names)) for batch in table)
 
-    return TypedTable(schema, read)
+    return TypedTable(schema, None, read)
 
 
 class _Readable:
@@ -113,7 +114,7 @@ def open_sqlite(file: DataFile, query: str) -> TypedTable:
     first = next(batches(), None)
     if first is None:
         raise DataError(f"{file.name}: data.query gives no rows; expected one for each interaction")
-    return TypedTable(first.schema, lambda names: (batch.select(list(names)) for batch in batches()))
+    return TypedTable(first.schema, None, lambda names: (batch.select(list(names)) for batch in batches()))
 
 
 def _array(values: Sequence[Any]) -> pa.Array:
@@ -146,7 +147,7 @@ def open_postgres(address: str, query: str) -> TypedTable:
     first = next(reader, None)
     if first is None:
         raise DataError(f"{address}: data.query gives no rows; expected one for each interaction")
-    return TypedTable(first.schema, lambda names: (batch.select(list(names)) for batch in batches()))
+    return TypedTable(first.schema, None, lambda names: (batch.select(list(names)) for batch in batches()))
 
 
 def open_frame(name: str, table: Any) -> TypedTable:
@@ -160,7 +161,9 @@ def open_frame(name: str, table: Any) -> TypedTable:
             f"{name}: a {type(table).__name__} is no table that is known; expected a data frame of pandas, polars or "
             "Arrow, a Hugging Face data set, a RecTools Dataset or a SciPy matrix"
         )
-    return TypedTable(found.schema, lambda names: iter(found.select(list(names)).to_batches(BATCH_ROWS)))
+    return TypedTable(
+        found.schema, found.num_rows, lambda names: iter(found.select(list(names)).to_batches(BATCH_ROWS))
+    )
 
 
 def arrow_table(table: Any) -> pa.Table | None:

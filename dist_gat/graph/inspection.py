@@ -5,8 +5,8 @@ Arrays of parts are read block by block; what stays in memory is a byte a node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from dist_gat.base.storage import open_array
 from dist_gat.graph.part import REMEDY, SPLITS, Part, PreparedGraph
 
 BLOCK = 1 << 22  # edges that are looked at together
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def inspect_prepared(prepared: PreparedGraph, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
@@ -120,6 +120,15 @@ def _span(times: list[tuple[int, int]]) -> dict[str, str] | None:
         return None
     ends = {"first": min(first for first, _ in times), "last": max(last for _, last in times)}
     return {name: (EPOCH + timedelta(microseconds=at)).isoformat() for name, at in ends.items()}
+
+
+def repeated_in_words(repeated: Mapping[str, Any]) -> list[str]:
+    """For people, by relation: how many rows had a pair that another row has, and what became of their values."""
+    return [
+        f"{found['rows']:,} rows of {relation} had a pair again: "
+        + ", ".join(f"{label} {rule}" for label, rule in found["rules"].items())
+        for relation, found in repeated.items()
+    ]
 
 
 def _cold(prepared: PreparedGraph) -> dict[str, dict[str, Any]]:

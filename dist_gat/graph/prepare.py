@@ -17,19 +17,21 @@ import numpy as np
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.base.free_memory import free_memory
-from dist_gat.base.run_folder import lock_run
-from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, write_manifest
+from dist_gat.base.json_text import to_json
+from dist_gat.base.run_folder import LOCK_FILE, lock_run
+from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, write_manifest, write_text
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.sections import PartsConfig
-from dist_gat.data.dataset import Dataset, Edges, chunk_rows, load_dataset
-from dist_gat.data.engine import Engine
+from dist_gat.data.dataset import Dataset, chunk_rows, load_dataset
+from dist_gat.data.edge_file import EdgeFile, degrees
+from dist_gat.data.engine import Engine, Tasks
 from dist_gat.graph.assign import assign_nodes
 from dist_gat.graph.held_out import held_out_warnings
 from dist_gat.graph.made_from import made_from
 from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import INTERACTIONS, Relation, Schema
-from dist_gat.graph.shards import INTERACTS, Relabelling, ShardWriter, degree_of
+from dist_gat.graph.shards import INTERACTS, Relabelling, ShardWriter
 
 # as many as a scale of ratings may have; more are a count or a measurement
 MAX_LEVELS = 100
@@ -45,16 +47,21 @@ def prepare_dataset(
     progress: Callable[[str], None] = lambda message: None,
     tables: Mapping[str, Any] | None = None,
     rows: int | None = None,
+    tasks: Tasks | None = None,
 ) -> dict[str, Any]:
     """Write `data.prepared` and return the report that its manifest keeps.
 
     tables: data frames, by the names that the recipe has for files. rows: of a chunk, by default what fits in memory.
+    tasks: for the passes that read and sort, by default in this process.
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
     made = made_from(data, parts, seed)  # first, so that a table that changes meanwhile is another one
     memory = int(data.memory_gb * 1e9) if data.memory_gb else free_memory() // 2
-    with _work_folder(Path(data.prepared)) as work, Engine(work, memory, progress) as engine:
+    with (
+        _work_folder(Path(data.prepared), None if tables else made) as work,
+        Engine(work, memory, progress, tasks=tasks) as engine,
+    ):
         rows = rows or chunk_rows(memory)
         dataset = load_dataset(engine, data, seed, tables, rows)
         smallest = min(dataset.users.count, dataset.items.count)
@@ -65,10 +72,11 @@ def prepare_dataset(
         num_nodes = dataset.users.count + dataset.items.count
         progress(f"assigning {num_nodes:,} nodes to {parts.num_parts} parts ({parts.method})")
         degree = (
-            degree_of(dataset.train, "user", dataset.users.count, rows),
-            degree_of(dataset.train, "item", dataset.items.count, rows),
+            degrees(dataset.train, "user", dataset.users.count, rows),
+            degrees(dataset.train, "item", dataset.items.count, rows),
         )
-        pairs = ((chunk["user"], chunk["item"]) for chunk in dataset.train.chunks(rows))
+        ends = ((chunk["user"], chunk["item"]) for chunk in dataset.train.chunks(rows, ["user", "item"]))
+        pairs = ((user.astype(np.int64), item.astype(np.int64)) for user, item in ends)
         part_of_raw = assign_nodes(pairs, degree, parts, seed, work, progress)
         labels = relabel(part_of_raw, dataset.users.count, parts.num_parts)
         with atomic_folder(Path(data.prepared)) as folder:
@@ -80,11 +88,24 @@ def prepare_dataset(
 
 
 @contextmanager
-def _work_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` for what is read, which vanishes at the end."""
+def _work_folder(target: Path, made: Mapping[str, Any] | None) -> Iterator[Path]:
+    """A folder beside `target` for what is read, which vanishes at the end.
+
+    made: what the data set is made from; an earlier run of the same that was killed has left the passes that it had
+    finished. None: they can't be known again.
+    """
     target = Path(target.absolute())
     work = target.with_name(f".{target.name}.work")
     with lock_run(work):
+        record = work / "made_from.json"
+        if made is None or not record.exists() or record.read_text(encoding="utf-8") != to_json(made):
+            for path in work.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK_FILE:
+                    path.unlink()
+            if made is not None:
+                write_text(record, to_json(made))
         try:
             yield work
         finally:
@@ -101,7 +122,7 @@ def _write(
     counts: dict[str, dict[str, list[int]]] = {}
     for split in SPLITS:
         writer.progress(f"writing {split} pairs")
-        edges: Edges = getattr(dataset, split)
+        edges: EdgeFile = getattr(dataset, split)
         counts.setdefault(INTERACTS.name, {})[split] = writer.splits(INTERACTS.name, split, edges, dataset.train.labels)
         for relation, more in dataset.relations.items():
             own_edges = more if split == "train" else None
@@ -145,7 +166,7 @@ def relabel(part_of_raw: np.ndarray, num_users: int, num_parts: int) -> Relabell
     return Relabelling(node_of_raw[:num_users], node_of_raw[num_users:], NodeRanges(bounds, INTERACTIONS.node_types))
 
 
-def partition_quality(train: Edges, labels: Relabelling, rows: int = BLOCK_ROWS) -> dict[str, Any]:
+def partition_quality(train: EdgeFile, labels: Relabelling, rows: int = BLOCK_ROWS) -> dict[str, Any]:
     """Share of interactions whose ends lie in two parts, and the largest part over the mean (1 is even)."""
     ranges = labels.ranges
     part_of = [ranges.part_of(nodes) for nodes in (labels.user, labels.item)]
@@ -173,7 +194,7 @@ def describe_labels(dataset: Dataset) -> dict[str, dict[str, Any]]:
     }
 
 
-def describe(train: Edges, held_out: list[Edges], label: str) -> dict[str, Any]:
+def describe(train: EdgeFile, held_out: list[EdgeFile], label: str) -> dict[str, Any]:
     """What a task wants to know of the labels of all training pairs.
 
     Where they are few, `levels` has those of any split, and `counts` how many training pairs have each.

@@ -1,6 +1,6 @@
 """The files of the parts: pairs of each split and relation, messages as CSC, features, IDs.
 
-Edges come and go in chunks; what stays in memory grows with the nodes alone. Shape legend: N nodes, P parts.
+EdgeFile come and go in chunks; what stays in memory grows with the nodes alone. Shape legend: N nodes, P parts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from dist_gat.base.storage import save_array
-from dist_gat.data.dataset import WEIGHT, Dataset, Edges, Nodes
-from dist_gat.data.edge_file import Columns
+from dist_gat.data.dataset import WEIGHT, Dataset, Nodes
+from dist_gat.data.edge_file import Columns, EdgeFile, degrees
 from dist_gat.data.engine import Engine
 from dist_gat.graph.array_file import ArrayFile
 from dist_gat.graph.part import POPULARITY_EXPONENT, part_folder
@@ -57,7 +57,7 @@ class ShardWriter:
     rows: int
     progress: Callable[[str], None]
 
-    def splits(self, relation: str, split: str, edges: Edges | None, labels: list[str]) -> list[int]:
+    def splits(self, relation: str, split: str, edges: EdgeFile | None, labels: list[str]) -> list[int]:
         """The pairs of a split by part, sorted by user and item, and their labels. Returns their number by part."""
         names = {"pairs": f"{relation}/{split}", **{label: f"{relation}/{split}_{label}" for label in labels}}
         counts = np.zeros(self.labels.ranges.num_parts, np.int64)
@@ -70,7 +70,7 @@ class ShardWriter:
         return [int(count) for count in counts]
 
     def messages(
-        self, carrying: list[Edges], min_weight: float | None, relations: tuple[Relation, ...]
+        self, carrying: list[EdgeFile], min_weight: float | None, relations: tuple[Relation, ...]
     ) -> tuple[list[float], int]:
         """CSC of in-edges, both directions, each pair once, with weight and time where only interactions carry any.
 
@@ -115,7 +115,7 @@ class ShardWriter:
         return masses, num_to_items
 
     def _messages_to(
-        self, end: str, carrying: list[Edges], min_weight: float | None, attributes: dict[str, str]
+        self, end: str, carrying: list[EdgeFile], min_weight: float | None, attributes: dict[str, str]
     ) -> Iterator[Columns]:
         def chunks() -> Iterator[Columns]:
             for number, edges in enumerate(carrying):
@@ -126,13 +126,13 @@ class ShardWriter:
                     yield self._ends(chunk, end) | {new: chunk[name] for new, name in attributes.items()}
 
         size = len(self.labels.nodes[end])
-        degree = np.sum([degree_of(edges, end, size, self.rows) for edges in carrying], axis=0)
+        degree = np.sum([degrees(edges, end, size, self.rows) for edges in carrying], axis=0)
         in_order = end == "user" and len(carrying) == 1 and self.labels.keeps_order
         self.progress(f"sorting messages to {end}s")
         found = sorted_edges(chunks(), self._starts(degree, end), self.work / f"to-{end}", in_order)
         return found if len(carrying) == 1 else map(without_repeats, found)
 
-    def _renamed(self, edges: Edges, end: str, labels: list[str]) -> Iterator[Columns]:
+    def _renamed(self, edges: EdgeFile, end: str, labels: list[str]) -> Iterator[Columns]:
         for chunk in edges.chunks(self.rows):
             yield self._ends(chunk, end) | {label: chunk[label] for label in labels}
 
@@ -140,8 +140,8 @@ class ShardWriter:
         user, item = self.labels.user[chunk["user"]], self.labels.item[chunk["item"]]
         return {"dst": user, "src": item} if end == "user" else {"dst": item, "src": user}
 
-    def _sorted(self, edges: Edges, chunks: Iterator[Columns], end: str) -> Iterator[Columns]:
-        degree = degree_of(edges, end, len(self.labels.nodes[end]), self.rows)
+    def _sorted(self, edges: EdgeFile, chunks: Iterator[Columns], end: str) -> Iterator[Columns]:
+        degree = degrees(edges, end, len(self.labels.nodes[end]), self.rows)
         return sorted_edges(chunks, self._starts(degree, end), self.work / "pairs", self.labels.keeps_order)
 
     def _starts(self, degree: np.ndarray, end: str) -> np.ndarray:
@@ -248,14 +248,6 @@ class _Cut:
                 yield own
             if self.held:
                 return
-
-
-def degree_of(edges: Edges, end: str, size: int, rows: int) -> np.ndarray:
-    """int64 [size]: how many of some edges each user, or item, has."""
-    found = np.zeros(size, np.int64)
-    for chunk in edges.chunks(rows):
-        found += np.bincount(chunk[end], minlength=size)
-    return found
 
 
 def without_repeats(edges: Columns) -> Columns:

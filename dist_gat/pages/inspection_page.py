@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dist_gat.graph.inspection import repeated_in_words
 from dist_gat.pages.bar_chart import Bar, bar_chart
 from dist_gat.pages.figures import percent, three_digits
 from dist_gat.pages.histogram_chart import histogram_chart
@@ -50,8 +51,7 @@ def remarks(found: dict[str, Any]) -> list[tuple[str, str]]:
         if cold["nodes"]:
             pairs = ", ".join(f"{count:,} {split} pairs" for split, count in cold["pairs"].items() if count)
             rows.append((f"cold {kind}s", f"{cold['nodes']:,} have no training pair; they are in {pairs}"))
-    if found["repeated"]:
-        rows.append(("repeated pairs", str(found["repeated"])))
+    rows += [("repeated pairs", words) for words in repeated_in_words(found["repeated"] or {})]
     rows += [(f"dropped: {reason}", f"{count:,}") for reason, count in found["dropped"].items()]
     return rows + [("warning", str(warning)) for warning in found["warnings"]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from dist_gat.base.json_text import to_json
@@ -21,6 +22,7 @@ from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.progress import tell_lines
+from dist_gat.launcher.ray_tasks import ray_tasks
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.event_log import PROGRESS_FILE
@@ -42,11 +44,14 @@ def prepare(
     """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
 
     seed: of the split and the parts, by default the configuration's. tables: data frames, data sets and matrices in
-    memory, by the names that the recipe has for files. Raises `DataError` on bad input, and writes nothing then.
+    memory, by the names that the recipe has for files. On a cluster (`launch.address`) its workers read and sort, and
+    the same files come out. Raises `DataError` on bad input, and writes nothing then.
     """
     started = time.perf_counter()
     seed = config.seed if seed is None else seed
-    report = prepare_dataset(config.name, config.data, config.parts, seed, progress, tables)
+    on_cluster = config.launch.launcher == "ray" and config.launch.address is not None
+    with ray_tasks(config.launch) if on_cluster else nullcontext() as tasks:
+        report = prepare_dataset(config.name, config.data, config.parts, seed, progress, tables, tasks=tasks)
     return {**report, "seconds": time.perf_counter() - started}
 
 

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_gat.config.sections import PartsConfig
-from dist_gat.data.dataset import Edges
+from dist_gat.data.edge_file import EdgeFile
 from dist_gat.graph.assign import advice_on_memory, assign_nodes, even_ranges, metis_bytes
 from dist_gat.graph.prepare import partition_quality, relabel
 
 METHODS = ("metis", "fennel", "range", "hash")
 
 
-def communities(num_communities: int, size: int) -> Edges:
+def communities(num_communities: int, size: int) -> EdgeFile:
     """Users and items of a community are all joined, and no others."""
     pairs = [
         (c + num_communities * u, c + num_communities * i)
@@ -34,8 +34,8 @@ def communities(num_communities: int, size: int) -> Edges:
     return edges_of(sorted(pairs))
 
 
-def assign(train: Edges, size: tuple[int, int], method: str, num_parts: int, seed: int = 0) -> np.ndarray:
-    pairs = train.read()
+def assign(train: EdgeFile, size: tuple[int, int], method: str, num_parts: int, seed: int = 0) -> np.ndarray:
+    pairs = train.read(0, train.count)
     degree = tuple(np.bincount(pairs[end], minlength=n) for end, n in zip(("user", "item"), size, strict=True))
     return assign_nodes(
         [(pairs["user"], pairs["item"])],
@@ -98,7 +98,7 @@ def test_metis_evens_edges_and_nodes() -> None:
     train = edges_of(random_pairs(400, 200, 0.05))
     parts, degree = (
         assign(train, (400, 200), "metis", 4),
-        np.bincount(np.r_[train.read()["user"], train.read()["item"] + 400]),
+        np.bincount(np.r_[train.read(0, train.count)["user"], train.read(0, train.count)["item"] + 400]),
     )
     assert np.bincount(parts, weights=degree + 1).max() < 1.04 * (degree + 1).sum() / 4
 

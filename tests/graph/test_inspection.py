@@ -31,7 +31,7 @@ def test_counts(small: PreparedGraph) -> None:
     assert found["pairs"] == {"interacts": {"train": 9, "valid": 2, "test": 3}}
     assert found["messages"] == 18
     assert (found["labels"], found["time"]) == ({"interacts": {}}, None)
-    assert (found["dropped"], found["warnings"], found["repeated"]) == ({}, [], None)
+    assert (found["dropped"], found["warnings"], found["repeated"]) == ({}, [], {})
 
 
 def test_degrees_in_bins_that_double(small: PreparedGraph) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import polars as pl
 import pytest
@@ -15,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_gat.base.errors import ConfigError, DataError
-from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.prepare import relabel
+from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.sections import PartsConfig
+from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.prepare import prepare_dataset, relabel
 from dist_gat.graph.shards import ShardWriter
 
 METHODS = ("metis", "fennel", "range", "hash")
@@ -35,7 +41,7 @@ def external_pairs(prepared: PreparedGraph, split: str) -> set[tuple[Any, Any]]:
 
 
 def write_rows(folder: Path, rows: list[tuple[Any, ...]], columns: str) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "all.csv").write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]))
 
 
@@ -218,3 +224,117 @@ def test_ids_keep_their_type(tmp_path: Path) -> None:
     settings = {"interactions": "all.csv", "split": {"valid_ratio": 0, "test_ratio": 0}}
     ids = prepare(tmp_path / "text", settings, 1, "hash").ids("item")["external_id"]
     assert (ids.dtype, ids.to_list()) == (pl.String, ["007", "x"])
+
+
+KILLED = """
+import os, sys
+sys.path.append({tests!r})
+from pathlib import Path
+from helpers import DataConfig, PartsConfig, prepare_dataset
+data = DataConfig(path={folder!r}, interactions="all.csv", prepared={folder!r} + "/prepared")
+def told(message):
+    if message.startswith("assigning"):
+        os._exit(9)
+prepare_dataset("test", data, PartsConfig(num_parts=2, method="hash"), 0, told)
+"""
+
+
+def kill_in_the_middle(folder: Path) -> None:
+    script = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=100).returncode == 9
+    assert (folder / ".prepared.work").exists()
+
+
+def test_goes_on_from_the_last_finished_pass(tmp_path: Path) -> None:
+    write_rows(tmp_path, random_pairs(30, 20, 0.3), "user_id,item_id")
+    kill_in_the_middle(tmp_path)
+    data = DataConfig(path=str(tmp_path), interactions="all.csv", prepared=str(tmp_path / "prepared"))
+    parts = PartsConfig(num_parts=2, method="hash")
+    said: list[str] = []
+    prepare_dataset("test", data, parts, 0, said.append)
+    assert not [message for message in said if message.startswith(("reading", "sorting pairs"))]
+    gone_on = open_prepared(tmp_path / "prepared").fingerprint
+    said.clear()
+    prepare_dataset("test", data, parts, 0, said.append)
+    assert [message for message in said if message.startswith("reading")]
+    assert open_prepared(tmp_path / "prepared").fingerprint == gone_on
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "prepared"]
+
+
+def test_what_another_table_has_left_is_not_taken_up(tmp_path: Path) -> None:
+    write_rows(tmp_path, random_pairs(30, 20, 0.3), "user_id,item_id")
+    kill_in_the_middle(tmp_path)
+    write_rows(tmp_path, random_pairs(25, 20, 0.3), "user_id,item_id")
+    data = DataConfig(path=str(tmp_path), interactions="all.csv", prepared=str(tmp_path / "prepared"))
+    prepare_dataset("test", data, PartsConfig(num_parts=2, method="hash"), 0)
+    assert open_prepared(tmp_path / "prepared").ranges.count(USER) == 25
+
+
+@pytest.mark.parametrize("method", ["random", "temporal", "leave_last_out"])
+@pytest.mark.parametrize("parts", ["metis", "range", "fennel"])
+def test_the_size_of_chunks_and_the_order_of_files_change_no_byte(tmp_path: Path, method: str, parts: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = [(f"u{u}", f"i{i}", (u + i) / 3, int(rng.integers(1, 99))) for u, i in random_pairs(40, 30, 0.3)]
+    rows += rows[::7]  # repeated
+    write_rows(tmp_path / "one", rows, "user_id,item_id,plays,timestamp")
+    for number, some in enumerate((rows[:100], rows[100:])):
+        write_rows(tmp_path / f"part{number}", some, "user_id,item_id,plays,timestamp")
+    fingerprints = set()
+    for names, chunk in (("one/all.csv", None), ("one/all.csv", 5), (["part1/all.csv", "part0/all.csv"], 17)):
+        data = DataConfig.model_validate(
+            {"path": str(tmp_path), "interactions": names, "prepared": str(tmp_path / "prepared"),
+             "split": {"method": method}, "columns": {"weight": "plays"}}
+        )  # fmt: skip
+        prepare_dataset("test", data, PartsConfig.model_validate({"num_parts": 3, "method": parts}), 0, rows=chunk)
+        manifest = open_prepared(tmp_path / "prepared").manifest
+        fingerprints.add(json.dumps(manifest["files"], sort_keys=True))
+    assert len(fingerprints) == 1
+
+
+class Pickled:
+    """Tasks that get and give pickles, as on another host."""
+
+    def __init__(self, num_tasks: int) -> None:
+        self.num_tasks, self.calls = num_tasks, 0
+
+    def __call__(self, function: Any, arguments: Any) -> list[Any]:
+        self.calls += len(arguments)
+        return [pickle.loads(pickle.dumps(function(*pickle.loads(cloudpickle.dumps(own))))) for own in arguments]
+
+
+@pytest.mark.parametrize("repeated", ["auto", "count", "error"])
+def test_tasks_change_no_byte(tmp_path: Path, repeated: str) -> None:
+    rows = [(f"u{u}", i, 1 + (u + i) % 3, u * i) for u, i in random_pairs(40, 30, 0.3)]
+    if repeated != "error":
+        rows += rows[::5]
+    for number in range(3):
+        write_rows(tmp_path / "table" / f"day={number}", rows[number::3], "user_id,item_id,plays,timestamp")
+    tree = {
+        "path": str(tmp_path), "interactions": "table", "prepared": str(tmp_path / "prepared"), "repeated": repeated,
+        "columns": {"weight": "plays"}, "split": {"method": "temporal"},
+        "relations": {"again": {"interactions": "table/day=1/all.csv"}},
+    }  # fmt: skip
+    files = []
+    for tasks in (None, Pickled(1), Pickled(2), Pickled(7)):
+        data, parts = DataConfig.model_validate(tree), PartsConfig(num_parts=2, method="range")
+        report = prepare_dataset("test", data, parts, 0, tasks=tasks)
+        manifest = open_prepared(tmp_path / "prepared").manifest
+        files.append(({key: report[key] for key in ("repeated", "dropped", "labels")}, manifest["files"]))
+        assert tasks is None or tasks.calls == 3 + 2 * tasks.num_tasks
+    assert all(found == files[0] for found in files)
+
+
+def test_bad_rows_of_tasks_are_told_as_always(tmp_path: Path) -> None:
+    write_rows(tmp_path, [(1, 2), ("", 3)], "user_id,item_id")
+    (tmp_path / "b.csv").write_text("user_id,item_id\n1\n2,3\n")
+    data = DataConfig.model_validate(
+        {"path": str(tmp_path), "interactions": "*.csv", "prepared": str(tmp_path / "prepared")}
+    )
+    said = []
+    for tasks in (None, Pickled(2)):
+        with pytest.raises(DataError, match="2 bad rows") as caught:
+            prepare_dataset("test", data, PartsConfig(num_parts=1), 0, tasks=tasks)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert "row 3 of" in said[0]
+    assert "1 fields in '1'" in said[0]

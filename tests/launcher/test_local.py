@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from processes import becomes_true, is_running
+from processes import becomes_true, is_running, note_pid_and_wait
 
 from dist_gat.base.errors import ClusterError, DataError
 from dist_gat.config.files import parse_config
@@ -125,12 +125,6 @@ def test_threads_are_set_explicitly_and_the_environment_is_left_as_it_was(tmp_pa
     assert environment["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in worker_environment(LaunchConfig(interface=None))
     assert threads_per_worker(LaunchConfig(num_workers=10_000)) == 1
-
-
-def note_pid_and_wait(config: Config, worker: Worker) -> dict[str, Any]:
-    (config.run_folder / f"pid-{worker.rank}").write_text(str(os.getpid()))
-    time.sleep(60)
-    return {}
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:

@@ -95,3 +95,30 @@ def test_actors_that_a_run_has_no_use_for_are_those_of_this_release_of_ray(tmp_p
     assert {NO_DATASETS, NO_CLEANER} <= set(all_of_ray)
     assert callbacks(torch_trainer(is_own=True)) == [x for x in all_of_ray if x not in (NO_DATASETS, NO_CLEANER)]
     assert callbacks(torch_trainer(is_own=False)) == [x for x in all_of_ray if x != NO_DATASETS]
+
+
+@pytest.mark.ray
+def test_prepare_on_a_cluster_writes_the_same_files(tmp_path: Path, head: Head) -> None:
+    write_synthetic(tmp_path / "raw", 200, 120, 4, 12, 0.1, seed=5)
+    header, *rows = (tmp_path / "raw" / "interactions.csv").read_text().splitlines()
+    (tmp_path / "table").mkdir()
+    for number in range(3):
+        (tmp_path / "table" / f"{number}.csv").write_text("\n".join([header, *rows[number::3]]))
+    base = recipe(tmp_path, "local", launch={"num_workers": 2})
+    manifests = []
+    for name in ("here", "there"):
+        data = base.data.model_copy(update={"interactions": str(tmp_path / "table"), "prepared": str(tmp_path / name)})
+        config = base.model_copy(update={"data": data})
+        if name == "here":
+            prepare(config)
+        else:
+            done = on_ray("prepare", config, tmp_path / "recipe.yaml", head)
+            assert done.returncode == 0, done.stderr
+            assert "2 files at a time" in done.stderr
+        manifests.append(json.loads((tmp_path / name / "manifest.json").read_text())["files"])
+    assert manifests[0] == manifests[1]
+    (tmp_path / "table" / "3.csv").write_text(f"{header}\nu1,,5\n")
+    bad = on_ray("prepare", config, tmp_path / "recipe.yaml", head)
+    assert bad.returncode == 1
+    assert "1 bad row" in bad.stderr, bad.stderr
+    assert "Traceback" not in bad.stderr

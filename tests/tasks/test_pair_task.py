@@ -10,12 +10,12 @@ import labels
 import numpy as np
 import polars as pl
 import pytest
+from data_sets import split_table
 
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.baselines.pair_baselines import evaluate_pair_baseline
 from dist_gat.config.sections import Config
-from dist_gat.data.split import split_interactions
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import open_prepared
 from dist_gat.tasks.build_task import build_task
@@ -222,7 +222,7 @@ def test_fit_hands_on_the_calibration_of_validation(folder: Path) -> None:
 def test_a_wrong_label_of_a_held_out_row_is_named_too(folder: Path, tmp_path: Path) -> None:
     table = pl.read_csv(folder / "labels.csv")
     config = recipe(folder, "click", "held-out", train={"num_epochs": 1})
-    held_out = split_interactions(table.select("user_id", "item_id"), config.data.split, config.seed)["test"].row(0)
+    held_out = split_table(table.select("user_id", "item_id"), config.data.split, config.seed)["test"].row(0)
     is_it = (pl.col("user_id") == held_out[0]) & (pl.col("item_id") == held_out[1])
     table.with_columns(click=pl.when(is_it).then(2).otherwise("click")).write_csv(tmp_path / "labels.csv")
     data = config.data.model_copy(update={"path": str(tmp_path), "prepared": str(tmp_path / "prepared")})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import RAW
 from recipes import recipe
 
 from dist_gat.api import prepare, train
@@ -17,7 +18,7 @@ STEPS = 54
 
 # every kind of negative, log-Q correction, popularity, features, dense weights under DDP, clipping, a schedule
 BASE: dict[str, Any] = {
-    "data": {"user_features": {"path": "users.csv", "id_column": "user_id", "columns": ["age"]}},
+    "data": {"user_features": {"path": "users.csv", "id_column": "user_id", "columns": ["age"], **RAW}},
     "parts": {"num_parts": 4, "method": "metis"},
     "sampling": {"fanouts": [4, 3]},
     "negatives": {"num_shared": 30, "num_per_seed": 2, "in_batch": True, "distribution": "popularity"},

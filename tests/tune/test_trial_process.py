@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import becomes_true, is_running
+from processes import becomes_true, is_running, note_pid_and_wait
 
 from dist_gat.api import train
 from dist_gat.base.errors import TrainingError
@@ -68,8 +68,6 @@ def wait_for_the_signal(config: Config) -> dict[str, Any]:
 
 
 def sleep_on_two_workers(config: Config) -> dict[str, Any]:
-    from test_local import note_pid_and_wait
-
     (config.run_folder / "pid-trial").write_text(str(os.getpid()))
     return run_job(note_pid_and_wait, config, quiet=True)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import prepare_pairs, random_pairs
 from processes import becomes_true, command_of, is_running
 from recipes import small_recipe as recipe
 
@@ -22,6 +21,7 @@ from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.files import dump_config, load_config
 from dist_gat.config.sections import Config
+from dist_gat.data.synthetic import write_synthetic
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.tune.search_space import Distribution, Space
 from dist_gat.tune.trial import Trial, trial_folder
@@ -141,9 +141,11 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 
 def test_without_validation_pairs_nothing_starts(tmp_path: Path) -> None:
     write_space(tmp_path)
-    prepared = prepare_pairs(tmp_path, random_pairs(12, 9, 0.4))
-    config = recipe(tmp_path)
-    config = config.model_copy(update={"data": config.data.model_copy(update={"prepared": str(prepared.folder)})})
+    write_synthetic(tmp_path / "raw", 24, 16, 2, 4, 0.1, seed=1)
+    data = recipe(tmp_path).data
+    split = data.split.model_copy(update={"valid_ratio": 0.0})
+    config = recipe(tmp_path).model_copy(update={"data": data.model_copy(update={"split": split})})
+    api.prepare(config)
     with pytest.raises(DataError, match="no validation interactions"):
         api.tune(config, tmp_path / "space.yaml")
 

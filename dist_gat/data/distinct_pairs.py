@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import AUTO
 from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
-from dist_gat.data.edge_file import Columns, EdgeFile, write_edges
+from dist_gat.data.edge_file import Columns, EdgeFile, joined, write_edges
 from dist_gat.data.engine import Engine, named
 from dist_gat.data.guess_columns import COUNTS, words_of
 from dist_gat.data.table import Table
@@ -29,6 +29,10 @@ class Repeats:
     count: int = 0
     first: list[tuple[int, int, int]] = field(default_factory=list)  # row, user, item: of the smallest rows
 
+    def add(self, other: Repeats) -> None:
+        self.count += other.count
+        self.first = sorted([*self.first, *other.first])[:NUM_EXAMPLES]
+
 
 @dataclass
 class Shared:
@@ -44,6 +48,11 @@ class Shared:
             {keys[key]: count for key, count in self.counts.items()},
             {keys[key]: some for key, some in self.first.items()},
         )
+
+    def add(self, other: Shared) -> None:
+        for key, count in other.counts.items():
+            self.counts[key] = self.counts.get(key, 0) + count
+            self.first[key] = [*self.first.get(key, []), *other.first[key]][:NUM_EXAMPLES]
 
     def note(self, one: int, other: int, users: np.ndarray, items: np.ndarray) -> None:
         if len(users):
@@ -94,16 +103,52 @@ def encode_pairs(
             f"select u.n as user, i.n as item, r.{ROW}{given} from {table.rows} r "
             f"join {users.numbers()} u on u.key = {u} join {items.numbers()} i on i.key = {i}"
         )
-    sql = f"select * from ({' union all '.join(read)}) order by {', '.join(map(named, order))}"
+    every, ordered = " union all ".join(read), ", ".join(map(named, order))
+    folder = engine.work / f"edges-{key}"
+    known = engine.recall(f"{folder.name}/done")
+    if known is not None:
+        return EdgeFile(folder, known["types"], known["count"]), Repeats(**known["repeats"]), Shared()
     repeats, shared = Repeats(rules), Shared()
     types = (
         {"user": "uint32", "item": "uint32"} | ({"time": "int64"} if has_time else {}) | dict.fromkeys(names, "float32")
     )
     types |= {"split": "uint8"} if is_split else {}
-    folder = engine.work / f"edges-{key}"
-    shutil.rmtree(folder, ignore_errors=True)
-    batches = engine.batches(sql, what=f"sorting pairs of {first.source.name}")
-    edges = write_edges(folder, types, folded(batches, names, repeats, shared))
+    if engine.tasks is None:
+        sql = f"select * from ({every}) order by {ordered}"
+        batches = engine.batches(sql, what=f"sorting pairs of {first.source.name}")
+        edges = write_edges(folder, types, folded(batches, names, repeats, shared))
+    else:
+        engine.progress(f"sorting pairs of {first.source.name}, {engine.tasks.num_tasks} ranges of users at a time")
+        share, bounds = engine.memory_bytes // engine.tasks.num_tasks, ranges(users.count, engine.tasks.num_tasks)
+        pieces = engine.tasks(
+            sort_elsewhere, [(engine.work, share, key, first_user, after, every, ordered, types, names, rules)
+                             for first_user, after in bounds],
+        )  # fmt: skip
+        edges = joined(folder, [piece[0] for piece in pieces])
+        for _, more, common in pieces:
+            repeats.add(more)
+            shared.add(common)
+    if not is_split:  # given splits are changed in place
+        engine.remember(f"{folder.name}/done", {"types": edges.types, "count": edges.count, "repeats": asdict(repeats)})
+    return edges, repeats, shared
+
+
+def ranges(count: int, num_ranges: int) -> list[tuple[int, int]]:
+    """Cuts 0 to count - 1 into ranges, each as its first number and the one after its last."""
+    cuts = [count * number // num_ranges for number in range(num_ranges + 1)]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def sort_elsewhere(
+    work: Path, memory_bytes: int, key: str, first_user: int, after: int, every: str, ordered: str,
+    types: Mapping[str, str], names: Sequence[str], rules: dict[str, str],
+) -> tuple[EdgeFile, Repeats, Shared]:  # fmt: skip
+    """As a task, the edges of a range of users."""
+    repeats, shared = Repeats(rules), Shared()
+    with Engine(work, memory_bytes, threads=1) as engine:
+        own = f"where {named('user')} >= {first_user} and {named('user')} < {after}"
+        batches = engine.batches(f"select * from ({every}) {own} order by {ordered}")
+        edges = write_edges(work / f"edges-{key}-{first_user}", types, folded(batches, names, repeats, shared))
     return edges, repeats, shared
 
 
