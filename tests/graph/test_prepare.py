@@ -10,13 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import polars as pl
 import pytest
 from helpers import INTERACTS, ITEM, NUM_FEATURES, USER, adjacency, prepare, prepare_pairs, random_pairs, split_pairs
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import cloudpickle
 
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.data_sections import DataConfig
