@@ -66,8 +66,9 @@ def test_relabelling_is_a_bijection_that_the_bounds_describe(case: tuple[int, li
 @pytest.mark.parametrize("method", METHODS)
 def test_splits_and_ids_round_trip(tmp_path: Path, method: str) -> None:
     pairs = random_pairs(20, 15, 0.3)
-    splits = {"train": pairs[:70], "valid": [p for p in pairs[70:80] if p[0] < 10], "test": [(0, 99), (3, 98)]}
-    splits["valid"] = [(pairs[0][0], 97)]
+    new = [next((user, item) for item in range(15) if (user, item) not in pairs) for user in (0, 1)]
+    splits = {"train": pairs[:70], "valid": [p for p in pairs[70:80] if p[0] < 10], "test": [(0, 99), (3, 98), new[0]]}
+    splits["valid"] = [(pairs[0][0], 97), new[1]]
     prepared = prepare_pairs(tmp_path, **splits, method=method)
     for split, expected in splits.items():
         assert external_pairs(prepared, split) == set(expected)
