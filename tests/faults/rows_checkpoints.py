@@ -29,6 +29,7 @@ from dist_gat.base.storage import verify_files
 from dist_gat.checkpoints.checkpoint_store import DAMAGED
 from dist_gat.checkpoints.snapshot import read_checkpoint
 from dist_gat.config.sections import Config
+from dist_gat.exchange.fail_together import FailedTogether
 from dist_gat.exchange.worker import join_workers
 from dist_gat.launcher.launch import run_job
 from dist_gat.sampling.loader import StepRange
@@ -192,7 +193,7 @@ def failing_write(folder: Path) -> str:
         run_job(jobs.failing_write, config, quiet=True)
     told = [json.loads((config.run_folder / f"told-{rank}.json").read_text()) for rank in (0, 1)]
     for answer in told:
-        assert answer["kind"] == "StorageError"
+        assert answer["kind"] == FailedTogether.__name__
         assert "rank 1: [Errno 5] Input/output error" in answer["error"], answer["error"]
     assert checkpoints_of(config).steps() == [12, 11], checkpoints_of(config).steps()
     assert not leftovers(config), leftovers(config)
