@@ -21,16 +21,25 @@ import torch
 import torch.distributed as dist
 from faults import jobs
 from faults.board import NotExercised, row
-from faults.runs import assert_nothing_lost, assert_same_state, checkpoints_of, leftovers, small_run, state_of
+from faults.runs import (
+    assert_nothing_lost,
+    assert_same_state,
+    checkpoints_of,
+    leftovers,
+    run_held,
+    small_run,
+    state_of,
+)
 
 from dist_gat import api
 from dist_gat.base.errors import ClusterError, TrainingError
+from dist_gat.base.run_folder import lock_run
 from dist_gat.base.storage import verify_files
 from dist_gat.checkpoints.checkpoint_store import DAMAGED
 from dist_gat.checkpoints.snapshot import read_checkpoint
 from dist_gat.config.sections import Config
+from dist_gat.exchange.fail_together import FailedTogether
 from dist_gat.exchange.worker import join_workers
-from dist_gat.launcher.launch import run_job
 from dist_gat.sampling.loader import StepRange
 from dist_gat.train.trainer import Trainer
 
@@ -154,7 +163,8 @@ def flip_byte(folder: Path) -> str:
 def full_disk(folder: Path) -> str:
     config = small_run(folder, train={"max_steps": 5})
     root = config.run_folder / "checkpoints"
-    root.mkdir(parents=True)
+    with lock_run(config.run_folder):
+        root.mkdir()
     with small_disk(root):
         api.train(config)
         before = state_of(config)
@@ -189,10 +199,10 @@ def small_disk(mount_point: Path) -> Iterator[None]:
 def failing_write(folder: Path) -> str:
     config = small_run(folder, checkpoint={"every_steps": 4})
     with pytest.raises(ClusterError):
-        run_job(jobs.failing_write, config, quiet=True)
+        run_held(jobs.failing_write, config)
     told = [json.loads((config.run_folder / f"told-{rank}.json").read_text()) for rank in (0, 1)]
     for answer in told:
-        assert answer["kind"] == "StorageError"
+        assert answer["kind"] == FailedTogether.__name__
         assert "rank 1: [Errno 5] Input/output error" in answer["error"], answer["error"]
     assert checkpoints_of(config).steps() == [12, 11], checkpoints_of(config).steps()
     assert not leftovers(config), leftovers(config)
@@ -210,7 +220,7 @@ def not_a_number(folder: Path) -> str:
     ):
         config = small_run(folder, job.__name__, checkpoint={"every_steps": 5})
         with pytest.raises(TrainingError, match=f"step {jobs.BAD_STEP}: not finite: ") as caught:
-            run_job(job, config, quiet=True)
+            run_held(job, config)
         assert term in str(caught.value), caught.value
         answers = [json.loads((config.run_folder / f"told-{rank}.json").read_text()) for rank in (0, 1)]
         assert answers[0]["error"] == answers[1]["error"] == str(caught.value)

@@ -23,6 +23,7 @@ from faults.runs import (
     local_workers,
     points_of,
     reference_run,
+    run_held,
     small_run,
     state_of,
 )
@@ -32,7 +33,7 @@ from dist_gat import api
 from dist_gat.base.errors import ClusterError, ConfigError
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import open_prepared
-from dist_gat.launcher.launch import run_job
+from dist_gat.jobs.job import Job
 
 # float32 sums in another order, over the steps that remain
 TOLERANCE = 1e-4
@@ -111,9 +112,9 @@ def other_world_sizes(folder: Path) -> str:
     for num_workers, last in stages:
         config = small_run(folder, train={"max_steps": last}, launch={"num_workers": num_workers})
         if last != stages[0][1]:
-            loaded = run_job(jobs.load_only, config, quiet=True)
+            loaded = run_held(jobs.load_only, config)
             assert loaded["state"] == state_of(config, loaded["step"]), f"loaded by {num_workers} ranks, other bits"
-        run_job(jobs.keep_seeds, config, quiet=True)
+        run_held(jobs.keep_seeds, config)
     assert_seeds_once(config)
     losses = load_file(checkpoints_of(config).folder(NUM_STEPS) / "losses.safetensors")["losses"].numpy()
     expected = load_file(checkpoints_of(reference_run()).folder(NUM_STEPS) / "losses.safetensors")["losses"].numpy()
@@ -172,11 +173,11 @@ def stop_in_step(folder: Path) -> str:
     return f"ended {took:.0f} s after the start, naming rank 1"
 
 
-def fail(config: Config, job: object, message: str) -> float:
+def fail(config: Config, job: Job, message: str) -> float:
     """Run a job that is to fail with this message; no process of it stays. Returns the seconds that it took."""
     before, shared, started = set(local_workers(os.getpid())), set(os.listdir("/dev/shm")), time.monotonic()
     with pytest.raises(ClusterError, match=message):
-        run_job(job, config, quiet=True)  # type: ignore[arg-type]
+        run_held(job, config)
     took = time.monotonic() - started
     orphans = set(local_workers(os.getpid())) - before
     assert not orphans, f"left behind: {orphans}"

@@ -26,9 +26,12 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_gat import api
+from dist_gat.base.run_folder import lock_run
 from dist_gat.checkpoints.checkpoint_store import FolderCheckpoints
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
+from dist_gat.jobs.job import Job
+from dist_gat.launcher.launch import run_job
 from dist_gat.train.event_log import PROGRESS_FILE
 
 STEPS_PER_EPOCH = 11
@@ -71,6 +74,12 @@ def reference_run() -> Config:
     config = small_run(shared_folder(), "reference", checkpoint={"every_steps": 1, "keep": NUM_STEPS})
     api.train(config)
     return config
+
+
+def run_held(job: Job, config: Config) -> dict[str, Any]:
+    """A job in a run folder that is held, as `train` holds it, so that the folder is a run's own."""
+    with lock_run(config.run_folder):
+        return run_job(job, config, quiet=True)
 
 
 def checkpoints_of(config: Config) -> FolderCheckpoints:
