@@ -14,13 +14,15 @@ from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import Vocabulary, same_id
 
 COMPARED = 1000  # IDs that are compared with those of training
+FEW = 10  # so few IDs may all be new; of more it is no chance
 
 
 def check_overlap(
     engine: Engine, tables: Mapping[int, Table], edges: EdgeFile, related: Sequence[EdgeFile], kind: str,
     ids: Vocabulary, rows: int,
 ) -> list[str]:  # fmt: skip
-    """Warnings of items of a split that training lacks. Raises `DataError` where it lacks all of them, or all users.
+    """Warnings of items of a split that training lacks. Raises `DataError` where it lacks all of more than a few,
+    or all and has them in another writing.
 
     tables: by their number in `split` of the edges; 0 is training. kind: user or item, whose vocabulary is `ids`.
     """
@@ -34,8 +36,10 @@ def check_overlap(
             continue
         examples = ", ".join(map(shown, ids.at(engine, absent[:NUM_EXAMPLES].tolist())))
         name, where = tables[number].source.name, tables[0].source.name
+        likely = ""
         if len(absent) == count:
             likely = _written_otherwise(engine, ids, absent[:COMPARED], np.flatnonzero(trained))
+        if likely or (len(absent) == count and count > FEW):
             raise DataError(
                 f"{name}: none of its {count:,} {kind}s is in {where}, for example {examples}{likely}; expected "
                 f"{kind}s of training, else there is nothing to measure; write the IDs in one way, or name the right "

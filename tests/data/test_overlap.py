@@ -25,8 +25,14 @@ def load_splits(test: Any, train: Any = TRAIN, **settings: Any) -> Loaded:
     [
         ({"user_id": [2.5, 3.0], "item_id": ["y", "x"]}, ["none of its 2 users", "'2.5', '3.0'", "'3.0' may be '3'"]),
         ({"user_id": ["2", "3"], "item_id": ["Y", "X "]}, ["none of its 2 items", "'Y' may be 'y'", "'X ' may be 'x'"]),
-        ({"user_id": ["2"], "item_id": ["z"]}, ["none of its 1 items", "for example 'z'; expected items of training"]),
-        ({"user_id": ["7"], "item_id": ["x"]}, ["none of its 1 users", "'7'", "data.columns.user_id"]),
+        (
+            {"user_id": ["2"] * 11, "item_id": [f"z{n:02}" for n in range(11)]},
+            ["none of its 11 items", "for example 'z00', 'z01', 'z02'; expected items of training"],
+        ),
+        (
+            {"user_id": [f"{n}" for n in range(10, 21)], "item_id": ["x"] * 11},
+            ["none of its 11 users", "'10'", "data.columns.user_id"],
+        ),
     ],
 )
 def test_none_in_common(test: Any, expected: list[str], skip: bool) -> None:
@@ -34,6 +40,11 @@ def test_none_in_common(test: Any, expected: list[str], skip: bool) -> None:
         load_splits(test, skip_bad_rows=skip)
     for text in expected:
         assert text in str(caught.value)
+
+
+def test_so_few_items_may_all_be_new() -> None:
+    (warning,) = load_splits({"user_id": ["2"], "item_id": ["z"]}).dataset.warnings
+    assert "1 of 1 items of test are not in train, for example 'z'" in warning
 
 
 def test_some_items_are_told() -> None:
