@@ -31,7 +31,9 @@ def test_counts(small: PreparedGraph) -> None:
     assert found["pairs"] == {"interacts": {"train": 9, "valid": 2, "test": 3}}
     assert found["messages"] == 18
     assert (found["labels"], found["time"]) == ({"interacts": {}}, None)
-    assert (found["dropped"], found["warnings"], found["repeated"]) == ({}, [], {})
+    assert (found["dropped"], found["repeated"]) == ({}, {})
+    (warning,) = found["warnings"]
+    assert "1 of 2 items" in warning, "the one that is cold"
 
 
 def test_degrees_in_bins_that_double(small: PreparedGraph) -> None:
