@@ -1,4 +1,4 @@
-"""Questions about processes of this machine that may end while they are asked, and a job for them."""
+"""Questions about processes of this machine that may end while they are asked, a job for them, and requests to stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from dist_gat.config.sections import Config
+from dist_gat.exchange.stop_requests import Request, Requests
 from dist_gat.exchange.worker import Worker
 
 
@@ -47,3 +48,14 @@ def note_pid_and_wait(config: Config, worker: Worker) -> dict[str, Any]:
     (config.run_folder / f"pid-{worker.rank}").write_text(str(os.getpid()))
     time.sleep(60)
     return {}
+
+
+class AskedAt(Requests):
+    """Asks to stop from its n-th look on; 0: never."""
+
+    def __init__(self, look: int) -> None:
+        self.look, self.looks = look, 0
+
+    def poll(self) -> Request:
+        self.looks += 1
+        return Request.STOP if 0 < self.look <= self.looks else Request.NOTHING

@@ -34,6 +34,19 @@ def refuse_bad_rows(source: Source, total: int, bad: Sequence[BadRows], remedy: 
     raise DataError("\n".join([*lines, remedy]))
 
 
+def malformed_rows(source: Source) -> BadRows:
+    """The rows of a text that its last reading has left out, for their number of fields."""
+    found = source.malformed
+    examples = [
+        (source.key(number, row), text)
+        for number, rows in found.items()
+        for row, text in zip(rows.rows, rows.texts, strict=False)
+    ]
+    num_fields = next((rows.num_fields for rows in found.values() if rows.num_fields), 0)
+    count = sum(len(rows.rows) for rows in found.values())
+    return BadRows("wrong number of fields", f"{num_fields} as in the header", count, examples)
+
+
 def where(source: Source, key: int) -> str:
     name, row = source.located(key)
     return f"row {row}" if len(source.files) == 1 else f"row {row} of {name}"

@@ -57,15 +57,12 @@ class DataFile:
         opened: Any = fsspec.open(self.name, "rb").open()
         return opened
 
-    def unpacked(self) -> Unpacked:
-        return Unpacked(self)
-
 
 class Unpacked:
     """The bytes of a file after its compression, as a stream; an archive that is far larger inside is a `DataError`."""
 
     def __init__(self, file: DataFile) -> None:
-        self.file, self.raw, self.num_bytes = file, file.open(), 0
+        self.file, self.raw, self.num_bytes, self.closed = file, file.open(), 0, False
         self.stream: Any = (
             pa.CompressedInputStream(pa.PythonFile(self.raw, "r"), file.codec) if file.codec else self.raw
         )
@@ -83,6 +80,7 @@ class Unpacked:
         return chunk
 
     def close(self) -> None:
+        self.closed = True
         self.stream.close()
         self.raw.close()
 

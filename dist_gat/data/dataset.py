@@ -115,8 +115,8 @@ def load_dataset(
             refuse_repeated(engine, table, related[name][1], users, items)
     notes = _notes(main, repeats, {name: found[1] for name, found in related.items()})
 
-    degree = degrees(edges, "user", users.count, rows)
     if is_given:
+        degree = degrees(edges, "user", users.count, rows)
         check_overlap(engine, dict(enumerate(main.values())), edges, relation_edges, "user", users, rows)
         edges = _as_given(
             engine, edges, list(main), list(main.values()), degree, rows, config, shared, users, items, dropped
@@ -176,8 +176,7 @@ def _read_tables(
     if config.split.method in ("temporal", "leave_last_out") and main["interactions"].unit is None:
         raise DataError(
             f"data.split.method={config.split.method} orders interactions by time, and data.interactions has no "
-            "datetime "
-            "or timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
+            "datetime or timestamp column; name it with data.columns.datetime=NAME, or set data.split.method=random"
         )
     return main, more
 
@@ -267,8 +266,7 @@ def _without_cold_users(
             raise DataError(
                 f"{main[SPLITS[split]].source.name}: {counts[split]} rows of {len(some)} users without a training row, "
                 f"for example {examples}; expected users of the train file; correct the files, or drop and count "
-                "such rows "
-                "with data.skip_bad_rows=true (--skip-bad-rows)"
+                "such rows with data.skip_bad_rows=true (--skip-bad-rows)"
             )
         _count(dropped, f"{SPLITS[split]} rows of users without a training row", int(counts[split]))
     if not counts.any():

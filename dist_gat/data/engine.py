@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from dist_gat.base.errors import StorageError, first_line
 from dist_gat.base.json_text import to_json
+from dist_gat.base.running_beside import running_beside
 from dist_gat.base.storage import write_text
 
 BATCH_ROWS = 1 << 18
@@ -124,10 +125,18 @@ class Engine:
 
     def batches(self, sql: str, what: str = "") -> Iterator[dict[str, np.ndarray]]:
         """The rows of a query, by column: numbers without nulls."""
+        for batch in self._read(sql, what):
+            columns = zip(batch.schema.names, batch.columns, strict=True)
+            yield {name: column.to_numpy(zero_copy_only=False) for name, column in columns}
+
+    def frames(self, sql: str) -> Iterator[pl.DataFrame]:
+        """The rows of a query, some after another."""
+        for batch in self._read(sql):
+            yield pl.DataFrame(pl.from_arrow(batch))
+
+    def _read(self, sql: str, what: str = "") -> Iterator[pa.RecordBatch]:
         with self._connected() as connection, self._watched(connection, what):
-            for batch in connection.sql(sql).to_arrow_reader(BATCH_ROWS):
-                columns = zip(batch.schema.names, batch.columns, strict=True)
-                yield {name: column.to_numpy(zero_copy_only=False) for name, column in columns}
+            yield from connection.sql(sql).to_arrow_reader(BATCH_ROWS)
 
     def frame(self, sql: str) -> pl.DataFrame:
         """The few rows of a query."""
@@ -162,22 +171,17 @@ class Engine:
             yield
             return
         self.progress(what)
-        done, started = threading.Event(), time.monotonic()
+        started = time.monotonic()
 
-        def watch() -> None:
+        def watch(done: threading.Event) -> None:
             while not done.wait(REPORT_S):
                 percent = connection.query_progress()
                 if 0 < percent < 100:
                     left = (time.monotonic() - started) * (100 - percent) / percent
                     self.progress(f"{what}: {percent:.0f} %, {left:,.0f} s left")
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with running_beside(watch):
             yield
-        finally:
-            done.set()
-            thread.join()
 
 
 def quoted(text: str | Path) -> str:

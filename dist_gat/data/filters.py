@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dist_gat.config.data_sections import DataConfig
-from dist_gat.data.edge_file import GONE, Columns, EdgeFile, degrees, write_edges
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile, write_edges
 
 
 def left_out(
@@ -26,8 +26,8 @@ def left_out(
     if not (few_users or few_items or most):
         return edges, dropped
     user_stays, item_stays = np.ones(num_users, bool), np.ones(num_items, bool)
-    user_degree = _degree(edges, "user", user_stays, item_stays, rows)
     if most:
+        user_degree = _degree(edges, "user", user_stays, item_stays, rows)
         user_stays &= user_degree <= most
         _note(dropped, "rows of users with too many interactions", int(user_degree[~user_stays].sum()))
     while True:
@@ -52,10 +52,8 @@ def left_out(
 
 def _degree(edges: EdgeFile, name: str, user_stays: np.ndarray, item_stays: np.ndarray, rows: int) -> np.ndarray:
     """int64: edges between users and items that stay, of each node."""
-    if user_stays.all() and item_stays.all() and "split" not in edges.types:
-        return degrees(edges, name, len(user_stays if name == "user" else item_stays), rows)
     found = np.zeros(len(user_stays if name == "user" else item_stays), np.int64)
-    for chunk in edges.chunks(rows):
+    for chunk in edges.chunks(rows, [column for column in ("user", "item", "split") if column in edges.types]):
         own = user_stays[chunk["user"]] & item_stays[chunk["item"]]
         if "split" in chunk:
             own &= chunk["split"] < GONE

@@ -11,7 +11,7 @@ import polars as pl
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig, FeatureConfig
-from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
+from dist_gat.data.bad_rows import BadRows, malformed_rows, refuse_bad_rows
 from dist_gat.data.engine import Engine, Stream, named, parquet
 from dist_gat.data.source import SUFFIXES, Source, open_source, suffix_of
 from dist_gat.data.table import REMEDY, quoted_lines, values_at
@@ -146,8 +146,7 @@ def _read(
             raise DataError(
                 f"{source.name}: column '{feature.id_column}' has no ID of the interactions; it has "
                 f"{', '.join(map(shown, unmet))}, they have {', '.join(map(shown, known))}; name the right column, "
-                "or write "
-                "the same IDs in both"
+                "or write the same IDs in both"
             )
         if len(frame) < size:
             warnings.append(f"{size - len(frame):,} of {size:,} {kind}s have no row in {source.name}{examples}")
@@ -184,9 +183,8 @@ def _check(
     setting: str,
 ) -> tuple[int, int]:
     """The number of bad rows, which are an error unless they may be skipped, and of all."""
-    malformed = [(number << 40 | row, text) for number, rows in source.malformed.items()
-                 for row, text in zip(rows.rows, rows.texts, strict=False)]  # fmt: skip
-    num_malformed = sum(len(rows.rows) for rows in source.malformed.values())
+    malformed = malformed_rows(source)
+    num_malformed = malformed.count
     conditions = {name: f"{named(name)} is null" for name in numbers}
     number = f"row_number() over (partition by id order by {ROW})"
     again = f"select *, {number} > 1 and id is not null as again from {parquet(path)}"
@@ -203,8 +201,7 @@ def _check(
             f"{source.name}: the table of {setting} has no rows; expected one for each ID, or unset {setting}"
         )
     if stats["bad"] + num_malformed and not config.skip_bad_rows:
-        fields = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
-        bad = [BadRows("wrong number of fields", f"{fields} as in the header", num_malformed, malformed)]
+        bad = [malformed]
         key = feature.id_column
         words = {name: (column, f"{column} is not a finite number", "a number in every row")
                  for name, column in zip(named_columns(feature), feature.columns, strict=True)}  # fmt: skip

@@ -159,7 +159,7 @@ class Source:
 
     def _of_file(self, number: int, file: DataFile, columns: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
         """Batches of one file, with the columns in the order asked for, and then `row`."""
-        first, own = number << FILE_BITS, {new: name for new, name in columns.items() if name not in file.folders}
+        first, own = self.key(number, 0), {new: name for new, name in columns.items() if name not in file.folders}
         if self.is_text:
             positions = [self.names.index(name) for name in own.values()]
             self.malformed[number] = Malformed([], [])
@@ -208,8 +208,7 @@ class Source:
             if any(is_number(column) for column in self.names):
                 raise DataError(
                     f"{message}, which looks like a row, not like names: a file without a line of names loses its "
-                    "first "
-                    "row if one of these is taken for a name; set data.header, for example "
+                    "first row if one of these is taken for a name; set data.header, for example "
                     f"data.header='[user_id, item_id{', more' * (len(self.names) - 2)}]'"
                 )
             (first, *others) = self.names
@@ -221,6 +220,10 @@ class Source:
                     f"separator; set {advice}"
                 )
         raise DataError(f"{message}; name the right one with {setting}=NAME")
+
+    def key(self, number: int, row: int) -> int:
+        """Of a row in the file with a number."""
+        return number << FILE_BITS | row
 
     def located(self, key: int) -> tuple[str, int]:
         """The name of the file, and the number in it, of a row."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import AUTO, ColumnsConfig, DataConfig
-from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
+from dist_gat.data.bad_rows import BadRows, malformed_rows, refuse_bad_rows
 from dist_gat.data.engine import REPORT_S, Engine, Stream, named, parquet, quoted
 from dist_gat.data.source import Source
 from dist_gat.data.text_table import NUM_EXAMPLES, ROW, Malformed
@@ -189,9 +189,8 @@ def _checked(
         counts.append(f"count(*) filter (where number <> 0 and {unit_of('number')} = {quoted(name)}) as {name}")
     counts += [f"any_value(typeof({name})) as type_{name}" for name in IDS]
     stats = engine.row(f"select {', '.join(counts)} from {parquet(*paths)}")
-    malformed = [(number << 40 | row, text) for number, rows in source.malformed.items()
-                 for row, text in zip(rows.rows, rows.texts, strict=False)]  # fmt: skip
-    num_malformed = sum(len(rows.rows) for rows in source.malformed.values())
+    malformed = malformed_rows(source)
+    num_malformed = malformed.count
     every, num_bad = stats["every"], stats["bad"]
     if not every + num_malformed:
         if where and num_read:
@@ -199,8 +198,7 @@ def _checked(
         if min_weight is None and not num_missing:
             raise DataError(f"{source.name}: the file has no interactions; expected a row for each")
     if not config.skip_bad_rows and num_bad + num_malformed:
-        expected = next((rows.num_fields for rows in source.malformed.values() if rows.num_fields), 0)
-        bad = [BadRows("wrong number of fields", f"{expected} as in the header", num_malformed, malformed)]
+        bad = [malformed]
         for name, null in nulls.items():
             if stats[name]:
                 bad.append(_fault(engine, paths, source, name, found[name], null, stats[name]))
@@ -244,8 +242,7 @@ def _unit(engine: Engine, paths: list[Path], source: Source, stats: Mapping[str,
         seen.append(f"{stats[unit]} look like {words[unit]} (row {source.located(row[ROW])[1]}: {row['number']:.15g})")
     raise DataError(
         f"{source.name}: times of several units: {', '.join(seen)}; expected one; correct the file, say which it is "
-        "with "
-        "data.time_unit (s, ms or us), or leave the column out with data.columns.datetime=null"
+        "with data.time_unit (s, ms or us), or leave the column out with data.columns.datetime=null"
     )
 
 

@@ -190,16 +190,8 @@ def read_names(file: DataFile, style: TextStyle) -> list[str]:
 
 def split_line(line: bytes, style: TextStyle) -> list[str]:
     lines = line.decode().splitlines(keepends=True)
-    return next(
-        (
-            row
-            for row in csv.reader(
-                lines, delimiter=style.delimiter, quoting=csv.QUOTE_MINIMAL if style.quotes else csv.QUOTE_NONE
-            )
-            if row
-        ),
-        [],
-    )
+    rows = csv.reader(lines, delimiter=style.delimiter, quoting=csv.QUOTE_MINIMAL if style.quotes else csv.QUOTE_NONE)
+    return next(filter(None, rows), [])
 
 
 def separated_batches(
@@ -290,8 +282,7 @@ def unclosed_quote(file: DataFile, row: int) -> DataError:
 
 
 def list_batches(file: DataFile, style: TextStyle) -> Iterator[pa.RecordBatch]:
-    """Lines of a user and its items, as user_id, item_id and the number of the line; a user without items gives no "
-    "row."""
+    """Lines of a user and its items, as user_id, item_id and the line's number; a user without items gives no row."""
     stream = Utf8(file, style)
     held, number, is_first = b"", 1, True
     try:
@@ -349,8 +340,7 @@ def refuse_triples(file: DataFile, text: str) -> None:
     if named and len(first) > 1:
         raise DataError(
             f"{file.name}: the first line, {shown(' '.join(first))}, looks like names of columns: {advice}; for a "
-            "table set "
-            f"{tab}"
+            f"table set {tab}"
         )
     width = len(first)
     same = len(fields) > 2 and width > 2 and all(len(row) == width for row in fields)

@@ -17,7 +17,7 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
 
 from dist_gat.base.errors import DataError, first_line
-from dist_gat.data.data_file import DataFile
+from dist_gat.data.data_file import DataFile, Unpacked
 
 BATCH_ROWS = 1 << 17
 READ_BYTES = 4 << 20
@@ -73,7 +73,7 @@ def open_json_lines(file: DataFile) -> TypedTable:
         parsing = pa_json.ParseOptions(
             explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
         )
-        return pa_json.open_json(_Readable(file), read_options=reading, parse_options=parsing)
+        return pa_json.open_json(Unpacked(file), read_options=reading, parse_options=parsing)
 
     with opened(None) as table:
         schema = table.schema
@@ -83,20 +83,6 @@ def open_json_lines(file: DataFile) -> TypedTable:
             yield from (batch.select(list(names)) for batch in table)
 
     return TypedTable(schema, None, read)
-
-
-class _Readable:
-    """An unpacked file as Arrow wants it."""
-
-    def __init__(self, file: DataFile) -> None:
-        self.stream, self.closed = file.unpacked(), False
-
-    def read(self, size: int) -> bytes:
-        return self.stream.read(size)
-
-    def close(self) -> None:
-        self.closed = True
-        self.stream.close()
 
 
 def open_sqlite(file: DataFile, query: str) -> TypedTable:

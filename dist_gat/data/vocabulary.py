@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
-from dist_gat.data.engine import BATCH_ROWS, Engine, parquet, quoted
+from dist_gat.data.engine import Engine, parquet, quoted
 from dist_gat.data.table import Table
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 
@@ -41,11 +41,7 @@ class Vocabulary:
 
     def ids(self, engine: Engine) -> Iterator[pl.Series]:
         """The external IDs, in the order of their indices."""
-        total = 0
-        while total < self.count:
-            some = f"file_row_number >= {total} and file_row_number < {total + BATCH_ROWS}"
-            frame = engine.frame(f"select id from {parquet(self.path)} where {some} order by file_row_number")
-            total += len(frame)
+        for frame in engine.frames(f"select id from {parquet(self.path)} order by file_row_number"):
             yield frame["id"]
 
     def at(self, engine: Engine, indices: Sequence[int]) -> list[object]:
@@ -116,8 +112,7 @@ def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequ
             every, own = every + counts["every"], own + counts["own"]
         found.append(
             f"{what} {shown(suspect)} has {own:,} of {every:,} rows ({own / every:.1%}): if it stands for no {what}, "
-            "leave "
-            f"its rows out with data.missing=\"['{suspect}']\""
+            f"leave its rows out with data.missing=\"['{suspect}']\""
         )
     twice = engine.frame(
         f"select list(key order by key) as ways, count(*) over () as every from {parquet(vocabulary.path)} "

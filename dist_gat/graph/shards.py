@@ -125,11 +125,9 @@ class ShardWriter:
                         chunk = {name: values[some] for name, values in chunk.items()}
                     yield self._ends(chunk, end) | {new: chunk[name] for new, name in attributes.items()}
 
-        size = len(self.labels.nodes[end])
-        degree = np.sum([degrees(edges, end, size, self.rows) for edges in carrying], axis=0)
         in_order = end == "user" and len(carrying) == 1 and self.labels.keeps_order
         self.progress(f"sorting messages to {end}s")
-        found = sorted_edges(chunks(), self._starts(degree, end), self.work / f"to-{end}", in_order)
+        found = chunks() if in_order else sorted_edges(chunks(), self._starts(carrying, end), self.work / f"to-{end}")
         return found if len(carrying) == 1 else map(without_repeats, found)
 
     def _renamed(self, edges: EdgeFile, end: str, labels: list[str]) -> Iterator[Columns]:
@@ -141,13 +139,15 @@ class ShardWriter:
         return {"dst": user, "src": item} if end == "user" else {"dst": item, "src": user}
 
     def _sorted(self, edges: EdgeFile, chunks: Iterator[Columns], end: str) -> Iterator[Columns]:
-        degree = degrees(edges, end, len(self.labels.nodes[end]), self.rows)
-        return sorted_edges(chunks, self._starts(degree, end), self.work / "pairs", self.labels.keeps_order)
+        if self.labels.keeps_order:
+            return chunks
+        return sorted_edges(chunks, self._starts([edges], end), self.work / "pairs")
 
-    def _starts(self, degree: np.ndarray, end: str) -> np.ndarray:
-        """Runs of node IDs, from the degree of each index of a type."""
+    def _starts(self, several: list[EdgeFile], end: str) -> np.ndarray:
+        """Runs of the nodes of one type that edges lead to."""
         of_node = np.zeros(self.labels.ranges.num_nodes, np.int64)
-        of_node[self.labels.nodes[end]] = degree
+        nodes = self.labels.nodes[end]
+        of_node[nodes] = np.sum([degrees(edges, end, len(nodes), self.rows) for edges in several], axis=0)
         return run_starts(of_node, self.rows)
 
     def features(self, dataset: Dataset) -> None:

@@ -26,17 +26,11 @@ def run_starts(degree: np.ndarray, rows: int) -> np.ndarray:
     return np.array(cuts, np.int64)
 
 
-def sorted_edges(
-    chunks: Iterator[Columns], starts: np.ndarray, folder: Path, is_sorted: bool = False
-) -> Iterator[Columns]:
+def sorted_edges(chunks: Iterator[Columns], starts: np.ndarray, folder: Path) -> Iterator[Columns]:
     """The edges of chunks, each with `dst`, `src` and attributes, sorted by destination and then source.
 
-    starts: int64 [R + 1], as `run_starts` gives. folder: for runs on disk, where there are several. is_sorted: whether
-    the chunks come in this order already, so that there is nothing to do.
+    starts: int64 [R + 1], as `run_starts` gives. folder: for runs on disk, where there are several.
     """
-    if is_sorted:
-        yield from chunks
-        return
     if len(starts) <= 2:
         held = list(chunks)
         if held:

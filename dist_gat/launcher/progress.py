@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dist_gat.base.running_beside import running_beside
 from dist_gat.exchange.long_work import Tell
 
 POLL_S = 0.3
@@ -30,15 +32,11 @@ def show_progress(events: Path, quiet: bool = False) -> Iterator[None]:
         return
     console = Console(stderr=True)
     view = _Bar(console) if console.is_terminal else _Lines(console)
-    done = threading.Event()
     tail = EventTail(events, events.stat().st_size if events.exists() else 0)
-    thread = threading.Thread(target=_follow, args=(tail, view, done), daemon=True)
-    thread.start()
     try:
-        yield
+        with running_beside(partial(_follow, tail, view)):
+            yield
     finally:
-        done.set()
-        thread.join()
         view.close()
 
 

@@ -8,25 +8,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from helpers import Ranks
+from processes import AskedAt
 
 from dist_gat.base.errors import StorageError
 from dist_gat.exchange import long_work
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.long_work import Stopped, padded, tell_nothing
-from dist_gat.exchange.stop_requests import Request, Requests
 from dist_gat.exchange.worker import Worker, join_workers, lone_worker
-
-
-class AskedAt(Requests):
-    """Asks to stop from its n-th look on; 0: never."""
-
-    def __init__(self, look: int) -> None:
-        self.look, self.looks = look, 0
-
-    def poll(self) -> Request:
-        self.looks += 1
-        return Request.STOP if 0 < self.look <= self.looks else Request.NOTHING
 
 
 def steps_done(worker: Worker, total: int, nap_s: float = 0.0) -> tuple[int, bool]:

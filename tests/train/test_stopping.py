@@ -11,6 +11,7 @@ import pytest
 import torch
 from faults.runs import Command, checkpoints_of, events_of, hashes_of, state_of
 from helpers import Ranks
+from processes import AskedAt
 from recipes import recipe
 from safetensors.torch import load_file
 
@@ -18,7 +19,6 @@ from dist_gat import api
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.exchange import long_work
-from dist_gat.exchange.stop_requests import Request, Requests
 from dist_gat.exchange.worker import join_workers
 from dist_gat.jobs.training import train_worker
 
@@ -30,17 +30,6 @@ SECTIONS: dict[str, Any] = {
     "blend": {"spectral_rank": 4, "linear": True, "linear_deflation": 2},
 }
 NUM_STEPS = 6
-
-
-class Counted(Requests):
-    """Asks to stop at one look of all, and from there on; 0: never."""
-
-    def __init__(self, stop_at: int) -> None:
-        self.stop_at, self.looks = stop_at, 0
-
-    def poll(self) -> Request:
-        self.looks += 1
-        return Request.STOP if 0 < self.stop_at <= self.looks else Request.NOTHING
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +44,7 @@ def attempt(config: Config, stop_at: int, rank_asked: int = 0) -> tuple[dict[str
     """What one attempt returns, and how often it looked for requests. One of the ranks is asked to stop."""
     config.run_folder.mkdir(parents=True, exist_ok=True)
     alone = not torch.distributed.is_initialized()
-    asked = Counted(stop_at if alone or torch.distributed.get_rank() == rank_asked else 0)
+    asked = AskedAt(stop_at if alone or torch.distributed.get_rank() == rank_asked else 0)
     # after each step of a long work
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(long_work, "LOOK_EVERY_S", 0.0)
