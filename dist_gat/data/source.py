@@ -330,6 +330,8 @@ def read_head(source: Source, most_rows: int) -> pl.DataFrame:
     Rows with a wrong number of fields are left out. Raises `DataError`.
     """
     names = {name: name for name in source.names if source.names.count(name) == 1 and name}
+    if not names:
+        source.check_column(source.names[0], "data.columns.user_id")
     read: list[pa.RecordBatch] = []
     for batch in source.batches(names):
         read.append(batch)

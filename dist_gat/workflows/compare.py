@@ -9,6 +9,7 @@ from typing import Any
 
 from dist_gat.base.errors import DistGatError
 from dist_gat.base.json_text import to_json
+from dist_gat.base.run_folder import lock_run
 from dist_gat.base.storage import write_text
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
@@ -19,8 +20,8 @@ from dist_gat.launcher.progress import show_progress
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.workflows.compared_models import choose_models, is_trained, model_recipe
-from dist_gat.workflows.result_files import COMPARISON_FILE, refuse_foreign_results
-from dist_gat.workflows.run import Progress, be_silent, evaluate, train
+from dist_gat.workflows.result_files import COMPARISON_FILE
+from dist_gat.workflows.run import Progress, be_silent, evaluate, refuse_foreign_folder, train
 
 
 def compare(
@@ -39,7 +40,7 @@ def compare(
     unknown name.
     """
     started = time.perf_counter()
-    refuse_foreign_results(config.run_folder, COMPARISON_FILE)
+    refuse_foreign_folder(config.run_folder)
     prepared = open_made(config, progress=progress)
     split = held_out_split(prepared, predicted_relation(prepared.schema, config.task))
     rows: dict[str, dict[str, Any]] = {}
@@ -79,6 +80,5 @@ def _run_model(name: str, config: Config, split: str, quiet: bool) -> dict[str, 
 
 def _run_baseline(name: str, config: Config, quiet: bool) -> dict[str, Any]:
     launch = config.launch.model_copy(update={"num_workers": 1, "use_gpu": False})
-    config.run_folder.mkdir(parents=True, exist_ok=True)
-    with show_progress(config.run_folder / PROGRESS_FILE, quiet):
+    with lock_run(config.run_folder), show_progress(config.run_folder / PROGRESS_FILE, quiet):
         return run_processes(partial(baseline_worker, name), config.model_copy(update={"launch": launch}))

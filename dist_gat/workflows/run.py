@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from dist_gat.base.json_text import to_json
@@ -55,6 +56,12 @@ def prepare(
     return {**report, "seconds": time.perf_counter() - started}
 
 
+def refuse_foreign_folder(folder: Path) -> None:
+    """Raise `ConfigError` where a run in this folder would replace what is none of ours."""
+    refuse_foreign_run(folder, (EVENTS_FOLDER, PROGRESS_FILE, CHECKPOINTS_FOLDER))
+    refuse_foreign_results(folder, EVALUATION_FILE, COMPARISON_FILE)
+
+
 def train(config: Config, quiet: bool = True, verify: bool = False, progress: Progress = be_silent) -> dict[str, Any]:
     """Train on the workers of `config.launch`; writes checkpoints, TensorBoard logs and the saved model to
     `config.run_folder`. Goes on from the newest checkpoint that is there.
@@ -69,8 +76,7 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     """
     started = time.perf_counter()
     check_run_folder(config.run_folder)
-    refuse_foreign_run(config.run_folder, (EVENTS_FOLDER, PROGRESS_FILE, CHECKPOINTS_FOLDER))
-    refuse_foreign_results(config.run_folder, EVALUATION_FILE, COMPARISON_FILE)
+    refuse_foreign_folder(config.run_folder)
     prepared = open_made(config, verify, progress)
     with lock_run(config.run_folder):
         checkpoints = open_checkpoints(config.run_folder, config.checkpoint)

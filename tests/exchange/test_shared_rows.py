@@ -107,6 +107,7 @@ def test_where_one_rank_can_not_all_use_sockets(ranks: Ranks, what: str) -> None
 
 def mappings() -> tuple[bool, int, int]:
     """Whether a worker shares the memory of rows, and how many mappings there are with it and after it."""
+    gc.collect()  # what the tests before in this process left
     worker = join_workers(CPU, 1, 30)
     shares = worker.rows.shared is not None
     mapped = Path("/proc/self/maps").read_text().count("memfd:dist_gat rows")

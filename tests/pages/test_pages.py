@@ -139,7 +139,8 @@ def test_an_inspection_shows_hostile_names_as_text(hostile: Config) -> None:
     label = {"mean": 1.5, "min": 1.0, "max": 2.0, "levels": [1.0, 2.0], "counts": [3, 4]}
     found = api.inspect(hostile.data.prepared) | {
         "name": USER, "folder": ITEM, "labels": {USER: {TITLE: label}}, "dropped": {ITEM: 3}, "warnings": [TITLE],
-        "repeated": 7, "time": {"first": USER, "last": "1970-01-03T00:00:00+00:00"},
+        "repeated": {USER: {"rows": 7, "rules": {TITLE: "last"}}},
+        "time": {"first": USER, "last": "1970-01-03T00:00:00+00:00"},
         "cold": {ITEM: {"nodes": 2, "pairs": {"valid": 0, "test": 5}}},
     }  # fmt: skip
     html = inspection_page(found)
@@ -148,6 +149,7 @@ def test_an_inspection_shows_hostile_names_as_text(hostile: Config) -> None:
     assert f"{TITLE} of {USER}" in text
     for remark in (
         f"dropped: {ITEM}",
+        f"7 rows of {USER} had a pair again: {TITLE} last",
         f"cold {ITEM}s",
         "2 have no training pair; they are in 5 test pairs",
         "1970-01-03 00:00:00",
