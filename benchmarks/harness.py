@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from dist_gat.base.peak_memory import peak_memory, reset_peak_memory
@@ -145,6 +146,18 @@ def resident_bytes() -> int:
     """Resident bytes of this process now."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS:"))
     return 1024 * int(line.split()[1])
+
+
+def memory_of(pid: int, kinds: Sequence[str]) -> int:
+    """Bytes of a process and its children."""
+    total = 0
+    try:
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+            total += sum(1024 * int(line.split()[1]) for line in lines if line.partition(":")[0] in kinds)
+    except (psutil.NoSuchProcess, OSError):
+        pass
+    return total
 
 
 def new_parser(text: str | None, repeats: int, on_graph: bool = True) -> argparse.ArgumentParser:

@@ -23,9 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
-
-from benchmarks.harness import new_parser
+from benchmarks.harness import memory_of, new_parser
 from benchmarks.large_graph import TABLE, write_large_graph
 from dist_gat.cli.output import STOPPED
 from dist_gat.launcher.progress import EventTail
@@ -90,18 +88,6 @@ def forget(folder: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def memory_of(pid: int, kinds: Sequence[str]) -> int:
-    """Bytes of a process and its children."""
-    total = 0
-    try:
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            total += sum(1024 * int(line.split()[1]) for line in lines if line.partition(":")[0] in kinds)
-    except (psutil.NoSuchProcess, OSError):
-        pass
-    return total
 
 
 def report(runs: Sequence[Run]) -> None:

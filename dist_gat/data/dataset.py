@@ -110,9 +110,9 @@ def load_dataset(
     }
     relation_edges = [found[0] for found in related.values()]
     if config.repeated == "error":
-        refuse_repeated(engine, next(iter(main.values())), repeats, users, items)
+        refuse_repeated(engine, list(main.values()), repeats, users, items)
         for name, table in more.items():
-            refuse_repeated(engine, table, related[name][1], users, items)
+            refuse_repeated(engine, [table], related[name][1], users, items)
     notes = _notes(main, repeats, {name: found[1] for name, found in related.items()})
 
     if is_given:

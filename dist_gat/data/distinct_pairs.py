@@ -27,7 +27,8 @@ class Repeats:
 
     rules: dict[str, str]  # by label, and of `time`
     count: int = 0
-    first: list[tuple[int, int, int]] = field(default_factory=list)  # row, user, item: of the smallest rows
+    # number of the table among the splits, row, user, item: of the smallest rows
+    first: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def add(self, other: Repeats) -> None:
         self.count += other.count
@@ -177,8 +178,9 @@ def _folded(rows: Columns, labels: Sequence[str], repeats: Repeats, shared: Shar
     if num_repeated:
         repeats.count += num_repeated
         again = np.flatnonzero(~is_new)
-        again = again[np.argsort(rows[ROW][again])[:NUM_EXAMPLES]]
-        noted = zip(*(rows[name][again].tolist() for name in (ROW, "user", "item")), strict=True)
+        split = rows.get("split", np.zeros(len(is_new), np.uint8))
+        again = again[np.lexsort([rows[ROW][again], split[again]])[:NUM_EXAMPLES]]
+        noted = zip(*(values[again].tolist() for values in (split, rows[ROW], *keys[:2])), strict=True)
         repeats.first = sorted([*repeats.first, *noted])[:NUM_EXAMPLES]
     ends = np.append(starts[1:], len(is_new))
     chosen: Columns = {name: rows[name][starts] for name in ("user", "item", "split") if name in rows}
@@ -202,15 +204,18 @@ def _folded(rows: Columns, labels: Sequence[str], repeats: Repeats, shared: Shar
     return chosen
 
 
-def refuse_repeated(engine: Engine, table: Table, repeats: Repeats, users: Vocabulary, items: Vocabulary) -> None:
-    """Raise `DataError` where a pair comes again."""
+def refuse_repeated(
+    engine: Engine, tables: Sequence[Table], repeats: Repeats, users: Vocabulary, items: Vocabulary
+) -> None:
+    """Raise `DataError` where a pair comes again in one of the tables."""
     if not repeats.count:
         return
-    rows, user, item = zip(*repeats.first, strict=True)
+    number = repeats.first[0][0]
+    _, rows, user, item = zip(*(found for found in repeats.first if found[0] == number), strict=True)
     pairs = zip(users.at(engine, user), items.at(engine, item), strict=True)
     examples = [(row, f"user {one!r}, item {other!r}") for row, (one, other) in zip(rows, pairs, strict=True)]
     fault = BadRows("pair of user and item again", "each pair once", repeats.count, examples)
-    refuse_bad_rows(table.source, repeats.count, [fault], REPEATED_REMEDY)
+    refuse_bad_rows(tables[number].source, repeats.count, [fault], REPEATED_REMEDY)
 
 
 def example_pairs(engine: Engine, pairs: Sequence[tuple[int, int]], users: Vocabulary, items: Vocabulary) -> str:
