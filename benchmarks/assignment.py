@@ -20,7 +20,7 @@ from benchmarks.graph import ITEM_EXPONENT, USER_EXPONENT
 from benchmarks.harness import OURS, Line
 from dist_gat.base.peak_memory import peak_memory
 from dist_gat.config.sections import PartsConfig
-from dist_gat.graph.assign import assign_nodes, metis_bytes
+from dist_gat.graph.assign import Graph, assign_nodes, metis_bytes
 from dist_gat.graph.fennel import fennel_bytes
 
 METHODS = ("fennel", "metis", "range", "hash")
@@ -66,11 +66,12 @@ def run(method: str, num_parts: int, file: Path, num_users: int, num_items: int)
     config = PartsConfig.model_validate({"num_parts": num_parts, "method": method})
     # imports, and kernels from their cache
     few = np.bincount(user[:1]), np.bincount(item[:1])
-    assign_nodes([(user[:1], item[:1])], few, config, 0)
+    assign_nodes(Graph([len(x) for x in few], [(0, 1, lambda: [(user[:1], item[:1])])], few, few), config, 0)
     degrees = np.bincount(user, minlength=num_users), np.bincount(item, minlength=num_items)
+    graph = Graph([num_users, num_items], [(0, 1, lambda: [(user, item)])], degrees, degrees)
     before = harness.start_peak()
     started = time.perf_counter()
-    parts = assign_nodes([(user, item)], degrees, config, 0)
+    parts = assign_nodes(graph, config, 0)
     seconds, extra_bytes = time.perf_counter() - started, peak_memory() - before
     degree = np.bincount(np.concatenate([user, item + num_users]), minlength=num_users + num_items)
     load = np.bincount(parts, weights=degree + 1, minlength=num_parts)
@@ -93,7 +94,7 @@ def main() -> None:
         file = Path(folder) / "pairs.npy"
         np.save(file, planted_pairs(half, half, num_edges))
         for num_parts in arguments.parts:
-            said["fennel"] = fennel_bytes(half, half, num_parts)
+            said["fennel"] = fennel_bytes((half, half), num_parts)
             seconds: dict[str, list[float]] = {method: [] for method in METHODS}
             found: dict[str, tuple[float, float]] = {}
             peaks: dict[str, float] = {}

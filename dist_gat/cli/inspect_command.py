@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dist_gat.base.plural import plural
 from dist_gat.cli.output import make_table, open_output
 
 MAX_PARTS = 16  # on the terminal
@@ -48,7 +49,7 @@ def _degrees(degrees: dict[str, Any], bin_name: Any) -> tuple[str, list[str], li
         [bin_name(row), *(of_kind[number] if number < len(of_kind) else 0 for of_kind in counts)]
         for number, row in enumerate(longest)
     ]
-    return "messages a node", ["messages", *(f"{kind}s" for kind in degrees)], rows
+    return "messages a node", ["messages", *(plural(kind) for kind in degrees)], rows
 
 
 def _parts(found: dict[str, Any]) -> tuple[str, list[str], list[list[Any]]]:
@@ -61,4 +62,4 @@ def _parts(found: dict[str, Any]) -> tuple[str, list[str], list[list[Any]]]:
     partition = found["partition"] or {"method": "an unknown method", "edge_cut": float("nan")}
     shown = f", the first {MAX_PARTS}" if len(found["parts"]) > MAX_PARTS else ""
     title = f"{len(found['parts'])} parts by {partition['method']}, edge cut {partition['edge_cut']:.1%}{shown}"
-    return title, ["part", *(f"{kind}s" for kind in kinds), "training pairs", "messages", "remote"], rows
+    return title, ["part", *(plural(kind) for kind in kinds), "training pairs", "messages", "remote"], rows

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dist_gat.base.plural import plural
 from dist_gat.cli.output import make_table, open_output
 from dist_gat.cli.paths import path
 from dist_gat.config.files import load_config
@@ -41,11 +42,14 @@ def prepare(
             for split, counts in splits.items()
             if relation == FIRST_RELATION or sum(counts)
         }
+        without_pairs = {name: count for name, count in report["edges"].items() if name not in report["split_counts"]}
         rows: list[list[Any]] = [
-            *[[f"{kind}s", f"{count:,}"] for kind, count in nodes.items()],
+            *[[plural(kind), f"{count:,}"] for kind, count in nodes.items()],
             *[[what, f"{count:,}"] for what, count in edges.items()],
+            *[[f"edges of {name}", f"{count:,}"] for name, count in without_pairs.items()],
             ["parts", f"{len(report['bounds'])} by {partition['method']}"],
             ["edge cut", f"{partition['edge_cut']:.1%} of interactions join two parts"],
+            *[[f"edge cut of {name}", f"{own['edge_cut']:.1%}"] for name, own in partition["relations"].items()],
             [
                 "balance",
                 f"largest part {partition['node_balance']:.2f} × mean nodes, {partition['edge_balance']:.2f} × edges",

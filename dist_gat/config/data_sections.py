@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from dist_gat.config.section import FileName, PositiveInt, Ratio, Section, check_names
 from dist_gat.config.task_sections import FIRST_RELATION
 
 # names of the first relation, of its ends, and of a folder beside those of relations
 RESERVED_RELATIONS = (FIRST_RELATION, "user", "item", "features")
+RESERVED_TYPES = (FIRST_RELATION, "features")
 # names of the standard columns of interactions, and of files beside those of labels
 RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime", "time", "row", "prediction")
 AUTO = "auto"
@@ -21,11 +22,9 @@ Repeated = Literal["auto", "first", "last", "sum", "max", "count", "error"]
 Files = Annotated[FileName | list[FileName], Field(union_mode="left_to_right")]
 
 
-class ColumnsConfig(Section):
-    """Names of the input columns, where they differ from the standard ones."""
+class EdgeColumnsConfig(Section):
+    """Names of the columns that a row has beside its IDs, where they differ from the standard ones."""
 
-    user_id: str | None = Field(None, description="default: user_id")
-    item_id: str | None = Field(None, description="default: item_id")
     weight: str | None = Field(AUTO, description="auto: weight or rating, where present; null: left out")
     datetime: str | None = Field(AUTO, description="auto: datetime or timestamp, where present; null: left out")
     labels: dict[str, str] = Field({}, description="more numbers of an interaction, for tasks: a name, and its column")
@@ -40,6 +39,32 @@ class ColumnsConfig(Section):
     def _plain_labels(cls, labels: dict[str, str]) -> dict[str, str]:
         check_names("a label", labels, RESERVED_LABELS)
         return labels
+
+
+class ColumnsConfig(EdgeColumnsConfig):
+    """Names of the columns of interactions."""
+
+    user_id: str | None = Field(None, description="default: user_id")
+    item_id: str | None = Field(None, description="default: item_id")
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Of the sources and the targets."""
+        return self.user_id or "user_id", self.item_id or "item_id"
+
+
+class RelationColumnsConfig(EdgeColumnsConfig):
+    """Names of the columns of a relation."""
+
+    source: str | None = Field(
+        None, validation_alias=AliasChoices("source", "user_id"), description="default: the type of source, and _id"
+    )
+    target: str | None = Field(
+        None, validation_alias=AliasChoices("target", "item_id"), description="default: the type of target, and _id"
+    )
+    category: str | None = Field(
+        None, description="of edges of several kinds: a behaviour, a relation of a knowledge graph"
+    )
 
 
 class SplitConfig(Section):
@@ -68,16 +93,70 @@ class FeatureConfig(Section):
     standardize: bool = Field(True, description="subtract the mean of training nodes, divide by their deviation")
 
 
-class RelationConfig(Section):
-    """More pairs of users and items, from a table of its own: what they collected, put in the cart, viewed.
+class SameAsConfig(Section):
+    """Which nodes of a relation are nodes of another type under another name: the entities that are items.
 
-    They are training pairs all of them; a task predicts them by the name of the relation.
+    Without a table those whose IDs are the same.
     """
 
-    interactions: Files
-    columns: ColumnsConfig = ColumnsConfig()
+    type: str = "item"
+    table: Files | None = None
+    id_column: str = Field("item_id", description="of the table: IDs of the other type")
+    alias_column: str = Field("entity_id", description="of the table: the names that the relation has for them")
+
+
+class RelationConfig(Section):
+    """Edges from a table of its own: what users collected or viewed, their friends, tags and entities of items.
+
+    They are training pairs all of them; a task predicts those of users and items by the name of the relation. Rows of
+    users and items that the interactions don't have are left out and counted.
+    """
+
+    table: Files = Field(validation_alias=AliasChoices("table", "interactions"))
+    source: str = Field("user", description="type of the nodes that the edges come from: user, item, or a new one")
+    target: str = Field("item", description="type of the nodes that they lead to")
+    columns: RelationColumnsConfig = RelationColumnsConfig()
     where: dict[str, str] = Field({}, description="rows with these values alone: a column, and its value as text")
-    messages: bool = Field(True, description="users and items attend over these pairs too")
+    messages: bool = Field(True, description="nodes attend along these edges")
+    directed: bool = Field(False, description="the sources attend to the targets, and not the other way round")
+    same_as: SameAsConfig | None = Field(None, description="entities that are items")
+    format: Format | None = Field(None, description="default: data.format, for another suffix that of the suffix")
+    query: str | None = Field(None, description="sqlite, postgres: the SQL that gives the edges")
+    separator: str | None = Field(None, description="default: data.separator")
+    header: list[str] | None = Field(None, description="names of the columns, if the file has no line with names")
+    quote: Literal["auto", "double", "none"] = "auto"
+    encoding: str = "utf-8"
+
+    @property
+    def is_behaviour(self) -> bool:
+        """Whether its edges are pairs as interactions are, so that it may name users and items that these lack."""
+        return (self.source, self.target) == ("user", "item") and self.has_pairs
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a task can predict its edges: each pair is there once."""
+        return self.columns.category is None and self.same_as is None
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The columns of sources and targets."""
+        return self.columns.source or f"{self.source}_id", self.columns.target or f"{self.target}_id"
+
+    @field_validator("source", "target")
+    @classmethod
+    def _plain_types(cls, kind: str) -> str:
+        check_names("a node type", [kind], RESERVED_TYPES)
+        return kind
+
+    @model_validator(mode="after")
+    def _two_ends(self) -> RelationConfig:
+        if self.ids[0] == self.ids[1]:
+            raise ValueError(
+                f"both ends are in the column {self.ids[0]}; name them with columns.source and columns.target"
+            )
+        if self.same_as is not None and self.same_as.type not in ("user", "item"):
+            raise ValueError(f"same_as.type={self.same_as.type}: expected user or item")
+        return self
 
 
 class DataConfig(Section):
@@ -103,7 +182,9 @@ class DataConfig(Section):
     missing: list[str] = Field([], description="IDs that stand for none, as NULL: their rows are left out")
     columns: ColumnsConfig = ColumnsConfig()
     time_unit: Literal["auto", "s", "ms", "us"] = Field("auto", description="of times that are numbers")
-    relations: dict[str, RelationConfig] = Field({}, description="more behaviours, by name")
+    relations: dict[str, RelationConfig] = Field(
+        {}, description="more edges, by name: behaviours, friends, tags, knowledge"
+    )
     min_weight: float | None = Field(None, description="keep only interactions of at least this weight")
     min_message_weight: float | None = Field(
         None, description="interactions below this weight carry no messages; they are predicted all the same"
@@ -144,7 +225,8 @@ class DataConfig(Section):
     @field_validator("relations")
     @classmethod
     def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:
-        check_names("a relation", relations, RESERVED_RELATIONS)
+        types = {kind for relation in relations.values() for kind in (relation.source, relation.target)}
+        check_names("a relation", relations, (*RESERVED_RELATIONS, *sorted(types - {"user", "item"})))
         return relations
 
     @model_validator(mode="after")

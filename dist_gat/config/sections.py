@@ -31,10 +31,31 @@ class PartsConfig(Section):
     method: Literal["metis", "fennel", "range", "hash"] = "metis"
 
 
+Strategy = Literal["uniform", "recent", "weight"]
+
+
+class RelationSamplingConfig(Section):
+    """How neighbours along one relation are drawn."""
+
+    fanouts: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="one a layer; 0: nobody attends along it there; default: sampling.fanouts"
+    )
+    strategy: Strategy | None = Field(None, description="default: sampling.strategy")
+
+
 class SamplingConfig(Section):
     """Neighbour sampling: one fan-out per attention layer, the seeds' own neighbours first."""
 
-    fanouts: list[PositiveInt] = Field([10, 10], description="[]: no layers, which is matrix factorisation")
+    fanouts: list[PositiveInt] = Field(
+        [10, 10], description="neighbours along each relation; []: no layers, which is matrix factorisation"
+    )
+    strategy: Strategy = Field(
+        "uniform", description="recent: the newest first, where there are times; weight: in proportion to weights"
+    )
+    relations: dict[str, RelationSamplingConfig] = Field({}, description="of single relations, by name")
+    time: Literal["any", "strict"] = Field(
+        "any", description="strict: a seed sees edges before its own time alone, at every hop"
+    )
     exclude_targets: bool = Field(True, description="hide the seed edges and their reverses from the message graph")
     prefetch: Annotated[bool, FREE] = Field(True, description="sample the next batches in the background")
     num_streams: Annotated[PositiveInt, FREE] = Field(
@@ -46,6 +67,16 @@ class SamplingConfig(Section):
     cache_bytes: Annotated[int, FREE] = Field(
         64 << 20, ge=0, description="a worker's memory for input features of remote nodes of high degree; 0: none"
     )
+
+    @model_validator(mode="after")
+    def _one_fan_out_a_layer(self) -> SamplingConfig:
+        for name, own in self.relations.items():
+            if own.fanouts is not None and len(own.fanouts) != len(self.fanouts):
+                raise ValueError(
+                    f"relations.{name}.fanouts has {len(own.fanouts)} numbers and fanouts has {len(self.fanouts)}: "
+                    "expected one a layer"
+                )
+        return self
 
 
 class NegativesConfig(Section):
@@ -66,7 +97,12 @@ class NegativesConfig(Section):
 class AttentionConfig(Section):
     """One attention layer. See `dist_gat.nn.attention` for the equations."""
 
-    scoring: Literal["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree"] = "dot"
+    scoring: Literal["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree", "degree_dot"] = Field(
+        "dot", description="degree_dot: dot, from where `degree` is"
+    )
+    terms: list[Literal["relation", "category", "weight", "age", "rank", "degree"]] = Field(
+        [], description="what an edge carries, as learned terms of its logit; all start at 0"
+    )
     num_heads: PositiveInt = 1
     normalization: Literal["softmax", "linear"] = "softmax"
     transform: Literal["none", "mlp"] = Field("none", description="dot, dot_exp: mlp is LeakyReLU(z W_v) W_o")
@@ -77,6 +113,10 @@ class AttentionConfig(Section):
     def _linear_is_for_dot(self) -> AttentionConfig:
         if self.normalization == "linear" and self.scoring != "dot":
             raise ValueError(f"normalization=linear is defined for scoring=dot alone, not for {self.scoring}")
+        if len(set(self.terms)) < len(self.terms):
+            raise ValueError(f"terms={self.terms}: expected each once")
+        if self.normalization == "linear" and self.terms:
+            raise ValueError("terms are added to the logits of a softmax: leave them out with normalization=linear")
         if self.transform == "mlp" and self.scoring not in ("dot", "dot_exp"):
             raise ValueError(f"transform=mlp is for scoring=dot and dot_exp, not for {self.scoring}")
         return self
@@ -258,6 +298,10 @@ class Config(Section):
         for task in singles:
             if task.relation not in (FIRST_RELATION, *self.data.relations):
                 raise ValueError(f"task.relation={task.relation} is neither {FIRST_RELATION} nor in data.relations")
+            if task.relation != FIRST_RELATION and not self.data.relations[task.relation].has_pairs:
+                raise ValueError(
+                    f"task.relation={task.relation} has categories, or entities that are items; no task predicts such"
+                )
         choices = self.metric_names
         if self.train.metric not in choices:
             raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")
@@ -267,6 +311,11 @@ class Config(Section):
             raise ValueError(
                 "blend.linear_deflation takes out directions of all messages, and the linear filter has those of one "
                 "relation: leave it out with data.relations"
+            )
+        if self.task.kind != "ranking" and self.sampling.time == "strict":
+            raise ValueError(
+                f"sampling.time=strict is for ranking, whose items are compared with a user of a time: set it to any "
+                f"with task.kind={self.task.kind}"
             )
         if self.task.kind != "ranking" and self.evaluate.baselines:
             raise ValueError(

@@ -22,12 +22,13 @@ from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees
 from dist_gat.data.engine import Engine
 from dist_gat.data.filters import left_out
 from dist_gat.data.overlap import check_overlap
+from dist_gat.data.relations import Edges, Related, open_relation, relate
 from dist_gat.data.side_table import NodeTable, read_features, read_titles
 from dist_gat.data.source import open_source
 from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits, hash_ids, split_edges, with_keys
-from dist_gat.data.table import Table, read_table
+from dist_gat.data.table import IDS, Table, read_table
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.data.vocabulary import Vocabulary, build_vocabulary, doubtful_ids
+from dist_gat.data.vocabulary import IdColumn, Vocabulary, build_vocabulary, doubtful_ids
 
 # the label that every table may have, and messages carry
 WEIGHT = "weight"
@@ -58,19 +59,28 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Interactions as indices, and the external ID of each index."""
+    """Edges as indices, and the external ID of each index."""
 
-    users: Nodes  # sorted by ID; each has a training row of some relation
-    items: Nodes  # sorted by ID; an item may occur in valid or test alone
+    # by type, users and items first, sorted by ID. A user has a training row of some behaviour; an item may occur in
+    # valid or test alone; other nodes have an edge.
+    nodes: dict[str, Nodes]
     train: EdgeFile  # users and items as dense indices
     valid: EdgeFile
     test: EdgeFile
-    relations: dict[str, EdgeFile]  # more behaviours, by name: training pairs all of them
+    relations: dict[str, Edges]  # more of them, by name: for training all of them
     titles: np.ndarray | None  # str objects by item index, None where unknown
     features: dict[str, NodeTable]  # "user" or "item"
     dropped: dict[str, int]  # reason -> rows left out, where there are any
     notes: dict[str, Any]  # what was recognised and decided, for the report
     warnings: list[str]
+
+    @property
+    def users(self) -> Nodes:
+        return self.nodes["user"]
+
+    @property
+    def items(self) -> Nodes:
+        return self.nodes["item"]
 
 
 def chunk_rows(memory_bytes: int) -> int:
@@ -96,9 +106,11 @@ def load_dataset(
     _count(dropped, BAD_ROWS, sum(table.num_bad for table in main.values()))
     _count(dropped, f"{BAD_ROWS} of relations", sum(table.num_bad for table in more.values()))
     _count(dropped, "rows of missing IDs", sum(table.num_missing for table in every))
-    users, items = (build_vocabulary(engine, name, every) for name in ("user_id", "item_id"))
+    behaviours = {name: table for name, table in more.items() if config.relations[name].is_behaviour}
+    ends = [[IdColumn(table, end) for table in [*main.values(), *behaviours.values()]] for end in IDS]
+    users, items = (build_vocabulary(engine, *own) for own in zip(("user_id", "item_id"), ends, strict=True))
     warnings = [warning for table in every for warning in table.warnings]
-    warnings += [*doubtful_ids(engine, "user_id", users, every), *doubtful_ids(engine, "item_id", items, every)]
+    warnings += [*doubtful_ids(engine, "user", users, ends[0]), *doubtful_ids(engine, "item", items, ends[1])]
 
     is_given = config.split.method == "files"
     edges, repeats, shared = encode_pairs(
@@ -106,17 +118,17 @@ def load_dataset(
     )
     related = {
         name: encode_pairs(engine, f"relation-{name}", [table], users, items, config.repeated, is_split=False)
-        for name, table in more.items()
+        for name, table in behaviours.items()
     }
     relation_edges = [found[0] for found in related.values()]
     if config.repeated == "error":
         refuse_repeated(engine, list(main.values()), repeats, users, items)
-        for name, table in more.items():
+        for name, table in behaviours.items():
             refuse_repeated(engine, [table], related[name][1], users, items)
     notes = _notes(main, repeats, {name: found[1] for name, found in related.items()})
 
     if is_given:
-        degree = degrees(edges, "user", users.count, rows)
+        degree = degrees(edges, "source", users.count, rows)
         check_overlap(engine, dict(enumerate(main.values())), edges, relation_edges, "user", users, rows)
         edges = _as_given(
             engine, edges, list(main), list(main.values()), degree, rows, config, shared, users, items, dropped
@@ -127,14 +139,14 @@ def load_dataset(
         if config.split.method == "random":
             hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
             edges = with_keys(edges, hashes, rows)
-        degree = degrees(edges, "user", users.count, rows)
+        degree = degrees(edges, "source", users.count, rows)
         edges = with_split(edges, split_edges(edges, config.split, degree, rows))
 
-    known = degrees(edges, "user", users.count, rows, TRAIN) > 0
+    known = degrees(edges, "source", users.count, rows, TRAIN) > 0
     if not known.any():
         _refuse_no_training(config, list(main.values()))
     for file in relation_edges:
-        known |= degrees(file, "user", users.count, rows) > 0
+        known |= degrees(file, "source", users.count, rows) > 0
     edges = _without_cold_users(engine, edges, known, main, config, users, rows, dropped)
     if is_given:
         of_splits = {SPLITS.index(name): table for name, table in main.items()}
@@ -143,15 +155,22 @@ def load_dataset(
         edges = with_split(edges, _merged(edges, rows))
     item_known = np.ones(items.count, bool)
     if gone:
-        item_known = degrees(edges, "item", items.count, rows) > 0
+        item_known = degrees(edges, "target", items.count, rows) > 0
         for file in relation_edges:
-            item_known |= degrees(file, "item", items.count, rows) > 0
-    user_nodes, item_nodes = Nodes(users, _dense(known)), Nodes(items, _dense(item_known))
-    train, valid, test = _separated(edges, user_nodes, item_nodes, rows)
-    found = {
-        name: _reindexed(file, user_nodes, item_nodes, rows) for name, file in zip(related, relation_edges, strict=True)
-    }
-    data = Dataset(user_nodes, item_nodes, train, valid, test, found, None, {}, dropped, notes, warnings)
+            item_known |= degrees(file, "target", items.count, rows) > 0
+    nodes = {"user": Nodes(users, _dense(known)), "item": Nodes(items, _dense(item_known))}
+    train, valid, test = _separated(edges, nodes["user"], nodes["item"], rows)
+    context = relate(
+        engine, config, {name: more[name] for name in more if name not in behaviours},
+        {"user": users, "item": items}, tables,
+    )  # fmt: skip
+    found = {name: Edges("user", "item", (), *related[name][:2]) for name in behaviours} | context.edges
+    nodes |= _further_nodes(context, nodes, rows)
+    found = {name: _reindexed(own, nodes, rows) for name, own in found.items()}
+    for reason, count in context.dropped.items():
+        _count(dropped, reason, count)
+    notes["repeated"] |= _repeated({name: own.repeats for name, own in context.edges.items()})
+    data = Dataset(nodes, train, valid, test, found, None, {}, dropped, notes, [*warnings, *context.warnings])
     return _with_side_tables(engine, data, config, rows, tables)
 
 
@@ -169,10 +188,7 @@ def _read_tables(
             )
     for table in main.values():
         _refuse_other_columns(next(iter(main.values())), table)
-    more = {}
-    for name, relation in config.relations.items():
-        source = open_source(relation.interactions, config, f"data.relations.{name}.interactions", tables=tables)
-        more[name] = read_table(engine, f"rows-relation-{name}", source, config, relation.columns, relation.where)
+    more = {name: open_relation(engine, name, relation, config, tables) for name, relation in config.relations.items()}
     if config.split.method in ("temporal", "leave_last_out") and main["interactions"].unit is None:
         raise DataError(
             f"data.split.method={config.split.method} orders interactions by time, and data.interactions has no "
@@ -194,9 +210,11 @@ def _refuse_other_columns(first: Table, other: Table) -> None:
 
 def _notes(main: Mapping[str, Table], repeats: Repeats, related: Mapping[str, Repeats]) -> dict[str, Any]:
     units = {name: table.unit for name, table in main.items() if table.unit}
-    again = {"interacts": repeats, **related}
-    found = {name: {"rows": one.count, "rules": dict(one.rules)} for name, one in again.items() if one.count}
-    return {"time_unit": units, "repeated": found}
+    return {"time_unit": units, "repeated": _repeated({"interacts": repeats, **related})}
+
+
+def _repeated(several: Mapping[str, Repeats]) -> dict[str, Any]:
+    return {name: {"rows": one.count, "rules": dict(one.rules)} for name, one in several.items() if one.count}
 
 
 def _as_given(
@@ -234,7 +252,7 @@ def _as_given(
 
 def _valid_alone(chunk: Columns) -> np.ndarray:
     """The pairs [n, 2] of valid whose training pair is missing."""
-    user, item, split = chunk["user"], chunk["item"], chunk["split"]
+    user, item, split = chunk["source"], chunk["target"], chunk["split"]
     same = np.append(False, (user[1:] == user[:-1]) & (item[1:] == item[:-1]) & (split[:-1] == TRAIN))
     return np.stack([user, item], axis=1)[(split == VALID) & ~same]
 
@@ -254,11 +272,11 @@ def _without_cold_users(
 ) -> EdgeFile:  # fmt: skip
     """Valid and test edges of users without a training row are refused in given files, else GONE and counted."""
     counts, cold = np.zeros(len(SPLITS), np.int64), {n: np.zeros(len(known), bool) for n in (1, 2)}
-    for chunk in edges.chunks(rows, ["user", "split"]):
-        gone = ~known[chunk["user"]] & (chunk["split"] < GONE)
+    for chunk in edges.chunks(rows, ["source", "split"]):
+        gone = ~known[chunk["source"]] & (chunk["split"] < GONE)
         counts += np.bincount(chunk["split"][gone], minlength=len(SPLITS))
         for number, users_of in cold.items():
-            users_of[chunk["user"][gone & (chunk["split"] == number)]] = True
+            users_of[chunk["source"][gone & (chunk["split"] == number)]] = True
     for split in np.flatnonzero(counts).tolist():
         if config.split.method == "files" and not config.skip_bad_rows:
             some = np.flatnonzero(cold[split])
@@ -272,7 +290,7 @@ def _without_cold_users(
     if not counts.any():
         return edges
     return with_split(
-        edges, (np.where(known[c["user"]], c["split"], GONE) for c in edges.chunks(rows, ["user", "split"]))
+        edges, (np.where(known[c["source"]], c["split"], GONE) for c in edges.chunks(rows, ["source", "split"]))
     )
 
 
@@ -286,20 +304,45 @@ def _separated(edges: EdgeFile, users: Nodes, items: Nodes, rows: int) -> tuple[
     types = {name: kind for name, kind in edges.types.items() if name not in ("split", "key")}
     writers = [EdgeWriter(edges.folder.with_name(f"{edges.folder.name}-{split}"), types) for split in SPLITS]
     for chunk in edges.chunks(rows, [*types, "split"]):
-        dense = {**chunk, "user": users.index[chunk["user"]], "item": items.index[chunk["item"]]}
+        dense = {**chunk, "source": users.index[chunk["source"]], "target": items.index[chunk["target"]]}
         for number, writer in enumerate(writers):
             own = chunk["split"] == number
             writer.append({name: dense[name][own] for name in types})
     return tuple(writer.close() for writer in writers)
 
 
-def _reindexed(edges: EdgeFile, users: Nodes, items: Nodes, rows: int) -> EdgeFile:
-    """With dense indices."""
-    chunks = (
-        {**chunk, "user": users.index[chunk["user"]], "item": items.index[chunk["item"]]}
-        for chunk in edges.chunks(rows)
-    )
-    return write_edges(edges.folder.with_name(f"{edges.folder.name}-dense"), edges.types, chunks)
+def _further_nodes(context: Related, nodes: Mapping[str, Nodes], rows: int) -> dict[str, Nodes]:
+    """Those of the types that users and items are none of: each has an edge whose other end is kept."""
+    has_edge = {kind: np.zeros(own.count, bool) for kind, own in context.vocabularies.items()}
+    for edges in context.edges.values():
+        ends = {"source": edges.source, "target": edges.target}
+        for chunk in edges.file.chunks(rows, list(ends)):
+            kept = _ends_are_kept(chunk, ends, nodes)
+            for end, kind in ends.items():
+                if kind in has_edge:
+                    has_edge[kind][chunk[end][kept]] = True
+    return {kind: Nodes(own, _dense(has_edge[kind])) for kind, own in context.vocabularies.items()}
+
+
+def _ends_are_kept(chunk: Columns, ends: Mapping[str, str], nodes: Mapping[str, Nodes]) -> np.ndarray:
+    kept = np.ones(len(chunk["source"]), bool)
+    for end, kind in ends.items():
+        if kind in nodes:
+            kept &= nodes[kind].index[chunk[end]] >= 0
+    return kept
+
+
+def _reindexed(edges: Edges, nodes: Mapping[str, Nodes], rows: int) -> Edges:
+    """With dense indices, without edges of nodes that are left out."""
+    file, ends = edges.file, {"source": edges.source, "target": edges.target}
+
+    def chunks() -> Iterator[Columns]:
+        for chunk in file.chunks(rows):
+            kept = _ends_are_kept(chunk, ends, nodes)
+            own = {name: values[kept] for name, values in chunk.items()}
+            yield own | {end: nodes[kind].index[own[end]] for end, kind in ends.items()}
+
+    return replace(edges, file=write_edges(file.folder.with_name(f"{file.folder.name}-dense"), file.types, chunks()))
 
 
 def _dense(known: np.ndarray) -> np.ndarray:
@@ -313,7 +356,7 @@ def _with_side_tables(
     features: dict[str, NodeTable] = {}
     warnings = list(data.warnings)
     for kind, feature, nodes, edges_of in (
-        ("user", config.user_features, data.users, "user"), ("item", config.item_features, data.items, "item"),
+        ("user", config.user_features, data.users, "source"), ("item", config.item_features, data.items, "target"),
     ):  # fmt: skip
         if feature is not None:
             in_training = np.zeros(nodes.count, bool)

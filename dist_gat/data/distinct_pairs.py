@@ -14,10 +14,12 @@ from dist_gat.data.bad_rows import BadRows, refuse_bad_rows
 from dist_gat.data.edge_file import Columns, EdgeFile, joined, write_edges
 from dist_gat.data.engine import Engine, named
 from dist_gat.data.guess_columns import COUNTS, words_of
-from dist_gat.data.table import Table
+from dist_gat.data.table import IDS, Table
 from dist_gat.data.text_table import NUM_EXAMPLES, ROW, shown
 from dist_gat.data.vocabulary import Vocabulary
 
+APART = {"category": "uint16", "split": "uint8"}
+KEYS = ("source", "target", *APART)
 REPEATED_REMEDY = "remove them, or say what they mean with data.repeated: first, last, sum, max or count"
 
 
@@ -90,46 +92,63 @@ def encode_pairs(
     Pairs of several splits stay one in each.
     """
     (first, *_) = tables
-    has_time, labels = first.unit is not None, {**first.labels}
-    rules = rules_of(labels, repeated)
-    names = list(dict.fromkeys([*labels, *(["weight"] if repeated == "count" else [])]))
-    order = ["user", "item", *(["split"] if is_split else []), *(["time"] if has_time else []), ROW]
     read = []
     for number, table in enumerate(tables):
-        u, i = users.key("user_id", table.id_types["user_id"]), items.key("item_id", table.id_types["item_id"])
-        given = "".join(f", r.{named(label)}::double as {named(label)}" for label in labels)
-        given += ", r.time" if has_time else ""
+        u, i = (ids.key(end, table.id_types[end]) for ids, end in zip((users, items), IDS, strict=True))
+        given = "".join(f", r.{named(label)}::double as {named(label)}" for label in first.labels)
+        given += ", r.time" if first.unit is not None else ""
         given += f", {number}::utinyint as split" if is_split else ""
         read.append(
-            f"select u.n as user, i.n as item, r.{ROW}{given} from {table.rows} r "
+            f"select u.n as source, i.n as target, r.{ROW}{given} from {table.rows} r "
             f"join {users.numbers()} u on u.key = {u} join {items.numbers()} i on i.key = {i}"
         )
-    every, ordered = " union all ".join(read), ", ".join(map(named, order))
+    rows = Rows(" union all ".join(read), first.labels, first.unit is not None, ("split",) if is_split else ())
+    return distinct_pairs(engine, key, rows, users.count, repeated, first.source.name)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """sql: for `source` and `target`, indices, `row`, labels as double, `time`, and what tells equal pairs apart."""
+
+    sql: str
+    labels: Mapping[str, str]  # name -> column of the file
+    has_time: bool
+    apart: tuple[str, ...]  # of `category` and `split`
+
+
+def distinct_pairs(
+    engine: Engine, key: str, rows: Rows, num_sources: int, repeated: str, name: str
+) -> tuple[EdgeFile, Repeats, Shared]:
+    """One of each pair, sorted. key: names the file. name: of the table, for the progress."""
+    rules = rules_of(rows.labels, repeated)
+    names = list(dict.fromkeys([*rows.labels, *(["weight"] if repeated == "count" else [])]))
+    ordered = ", ".join(
+        map(named, ["source", "target", *rows.apart, *(["time"] if rows.has_time else []), ROW])
+    )  # fmt: skip
     folder = engine.work / f"edges-{key}"
     known = engine.recall(f"{folder.name}/done")
     if known is not None:
         return EdgeFile(folder, known["types"], known["count"]), Repeats(**known["repeats"]), Shared()
     repeats, shared = Repeats(rules), Shared()
-    types = (
-        {"user": "uint32", "item": "uint32"} | ({"time": "int64"} if has_time else {}) | dict.fromkeys(names, "float32")
-    )
-    types |= {"split": "uint8"} if is_split else {}
+    types = {"source": "uint32", "target": "uint32"}
+    types |= ({"time": "int64"} if rows.has_time else {}) | dict.fromkeys(names, "float32")
+    types |= {name: APART[name] for name in rows.apart}
     if engine.tasks is None:
-        sql = f"select * from ({every}) order by {ordered}"
-        batches = engine.batches(sql, what=f"sorting pairs of {first.source.name}")
+        sql = f"select * from ({rows.sql}) order by {ordered}"
+        batches = engine.batches(sql, what=f"sorting pairs of {name}")
         edges = write_edges(folder, types, folded(batches, names, repeats, shared))
     else:
-        engine.progress(f"sorting pairs of {first.source.name}, {engine.tasks.num_tasks} ranges of users at a time")
-        share, bounds = engine.memory_bytes // engine.tasks.num_tasks, ranges(users.count, engine.tasks.num_tasks)
+        engine.progress(f"sorting pairs of {name}, {engine.tasks.num_tasks} ranges of users at a time")
+        share, bounds = engine.memory_bytes // engine.tasks.num_tasks, ranges(num_sources, engine.tasks.num_tasks)
         pieces = engine.tasks(
-            sort_elsewhere, [(engine.work, share, key, first_user, after, every, ordered, types, names, rules)
-                             for first_user, after in bounds],
+            sort_elsewhere, [(engine.work, share, key, first, after, rows.sql, ordered, types, names, rules)
+                             for first, after in bounds],
         )  # fmt: skip
         edges = joined(folder, [piece[0] for piece in pieces])
         for _, more, common in pieces:
             repeats.add(more)
             shared.add(common)
-    if not is_split:  # given splits are changed in place
+    if "split" not in rows.apart:  # given splits are changed in place
         engine.remember(f"{folder.name}/done", {"types": edges.types, "count": edges.count, "repeats": asdict(repeats)})
     return edges, repeats, shared
 
@@ -147,7 +166,7 @@ def sort_elsewhere(
     """As a task, the edges of a range of users."""
     repeats, shared = Repeats(rules), Shared()
     with Engine(work, memory_bytes, threads=1) as engine:
-        own = f"where {named('user')} >= {first_user} and {named('user')} < {after}"
+        own = f"where {named('source')} >= {first_user} and {named('source')} < {after}"
         batches = engine.batches(f"select * from ({every}) {own} order by {ordered}")
         edges = write_edges(work / f"edges-{key}-{first_user}", types, folded(batches, names, repeats, shared))
     return edges, repeats, shared
@@ -158,7 +177,7 @@ def folded(batches: Iterator[Columns], labels: Sequence[str], repeats: Repeats, 
     held: Columns = {}
     for batch in batches:
         rows = {name: np.concatenate([held[name], values]) for name, values in batch.items()} if held else batch
-        user, item = rows["user"], rows["item"]
+        user, item = rows["source"], rows["target"]
         # the rows of the last pair may go on in the next batch
         is_last = (user == user[-1]) & (item == item[-1])
         cut = int(np.argmax(is_last))
@@ -170,8 +189,8 @@ def folded(batches: Iterator[Columns], labels: Sequence[str], repeats: Repeats, 
 
 
 def _folded(rows: Columns, labels: Sequence[str], repeats: Repeats, shared: Shared) -> Columns:
-    keys = [rows[name] for name in ("user", "item", "split") if name in rows]
-    is_new = np.ones(len(rows["user"]), bool)
+    keys = [rows[name] for name in KEYS if name in rows]
+    is_new = np.ones(len(rows["source"]), bool)
     is_new[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     starts = np.flatnonzero(is_new)
     num_repeated = len(is_new) - len(starts)
@@ -183,7 +202,7 @@ def _folded(rows: Columns, labels: Sequence[str], repeats: Repeats, shared: Shar
         noted = zip(*(values[again].tolist() for values in (split, rows[ROW], *keys[:2])), strict=True)
         repeats.first = sorted([*repeats.first, *noted])[:NUM_EXAMPLES]
     ends = np.append(starts[1:], len(is_new))
-    chosen: Columns = {name: rows[name][starts] for name in ("user", "item", "split") if name in rows}
+    chosen: Columns = {name: rows[name][starts] for name in KEYS if name in rows}
     for name in [*labels, *(["time"] if "time" in rows else [])]:
         rule = repeats.rules[name]
         if rule == "count":
@@ -195,7 +214,7 @@ def _folded(rows: Columns, labels: Sequence[str], repeats: Repeats, shared: Shar
         else:
             chosen[name] = (np.add if rule == "sum" else np.maximum).reduceat(rows[name], starts)
     if "split" in chosen:
-        user, item, split = chosen["user"], chosen["item"], chosen["split"]
+        user, item, split = chosen["source"], chosen["target"], chosen["split"]
         for gap in (1, 2):  # a pair has at most three rows, one a split
             at = np.flatnonzero((user[gap:] == user[:-gap]) & (item[gap:] == item[:-gap]))
             for one, other in ((0, 1), (0, 2), (1, 2)):

@@ -15,13 +15,15 @@ import numpy as np
 Columns = dict[str, np.ndarray]
 # counts as an edge that was left out, beside train, valid and test, which are 0 to 2
 GONE = 3
+BESIDE_LABELS = ("source", "target", "category", "time", "split", "key")
 COPY_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
 class EdgeFile:
-    """`user` and `item`, uint32, sorted by both; `time`, int64 microseconds; labels, float32, by their names; `split`,
-    uint8; `key`, uint64, what random splits rank by: each where there is one."""
+    """`source` and `target`, uint32, sorted by both: users and items of interactions; `category`, uint16; `time`, int64
+    microseconds; labels, float32, by their names; `split`, uint8; `key`, uint64, what random splits rank by: each where
+    there is one."""
 
     folder: Path
     types: Mapping[str, str]  # of the columns
@@ -29,7 +31,7 @@ class EdgeFile:
 
     @property
     def labels(self) -> list[str]:
-        return [name for name in self.types if name not in ("user", "item", "time", "split", "key")]
+        return [name for name in self.types if name not in BESIDE_LABELS]
 
     @property
     def has_time(self) -> bool:
@@ -70,7 +72,7 @@ class EdgeWriter:
         self.files = {name: (folder / name).open("wb") for name in types}
 
     def append(self, chunk: Columns) -> None:
-        self.count += len(chunk["user"])
+        self.count += len(chunk["source"])
         for name, file in self.files.items():
             chunk[name].astype(self.types[name], copy=False).tofile(file)
 

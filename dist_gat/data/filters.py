@@ -27,16 +27,18 @@ def left_out(
         return edges, dropped
     user_stays, item_stays = np.ones(num_users, bool), np.ones(num_items, bool)
     if most:
-        user_degree = _degree(edges, "user", user_stays, item_stays, rows)
+        user_degree = _degree(edges, "source", user_stays, item_stays, rows)
         user_stays &= user_degree <= most
         _note(dropped, "rows of users with too many interactions", int(user_degree[~user_stays].sum()))
     while True:
         before = user_stays.sum(), item_stays.sum()
-        for name, stays, least in (("item", item_stays, few_items), ("user", user_stays, few_users)):
-            degree = _degree(edges, name, user_stays, item_stays, rows)
+        for kind, end, stays, least in (
+            ("item", "target", item_stays, few_items), ("user", "source", user_stays, few_users),
+        ):  # fmt: skip
+            degree = _degree(edges, end, user_stays, item_stays, rows)
             few = stays & (degree < least)
             stays &= ~few
-            _note(dropped, f"rows of {name}s with too few interactions", int(degree[few].sum()))
+            _note(dropped, f"rows of {kind}s with too few interactions", int(degree[few].sum()))
         if not config.k_core or before == (user_stays.sum(), item_stays.sum()):
             break
     if not dropped:
@@ -44,7 +46,7 @@ def left_out(
 
     def staying() -> Iterator[Columns]:
         for chunk in edges.chunks(rows):
-            own = user_stays[chunk["user"]] & item_stays[chunk["item"]]
+            own = user_stays[chunk["source"]] & item_stays[chunk["target"]]
             yield {name: values[own] for name, values in chunk.items()}
 
     return write_edges(edges.folder.with_name(f"{edges.folder.name}-left"), edges.types, staying()), dropped
@@ -52,9 +54,9 @@ def left_out(
 
 def _degree(edges: EdgeFile, name: str, user_stays: np.ndarray, item_stays: np.ndarray, rows: int) -> np.ndarray:
     """int64: edges between users and items that stay, of each node."""
-    found = np.zeros(len(user_stays if name == "user" else item_stays), np.int64)
-    for chunk in edges.chunks(rows, [column for column in ("user", "item", "split") if column in edges.types]):
-        own = user_stays[chunk["user"]] & item_stays[chunk["item"]]
+    found = np.zeros(len(user_stays if name == "source" else item_stays), np.int64)
+    for chunk in edges.chunks(rows, [column for column in ("source", "target", "split") if column in edges.types]):
+        own = user_stays[chunk["source"]] & item_stays[chunk["target"]]
         if "split" in chunk:
             own &= chunk["split"] < GONE
         found += np.bincount(chunk[name][own], minlength=len(found))

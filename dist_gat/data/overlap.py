@@ -13,6 +13,7 @@ from dist_gat.data.table import Table
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import Vocabulary, same_id
 
+ENDS = {"user": "source", "item": "target"}
 COMPARED = 1000  # IDs that are compared with those of training
 FEW = 10  # so few IDs may all be new; of more it is no chance
 
@@ -26,11 +27,12 @@ def check_overlap(
 
     tables: by their number in `split` of the edges; 0 is training. kind: user or item, whose vocabulary is `ids`.
     """
-    trained, warnings = degrees(edges, kind, ids.count, rows, 0) > 0, []
+    end = ENDS[kind]
+    trained, warnings = degrees(edges, end, ids.count, rows, 0) > 0, []
     for file in related:
-        trained |= degrees(file, kind, ids.count, rows) > 0
+        trained |= degrees(file, end, ids.count, rows) > 0
     for number in sorted(set(tables) - {0}):
-        own = degrees(edges, kind, ids.count, rows, number) > 0
+        own = degrees(edges, end, ids.count, rows, number) > 0
         absent, count = np.flatnonzero(own & ~trained), int(own.sum())
         if not len(absent):
             continue

@@ -13,7 +13,7 @@ from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig, FeatureConfig
 from dist_gat.data.bad_rows import BadRows, malformed_rows, refuse_bad_rows
 from dist_gat.data.engine import Engine, Stream, named, parquet
-from dist_gat.data.source import SUFFIXES, Source, open_source, suffix_of
+from dist_gat.data.source import Source, open_beside
 from dist_gat.data.table import REMEDY, quoted_lines, values_at
 from dist_gat.data.text_table import NUM_EXAMPLES, ROW, shown
 from dist_gat.data.values import MAX_ID_BYTES, id_sql, number_sql
@@ -91,7 +91,7 @@ def _read(
     engine: Engine, config: DataConfig, feature: FeatureConfig, setting: str, vocabulary: Vocabulary, index: np.ndarray,
     tables: Mapping[str, Any] | None, are_numbers: bool,
 ) -> _Found:  # fmt: skip
-    source = _open(config, feature, setting, tables)
+    source = open_beside(feature.path, config, f"{setting}.path", tables)
     source.check_column(feature.id_column, f"{setting}.id_column")
     for column in feature.columns:
         source.check_column(column, f"{setting}.columns")
@@ -159,18 +159,6 @@ def _text_key(engine: Engine, path: Any) -> str:
     if kind == "DOUBLE":
         return f"case when id = floor(id) and abs(id) < {EXACT} then id::bigint::varchar else id::varchar end"
     return "id::varchar"
-
-
-def _open(config: DataConfig, feature: FeatureConfig, setting: str, tables: Mapping[str, Any] | None) -> Source:
-    """data.format is for the interactions, so the suffix counts first; LightGCN's format holds interactions alone."""
-    names = [feature.path] if isinstance(feature.path, str) else feature.path
-    by_suffix = all(SUFFIXES.get(suffix_of(name), "lightgcn") != "lightgcn" for name in names)
-    other = config.format if config.format not in ("auto", "lightgcn") else "csv"
-    settings: dict[str, Any] = {"header": None}
-    if by_suffix and any(SUFFIXES[suffix_of(name)] != "csv" for name in names):
-        settings["separator"] = None
-    own = config.model_copy(update=settings)
-    return open_source(feature.path, own, f"{setting}.path", "auto" if by_suffix else other, tables)
 
 
 def _check(

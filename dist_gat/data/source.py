@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -313,6 +312,28 @@ def open_source(
     return Source(tuple(files), format, style, config.query)
 
 
+def open_beside(
+    names: str | Sequence[str], config: DataConfig, setting: str, tables: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Source:  # fmt: skip
+    """`open_source` of a table that is not of interactions. given: settings of its own.
+
+    data.format is for the interactions, so the suffix counts first; LightGCN's format holds interactions alone.
+    """
+    given = given or {}
+    if isinstance(names, str) and tables and names in tables:
+        return open_source(names, config, setting, tables=tables)
+    suffixes = {file.suffix for file in find_files(names, config.path, setting)}
+    by_suffix = all(SUFFIXES.get(suffix, "lightgcn") != "lightgcn" for suffix in suffixes)
+    other = config.format if config.format not in ("auto", "lightgcn") else "csv"
+    settings: dict[str, Any] = {"header": None, "query": None}
+    if by_suffix and any(SUFFIXES[suffix] != "csv" for suffix in suffixes):
+        settings["separator"] = None
+    format = given.get("format") or ("auto" if by_suffix else other)
+    own = config.model_copy(update=settings | {name: value for name, value in given.items() if value is not None})
+    return open_source(names, own, setting, format, tables)
+
+
 def kind_of(file: DataFile, format: str) -> str:
     if format != "auto":
         return format
@@ -340,8 +361,3 @@ def read_head(source: Source, most_rows: int) -> pl.DataFrame:
     if not read:
         raise DataError(f"{source.name}: the file has no rows; expected one for each interaction")
     return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(read).drop_columns([ROW])))
-
-
-def suffix_of(name: str) -> str:
-    """Of a file's name, without that of a compression, in lower case."""
-    return DataFile(str(Path(name)), 0).suffix

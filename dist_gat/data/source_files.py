@@ -16,7 +16,7 @@ def source_files(config: DataConfig) -> list[DataFile]:
     """
     own = (config.train, config.valid, config.test) if config.split.method == "files" else (config.interactions,)
     beside = (config.user_features, config.item_features, config.item_titles)
-    names = [*own, *(relation.interactions for relation in config.relations.values())]
+    names = [*own, *(relation.table for relation in config.relations.values())]
     names += [feature.path for feature in beside if feature is not None]
     found: dict[str, DataFile] = {}
     for name in names:

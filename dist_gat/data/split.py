@@ -59,8 +59,8 @@ def with_keys(edges: EdgeFile, hashes: tuple[np.ndarray, np.ndarray], rows: int)
     """With the column `key`, a hash of each pair. hashes: `hash_ids` of users and items."""
 
     def keys() -> Iterator[np.ndarray]:
-        for chunk in edges.chunks(rows, ["user", "item"]):
-            yield _mix(hashes[0][chunk["user"]] + _mix(hashes[1][chunk["item"]]))
+        for chunk in edges.chunks(rows, ["source", "target"]):
+            yield _mix(hashes[0][chunk["source"]] + _mix(hashes[1][chunk["target"]]))
 
     return with_column(edges, "key", "uint64", keys())
 
@@ -112,7 +112,7 @@ def _ordered(time: np.ndarray) -> np.ndarray:
 
 
 def _last_of_users(chunk: Columns) -> np.ndarray:
-    user, time, item = chunk["user"], chunk["time"], chunk["item"]
+    user, time, item = chunk["source"], chunk["time"], chunk["target"]
     order = np.lexsort((item, time, user))
     ordered = user[order]
     ends = np.searchsorted(ordered, ordered, side="right")
@@ -144,7 +144,9 @@ def given_splits(edges: EdgeFile, degree: np.ndarray, rows: int, valid_is_part_o
     valid instead of train; the others are GONE."""
     for chunk in edges.whole_users(degree, rows):
         split = chunk["split"].astype(np.int64)
-        same = np.append((chunk["user"][1:] == chunk["user"][:-1]) & (chunk["item"][1:] == chunk["item"][:-1]), False)
+        same = np.append(
+            (chunk["source"][1:] == chunk["source"][:-1]) & (chunk["target"][1:] == chunk["target"][:-1]), False
+        )
         if valid_is_part_of_train:
             later = np.append(split[1:], TRAIN)
             split[same & (split == TRAIN) & (later == VALID)] = GONE

@@ -1,4 +1,4 @@
-"""`read_table`: a table of interactions, read and checked, as a parquet file of usable columns."""
+"""`read_table`: a table of interactions or other edges, read and checked, as a parquet file of usable columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dist_gat.base.errors import DataError
-from dist_gat.config.data_sections import AUTO, ColumnsConfig, DataConfig
+from dist_gat.config.data_sections import AUTO, ColumnsConfig, DataConfig, RelationColumnsConfig
 from dist_gat.data.bad_rows import BadRows, malformed_rows, refuse_bad_rows
 from dist_gat.data.engine import REPORT_S, Engine, Stream, named, parquet, quoted
 from dist_gat.data.source import Source
@@ -21,7 +21,8 @@ from dist_gat.data.text_table import NUM_EXAMPLES, ROW, Malformed
 from dist_gat.data.values import MAX_ID_BYTES, UNITS, id_sql, number_sql, time_sql, unit_of
 
 ALIASES = {"weight": ("weight", "rating"), "datetime": ("datetime", "timestamp")}
-IDS = ("user_id", "item_id")
+IDS = ("source_id", "target_id")
+CATEGORY = "category"
 WHERE = "where "
 NOWHERE: Mapping[str, str] = {}
 REMEDY = "correct the file, or drop and count such rows with data.skip_bad_rows=true (--skip-bad-rows)"
@@ -29,7 +30,7 @@ REMEDY = "correct the file, or drop and count such rows with data.skip_bad_rows=
 
 @dataclass(frozen=True)
 class Table:
-    """Usable and bad rows of a table: columns user_id, item_id, row, labels, and time where there are any.
+    """Usable and bad rows of a table: columns source_id, target_id, row, labels, category and time where there are any.
 
     A row with a null is bad; whoever reads the table leaves it out.
     """
@@ -37,7 +38,8 @@ class Table:
     paths: list[Path]
     source: Source
     labels: dict[str, str]  # name -> column of the file; one may be `weight`
-    id_types: dict[str, str]  # of user_id and item_id: VARCHAR, BIGINT, UBIGINT or DOUBLE
+    has_category: bool
+    id_types: dict[str, str]  # of source_id and target_id: VARCHAR, BIGINT, UBIGINT or DOUBLE
     unit: str | None  # of the times, "" where they are dates; None: there are none
     num_rows: int  # usable
     num_bad: int
@@ -52,28 +54,32 @@ class Table:
     @property
     def rows(self) -> str:
         """SQL for the usable rows, with `time` in microseconds."""
-        time, good = "", [f"{name} is not null" for name in (*IDS, *map(named, self.labels))]
+        more = [CATEGORY] if self.has_category else []
+        time, good = "", [f"{name} is not null" for name in (*IDS, *map(named, [*more, *self.labels]))]
         if self.unit is not None:
             moment = f"coalesce(moment, round(number * {UNITS[self.unit or 's']})::bigint)"
             time, good = f", {moment} as time", [*good, "(moment is not null or number is not null)"]
-        labels = "".join(f", {named(label)}" for label in self.labels)
+        labels = "".join(f", {named(label)}" for label in [*more, *self.labels])
         where = f" where {' and '.join(good)}" if self.num_bad else ""
-        return f"(select user_id, item_id, {ROW}{labels}{time} from {parquet(*self.paths)}{where})"
+        return f"(select {', '.join(IDS)}, {ROW}{labels}{time} from {parquet(*self.paths)}{where})"
 
 
 def read_table(
-    engine: Engine, key: str, source: Source, config: DataConfig, columns: ColumnsConfig,
-    where: Mapping[str, str] = NOWHERE, min_weight: float | None = None,
+    engine: Engine, key: str, source: Source, config: DataConfig, columns: ColumnsConfig | RelationColumnsConfig,
+    ids: tuple[str, str] | None = None, where: Mapping[str, str] = NOWHERE, min_weight: float | None = None,
+    setting: str = "data.columns",
 ) -> Table:  # fmt: skip
     """Read and check one table. key: names its file in the engine's folder.
 
+    columns: their names, those of sources and targets in `ids`, by default of users and items. setting: the key of
+    `columns`, for messages.
     where: rows with these values alone are read, by the file's own columns, as text. Rows below `min_weight` are left
     out and not counted. Raises `DataError` with the file, the first bad rows, what was expected and what to do.
     """
     if (known := engine.recall(key)) is not None:
         return Table([engine.work / name for name in known.pop("paths")], source, **known)
-    found = find_columns(source, columns)
-    labels = {name: column for name, column in found.items() if name not in (*IDS, "datetime")}
+    found = find_columns(source, columns, ids, setting)
+    labels = {name: column for name, column in found.items() if name not in (*IDS, CATEGORY, "datetime")}
     if min_weight is not None and "weight" not in labels:
         raise DataError(
             f"{source.name}: data.min_weight needs a weight or rating column; name it in data.columns.weight"
@@ -93,6 +99,8 @@ def read_table(
             )
         selected.append(f"{sql} as {name}")
     selected += [f"{number_sql(name, kinds[name])} as {named(name)}" for name in labels]
+    if CATEGORY in found:
+        selected.append(f"nullif(trim({CATEGORY}::varchar), '') as {CATEGORY}")
     if "datetime" in found:
         moment, number = time_sql("datetime", kinds["datetime"])
         selected += [f"{moment} as moment", f"{number} as number"]
@@ -180,7 +188,8 @@ def _checked(
     config: DataConfig, where: Mapping[str, str], num_read: int, num_missing: int, min_weight: float | None,
 ) -> Table:  # fmt: skip
     has_time = "datetime" in found
-    nulls = {name: f"{named(name)} is null" for name in (*IDS, *labels)}
+    more = [CATEGORY] if CATEGORY in found else []
+    nulls = {name: f"{named(name)} is null" for name in (*IDS, *more, *labels)}
     if has_time:
         nulls["datetime"] = "(moment is null and number is null)"
     counts = [f"count(*) filter (where {null}) as {named(name)}" for name, null in nulls.items()]
@@ -212,7 +221,7 @@ def _checked(
     unit: str | None = None
     if has_time:
         unit = config.time_unit if config.time_unit != AUTO else _unit(engine, paths, source, stats)
-    return Table(paths, source, labels, {name: stats[f"type_{name}"] for name in IDS}, unit,
+    return Table(paths, source, labels, bool(more), {name: stats[f"type_{name}"] for name in IDS}, unit,
                  every - num_bad, num_bad + num_malformed, num_missing, quoted_lines(source))  # fmt: skip
 
 
@@ -252,8 +261,10 @@ def _fault(engine: Engine, paths: list[Path], source: Source, name: str, column:
     examples = values_at(source, column, keys.to_list())
     if name in IDS:
         has_text = any(isinstance(value, str) and value.strip() for _, value in examples)
-        found = f"{name} is empty, too long or has a NUL byte" if has_text else f"{name} is empty"
+        found = f"{column} is empty, too long or has a NUL byte" if has_text else f"{column} is empty"
         expected = f"an ID of 1 to {MAX_ID_BYTES} bytes in every row"
+    elif name == CATEGORY:
+        found, expected = f"{column} is empty", "the category of every edge"
     elif name == "datetime":
         found, expected = "datetime can't be read", "epoch seconds or ISO 8601"
     else:
@@ -273,21 +284,32 @@ def values_at(source: Source, column: str, keys: list[int]) -> list[tuple[int, o
     return found
 
 
-def find_columns(source: Source, mapping: ColumnsConfig) -> dict[str, str]:
+def find_columns(
+    source: Source, mapping: ColumnsConfig | RelationColumnsConfig, ids: tuple[str, str] | None = None,
+    setting: str = "data.columns",
+) -> dict[str, str]:  # fmt: skip
     """Standard name -> spelling in the file, for the columns that are there and wanted. Raises `DataError`."""
-    columns: dict[str, str] = {}
-    for name in IDS:
-        columns[name] = getattr(mapping, name) or name
+    if ids is None:
+        assert isinstance(mapping, ColumnsConfig), "a relation names its ends"
+        ids = mapping.ids
+    keys = ("user_id", "item_id") if isinstance(mapping, ColumnsConfig) else ("source", "target")
+    columns = dict(zip(IDS, ids, strict=True))
+    for column, key in zip(ids, keys, strict=True):
+        source.check_column(column, f"{setting}.{key}")
+    category = getattr(mapping, CATEGORY, None)
+    if category is not None:
+        columns[CATEGORY] = category
+        source.check_column(category, f"{setting}.{CATEGORY}")
     for name, aliases in ALIASES.items():
         mapped = getattr(mapping, name)
         if mapped == AUTO:
-            present = [alias for alias in aliases if alias in source.names]
+            present = [alias for alias in aliases if alias in source.names and alias not in columns.values()]
             columns |= {name: present[0]} if present else {}
         elif mapped is not None:
             columns[name] = mapped
-    for name, column in columns.items():
-        source.check_column(column, f"data.columns.{name}")
+        if name in columns:
+            source.check_column(columns[name], f"{setting}.{name}")
     for name, column in mapping.labels.items():
-        source.check_column(column, f"data.columns.labels.{name}")
+        source.check_column(column, f"{setting}.labels.{name}")
         columns[name] = column
     return columns

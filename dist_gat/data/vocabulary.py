@@ -39,6 +39,10 @@ class Vocabulary:
         """SQL for a table of `key` and `n`, the index."""
         return f"(select key, file_row_number::uinteger as n from {parquet(self.path)})"
 
+    def external(self) -> str:
+        """SQL for a table of `id` and `n`."""
+        return f"(select id, file_row_number::uinteger as n from {parquet(self.path)})"
+
     def ids(self, engine: Engine) -> Iterator[pl.Series]:
         """The external IDs, in the order of their indices."""
         for frame in engine.frames(f"select id from {parquet(self.path)} order by file_row_number"):
@@ -54,27 +58,42 @@ class Vocabulary:
         return [known[int(index)] for index in indices]
 
 
-def build_vocabulary(engine: Engine, name: str, tables: Sequence[Table]) -> Vocabulary:
-    """The distinct values of column `name` in all tables, sorted, so that the order of rows doesn't matter.
+@dataclass(frozen=True)
+class IdColumn:
+    """One end of the rows of a table: `source_id` or `target_id`. chosen: SQL for some of the rows; None: all."""
+
+    table: Table
+    end: str
+    chosen: str | None = None
+
+    @property
+    def rows(self) -> str:
+        return self.chosen or self.table.rows
+
+    @property
+    def kind(self) -> str:
+        return self.table.id_types[self.end]
+
+
+def build_vocabulary(engine: Engine, name: str, columns: Sequence[IdColumn]) -> Vocabulary:
+    """The distinct IDs of all columns, sorted, so that the order of rows doesn't matter. name: of the file.
 
     They get one type: Int64 for whole numbers, and for text that writes all of them as a number is printed, so not for
     007; String where tables differ otherwise.
     """
-    kinds = {table.id_types[name] for table in tables}
+    kinds = {column.kind for column in columns}
     whole = "DOUBLE" in kinds and all(
         engine.row(
-            f"select coalesce(bool_and({name} = floor({name}) and abs({name}) < {EXACT}), true) as whole from "
-            f"{table.rows}"
+            f"select coalesce(bool_and({column.end} = floor({column.end}) and abs({column.end}) < {EXACT}), true) as "
+            f"whole from {column.rows}"
         )["whole"]
-        for table in tables
-        if table.id_types[name] == "DOUBLE"
+        for column in columns
+        if column.kind == "DOUBLE"
     )
     plain = {"BIGINT" if kind == "DOUBLE" and whole else kind for kind in kinds}
     key_type = plain.pop() if len(plain) == 1 else "VARCHAR"
     found = Vocabulary(engine.work / f"{name}.parquet", 0, key_type, whole)
-    every = " union all ".join(
-        f"select {found.key(name, table.id_types[name])} as key from {table.rows}" for table in tables
-    )
+    every = " union all ".join(f"select {found.key(c.end, c.kind)} as key from {c.rows}" for c in columns)
     what = f"collecting {name}"
     sql = f"select distinct key from ({every})"
     if key_type != "VARCHAR":
@@ -82,7 +101,7 @@ def build_vocabulary(engine: Engine, name: str, tables: Sequence[Table]) -> Voca
     else:
         distinct = engine.write(f"{name}-distinct", sql, what=what)
         is_number = "try_cast(key as bigint)::varchar is not distinct from key"
-        typed = any(table.id_types[name] == "VARCHAR" and not table.source.is_text for table in tables)
+        typed = any(column.kind == "VARCHAR" and not column.table.source.is_text for column in columns)
         number = (
             not typed
             and engine.row(f"select bool_and({is_number}) as all_numbers from {parquet(distinct)}")["all_numbers"]
@@ -93,21 +112,21 @@ def build_vocabulary(engine: Engine, name: str, tables: Sequence[Table]) -> Voca
     return Vocabulary(found.path, count, key_type, whole)
 
 
-def doubtful_ids(engine: Engine, name: str, vocabulary: Vocabulary, tables: Sequence[Table]) -> list[str]:
-    """Warnings of IDs that may be none, and of numbers that are written in several ways."""
+def doubtful_ids(engine: Engine, what: str, vocabulary: Vocabulary, columns: Sequence[IdColumn]) -> list[str]:
+    """what: user or item. Warnings of IDs that may be none, and of numbers that are written in several ways."""
     if vocabulary.key_type != "VARCHAR":
         return []
-    what, found = name.removesuffix("_id"), []
+    found = []
     marks = ", ".join(map(quoted, PLACEHOLDERS))
     suspects = engine.frame(
         f"select key from {parquet(vocabulary.path)} where lower(trim(key)) in ({marks}) order by key"
     )["key"]
     for suspect in suspects:
         every, own = 0, 0
-        for table in tables:
-            key = vocabulary.key(name, table.id_types[name])
+        for column in columns:
+            key = vocabulary.key(column.end, column.kind)
             counts = engine.row(
-                f"select count(*) as every, count(*) filter (where {key} = {quoted(suspect)}) as own from {table.rows}"
+                f"select count(*) as every, count(*) filter (where {key} = {quoted(suspect)}) as own from {column.rows}"
             )
             every, own = every + counts["every"], own + counts["own"]
         found.append(

@@ -79,9 +79,8 @@ def degree_histogram(store: GraphStore, channel: Channel, node_type: str) -> np.
 
 def own_degrees(store: GraphStore, part: int, node_type: str) -> np.ndarray:
     """int64: training degrees of the nodes of a type in one of this rank's parts, in node-ID order."""
-    nodes = store.ranges.nodes_of_type(part, node_type)
-    first = store.prepared.parts[part].first_node
-    return np.diff(store.prepared.parts[part].indptr[nodes.start - first : nodes.stop - first + 1])
+    found = store.prepared.parts[part]
+    return found.rows.degrees_of(found.indptr, store.ranges.index_of(node_type))[:, 0]
 
 
 def degrees_of(store: GraphStore, nodes: np.ndarray) -> np.ndarray:

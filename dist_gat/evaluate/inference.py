@@ -12,7 +12,8 @@ Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from dist_gat.graph.schema import Schema
 from dist_gat.nn.encoder import RunningCombination
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.block import Block
+from dist_gat.sampling.edge_columns import edges_in_full
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.relabeller import Relabeller
@@ -38,32 +40,48 @@ from dist_gat.sampling.sampler import gather_features
 MIN_WIDTH = 32
 
 
-@torch.no_grad()
 def infer_representations(model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps = plain_steps) -> Tensor:
     """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
 
     edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`. steps: of a worker, to tell how far it
-    is and to stop.
+    is and to stop. Nodes of the model's `untimed` type are represented without edges that have times.
     """
+    rows_OR = _infer(model, store, edge_chunk, steps, False)
+    if model.untimed is not None:
+        without_OR = _infer(model, store, edge_chunk, steps, True)
+        is_untimed_O = torch.from_numpy(store.ranges.is_of_type(store.ownership.own_nodes, model.untimed))
+        rows_OR = torch.where(is_untimed_O.to(rows_OR.device)[:, None], without_OR, rows_OR)
+    return rows_OR
+
+
+@torch.no_grad()
+def _infer(model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps, untimed: bool) -> Tensor:
+    """untimed: without edges that have times."""
     encoder, table, ownership = model.encoder, model.table, store.ownership
     parts = [store.prepared.parts[p] for p in store.own_parts]
     first, own_nodes, device = ownership.first_node, ownership.own_nodes, table.weight.device
     features = {
         kind: (at.to(device), rows.to(device)) for kind, (at, rows) in gather_features(store, own_nodes).items()
     }
+    schema, names = store.prepared.schema, encoder.edge_columns
+    if untimed:
+        names = tuple(dict.fromkeys(["kind", *names]))
     all_here = table.channel.group is None and device.type == "cpu"
     in_place = all_here and not encoder.projects_sources
-    degree_S = torch.from_numpy(store.in_degree(own_nodes)) if in_place and encoder.needs_degree else None
+    degree_SK = torch.from_numpy(store.degrees(own_nodes)) if in_place and encoder.needs_degree else None
     below = model.dense.inputs(table.weight, features)
 
     def attended(layer: nn.Module, part: Part, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Positions among O of some rows of a part [D], and the layer's output for them [D, E]. Collective."""
         if in_place:
             source_rows = below
-            block = block_in_place(part.indptr, part.indices, rows, part.first_node, len(below), degree_S)
+            edges = edges_in_full(part, schema, rows, names)
+            block = block_in_place(part.node_starts, part.indices, rows, part.first_node, len(below), degree_SK, edges)
         else:
-            nodes, block = full_block(part, rows, store, encoder.needs_degree)
+            nodes, block = full_block(part, rows, store, encoder.needs_degree, names)
             source_rows = fetch_rows(below, torch.from_numpy(nodes), ownership, table.channel)
+        if untimed:
+            block = without_times(block, schema)
         at_D = torch.from_numpy(rows + (part.first_node - first)).to(device)
         return at_D, layer(source_rows, block.to(device)).rows_DO.to(below.dtype)
 
@@ -131,7 +149,7 @@ def typed_chunks(
     for part in parts:
         nodes = ranges.nodes_of_type(part.number, kind)
         start, stop = nodes.start - part.first_node, nodes.stop - part.first_node
-        for rows in degree_chunks(part.indptr[start : stop + 1], edge_chunk):
+        for rows in degree_chunks(part.node_starts[start : stop + 1], edge_chunk):
             yield part, start + rows
 
 
@@ -152,28 +170,45 @@ def degree_chunks(indptr: np.ndarray, edge_chunk: int) -> Iterator[np.ndarray]:
         start = stop
 
 
-def full_block(part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool) -> tuple[np.ndarray, Block]:
-    """Source nodes int64 [S] and the block of all neighbours of a part's `rows`."""
-    neighbors, count = neighbors_of(part.indptr, part.indices, rows, padding=-1)
+def full_block(
+    part: Part, rows: np.ndarray, store: GraphStore, needs_degree: bool, edge_columns: Sequence[str] = ()
+) -> tuple[np.ndarray, Block]:
+    """Source nodes int64 [S] and the block of all neighbours of some of a part's nodes, by their numbers in it."""
+    neighbors, count = neighbors_of(part.node_starts, part.indices, rows, padding=-1)
     num_nodes = store.ranges.num_nodes
     relabeller = Relabeller(min(len(rows) * (1 + neighbors.shape[1]), num_nodes), num_nodes)
     relabeller.add(rows + part.first_node)
     numbers = torch.from_numpy(relabeller.add(neighbors))
     nodes = relabeller.nodes
-    degree_S = torch.from_numpy(store.in_degree(nodes)) if needs_degree else None
-    return nodes, Block(numbers, torch.from_numpy(count), len(nodes), degree_S)
+    degree_SK = torch.from_numpy(store.degrees(nodes)) if needs_degree else None
+    edges = edges_in_full(part, store.prepared.schema, rows, edge_columns)
+    return nodes, Block(numbers, torch.from_numpy(count), len(nodes), degree_SK, edges=edges)
 
 
 def block_in_place(
-    indptr: np.ndarray, indices: np.ndarray, rows: np.ndarray, first_node: int, num_src: int, degree_S: Tensor | None
-) -> Block:
+    indptr: np.ndarray, indices: np.ndarray, rows: np.ndarray, first_node: int, num_src: int,
+    degree_SK: Tensor | None, edges: Mapping[str, Tensor],
+) -> Block:  # fmt: skip
     """The block of all neighbours of some rows of a CSC, where the sources are all nodes, in their order.
 
     first_node: the node of the CSC's row 0. `indices` are nodes.
     """
     neighbors, count = neighbors_of(indptr, indices, rows, padding=0)
     dst_at_D = torch.from_numpy(rows + first_node)
-    return Block(torch.from_numpy(neighbors), torch.from_numpy(count), num_src, degree_S, dst_at_D)
+    return Block(torch.from_numpy(neighbors), torch.from_numpy(count), num_src, degree_SK, dst_at_D, edges)
+
+
+def without_times(block: Block, schema: Schema) -> Block:
+    """Without the edges whose relation has times. The block has their edge types."""
+    has_time = torch.tensor(["time" in one.relation.columns for one in schema.edge_types])
+    kept_DF = block.mask_DF() & ~has_time[block.edges["kind"]]
+    order_DF = (~kept_DF).long().argsort(dim=1, stable=True)
+    return replace(
+        block,
+        neighbors_DF=block.neighbors_DF.gather(1, order_DF),
+        count_D=kept_DF.sum(dim=1),
+        edges={name: values.gather(1, order_DF) for name, values in block.edges.items()},
+    )
 
 
 def neighbors_of(

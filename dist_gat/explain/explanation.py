@@ -38,9 +38,10 @@ def explain_item(
 
     `user`, `item`, `score` (recomputed) and `saved_score`, `own_scores` (the item's own scores, by name),
     `neighborhood` (its size), `interactions` and `item_users` (the `top` heaviest edges of both, of `num_interactions`
-    and `num_item_users`: `weight`, `layers` [L][H], and `behind`, the heaviest edges of an interaction's item),
-    `fidelity`. Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a
-    user who has met every item.
+    and `num_item_users`: `relation`, `weight`, `layers` [L][H], and `behind`, the heaviest edges of an interaction's
+    item), `others` (the heaviest edges of the user from friends and other nodes that are no items), `fidelity`. Without
+    `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a user who has met every
+    item.
     """
     if top < 1:
         raise ConfigError(f"top={top}: expected a positive number of interactions to show")
@@ -50,28 +51,31 @@ def explain_item(
     targets = np.array([user_node, item_node])
     near = run.neighborhood(targets)
     progress(f"neighbourhood: {len(near.nodes):,} nodes, {near.num_edges:,} edges")
-    assert near.in_degree[USER_AT], "every user of a prepared data set has a training interaction"
+    assert near.indptr[USER_AT + 1], "every user of a prepared data set has a training pair of some relation"
     input_SE = run.input_rows(near.nodes)
     encoded = run.encode(near, input_SE)
     own_scores = run.model.own_scores(targets, run.store)
     score, saved_TR = score_of(run, near, encoded.rows_NR), run.representations(targets)
     names = Names(run.saved, near)
-    interactions = heaviest_edges(encoded.alphas, near, USER_AT, top)
+    interactions = heaviest_edges(encoded.alphas, near, USER_AT, top, names.are(relation.target))
+    others = heaviest_edges(encoded.alphas, near, USER_AT, top, ~names.are(relation.target))
     return {
         "user": {"user_id": user_id},
-        "item": names.item(ITEM_AT),
+        "item": names.of(ITEM_AT),
         "score": score,
         "own_scores": {name: float(value_T[ITEM_AT]) for name, value_T in own_scores.items()},
         "saved_score": float(saved_TR[USER_AT] @ saved_TR[ITEM_AT]),
         "neighborhood": {"nodes": len(near.nodes), "edges": near.num_edges},
-        "num_interactions": int(near.in_degree[USER_AT]),
-        "num_item_users": int(near.in_degree[ITEM_AT]),
+        "num_interactions": int(names.are(relation.target)[near.indices[near.edges_of(USER_AT)]].sum()),
+        "num_item_users": int(names.are(relation.source)[near.indices[near.edges_of(ITEM_AT)]].sum()),
         "interactions": [
-            {**names.item(place), **entry, "behind": users_behind(encoded.alphas, near, place, names)}
+            {**names.of(place), **entry, "behind": users_behind(encoded.alphas, near, place, names, relation.source)}
             for place, entry in interactions
         ],
+        "others": [{**names.of(place), **entry} for place, entry in others],
         "item_users": [
-            {**names.user(place), **entry} for place, entry in heaviest_edges(encoded.alphas, near, ITEM_AT, top)
+            {**names.of(place), **entry}
+            for place, entry in heaviest_edges(encoded.alphas, near, ITEM_AT, top, names.are(relation.source))
         ],
         "fidelity": fidelity(run, near, input_SE, edge_weights(encoded.alphas, near, USER_AT), score),
     }
@@ -127,22 +131,32 @@ def heaviest_first(weight_LdH: Tensor) -> np.ndarray:
     return np.argsort(-weight_LdH.double().mean(dim=(0, 2)).numpy(), kind="stable")
 
 
-def heaviest_edges(alphas: list[Tensor], near: Neighborhood, place: int, top: int) -> list[tuple[int, dict[str, Any]]]:
-    """The `top` heaviest edges of a node: the neighbour's position; `weight` and, for each layer and head, `layers`."""
+def heaviest_edges(
+    alphas: list[Tensor], near: Neighborhood, place: int, top: int, are_wanted: np.ndarray
+) -> list[tuple[int, dict[str, Any]]]:
+    """The `top` heaviest edges of a node from wanted ones, bool [S]: the neighbour's position; `relation`, `weight`
+    and, for each layer and head, `layers`."""
     weight_LdH = edge_weights(alphas, near, place)
-    sources = near.indices[near.edges_of(place)]
+    edges = near.edges_of(place)
+    sources, kinds = near.indices[edges], near.stored["kind"][edges]
+    order = heaviest_first(weight_LdH)
     found = []
-    for edge in heaviest_first(weight_LdH)[:top]:
+    for edge in order[are_wanted[sources[order]]][:top]:
         weight_LH = weight_LdH[:, int(edge)]
-        found.append((int(sources[edge]), {"weight": float(weight_LH.double().mean()), "layers": weight_LH.tolist()}))
+        relation = near.schema.edge_types[int(kinds[edge])].relation.name
+        weight = {"weight": float(weight_LH.double().mean()), "layers": weight_LH.tolist()}
+        found.append((int(sources[edge]), {"relation": relation, **weight}))
     return found
 
 
-def users_behind(alphas: list[Tensor], near: Neighborhood, item_at: int, names: Names) -> list[dict[str, Any]]:
+def users_behind(
+    alphas: list[Tensor], near: Neighborhood, item_at: int, names: Names, kind: str
+) -> list[dict[str, Any]]:
     """The users that an interaction's item itself attends to most, one hop further; none with a single layer."""
     if len(alphas) == 1:
         return []
-    return [{**names.user(place), **entry} for place, entry in heaviest_edges(alphas, near, item_at, USERS_BEHIND)]
+    found = heaviest_edges(alphas, near, item_at, USERS_BEHIND, names.are(kind))
+    return [{**names.of(place), **entry} for place, entry in found]
 
 
 def find_node(saved: SavedModel, kind: str, text: str) -> tuple[Any, int]:
@@ -164,16 +178,19 @@ class Names:
     """External IDs, and titles where the data set has some, of the nodes of a sub-graph."""
 
     def __init__(self, saved: SavedModel, near: Neighborhood) -> None:
-        self.nodes = near.nodes
+        self.nodes, self.ranges = near.nodes, saved.ranges
+        self.type_of = saved.ranges.type_of(near.nodes)
         wanted = pl.col("node_id").is_in(pl.Series(near.nodes).implode())
-        self.users, self.items = (
-            {row["node_id"]: row for row in saved.ids(kind).filter(wanted).to_dicts()}
-            for kind in (saved.relation.source, saved.relation.target)
-        )
+        self.rows = {
+            kind: {row["node_id"]: row for row in saved.ids(kind).filter(wanted).to_dicts()}
+            for kind in saved.ranges.node_types
+        }
 
-    def user(self, place: int) -> dict[str, Any]:
-        return {"user_id": self.users[int(self.nodes[place])]["external_id"]}
+    def are(self, kind: str) -> np.ndarray:
+        """bool [S]: which nodes are of a type."""
+        return self.type_of == self.ranges.index_of(kind)
 
-    def item(self, place: int) -> dict[str, Any]:
-        row = self.items[int(self.nodes[place])]
-        return {"item_id": row["external_id"], **({"title": row["title"]} if "title" in row else {})}
+    def of(self, place: int) -> dict[str, Any]:
+        kind = self.ranges.node_types[int(self.type_of[place])]
+        row = self.rows[kind][int(self.nodes[place])]
+        return {f"{kind}_id": row["external_id"], **({"title": row["title"]} if "title" in row else {})}

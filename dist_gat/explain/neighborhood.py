@@ -11,15 +11,20 @@ into those, H heads, E embedding size, R representation size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dist_gat.evaluate.inference import block_in_place, degree_chunks
+from dist_gat.graph.schema import Schema
 from dist_gat.nn.encoder import Encoded, Encoder
+from dist_gat.sampling.edge_columns import padded_columns, positions, read_columns, stored_columns
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.hop_plan import EDGE_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,22 @@ class Neighborhood:
     hop_ends:  L + 1 counts: the first hop_ends[h] nodes are within h hops of the targets.
     indptr:    int64 [hop_ends[L - 1] + 1], CSC of in-edges.
     indices:   int64, sources, in the order of the parts.
-    in_degree: int64 [S], in the whole training graph, not in the sub-graph.
+    degrees:   int64 [S, K], in the whole training graph, not in the sub-graph, by edge type.
+    stored:    of each edge what the parts have of what the layers read, and `kind`, its edge type; of `schema`.
     """
 
     nodes: np.ndarray
     hop_ends: tuple[int, ...]
     indptr: np.ndarray
     indices: np.ndarray
-    in_degree: np.ndarray
+    degrees: np.ndarray
+    stored: dict[str, np.ndarray]
+    schema: Schema
+
+    @property
+    def in_degree(self) -> np.ndarray:
+        """int64 [S]: of the first edge type, see `GraphStore.in_degree`."""
+        return self.degrees[:, 0]
 
     @property
     def num_edges(self) -> int:
@@ -46,54 +59,92 @@ class Neighborhood:
         """The edges into one node."""
         return slice(int(self.indptr[place]), int(self.indptr[place + 1]))
 
+    @property
+    def into(self) -> np.ndarray:
+        """int64: the destination of each edge."""
+        count = np.diff(self.indptr)
+        return np.repeat(np.arange(len(count)), count)
+
     def without(self, target: int, sources: np.ndarray) -> Neighborhood:
         """The sub-graph of the training graph without some edges of a target, in both directions."""
-        count = np.diff(self.indptr)
-        into = np.repeat(np.arange(len(count)), count)
+        into = self.into
         gone = (into == target) & np.isin(self.indices, sources)
         gone |= (self.indices == target) & np.isin(into, sources)
-        kept = np.bincount(into[~gone], minlength=len(count))
-        in_degree = self.in_degree.copy()
-        in_degree[target] -= len(sources)
-        in_degree[sources] -= 1
+        return self._without(gone)
+
+    def without_times(self) -> Neighborhood:
+        """Without the edges whose relation has times."""
+        has_time = np.array(["time" in one.relation.columns for one in self.schema.edge_types])
+        return self._without(has_time[self.stored["kind"]])
+
+    def _without(self, gone: np.ndarray) -> Neighborhood:
+        into = self.into
+        kept = np.bincount(into[~gone], minlength=len(self.indptr) - 1)
+        degrees = self.degrees.copy()
+        np.subtract.at(degrees, (into[gone], self._slots[self.stored["kind"][gone]]), 1)
         return replace(
-            self, indptr=np.append(0, np.cumsum(kept)), indices=self.indices[~gone], in_degree=in_degree
+            self, indptr=np.append(0, np.cumsum(kept)), indices=self.indices[~gone], degrees=degrees,
+            stored={name: values[~gone] for name, values in self.stored.items()},
         )  # fmt: skip
+
+    @property
+    def _slots(self) -> np.ndarray:
+        """int64: by edge type, its place among those that lead to the same type."""
+        types = self.schema.edge_types
+        return np.array([self.schema.into(one.target).index(number) for number, one in enumerate(types)])
+
+    def columns(self, start: np.ndarray, count: np.ndarray, names: Sequence[str]) -> dict[str, Tensor]:
+        """What the layers read of the edges from `start` on, of each of n nodes: by name, [n, widest]."""
+        at = positions(start, count)
+        stored = {name: values[at] for name, values in self.stored.items()}
+        return padded_columns(read_columns(stored, count, self.schema, names), count)
 
 
 def find_neighborhood(store: GraphStore, targets: np.ndarray, num_layers: int) -> Neighborhood:
     """The sub-graph for int64 [T] distinct target nodes. Reads all its rows in place, in this process."""
     nodes, new, hop_ends = targets, targets, [len(targets)]
-    counts, sources = [], []
+    found = []
     for _ in range(num_layers):
-        count, source = in_edges(store, new)
-        counts.append(count)
-        sources.append(source)
-        new = np.setdiff1d(source, nodes)
+        found.append(in_edges(store, new))
+        new = np.setdiff1d(found[-1].sources, nodes)
         nodes = np.concatenate([nodes, new])
         hop_ends.append(len(nodes))
     order = np.argsort(nodes)
-    indices = order[np.searchsorted(nodes, np.concatenate(sources), sorter=order)]
-    indptr = np.append(0, np.cumsum(np.concatenate(counts)))
-    return Neighborhood(nodes, tuple(hop_ends), indptr, indices, store.in_degree(nodes))
+    sources = np.concatenate([one.sources for one in found])
+    indices = order[np.searchsorted(nodes, sources, sorter=order)]
+    indptr = np.append(0, np.cumsum(np.concatenate([one.number for one in found])))
+    stored = {name: np.concatenate([one.stored[name] for one in found]) for name in found[0].stored}
+    return Neighborhood(
+        nodes, tuple(hop_ends), indptr, indices, store.degrees(nodes), stored, store.prepared.schema
+    )  # fmt: skip
 
 
-def in_edges(store: GraphStore, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In-degrees int64 [n], and the source nodes of all in-edges, int64 [their sum], node by node."""
-    count = store.in_degree(nodes)
-    end = np.cumsum(count)
-    sources = np.empty(count.sum(), dtype=np.int64)
-    part_of = store.ranges.part_of(nodes)
-    for number in np.unique(part_of):
-        part, mine = store.prepared.parts[number], part_of == number
-        start = part.indptr[nodes[mine] - part.first_node]
-        sources[positions(end[mine] - count[mine], count[mine])] = part.indices[positions(start, count[mine])]
-    return count, sources
+class InEdges(NamedTuple):
+    """number: int64 [n], edges to each of n nodes. sources: int64 [their sum], node by node. stored: as in
+    `Neighborhood`."""
+
+    number: np.ndarray
+    sources: np.ndarray
+    stored: dict[str, np.ndarray]
 
 
-def positions(start: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """start[0] … start[0] + count[0] - 1, then those of the next: int64 [sum of counts]."""
-    return np.repeat(start - (np.cumsum(count) - count), count) + np.arange(count.sum())
+def in_edges(store: GraphStore, nodes: np.ndarray) -> InEdges:
+    """All edges to some nodes."""
+    part_of, names = store.ranges.part_of(nodes), ["kind", *EDGE_COLUMNS]
+    pieces, order = [], []
+    for number in np.unique(part_of) if len(nodes) else (0,):
+        part, mine = store.prepared.parts[number], np.flatnonzero(part_of == number)
+        rows = nodes[mine] - part.first_node
+        start = part.node_starts[rows]
+        count = part.node_starts[rows + 1] - start
+        sources = np.asarray(part.indices[positions(start, count)], dtype=np.int64)
+        pieces.append(InEdges(count, sources, stored_columns(part, store.prepared.schema, rows, names)))
+        order.append(mine)
+    back = np.argsort(np.concatenate(order))
+    count = np.concatenate([piece.number for piece in pieces])
+    at = positions((np.cumsum(count) - count)[back], count[back])
+    stored = {name: np.concatenate([piece.stored[name] for piece in pieces])[at] for name in pieces[0].stored}
+    return InEdges(count[back], np.concatenate([piece.sources for piece in pieces])[at], stored)
 
 
 @torch.no_grad()
@@ -102,16 +153,17 @@ def encode_targets(encoder: Encoder, neighborhood: Neighborhood, input_SE: Tenso
 
     Layer l weighs the edges into the nodes within L - l hops: the first A entries of `neighborhood.indices`.
     """
-    in_degree = torch.from_numpy(neighborhood.in_degree) if encoder.needs_degree else None
+    degrees = torch.from_numpy(neighborhood.degrees) if encoder.needs_degree else None
     depths, alphas = [input_SE], []
     for hop, layer in zip(reversed(range(len(encoder.layers))), encoder.layers, strict=True):
         below = depths[-1]
-        num_rows, degree_S = neighborhood.hop_ends[hop], None if in_degree is None else in_degree[: len(below)]
+        num_rows, degree_SK = neighborhood.hop_ends[hop], None if degrees is None else degrees[: len(below)]
         indptr = neighborhood.indptr[: num_rows + 1]
         rows_DE = torch.empty(num_rows, below.shape[1], dtype=below.dtype)
         places, weights = [], []
         for rows in degree_chunks(indptr, edge_chunk):
-            block = block_in_place(indptr, neighborhood.indices, rows, 0, len(below), degree_S)
+            edges = neighborhood.columns(indptr[rows], indptr[rows + 1] - indptr[rows], encoder.edge_columns)
+            block = block_in_place(indptr, neighborhood.indices, rows, 0, len(below), degree_SK, edges)
             attended = layer(below, block)
             rows_DE[torch.from_numpy(rows)] = attended.rows_DO.to(below.dtype)
             places.append(positions(indptr[rows], indptr[rows + 1] - indptr[rows]))

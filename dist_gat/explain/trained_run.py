@@ -24,8 +24,9 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
 from dist_gat.graph.made_from import open_made
 from dist_gat.graph.part import PreparedGraph
+from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.encoder import Encoded
-from dist_gat.nn.recommender import Recommender, build_recommender
+from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.sampler import gather_features
@@ -74,10 +75,18 @@ class TrainedRun:
         return rows
 
     def encode(self, neighborhood: Neighborhood, input_SE: Tensor) -> Encoded:
-        """Representations of the targets and the attention of every layer; see `encode_targets`."""
-        return encode_targets(
-            self.model.encoder, neighborhood, input_SE, self.config.evaluate.edge_chunk
-        )  # fmt: skip
+        """Representations of the targets and the attention of every layer; see `encode_targets`.
+
+        Targets of the model's `untimed` type are represented without edges that have times, as in inference.
+        """
+        chunk, untimed = self.config.evaluate.edge_chunk, self.model.untimed
+        encoded = encode_targets(self.model.encoder, neighborhood, input_SE, chunk)
+        if untimed is None:
+            return encoded
+        without = encode_targets(self.model.encoder, neighborhood.without_times(), input_SE, chunk)
+        targets = neighborhood.nodes[: len(encoded.rows_NR)]
+        is_untimed = torch.from_numpy(self.store.ranges.is_of_type(targets, untimed))
+        return encoded._replace(rows_NR=torch.where(is_untimed[:, None], without.rows_NR, encoded.rows_NR))
 
 
 def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
@@ -125,7 +134,8 @@ def open_trained_run(
     task = build_task(config, prepared)
     model = build_recommender(
         config.model, num_layers, prepared.feature_sizes, no_rows, Channel("rows"), config.seed,
-        build_head=task.build_head,
+        build_head=task.build_head, kinds=prepared_kinds(prepared),
+        untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip
     load_dense(saved.folder, model)
     return TrainedRun(folder, config, saved, store, task, model)

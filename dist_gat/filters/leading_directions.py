@@ -53,7 +53,7 @@ class OwnGraph:
         self.first_node = store.ownership.first_node
         self.parts = [store.prepared.parts[part] for part in store.own_parts]
         self.num_nodes = sum(part.num_nodes for part in self.parts)
-        degree_O = np.concatenate([np.diff(part.indptr) for part in self.parts])
+        degree_O = np.concatenate([np.diff(part.node_starts) for part in self.parts])
         self.scale_O1 = torch.from_numpy(np.maximum(degree_O, 1).astype(np.float32) ** -exponent)[:, None]
 
     def rows_of(self, part: int, node_type: str) -> slice:
@@ -73,11 +73,11 @@ class OwnGraph:
         nothing, ownership = (self.parts[0], 0, 0), self.store.ownership
         chunks = padded(self._chunks(node_type), nothing, self.worker.rows)
         for part, start, stop in self.worker.steps(f"leading directions of {node_type}s", chunks, len(chunks)):
-            first, last = int(part.indptr[start]), int(part.indptr[stop])
+            first, last = int(part.node_starts[start]), int(part.node_starts[stop])
             nodes, place = np.unique(part.indices[first:last], return_inverse=True)
             nodes_S = torch.from_numpy(nodes.astype(np.int64))
             fetched = fetch_rows(scaled_Ok, nodes_S, ownership, self.worker.rows).numpy()
-            ones, indptr = np.ones(last - first, np.float32), part.indptr[start : stop + 1] - first
+            ones, indptr = np.ones(last - first, np.float32), part.node_starts[start : stop + 1] - first
             sums = csr_array((ones, place, indptr), shape=(stop - start, len(nodes))) @ fetched
             at = part.first_node - self.first_node
             out_Ok[at + start : at + stop] = torch.from_numpy(sums)
@@ -90,8 +90,8 @@ class OwnGraph:
             nodes = self.store.ranges.nodes_of_type(part.number, node_type)
             start, end = nodes.start - part.first_node, nodes.stop - part.first_node
             while start < end:
-                limit = part.indptr[start] + self.edge_chunk
-                stop = min(max(int(np.searchsorted(part.indptr, limit, side="right")) - 1, start + 1), end)
+                limit = part.node_starts[start] + self.edge_chunk
+                stop = min(max(int(np.searchsorted(part.node_starts, limit, side="right")) - 1, start + 1), end)
                 chunks.append((part, start, stop))
                 start = stop
         return chunks

@@ -1,11 +1,13 @@
 """Strategies that assign nodes to parts: `metis`, `fennel`, `range`, `hash`.
 
-Raw node numbers here are users 0 to U-1, then items U to U+I-1. Each strategy returns int64 [U + I].
+Raw node numbers here go through the types one after another, users and items first. Each strategy returns int64
+[nodes].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,40 +19,68 @@ from dist_gat.base.free_memory import free_memory
 from dist_gat.base.quiet import silent
 from dist_gat.base.random import Purpose, hash_ids, make_key
 from dist_gat.config.sections import PartsConfig
-from dist_gat.graph.fennel import Chunks, fennel, fennel_bytes
+from dist_gat.graph.fennel import Chunks, fennel, fennel_bytes, settle
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What parts are made for. sizes: nodes of each type; users and items come first.
+
+    edges: by the numbers of two types, chunks of sources and targets, int64, by ascending source; the first are the
+    interactions. degree: int64 [nodes of a type], of all these edges, by type. of_interactions: of those alone, of
+    users and of items.
+    """
+
+    sizes: Sequence[int]
+    edges: Sequence[tuple[int, int, Callable[[], Chunks]]]
+    degree: Sequence[np.ndarray]
+    of_interactions: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int64 [types + 1]: the first raw number of each type."""
+        return np.append(0, np.cumsum(self.sizes))
+
+    @property
+    def num_edges(self) -> int:
+        return sum(int(degree.sum()) for degree in self.degree) // 2
 
 
 def assign_nodes(
-    chunks: Chunks, degree: tuple[np.ndarray, np.ndarray], config: PartsConfig, seed: int, folder: Path | None = None,
+    graph: Graph, config: PartsConfig, seed: int, folder: Path | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> np.ndarray:  # fmt: skip
-    """The part of every raw node, by the configured strategy, from training interactions alone.
+    """The part of every raw node, by the configured strategy, from training edges alone.
 
-    chunks: users and items of these, by ascending user, read at most once. degree: int64 [U] and [I]. folder: for what
-    `fennel` keeps on disk. Raises `ConfigError` where METIS would take more memory than is free.
+    folder: for what `fennel` keeps on disk. Raises `ConfigError` where METIS would take more memory than is free.
     """
-    num_users = len(degree[0])
-    num_nodes = num_users + len(degree[1])
+    num_nodes = sum(graph.sizes)
     if config.num_parts == 1:
         return np.zeros(num_nodes, dtype=np.int64)
     if config.method == "hash":
         key = make_key(seed, Purpose.ASSIGNMENT)
         return (hash_ids(key, np.arange(num_nodes)) % np.uint64(config.num_parts)).astype(np.int64)
     if config.method == "range":
-        return np.concatenate([even_ranges(of_type, config.num_parts) for of_type in degree])
+        return np.concatenate([even_ranges(of_type, config.num_parts) for of_type in graph.degree])
     if config.method == "fennel":
-        return fennel(chunks, degree, config.num_parts, seed, folder=folder, progress=progress)
-    advice = advice_on_memory(num_users, len(degree[1]), int(degree[0].sum()), config.num_parts, free_memory())
+        (_, _, interactions), *others = graph.edges
+        parts = fennel(interactions(), graph.of_interactions, config.num_parts, seed, folder=folder, progress=progress)
+        return settle(parts, graph.starts, others, graph.degree, config.num_parts)
+    advice = advice_on_memory(graph.sizes, graph.num_edges, config.num_parts, free_memory())
     if advice:
         raise ConfigError(advice)
-    pairs = list(chunks)
-    user, item = (np.concatenate([pair[end] for pair in pairs]) for end in (0, 1))
-    return metis(user, item + num_users, num_nodes, config.num_parts, seed)
+    pairs = [
+        (source + graph.starts[one], target + graph.starts[other])
+        for one, other, chunks in graph.edges
+        for source, target in chunks()
+    ]
+    source, target = (np.concatenate([pair[end] for pair in pairs]) for end in (0, 1))
+    return metis(source, target, num_nodes, config.num_parts, seed)
 
 
-def metis(user: np.ndarray, item: np.ndarray, num_nodes: int, num_parts: int, seed: int) -> np.ndarray:
+def metis(source: np.ndarray, target: np.ndarray, num_nodes: int, num_parts: int, seed: int) -> np.ndarray:
     """Few edges between parts, with even sums of (degree + 1), by METIS (Karypis, Kumar: SIAM J. Sci. Comput. 1998)."""
-    ends = np.concatenate([user, item]), np.concatenate([item, user])
+    ends = np.concatenate([source, target]), np.concatenate([target, source])
     graph = csr_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(num_nodes, num_nodes))
     # METIS takes seeds of 31 bits
     options = pymetis.Options(seed=int(make_key(seed, Purpose.ASSIGNMENT)) >> 33)
@@ -73,9 +103,9 @@ def metis_bytes(num_nodes: int, num_edges: int) -> int:
     return 420 * num_nodes + 240 * num_edges
 
 
-def advice_on_memory(num_users: int, num_items: int, num_edges: int, num_parts: int, free_bytes: int) -> str:
-    """What to say before METIS runs: nothing where it fits `free_bytes`."""
-    needed, instead = metis_bytes(num_users + num_items, num_edges), fennel_bytes(num_users, num_items, num_parts)
+def advice_on_memory(sizes: Sequence[int], num_edges: int, num_parts: int, free_bytes: int) -> str:
+    """What to say before METIS runs: nothing where it fits `free_bytes`. sizes: nodes of each type."""
+    needed, instead = metis_bytes(sum(sizes), num_edges), fennel_bytes(sizes, num_parts)
     if needed <= free_bytes:
         return ""
     return (

@@ -14,7 +14,7 @@ Shape legend: U users, I items, P parts, E edges, m users of a bucket, e edges o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +65,37 @@ def fennel(
     return np.concatenate([state.user_part, state.item_part])
 
 
-def fennel_bytes(num_users: int, num_items: int, num_parts: int) -> int:
-    """About what `fennel` takes at its peak, beside chunks and degrees."""
-    return 4 * num_items * num_parts + 40 * (num_users + num_items)
+def settle(
+    parts: np.ndarray, starts: np.ndarray, edges: Sequence[tuple[int, int, Callable[[], Chunks]]],
+    degree: Sequence[np.ndarray], num_parts: int,
+) -> np.ndarray:  # fmt: skip
+    """The parts of users and items, and of the nodes of further types: those of most of their neighbours.
+
+    One type after another, the nodes of most edges first, each with the penalty and the room that `fennel` has. edges:
+    as in `Graph`. Neighbours of later types don't count.
+    """
+    found = list(np.split(parts, [starts[1]]))
+    for kind in range(2, len(degree)):
+        size = len(degree[kind])
+        counts_NP = np.zeros((size, num_parts), np.int32)
+        for one, other, chunks in edges:
+            if kind in (one, other) and min(one, other) < kind and max(one, other) == kind:
+                near = found[min(one, other)]
+                for ends in chunks():
+                    own, neighbor = ends if one == kind else ends[::-1]
+                    np.add.at(counts_NP, (own, near[neighbor]), 1)
+        of_type, load_P = np.full(size, -1), np.zeros(num_parts, np.int64)
+        order = np.argsort(-degree[kind], kind="stable")
+        order = order[counts_NP.sum(axis=1)[order] > 0]
+        _move_items(order, degree[kind], of_type, counts_NP, load_P, (degree[kind].sum() + size) / num_parts)
+        _fill(np.flatnonzero(of_type < 0), of_type, load_P)
+        found.append(of_type)
+    return np.concatenate(found)
+
+
+def fennel_bytes(sizes: Sequence[int], num_parts: int) -> int:
+    """About what `fennel` takes at its peak, beside chunks and degrees. sizes: nodes of each type."""
+    return 4 * max(sizes[1:]) * num_parts + 40 * sum(sizes)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_gat.base.storage import open_array
-from dist_gat.graph.part import REMEDY, SPLITS, Part, PreparedGraph
+from dist_gat.graph.part import SPLITS, Part, PreparedGraph
 
 BLOCK = 1 << 22  # edges that are looked at together
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -39,7 +38,7 @@ def inspect_prepared(prepared: PreparedGraph, progress: Callable[[str], None] = 
             histograms[kind] += _histogram(degree)
             largest[kind] = max(largest[kind], int(degree.max(initial=0)))
             received[kind] += int(degree.sum())
-        times += _times(part)
+        times += _times(prepared, part)
         parts.append(_describe_part(prepared, part))
     progress("looking for cold nodes")
     return {
@@ -51,7 +50,9 @@ def inspect_prepared(prepared: PreparedGraph, progress: Callable[[str], None] = 
         "pairs": {
             relation.name: {split: prepared.num_pairs(relation, split) for split in SPLITS}
             for relation in prepared.schema.relations
+            if relation.has_pairs
         },
+        "edges": manifest.get("edges"),
         "messages": sum(received.values()),
         "repeated": manifest.get("repeated"),
         "degrees": {
@@ -76,7 +77,7 @@ def inspect_prepared(prepared: PreparedGraph, progress: Callable[[str], None] = 
 def _degrees(part: Part, kind: str) -> np.ndarray:
     """int64: how many messages each node of a type receives."""
     nodes = part.ranges.nodes_of_type(part.number, kind)
-    return np.diff(part.indptr[nodes.start - part.first_node : nodes.stop - part.first_node + 1])
+    return np.diff(part.node_starts[nodes.start - part.first_node : nodes.stop - part.first_node + 1])
 
 
 def _histogram(degree: np.ndarray) -> np.ndarray:
@@ -105,13 +106,11 @@ def _describe_part(prepared: PreparedGraph, part: Part) -> dict[str, Any]:
     }
 
 
-def _times(part: Part) -> list[tuple[int, int]]:
-    """The first and last time of a part's messages, in microseconds; nothing where there are none."""
-    file = part.folder / "edge_time.npy"
-    if not file.exists():
-        return []
-    times = open_array(file, ("int64",), part.indices.shape, REMEDY)
-    return [(int(block.min()), int(block.max())) for block in _blocks(times)]
+def _times(prepared: PreparedGraph, part: Part) -> list[tuple[int, int]]:
+    """The first and last time of a part's pairs, in microseconds; nothing where there are none."""
+    timed = [relation for relation in prepared.schema.relations if relation.has_pairs and "time" in relation.columns]
+    found = [part.times(relation, split) for relation in timed for split in SPLITS]
+    return [(int(block.min()), int(block.max())) for times in found for block in _blocks(times) if len(block)]
 
 
 def _span(times: list[tuple[int, int]]) -> dict[str, str] | None:
@@ -152,7 +151,7 @@ def _cold(prepared: PreparedGraph) -> dict[str, dict[str, Any]]:
 
 def _pairs(prepared: PreparedGraph, split: str) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """The types of both ends, and int64 [m, 2] of nodes: block by block."""
-    for relation in prepared.schema.relations:
+    for relation in (relation for relation in prepared.schema.relations if relation.has_pairs):
         for part in prepared.parts:
             for block in _blocks(part.pairs(relation, split)):
                 yield (relation.source, relation.target), block

@@ -3,14 +3,16 @@
 manifest.json              schema, counts, bounds, partition report, what it was made from; size and SHA-256 of files
 ids/TYPE.parquet           node_id, external_id[, title]: sorted by external ID
 parts/0000/
-  indptr.npy               int64 [n + 1]   CSC of in-edges: row of the part's j-th node
-  indices.npy              int32/64 [e]    source node IDs, ascending within a row
-  edge_weight.npy          float32 [e]     where the input has weights
-  edge_time.npy            int64 [e]       where the input has times, microseconds
+  indptr.npy               int64 [r + 1]   CSC of in-edges, with the rows of `PartRows`: one a node and edge type
+  indices.npy              int32/64 [e]    source node IDs: the newest edge first where there are times, then ascending
+  edge_category.npy        uint16 [e]      where any relation has categories
+  edge_weight.npy          float32 [e]     where any has weights
+  edge_time.npy            int64 [e]       where any has times, microseconds
   features/TYPE.npy        float32 [n_t, f]
   RELATION/                of each relation that a task can predict
     {train,valid,test}.npy int64 [m, 2]    (source, target) node IDs of the pairs whose source is here, sorted
     ..._LABEL.npy          float32 [m]     of each of these pairs: `weight`, where the input has it, and named labels
+    ..._time.npy           int64 [m]       where the input has times, microseconds
     popularity.npy         float64 [n_t]   running sum of degree ** 0.75 over the part's targets
 """
 
@@ -31,12 +33,14 @@ import polars as pl
 from dist_gat.base.errors import DataError, StorageError
 from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_files
 from dist_gat.data.parquet import read_parquet
+from dist_gat.graph.part_rows import PartRows, rows_of_part
 from dist_gat.graph.ranges import NodeRanges, read_ranges
-from dist_gat.graph.schema import Relation, Schema, read_schema
+from dist_gat.graph.schema import COLUMNS, Relation, Schema, read_schema
 
-FORMAT, VERSION = "dist_gat.parts", 5
+FORMAT, VERSION = "dist_gat.parts", 6
 SPLITS = ("train", "valid", "test")
 POPULARITY_EXPONENT = 0.75  # of the degree, in what negatives are drawn by
+EDGE_TYPES = {"category": "uint16", "weight": "float32", "time": "int64"}
 MADE_FROM = "made_from"  # the key of a manifest
 REMEDY = "run `dist-gat prepare` with this configuration to write it anew"
 
@@ -51,6 +55,8 @@ class Part:
     folder: Path
     number: int
     ranges: NodeRanges
+    rows: PartRows
+    edge_columns: tuple[str, ...]  # what its edges carry, of category, weight and time
     num_pairs: dict[str, dict[str, int]]  # relation -> split -> pairs
     feature_sizes: dict[str, int]  # node type -> columns
 
@@ -64,11 +70,20 @@ class Part:
 
     @cached_property
     def indptr(self) -> np.ndarray:
-        return open_array(self.folder / "indptr.npy", ("int64",), (self.num_nodes + 1,), REMEDY)
+        return open_array(self.folder / "indptr.npy", ("int64",), (self.rows.num_rows + 1,), REMEDY)
+
+    @cached_property
+    def node_starts(self) -> np.ndarray:
+        """int64 [n + 1]: where the edges to each node begin, of whatever type."""
+        return self.rows.node_starts(self.indptr)
 
     @cached_property
     def indices(self) -> np.ndarray:
         return open_array(self.folder / "indices.npy", ("int32", "int64"), (int(self.indptr[-1]),), REMEDY)
+
+    def edge_column(self, name: str) -> np.ndarray:
+        """[e]: category, weight or time of each edge, 0 where its relation has none."""
+        return self._opened(f"edge_{name}", EDGE_TYPES[name], self.indices.shape)
 
     def read_ahead(self) -> None:
         """Ask the system to read, in the background, what training needs of the part: all but held-out pairs.
@@ -94,6 +109,10 @@ class Part:
     def labels(self, relation: Relation, split: str, label: str) -> np.ndarray:
         """float32 [m]: what was given of each of these pairs: a rating, a click, a count. Raises `StorageError`."""
         return self._opened(f"{relation.name}/{split}_{label}", "float32", (self.num_pairs[relation.name][split],))
+
+    def times(self, relation: Relation, split: str) -> np.ndarray:
+        """int64 [m]: when each of these pairs was, in microseconds; where the relation has times."""
+        return self._opened(f"{relation.name}/{split}_time", "int64", (self.num_pairs[relation.name][split],))
 
     def _opened(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in self._arrays:
@@ -130,6 +149,8 @@ class PreparedGraph:
                 part_folder(self.folder, part),
                 part,
                 self.ranges,
+                rows_of_part(self.ranges, self.schema, part),
+                self.edge_columns,
                 {
                     name: {split: counts[split][part] for split in SPLITS}
                     for name, counts in self.manifest["split_counts"].items()
@@ -147,9 +168,18 @@ class PreparedGraph:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
+    def edge_columns(self) -> tuple[str, ...]:
+        """What edges carry: of category, weight and time those that any relation with messages has."""
+        found = {name for one in self.schema.edge_types for name in one.relation.columns}
+        return tuple(name for name in COLUMNS if name in found)
+
+    @property
     def feature_sizes(self) -> dict[str, int]:
         """Node type → number of input feature columns, for the types that have any."""
         return dict(self.manifest["feature_sizes"])
+
+    def has_times(self, relation: Relation) -> bool:
+        return any("time" in one.columns for one in self.schema.relations if one.name == relation.name)
 
     def num_pairs(self, relation: Relation, split: str) -> int:
         return int(sum(self.manifest["split_counts"][relation.name][split]))
@@ -162,7 +192,7 @@ class PreparedGraph:
         """
         known = self.manifest["labels"][relation.name]
         if label not in known:
-            of = "data" if relation == self.schema.relations[0] else f"data.relations.{relation.name}"
+            of = "data" if relation.name == self.schema.relations[0].name else f"data.relations.{relation.name}"
             setting = f"{of}.columns.{'weight' if label == 'weight' else f'labels.{label}'}"
             raise DataError(
                 f"{self.folder}: the pairs of {relation.name} have no {label}, which the task asks for; they have "
@@ -231,7 +261,7 @@ def _check_counts(manifest: dict[str, Any], file: Path, schema: Schema, ranges: 
     keys = ("split_counts", "popularity_mass", "feature_sizes", "labels", "target_messages")
     counts, mass, sizes, labels, received = (manifest.get(key) for key in keys)
     try:
-        names = [relation.name for relation in schema.relations]
+        names = [relation.name for relation in schema.relations if relation.has_pairs]
         lists = [*(counts[name][split] for name in names for split in SPLITS), *(mass[name] for name in names)]
         fits = all(keyed.keys() == set(names) for keyed in (counts, mass, labels, received))
         fits = fits and sizes.keys() <= set(ranges.node_types)

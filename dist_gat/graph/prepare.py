@@ -10,6 +10,8 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,21 @@ from dist_gat.base.run_folder import LOCK_FILE, lock_run
 from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, write_manifest, write_text
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.sections import PartsConfig
-from dist_gat.data.dataset import Dataset, chunk_rows, load_dataset
+from dist_gat.data.dataset import WEIGHT, Dataset, chunk_rows, load_dataset
+from dist_gat.data.distinct_pairs import Repeats
 from dist_gat.data.edge_file import EdgeFile, degrees
 from dist_gat.data.engine import Engine, Tasks
-from dist_gat.graph.assign import assign_nodes
+from dist_gat.data.relations import Edges
+from dist_gat.graph.assign import Graph, assign_nodes
+from dist_gat.graph.fennel import Chunks
 from dist_gat.graph.held_out import held_out_warnings
 from dist_gat.graph.made_from import made_from
 from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION
 from dist_gat.graph.ranges import NodeRanges
-from dist_gat.graph.schema import INTERACTIONS, Relation, Schema
-from dist_gat.graph.shards import INTERACTS, Relabelling, ShardWriter
+from dist_gat.graph.schema import COLUMNS, INTERACTIONS, Relation, Schema
+from dist_gat.graph.shards import Relabelling, ShardWriter
 
+(INTERACTS,) = INTERACTIONS.relations
 # as many as a scale of ratings may have; more are a count or a measurement
 MAX_LEVELS = 100
 # labels that are added up at once; not what fits in memory, on which the sum would depend in its last digits
@@ -69,16 +75,10 @@ def prepare_dataset(
             raise ConfigError(
                 f"parts.num_parts={parts.num_parts} exceeds the {smallest} nodes of the smaller node type; choose fewer"
             )
-        num_nodes = dataset.users.count + dataset.items.count
+        num_nodes = sum(nodes.count for nodes in dataset.nodes.values())
         progress(f"assigning {num_nodes:,} nodes to {parts.num_parts} parts ({parts.method})")
-        degree = (
-            degrees(dataset.train, "user", dataset.users.count, rows),
-            degrees(dataset.train, "item", dataset.items.count, rows),
-        )
-        ends = ((chunk["user"], chunk["item"]) for chunk in dataset.train.chunks(rows, ["user", "item"]))
-        pairs = ((user.astype(np.int64), item.astype(np.int64)) for user, item in ends)
-        part_of_raw = assign_nodes(pairs, degree, parts, seed, work, progress)
-        labels = relabel(part_of_raw, dataset.users.count, parts.num_parts)
+        part_of_raw = assign_nodes(graph_of(dataset, rows), parts, seed, work, progress)
+        labels = relabel(part_of_raw, {kind: nodes.count for kind, nodes in dataset.nodes.items()}, parts.num_parts)
         with atomic_folder(Path(data.prepared)) as folder:
             writer = ShardWriter(folder, work, labels, rows, progress)
             report = {"name": name, **_write(writer, engine, dataset, data, parts)}
@@ -115,30 +115,37 @@ def _work_folder(target: Path, made: Mapping[str, Any] | None) -> Iterator[Path]
 def _write(
     writer: ShardWriter, engine: Engine, dataset: Dataset, data: DataConfig, parts: PartsConfig
 ) -> dict[str, Any]:
-    labels, schema = writer.labels, schema_of(dataset)
-    nodes = {INTERACTS.source: dataset.users, INTERACTS.target: dataset.items}
-    for kind, own in nodes.items():
-        writer.ids(engine, kind, own, dataset.titles if kind == INTERACTS.target else None)
+    labels, schema = writer.labels, schema_of(dataset, data)
+    for kind, nodes in dataset.nodes.items():
+        writer.ids(engine, kind, nodes, dataset.titles if kind == INTERACTS.target else None)
+    edges = {INTERACTS.name: dataset.train} | {name: own.file for name, own in dataset.relations.items()}
     counts: dict[str, dict[str, list[int]]] = {}
-    for split in SPLITS:
-        writer.progress(f"writing {split} pairs")
-        edges: EdgeFile = getattr(dataset, split)
-        counts.setdefault(INTERACTS.name, {})[split] = writer.splits(INTERACTS.name, split, edges, dataset.train.labels)
-        for relation, more in dataset.relations.items():
-            own_edges = more if split == "train" else None
-            counts.setdefault(relation, {})[split] = writer.splits(relation, split, own_edges, more.labels)
-    carrying = [dataset.train, *(e for relation, e in dataset.relations.items() if data.relations[relation].messages)]
-    mass, num_to_items = writer.messages(carrying, data.min_message_weight, schema.relations)
+    for relation in schema.relations:
+        if relation.has_pairs:
+            own = edges[relation.name]
+            columns = [*own.labels, *(["time"] if own.has_time else [])]
+            for split in SPLITS:
+                writer.progress(f"writing {split} pairs of {relation.name}")
+                chosen = own if split == "train" else None
+                chosen = getattr(dataset, split) if relation.name == INTERACTS.name else chosen
+                counts.setdefault(relation.name, {})[split] = writer.splits(relation, split, chosen, columns)
+    mass, to_targets = writer.messages(schema, edges, data.min_message_weight)
     writer.features(dataset)
-    names = [relation.name for relation in schema.relations]
     totals = {split: sum(of_parts) for split, of_parts in counts[INTERACTS.name].items()}
+    quality = {
+        relation.name: partition_quality(edges[relation.name], relation, labels, writer.rows)
+        for relation in schema.relations
+    }
+    nodes_of_part = np.diff(labels.ranges.starts)
     return {
         "schema": schema.to_plain(),
-        "num_nodes": {kind: labels.ranges.count(kind) for kind in INTERACTIONS.node_types},
+        "num_nodes": {kind: labels.ranges.count(kind) for kind in schema.node_types},
         "split_counts": counts,
-        "labels": describe_labels(dataset),
-        "popularity_mass": dict.fromkeys(names, mass),
-        "target_messages": dict.fromkeys(names, num_to_items),
+        "labels": describe_labels(dataset, schema),
+        "edges": {name: file.count for name, file in edges.items()},
+        "weights": {name: weights_of(edges[name]) for name in edges if WEIGHT in edges[name].labels},
+        "popularity_mass": mass,
+        "target_messages": to_targets,
         "feature_sizes": {kind: table.values.shape[1] for kind, table in dataset.features.items()},
         "features": {
             kind: {"columns": t.columns, "mean": t.mean, "deviation": t.deviation, "nodes_with_a_row": t.num_found}
@@ -147,47 +154,82 @@ def _write(
         "dropped": dataset.dropped,
         **dataset.notes,
         "warnings": [*dataset.warnings, *held_out_warnings(data, totals, dataset.dropped)],
-        "partition": {"method": parts.method, **partition_quality(dataset.train, labels, writer.rows)},
+        "partition": {
+            "method": parts.method,
+            **quality[INTERACTS.name],
+            "node_balance": float(nodes_of_part.max() / nodes_of_part.mean()),
+            "relations": {name: quality[name] for name in dataset.relations},
+        },
         "bounds": labels.ranges.bounds.tolist(),
     }
 
 
-def relabel(part_of_raw: np.ndarray, num_users: int, num_parts: int) -> Relabelling:
+def graph_of(dataset: Dataset, rows: int) -> Graph:
+    """What parts are made for: the interactions, and the edges of all relations."""
+    kinds, sizes = list(dataset.nodes), [nodes.count for nodes in dataset.nodes.values()]
+    degree = [np.zeros(size, np.int64) for size in sizes]
+    edges = []
+    for own in [Edges(INTERACTS.source, INTERACTS.target, (), dataset.train, Repeats({})), *dataset.relations.values()]:
+        ends = kinds.index(own.source), kinds.index(own.target)
+        for end, kind in zip(("source", "target"), ends, strict=True):
+            degree[kind] = degree[kind] + degrees(own.file, end, sizes[kind], rows)
+        edges.append((*ends, partial(_ends_of, own.file, rows)))
+        if len(edges) == 1:
+            of_interactions = degree[0].copy(), degree[1].copy()
+    return Graph(sizes, edges, degree, of_interactions)
+
+
+def _ends_of(edges: EdgeFile, rows: int) -> Chunks:
+    for chunk in edges.chunks(rows, ["source", "target"]):
+        yield chunk["source"].astype(np.int64), chunk["target"].astype(np.int64)
+
+
+def relabel(part_of_raw: np.ndarray, sizes: Mapping[str, int], num_parts: int) -> Relabelling:
     """Order raw nodes by (part, type, raw number) and number them; empty types in a part are allowed."""
-    num_raw = len(part_of_raw)
-    type_of_raw = (np.arange(num_raw) >= num_users).astype(np.int64)
-    num_types = len(INTERACTIONS.node_types)
-    group = part_of_raw * num_types + type_of_raw
-    node_of_raw = np.empty(num_raw, dtype=np.int64)
-    node_of_raw[np.argsort(group, kind="stable")] = np.arange(num_raw)
-    ends = np.cumsum(np.bincount(group, minlength=num_parts * num_types))
-    starts = np.concatenate([[0], ends[:-1]]).reshape(num_parts, num_types)
-    bounds = np.concatenate([starts, ends.reshape(num_parts, num_types)[:, -1:]], axis=1)
-    return Relabelling(node_of_raw[:num_users], node_of_raw[num_users:], NodeRanges(bounds, INTERACTIONS.node_types))
+    type_of_raw = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    group = part_of_raw * len(sizes) + type_of_raw
+    node_of_raw = np.empty(len(part_of_raw), dtype=np.int64)
+    node_of_raw[np.argsort(group, kind="stable")] = np.arange(len(part_of_raw))
+    ends = np.cumsum(np.bincount(group, minlength=num_parts * len(sizes)))
+    starts = np.concatenate([[0], ends[:-1]]).reshape(num_parts, len(sizes))
+    bounds = np.concatenate([starts, ends.reshape(num_parts, len(sizes))[:, -1:]], axis=1)
+    of_types = np.split(node_of_raw, np.cumsum(list(sizes.values()))[:-1])
+    return Relabelling(dict(zip(sizes, of_types, strict=True)), NodeRanges(bounds, tuple(sizes)))
 
 
-def partition_quality(train: EdgeFile, labels: Relabelling, rows: int = BLOCK_ROWS) -> dict[str, Any]:
-    """Share of interactions whose ends lie in two parts, and the largest part over the mean (1 is even)."""
+def partition_quality(
+    edges: EdgeFile, relation: Relation, labels: Relabelling, rows: int = BLOCK_ROWS
+) -> dict[str, float]:
+    """Share of a relation's edges whose ends lie in two parts, and the largest part over the mean (1 is even)."""
     ranges = labels.ranges
-    part_of = [ranges.part_of(nodes) for nodes in (labels.user, labels.item)]
+    part_of = [ranges.part_of(labels.nodes[kind]) for kind in (relation.source, relation.target)]
     edges_of_part, num_cut = np.zeros(ranges.num_parts, np.int64), 0
-    for chunk in train.chunks(rows):
-        user_part, item_part = part_of[0][chunk["user"]], part_of[1][chunk["item"]]
-        edges_of_part += np.bincount(user_part, minlength=ranges.num_parts)
-        edges_of_part += np.bincount(item_part, minlength=ranges.num_parts)
-        num_cut += int(np.count_nonzero(user_part != item_part))
-    nodes_of_part = np.diff(ranges.starts)
+    for chunk in edges.chunks(rows):
+        source_part, target_part = part_of[0][chunk["source"]], part_of[1][chunk["target"]]
+        edges_of_part += np.bincount(source_part, minlength=ranges.num_parts)
+        edges_of_part += np.bincount(target_part, minlength=ranges.num_parts)
+        num_cut += int(np.count_nonzero(source_part != target_part))
     return {
-        "edge_cut": num_cut / train.count,
-        "node_balance": float(nodes_of_part.max() / nodes_of_part.mean()),
+        "edge_cut": num_cut / edges.count,
         "edge_balance": float(edges_of_part.max() / edges_of_part.mean()),
     }
 
 
-def describe_labels(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """By relation and label."""
+def weights_of(edges: EdgeFile) -> dict[str, float]:
+    """Mean and deviation of the weights of a relation's edges, with which the model standardises them."""
+    sums: list[float] = []
+    for exponent in (1, 2):
+        sums.append(
+            math.fsum(float((c[WEIGHT].astype(np.float64) ** exponent).sum()) for c in edges.chunks(BLOCK_ROWS))
+        )
+    mean = sums[0] / edges.count
+    return {"mean": mean, "deviation": math.sqrt(max(sums[1] / edges.count - mean * mean, 0.0))}
+
+
+def describe_labels(dataset: Dataset, schema: Schema) -> dict[str, dict[str, Any]]:
+    """By relation with pairs, and label."""
     relations = {INTERACTS.name: (dataset.train, [dataset.valid, dataset.test])}
-    relations |= {name: (edges, []) for name, edges in dataset.relations.items()}
+    relations |= {one.name: (dataset.relations[one.name].file, []) for one in schema.relations[1:] if one.has_pairs}
     return {
         name: {label: describe(train, held_out, label) for label in train.labels}
         for name, (train, held_out) in relations.items()
@@ -217,7 +259,19 @@ def describe(train: EdgeFile, held_out: list[EdgeFile], label: str) -> dict[str,
     return found
 
 
-def schema_of(dataset: Dataset) -> Schema:
+def schema_of(dataset: Dataset, data: DataConfig) -> Schema:
     """That of a table of interactions, with its further relations."""
-    more = [Relation(name, INTERACTS.source, INTERACTS.target) for name in dataset.relations]
-    return Schema(INTERACTIONS.node_types, (INTERACTS, *more))
+    relations = [replace(INTERACTS, columns=_columns_of(dataset.train))]
+    for name, edges in dataset.relations.items():
+        config = data.relations[name.partition("-")[0]]  # a piece is named after its relation
+        relations.append(
+            Relation(
+                name, edges.source, edges.target, config.has_pairs, config.messages, config.directed,
+                _columns_of(edges.file), edges.categories,
+            )
+        )  # fmt: skip
+    return Schema(tuple(dataset.nodes), tuple(relations))
+
+
+def _columns_of(edges: EdgeFile) -> tuple[str, ...]:
+    return tuple(name for name in COLUMNS if name in edges.types)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,44 @@ from dist_gat.config.task_sections import FIRST_RELATION
 
 # names of node types and relations, which are also names of files and folders
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+COLUMNS = ("category", "weight", "time")
 
 
 @dataclass(frozen=True)
 class Relation:
-    """Edges from nodes of one type, `source`, to nodes of another, `target`. Messages go both ways along each."""
+    """Edges from nodes of one type, `source`, to nodes of another, `target`.
+
+    has_pairs: whether a task can predict its edges. messages: whether nodes attend along it. directed: only its sources
+    do, to its targets; else both ways. columns: what an edge carries, of `COLUMNS`. categories: their names; an edge
+    has the number of one.
+    """
 
     name: str
     source: str
     target: str
+    has_pairs: bool = True
+    messages: bool = True
+    directed: bool = False
+    columns: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EdgeType:
+    """One way along a relation: messages from nodes of type `source` to nodes of type `target`.
+
+    backward: from the relation's targets to its sources, as from items to the users who met them.
+    """
+
+    relation: Relation
+    source: str
+    target: str
+    backward: bool
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether it has each edge of its relation both ways."""
+        return self.relation.source == self.relation.target and not self.relation.directed
 
 
 @dataclass(frozen=True)
@@ -31,10 +61,33 @@ class Schema:
     node_types: tuple[str, ...]
     relations: tuple[Relation, ...]
 
+    @cached_property
+    def edge_types(self) -> tuple[EdgeType, ...]:
+        """All ways that messages go. A relation of a type with itself is one, which has each edge both ways unless it
+        is directed."""
+        found = []
+        for relation in self.relations:
+            if relation.messages:
+                found.append(EdgeType(relation, relation.target, relation.source, True))
+                if not relation.directed and relation.source != relation.target:
+                    found.append(EdgeType(relation, relation.source, relation.target, False))
+        return tuple(found)
+
+    def into(self, node_type: str) -> tuple[int, ...]:
+        """The numbers of the edge types that lead to nodes of one type, in the order of their rows in a part.
+
+        The degree of a node is how many edges of the first of them it has: of users and items, interactions.
+        """
+        return tuple(number for number, one in enumerate(self.edge_types) if one.target == node_type)
+
+    @cached_property
+    def slots(self) -> tuple[int, ...]:
+        """By node type: how many edge types lead to it, and so how many rows a node has."""
+        return tuple(len(self.into(kind)) for kind in self.node_types)
+
     def read_by(self, node_type: str) -> frozenset[str]:
         """The types whose nodes send messages to nodes of one type."""
-        ends = [(relation.source, relation.target) for relation in self.relations]
-        return frozenset(near for own, near in [*ends, *(pair[::-1] for pair in ends)] if own == node_type)
+        return frozenset(one.source for one in self.edge_types if one.target == node_type)
 
     def to_plain(self) -> dict[str, Any]:
         """What a manifest records; `read_schema` reads it."""
@@ -49,9 +102,10 @@ def read_schema(manifest: Mapping[str, Any], file: Path, remedy: str) -> Schema:
     """The schema that a manifest records. Raises `StorageError` where it is missing or invalid."""
     found: Any = manifest.get("schema")
     try:
-        schema = Schema(tuple(found["node_types"]), tuple(Relation(**fields) for fields in found["relations"]))
+        schema = Schema(tuple(found["node_types"]), tuple(_relation(fields) for fields in found["relations"]))
         names = [*schema.node_types, *(relation.name for relation in schema.relations)]
         fits = all(NAME.fullmatch(name) for name in names) and schema.relations and len(set(names)) == len(names)
+        fits = fits and all(set(relation.columns) <= set(COLUMNS) for relation in schema.relations)
         ends = {end for relation in schema.relations for end in (relation.source, relation.target)}
     except (TypeError, KeyError):
         fits, ends = False, set()
@@ -61,3 +115,8 @@ def read_schema(manifest: Mapping[str, Any], file: Path, remedy: str) -> Schema:
             f"target; found {str(found)[:80]}; {remedy}"
         )
     return schema
+
+
+def _relation(fields: Mapping[str, Any]) -> Relation:
+    lists = {name: tuple(fields.get(name, ())) for name in ("columns", "categories")}
+    return Relation(**{**fields, **lists})

@@ -5,7 +5,8 @@ EdgeFile come and go in chunks; what stays in memory grows with the nodes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +17,24 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from dist_gat.base.storage import save_array
+from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.data.dataset import WEIGHT, Dataset, Nodes
 from dist_gat.data.edge_file import Columns, EdgeFile, degrees
 from dist_gat.data.engine import Engine
 from dist_gat.graph.array_file import ArrayFile
-from dist_gat.graph.part import POPULARITY_EXPONENT, part_folder
+from dist_gat.graph.part import EDGE_TYPES, POPULARITY_EXPONENT, part_folder
+from dist_gat.graph.part_rows import rows_of_part
 from dist_gat.graph.ranges import NodeRanges
-from dist_gat.graph.schema import INTERACTIONS, Relation
-from dist_gat.graph.sorted_runs import run_starts, sorted_edges
-
-(INTERACTS,) = INTERACTIONS.relations
+from dist_gat.graph.schema import EdgeType, Relation, Schema
+from dist_gat.graph.sorted_runs import newest_first, run_starts, sorted_edges
 
 
 @dataclass(frozen=True)
 class Relabelling:
-    """From dense indices of each type to node IDs: int64 [U] and int64 [I]."""
+    """nodes: from dense indices of each type to node IDs, int64."""
 
-    user: np.ndarray
-    item: np.ndarray
+    nodes: dict[str, np.ndarray]
     ranges: NodeRanges
-
-    @property
-    def nodes(self) -> dict[str, np.ndarray]:
-        """By node type."""
-        return {INTERACTS.source: self.user, INTERACTS.target: self.item}
 
     @property
     def keeps_order(self) -> bool:
@@ -57,98 +52,120 @@ class ShardWriter:
     rows: int
     progress: Callable[[str], None]
 
-    def splits(self, relation: str, split: str, edges: EdgeFile | None, labels: list[str]) -> list[int]:
-        """The pairs of a split by part, sorted by user and item, and their labels. Returns their number by part."""
-        names = {"pairs": f"{relation}/{split}", **{label: f"{relation}/{split}_{label}" for label in labels}}
+    def splits(self, relation: Relation, split: str, edges: EdgeFile | None, columns: Sequence[str]) -> list[int]:
+        """The pairs of a split by part, sorted by source and target, and their labels and times. Returns their number
+        by part."""
+        name = f"{relation.name}/{split}"
+        names = {"pairs": name, **{column: f"{name}_{column}" for column in columns}}
         counts = np.zeros(self.labels.ranges.num_parts, np.int64)
-        chunks = iter(()) if edges is None else self._sorted(edges, self._renamed(edges, "user", labels), "user")
-        with _PartFiles(self.folder, self.labels.ranges, names, {"pairs": (np.dtype(np.int64), (2,))}) as files:
+        types = {"pairs": (np.dtype(np.int64), (2,)), "time": (np.dtype(np.int64), ())}
+        chunks: Iterator[Columns] = iter(())
+        if edges is not None:
+            way = EdgeType(relation, relation.target, relation.source, True)
+            chunks = self._renamed(edges, way, columns)
+            if not self.labels.keeps_order:
+                chunks = sorted_edges(chunks, run_starts(self._received(way, edges), self.rows), self.work / "pairs")
+        with _PartFiles(self.folder, self.labels.ranges, names, types) as files:
             for part, own in files.by_part(chunks):
                 pairs = np.stack([own["dst"], own["src"]], axis=1)
-                files.append(part, {"pairs": pairs, **{label: own[label] for label in labels}})
+                files.append(part, {"pairs": pairs, **{column: own[column] for column in columns}})
                 counts[part] += len(pairs)
         return [int(count) for count in counts]
 
     def messages(
-        self, carrying: list[EdgeFile], min_weight: float | None, relations: tuple[Relation, ...]
-    ) -> tuple[list[float], int]:
-        """CSC of in-edges, both directions, each pair once, with weight and time where only interactions carry any.
+        self, schema: Schema, edges: Mapping[str, EdgeFile], min_weight: float | None
+    ) -> tuple[dict[str, list[float]], dict[str, int]]:
+        """CSC of in-edges: a row of each node and edge type that leads to it, and what the edges carry.
 
-        Returns the sum of degree ** 0.75 over the items of each part, and the number of messages to items.
+        edges: by relation. min_weight: of interactions that carry messages. Returns, of relations with pairs, the sum
+        of degree ** 0.75 over the targets of each part, and the number of messages to targets.
         """
-        ranges, (first, *more) = self.labels.ranges, carrying
-        attributes = (
-            {}
-            if more
-            else ({"edge_weight": WEIGHT} if WEIGHT in first.labels else {})
-            | ({"edge_time": "time"} if first.has_time else {})
-        )
-        streams = [self._messages_to(end, carrying, min_weight, attributes) for end in ("user", "item")]
-        heads = [_Cut(stream) for stream in streams]
-        masses, num_to_items = [], 0
+        ranges = self.labels.ranges
+        columns = [name for name in EDGE_TYPES if any(name in one.relation.columns for one in schema.edge_types)]
+        types = {"indices": ("src", np.dtype(ranges.id_type))}
+        types |= {f"edge_{name}": (name, np.dtype(EDGE_TYPES[name])) for name in columns}
+        received = np.zeros(ranges.num_nodes, np.int64)
+        for one in schema.edge_types:
+            received += self._received(one, edges[one.relation.name])
+        heads = [_Cut(self._messages_of(one, edges[one.relation.name], min_weight)) for one in schema.edge_types]
+        mass: dict[str, list[float]] = {}
+        to_targets = dict.fromkeys((relation.name for relation in schema.relations if relation.has_pairs), 0)
         for part in range(ranges.num_parts):
-            target, first_node = part_folder(self.folder, part), int(ranges.starts[part])
-            degree = np.zeros(int(ranges.starts[part + 1]) - first_node, np.int64)
+            rows, degrees_of_rows = rows_of_part(ranges, schema, part), [np.zeros(0, np.int64)]
             with ExitStack() as stack:
-                types = {
-                    "indices": np.dtype(ranges.id_type),
-                    "edge_weight": np.dtype("float32"),
-                    "edge_time": np.dtype("int64"),
-                }
                 files = {
-                    name: stack.enter_context(ArrayFile(target / f"{name}.npy", types[name]))
-                    for name in ("indices", *attributes)
+                    name: stack.enter_context(ArrayFile(part_folder(self.folder, part) / f"{name}.npy", kind))
+                    for name, (_, kind) in types.items()
                 }
-                for kind, head in enumerate(heads):
-                    for own in head.until(int(ranges.bounds[part, kind + 1])):
-                        degree += np.bincount(own["dst"] - first_node, minlength=len(degree))
-                        files["indices"].append(own["src"])
-                        for name in attributes:
-                            files[name].append(own[name])
-                        num_to_items += len(own["dst"]) if kind == ranges.index_of(INTERACTS.target) else 0
-            save_array(target / "indptr.npy", np.concatenate([[0], np.cumsum(degree)]))
-            items = ranges.nodes_of_type(part, INTERACTS.target)
-            mass = degree[items.start - first_node : items.stop - first_node].astype(np.float64) ** POPULARITY_EXPONENT
-            for relation in relations:
-                save_array(target / relation.name / "popularity.npy", np.cumsum(mass))
-            masses.append(float(mass.sum()))
-        return masses, num_to_items
+                for kind in ranges.node_types:
+                    slots, nodes = schema.into(kind), ranges.nodes_of_type(part, kind)
+                    for first, last in itertools.pairwise(run_starts(received[nodes.start : nodes.stop], self.rows)):
+                        own = [_joined(heads[slot].until(nodes.start + last)) for slot in slots]
+                        degree_NS = np.zeros((last - first, len(slots)), np.int64)
+                        for place, found in enumerate(own):
+                            if found:
+                                dst = found["dst"] - (nodes.start + first)
+                                degree_NS[:, place] = np.bincount(dst, minlength=last - first)
+                        degrees_of_rows.append(degree_NS.ravel())
+                        for name, values in _interleaved(own, degree_NS, types).items():
+                            files[name].append(values)
+            indptr = np.concatenate([[0], np.cumsum(np.concatenate(degrees_of_rows))])
+            save_array(part_folder(self.folder, part) / "indptr.npy", indptr)
+            for relation in schema.relations:
+                if relation.has_pairs:
+                    degree = rows.degrees_of(indptr, ranges.index_of(relation.target))[:, 0]
+                    running = np.cumsum(degree.astype(np.float64) ** POPULARITY_EXPONENT)
+                    save_array(part_folder(self.folder, part) / relation.name / "popularity.npy", running)
+                    mass.setdefault(relation.name, []).append(float(running[-1]) if len(running) else 0.0)
+                    to_targets[relation.name] += int(degree.sum())
+        return mass, to_targets
 
-    def _messages_to(
-        self, end: str, carrying: list[EdgeFile], min_weight: float | None, attributes: dict[str, str]
-    ) -> Iterator[Columns]:
-        def chunks() -> Iterator[Columns]:
-            for number, edges in enumerate(carrying):
-                for chunk in edges.chunks(self.rows):
-                    if min_weight is not None and number == 0 and WEIGHT in chunk:
-                        some = chunk[WEIGHT] >= min_weight
-                        chunk = {name: values[some] for name, values in chunk.items()}
-                    yield self._ends(chunk, end) | {new: chunk[name] for new, name in attributes.items()}
-
-        in_order = end == "user" and len(carrying) == 1 and self.labels.keeps_order
-        self.progress(f"sorting messages to {end}s")
-        found = chunks() if in_order else sorted_edges(chunks(), self._starts(carrying, end), self.work / f"to-{end}")
-        return found if len(carrying) == 1 else map(without_repeats, found)
-
-    def _renamed(self, edges: EdgeFile, end: str, labels: list[str]) -> Iterator[Columns]:
-        for chunk in edges.chunks(self.rows):
-            yield self._ends(chunk, end) | {label: chunk[label] for label in labels}
-
-    def _ends(self, chunk: Columns, end: str) -> Columns:
-        user, item = self.labels.user[chunk["user"]], self.labels.item[chunk["item"]]
-        return {"dst": user, "src": item} if end == "user" else {"dst": item, "src": user}
-
-    def _sorted(self, edges: EdgeFile, chunks: Iterator[Columns], end: str) -> Iterator[Columns]:
-        if self.labels.keeps_order:
-            return chunks
-        return sorted_edges(chunks, self._starts([edges], end), self.work / "pairs")
-
-    def _starts(self, several: list[EdgeFile], end: str) -> np.ndarray:
-        """Runs of the nodes of one type that edges lead to."""
+    def _received(self, way: EdgeType, edges: EdgeFile) -> np.ndarray:
+        """int64 [nodes]: about how many messages each node gets along an edge type: repeats count too."""
         of_node = np.zeros(self.labels.ranges.num_nodes, np.int64)
-        nodes = self.labels.nodes[end]
-        of_node[nodes] = np.sum([degrees(edges, end, len(nodes), self.rows) for edges in several], axis=0)
-        return run_starts(of_node, self.rows)
+        nodes = self.labels.nodes[way.target]
+        ends = ("source", "target") if way.is_symmetric else ("source",) if way.backward else ("target",)
+        for end in ends:
+            of_node[nodes] += degrees(edges, end, len(nodes), self.rows)
+        return of_node
+
+    def _messages_of(self, way: EdgeType, edges: EdgeFile, min_weight: float | None) -> Iterator[Columns]:
+        """The edges of a type sorted by destination, the newest first where they have times, each once."""
+        relation = way.relation
+
+        def chunks(some: Iterator[Columns] | None = None) -> Iterator[Columns]:
+            for chunk in some or edges.chunks(self.rows):
+                if min_weight is not None and relation.name == FIRST_RELATION and WEIGHT in chunk:
+                    kept = chunk[WEIGHT] >= min_weight
+                    chunk = {name: values[kept] for name, values in chunk.items()}
+                own = self._ends(chunk, way) | {name: chunk[name] for name in relation.columns}
+                yield own
+                if way.is_symmetric:
+                    turned = own | {"dst": own["src"], "src": own["dst"]}
+                    if "category" in own:
+                        turned["category"] = own["category"] + np.uint16(len(relation.categories))
+                    yield turned
+
+        self.progress(f"sorting messages of {relation.name} to {way.target}s")
+        if way.backward and not way.is_symmetric and self.labels.keeps_order:
+            degree = degrees(edges, "source", len(self.labels.nodes[way.target]), self.rows)
+            found = chunks(edges.whole_users(degree, self.rows))
+        else:
+            name = f"to-{way.target}-{relation.name}"
+            found = sorted_edges(chunks(), run_starts(self._received(way, edges), self.rows), self.work / name)
+        for own in found:
+            if way.is_symmetric:
+                own = without_repeats(own)
+            yield newest_first(own) if "time" in own else own
+
+    def _renamed(self, edges: EdgeFile, way: EdgeType, columns: Sequence[str]) -> Iterator[Columns]:
+        for chunk in edges.chunks(self.rows):
+            yield self._ends(chunk, way) | {column: chunk[column] for column in columns}
+
+    def _ends(self, chunk: Columns, way: EdgeType) -> Columns:
+        relation, nodes = way.relation, self.labels.nodes
+        source, target = nodes[relation.source][chunk["source"]], nodes[relation.target][chunk["target"]]
+        return {"dst": source, "src": target} if way.backward else {"dst": target, "src": source}
 
     def features(self, dataset: Dataset) -> None:
         for kind, table in dataset.features.items():
@@ -250,11 +267,42 @@ class _Cut:
                 return
 
 
+def _joined(pieces: Iterator[Columns]) -> Columns:
+    """All of them as one; nothing where there is none."""
+    found = list(pieces)
+    if len(found) < 2:
+        return found[0] if found else {}
+    return {name: np.concatenate([piece[name] for piece in found]) for name in found[0]}
+
+
+def _interleaved(
+    own: list[Columns], degree_NS: np.ndarray, types: Mapping[str, tuple[str, np.dtype]]
+) -> dict[str, np.ndarray]:
+    """The edges of several types to the same nodes, node by node, with 0 where an edge lacks a column.
+
+    own: of each type, sorted by node. degree_NS: how many of each type a node has.
+    """
+    if len(own) == 1:
+        (found,) = own
+        nothing = np.zeros(len(found["dst"]) if found else 0, np.uint8)
+        return {name: found.get(column, nothing).astype(kind, copy=False) for name, (column, kind) in types.items()}
+    start_NS = (np.cumsum(degree_NS) - degree_NS.ravel()).reshape(degree_NS.shape)
+    out = {name: np.zeros(int(degree_NS.sum()), kind) for name, (_, kind) in types.items()}
+    for place, found in enumerate(own):
+        if found:
+            count = degree_NS[:, place]
+            at = np.repeat(start_NS[:, place] - (np.cumsum(count) - count), count) + np.arange(len(found["dst"]))
+            for name, (column, _) in types.items():
+                if column in found:
+                    out[name][at] = found[column]
+    return out
+
+
 def without_repeats(edges: Columns) -> Columns:
-    """Of sorted edges without attributes, each once."""
-    dst, src = edges["dst"], edges["src"]
-    is_new = np.append(True, (dst[1:] != dst[:-1]) | (src[1:] != src[:-1]))[: len(dst)]
-    return {"dst": dst[is_new], "src": src[is_new]}
+    """Of sorted edges each once, with what the first of equal ones carries."""
+    keys = [edges[name] for name in ("dst", "src", "category") if name in edges]
+    is_new = np.append(True, np.any([key[1:] != key[:-1] for key in keys], axis=0))[: len(edges["dst"])]
+    return {name: values[is_new] for name, values in edges.items()}
 
 
 def plain_text(table: pa.Table) -> pa.Table:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numba import njit
 
 from dist_gat.base.pairs import order_of_pairs, sort_pairs
 from dist_gat.data.edge_file import Columns
@@ -67,8 +68,39 @@ def _scatter(chunks: Iterator[Columns], starts: np.ndarray, folder: Path) -> dic
 
 
 def _sorted(edges: Columns) -> Columns:
+    if "category" in edges:  # which tells edges between the same nodes apart
+        order = np.lexsort([edges["category"], edges["src"], edges["dst"]])
+        return {name: values[order] for name, values in edges.items()}
     if len(edges) == 2:
         dst, src = sort_pairs(edges["dst"], edges["src"])
         return {"dst": dst, "src": src}
     order = order_of_pairs(edges["dst"], edges["src"])
     return {name: values[order] for name, values in edges.items()}
+
+
+def newest_first(edges: Columns) -> Columns:
+    """Sorted edges of whole destinations with `time`: each destination's by time, the newest first; those of the same
+    time stay in order."""
+    order = np.empty(len(edges["dst"]), np.int64)
+    _order_by_time(edges["dst"], edges["time"], order)
+    return {name: values if name == "dst" else values[order] for name, values in edges.items()}
+
+
+@njit(nogil=True, cache=True)
+def _order_by_time(dst, time, order):  # type: ignore[no-untyped-def]
+    start = 0
+    while start < len(dst):
+        stop = start + 1
+        is_sorted = True
+        while stop < len(dst) and dst[stop] == dst[start]:
+            is_sorted &= time[stop] <= time[stop - 1]
+            stop += 1
+        if is_sorted:
+            for i in range(start, stop):
+                order[i] = i
+        else:
+            # of the same time in order: merge sort is stable
+            within = np.argsort(-time[start:stop], kind="mergesort")
+            for i in range(stop - start):
+                order[start + i] = start + within[i]
+        start = stop

@@ -24,7 +24,8 @@ from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
 from dist_gat.filters.user_items import training_items
 from dist_gat.graph.part import SPLITS, open_prepared
-from dist_gat.nn.recommender import Recommender, build_recommender
+from dist_gat.nn.edge_terms import prepared_kinds
+from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.serve.saved_model import SavedModel, open_model
 from dist_gat.tasks.build_task import build_task, single_tasks
@@ -59,7 +60,8 @@ def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
     task = build_task(config, prepared)
     model = build_recommender(
         config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed,
-        build_head=task.build_head,
+        build_head=task.build_head, kinds=prepared_kinds(prepared),
+        untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip
     load_weights(folder, model, store)
     representation_OR = infer_representations(model, store, config.evaluate.edge_chunk, worker.steps)

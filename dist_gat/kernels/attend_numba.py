@@ -84,10 +84,11 @@ def survey(neighbors, count, num_rows, num_own, per_task):  # type: ignore[no-un
 
 @njit(**KERNEL)
 def forward(  # type: ignore[no-untyped-def]
-    rows, own_rows, neighbors, count, rule, slope, query, own, value, scores, alpha, weight, z, out, taken, per_task,
-    heads, sums, width, out_width,
+    rows, own_rows, neighbors, count, rule, slope, query, own, bias, value, scores, alpha, weight, z, out, taken,
+    per_task, heads, sums, width, out_width,
 ):  # fmt: skip
-    """Computes the weights, and the aggregates `z` or, with a `value`, their projections `out`.
+    """Computes the weights, and the aggregates `z` or, with a `value`, their projections `out`. A `bias` with any rows
+    is added to the scores.
 
     Several threads run it at once; `taken` counts the tasks that they have taken.
     """
@@ -111,6 +112,9 @@ def forward(  # type: ignore[no-untyped-def]
                     dots(own, 0, num_heads, own_rows, own_row, 0, 1, offset, 0, width)
                 q = min(u * num_heads, query.shape[0] - num_heads)
                 dots(query, q, num_heads, rows, neighbors, u, n, scores, first, width)
+                if bias.shape[0]:
+                    for e in range(first, first + n):
+                        store(scores, e, 0, load(scores, e, 0, heads) + load(bias, e, 0, heads))
                 _weigh(rule, slope, offset, scores, alpha, first, n, heads)
                 for e in range(first + n, first + fan_out):
                     store(alpha, e, 0, fill(rows.dtype.type(0), heads))

@@ -33,8 +33,8 @@ class Rule(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Weighting:
-    """Given weights alpha_DFH, or the scores s_ui = query_u^T l_i + own^T h_u and the rule that turns them into
-    weights.
+    """Given weights alpha_DFH, or the scores s_ui = query_u^T l_i + own^T h_u + bias_ui and the rule that turns them
+    into weights.
 
     mean: the aggregate takes the mean of the heads' weights, instead of one aggregate for each head.
     value_XI: each head's aggregate is projected by its X / H rows of this matrix, side by side; not with `mean`.
@@ -44,6 +44,7 @@ class Weighting:
     alpha_DFH: Tensor | None = None
     query_QHI: Tensor | None = None
     own_HI: Tensor | None = None
+    bias_DFH: Tensor | None = None
     slope: float = 1.0
     mean: bool = False
     value_XI: Tensor | None = None

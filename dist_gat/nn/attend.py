@@ -32,7 +32,10 @@ def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor,
 
     Fused kernels where there are some for the device and the type, else `attend_plain`; tests hold them equal.
     """
-    return kernels(rows_SI.device.type, rows_SI.dtype)(rows_SI, block, weighting)
+    device = rows_SI.device.type
+    if device == "cuda" and weighting.bias_DFH is not None:  # which the Triton kernels don't have yet
+        return attend_plain(rows_SI, block, weighting)
+    return kernels(device, rows_SI.dtype)(rows_SI, block, weighting)
 
 
 def kernels(device: str, dtype: torch.dtype) -> Attend:
@@ -66,6 +69,8 @@ def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weightin
     scores_DFH = near_DFI @ weighting.query_QHI.transpose(1, 2)
     if weighting.own_HI is not None:
         scores_DFH = scores_DFH + (block.own_rows(rows_SI) @ weighting.own_HI.T)[:, None]
+    if weighting.bias_DFH is not None:
+        scores_DFH = scores_DFH + weighting.bias_DFH
     if weighting.rule == Rule.LINEAR:
         return linear_weights(scores_DFH, block)
     if weighting.rule == Rule.EXP:

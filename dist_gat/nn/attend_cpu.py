@@ -37,14 +37,14 @@ THREADS_PER_SHARE = 4
 def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """See `dist_gat.nn.attend.attend`. rows_SI is float32 or float64; the other inputs are converted to its type."""
     _check(rows_SI.shape[1], block, weighting)
-    query_QHI, own_HI, alpha_DFH, value_XI = (
+    query_QHI, own_HI, bias_DFH, alpha_DFH, value_XI = (
         None if x is None else x.to(rows_SI.dtype).contiguous()
-        for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH, weighting.value_XI)
+        for x in (weighting.query_QHI, weighting.own_HI, weighting.bias_DFH, weighting.alpha_DFH, weighting.value_XI)
     )
     # where the destinations are not the first rows, their rows are a separate input, which the bias needs
     own_DI = None if own_HI is None or block.dst_at_D is None else block.own_rows(rows_SI)
     sums, computed_DFH = _Attend.apply(
-        rows_SI.contiguous(), own_DI, query_QHI, own_HI, alpha_DFH, value_XI, block, weighting
+        rows_SI.contiguous(), own_DI, query_QHI, own_HI, bias_DFH, alpha_DFH, value_XI, block, weighting
     )
     return sums, computed_DFH if alpha_DFH is None else alpha_DFH.detach()
 
@@ -52,6 +52,7 @@ def attend_cpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
 def _check(size: int, block: Block, weighting: Weighting) -> None:
     """Assert the shapes of what the kernels read beside the rows, because the kernels don't check them."""
     query, own, alpha, value = weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH, weighting.value_XI
+    bias, edges = weighting.bias_DFH, block.neighbors_DF.shape
     scored = query if alpha is None else alpha
     assert len(block.count_D) == block.num_dst, "counts point outside of the block: there is one a destination"
     assert scored is not None, "scores need a query"
@@ -61,7 +62,8 @@ def _check(size: int, block: Block, weighting: Weighting) -> None:
     assert query is None or query.shape[1:] == (num_heads, size), "a query has the size of a row"
     assert query is None or len(query) in (1, block.num_dst), "there is one query, or one a destination"
     assert own is None or (alpha is None and own.shape == (num_heads, size)), "a bias has the size of a row"
-    assert alpha is None or alpha.shape[:2] == block.neighbors_DF.shape, "there is a weight an edge"
+    assert alpha is None or alpha.shape[:2] == edges, "there is a weight an edge"
+    assert bias is None or (alpha is None and bias.shape == (*edges, num_heads)), "there is a bias an edge and head"
     assert block.dst_at_D is None or len(block.dst_at_D) == block.num_dst, "there is a position a destination"
     if value is not None:
         assert not weighting.mean, "each head's aggregate is projected, not their mean"
@@ -77,6 +79,7 @@ class _Attend(torch.autograd.Function):
         own_DI: Tensor | None,
         query_QHI: Tensor | None,
         own_HI: Tensor | None,
+        bias_DFH: Tensor | None,
         alpha_DFH: Tensor | None,
         value_XI: Tensor | None,
         block: Block,
@@ -95,6 +98,7 @@ class _Attend(torch.autograd.Function):
             query_QHI = rows_SI.new_empty(1, num_heads, 0)
         if own_HI is None:
             own_HI = rows_SI.new_empty(0, size)
+        bias = rows_SI.new_empty(0, num_heads) if bias_DFH is None else bias_DFH.detach()
         weight_DFG = rows_SI.new_empty(num_dst, fan_out, 1) if weighting.mean and num_heads > 1 else alpha_DFH
         if value_XI is None:
             value_XI = rows_SI.new_empty(0, size)
@@ -120,8 +124,8 @@ class _Attend(torch.autograd.Function):
         assert is_inside, "the block's neighbours or counts point outside of its rows"
         in_all_threads(
             len(ctx.survey[1]), kernels.forward, rows, own_rows, neighbors, count, rule, slope, _flat(query), own,
-            _flat(value), _flat(scores), _flat(alpha), _flat(weight), _flat(z), _flat(out), taken, per_task, heads,
-            sums, width, out_width,
+            _flat(bias.numpy()), _flat(value), _flat(scores), _flat(alpha), _flat(weight), _flat(z), _flat(out), taken,
+            per_task, heads, sums, width, out_width,
         )  # fmt: skip
         ctx.save_for_backward(rows_SI, own_DI, query_QHI, own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG)
         ctx.block, ctx.weighting = block, weighting
@@ -132,10 +136,12 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_sums is None:
-            return (None,) * 8
+            return (None,) * 9
         rows_SI, own_DI, query_QHI, own_HI, value_XI, scores_DFH, alpha_DFH, weight_DFG = ctx.saved_tensors
         block = ctx.block
-        needs_rows, needs_own_rows, needs_query, needs_own, needs_alpha, needs_value = ctx.needs_input_grad[:6]
+        needs_rows, needs_own_rows, needs_query, needs_own, needs_bias, needs_alpha, needs_value = ctx.needs_input_grad[
+            :7
+        ]
         num_dst, num_heads, size = len(scores_DFH), scores_DFH.shape[2], rows_SI.shape[1]
         projected, shared = len(value_XI) > 0, len(query_QHI) == 1
         per_task, num_threads = _per_task(scores_DFH.shape[1]), torch.get_num_threads()
@@ -144,7 +150,7 @@ class _Attend(torch.autograd.Function):
         num_parts = max(min(PARTS_PER_THREAD * num_threads, len(num_repeats)), 2)
         grad_sums = grad_sums.contiguous()
         grad_out_DGO = grad_sums.unflatten(1, (num_heads, -1)) if projected else grad_sums
-        grad_scores_DFH = torch.empty_like(scores_DFH if needs_alpha else scores_DFH[:0])
+        grad_scores_DFH = torch.empty_like(scores_DFH if needs_alpha or needs_bias else scores_DFH[:0])
         grad_offset_DH = scores_DFH.new_empty(num_dst, num_heads)
         grad_query_QHI = torch.zeros_like(query_QHI)
         grad_own_HI, grad_value_XI = torch.zeros_like(own_HI), torch.zeros_like(value_XI)
@@ -182,6 +188,7 @@ class _Attend(torch.autograd.Function):
             grad_offset_DH @ own_HI if needs_own_rows else None,
             grad_query_QHI if needs_query else None,
             grad_own_HI if needs_own else None,
+            grad_scores_DFH if needs_bias else None,
             grad_scores_DFH if needs_alpha else None,
             grad_value_XI if needs_value else None,
             None,

@@ -43,6 +43,7 @@ def attend_gpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
     """
     assert block.dst_at_D is None, "here the destinations are the first rows"
     assert len(block.count_D) == block.num_dst <= len(rows_SI), "the destinations are the first rows"
+    assert weighting.bias_DFH is None, "the kernels know no bias of an edge"
     # the kernels know no strides
     block = Block(block.neighbors_DF.contiguous(), block.count_D.contiguous(), block.num_src)
     query_QHI, own_HI, alpha_DFH = (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dist_gat.config.sections import ModelConfig
 from dist_gat.nn.attention import AttentionLayer
+from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds, columns_read
 from dist_gat.sampling.block import Block
 
 
@@ -36,15 +37,18 @@ class Encoder(nn.Module):
 
     Args:
         model: sizes, attention and combination.
+        kinds: the edge types of the graph.
         num_layers: L, one per fan-out; with L = 0 a representation is the input row, matrix factorisation.
     """
 
-    def __init__(self, model: ModelConfig, num_layers: int) -> None:
+    def __init__(self, model: ModelConfig, num_layers: int, kinds: EdgeKinds = PLAIN_KINDS) -> None:
         super().__init__()
         size = model.embedding_size
         self.combination = model.combination
         self.representation_size = representation_size(model, num_layers)
-        self.layers = nn.ModuleList(AttentionLayer(model, size, size) for _ in range(num_layers))
+        self.layers = nn.ModuleList(AttentionLayer(model, size, size, kinds) for _ in range(num_layers))
+        # what the layers read of an edge
+        self.edge_columns = columns_read(model.terms, self.needs_degree, kinds) if num_layers else ()
 
     @property
     def projects_sources(self) -> bool:

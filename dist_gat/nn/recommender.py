@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dist_gat.base.random import Purpose, make_key
-from dist_gat.config.sections import ModelConfig
+from dist_gat.config.sections import ModelConfig, SamplingConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.schema import Relation
 from dist_gat.nn.decoder import Decoder
+from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds
 from dist_gat.nn.encoder import Encoded, Encoder
 from dist_gat.nn.inputs.id_embedding import EmbeddingShard
 from dist_gat.nn.inputs.node_inputs import Features, NodeInputs
@@ -47,9 +49,11 @@ class DenseModel(nn.Module):
         self.head = head
 
     def forward(
-        self, embedding_SE: Tensor, features: Features, blocks: Sequence[Block], degree_N: Tensor | None = None
-    ) -> Encoded:
-        encoded = self.encoder(self.inputs(embedding_SE, features), blocks)
+        self, embedding_UE: Tensor, features: Features, blocks: Sequence[Block], degree_N: Tensor | None = None,
+        place_S: Tensor | None = None,
+    ) -> Encoded:  # fmt: skip
+        """place_S: see `Batch`."""
+        encoded = self.encoder(rows_at(self.inputs(embedding_UE, features), place_S), blocks)
         return encoded._replace(rows_NR=self.with_own_scores(encoded.rows_NR, degree_N))
 
     def with_own_scores(self, rows_NR: Tensor, degree_N: Tensor | None) -> Tensor:
@@ -60,13 +64,22 @@ class DenseModel(nn.Module):
         return torch.cat([rows_NR, self.own_scores(degree_N)[:, None]], dim=1)
 
 
+def rows_at(rows_UE: Tensor, place_S: Tensor | None) -> Tensor:
+    """[S, E]: the rows of sources, of which several may be one node; see `Batch`."""
+    return rows_UE if place_S is None else functional.embedding(place_S, rows_UE)
+
+
 @dataclass(frozen=True)
 class Recommender:
-    """dense: the same on every rank. table: the rows of this rank's nodes. decoder: has no parameters."""
+    """dense: the same on every rank. table: the rows of this rank's nodes. decoder: has no parameters.
+
+    untimed: the type of nodes that are represented without messages along edges that have times, or None.
+    """
 
     dense: DenseModel
     table: EmbeddingShard
     decoder: Decoder
+    untimed: str | None = None
 
     @property
     def encoder(self) -> Encoder:
@@ -97,11 +110,12 @@ class Recommender:
 
 
 def build_dense(
-    config: ModelConfig, num_layers: int, feature_sizes: dict[str, int], build_head: BuildHead = no_head
-) -> DenseModel:
+    config: ModelConfig, num_layers: int, feature_sizes: dict[str, int], build_head: BuildHead = no_head,
+    kinds: EdgeKinds = PLAIN_KINDS,
+) -> DenseModel:  # fmt: skip
     """A dense model with initial values from torch's global generator."""
     inputs = NodeInputs(feature_sizes, config.embedding_size)
-    encoder, own_scores = Encoder(config, num_layers), build_own_scores(config.decoder)
+    encoder, own_scores = Encoder(config, num_layers, kinds), build_own_scores(config.decoder)
     return DenseModel(inputs, encoder, own_scores, build_head(encoder.representation_size))
 
 
@@ -114,18 +128,25 @@ def build_recommender(
     seed: int,
     dtype: torch.dtype = torch.float32,
     build_head: BuildHead = no_head,
+    kinds: EdgeKinds = PLAIN_KINDS,
+    untimed: str | None = None,
 ) -> Recommender:
     """A new recommender whose initial values depend on the configuration and the seed alone.
 
-    build_head: of the task, see `Task.build_head`.
+    build_head: of the task, see `Task.build_head`. kinds: the edge types of the graph. untimed: see `Recommender`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(make_key(seed, Purpose.WEIGHTS) >> np.uint64(1)))
-        dense = build_dense(config, num_layers, feature_sizes, build_head)
+        dense = build_dense(config, num_layers, feature_sizes, build_head, kinds)
     table = EmbeddingShard(ownership, config.embedding_size, channel, seed, config.init_std, dtype)
-    return Recommender(dense.to(channel.device, dtype), table, Decoder(config.decoder))
+    return Recommender(dense.to(channel.device, dtype), table, Decoder(config.decoder), untimed)
+
+
+def untimed_type(sampling: SamplingConfig, relation: Relation) -> str | None:
+    """The type that is compared with seeds of a time, where these see only what was before them."""
+    return relation.target if sampling.time == "strict" else None
 
 
 def messages_need_degree(model: ModelConfig) -> bool:
     """Whether the layers read in-degrees."""
-    return model.scoring == "degree"
+    return model.scoring in ("degree", "degree_dot") or "degree" in model.terms

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dist_gat.config.sections import AttentionConfig
 from dist_gat.kernels.weighting import MAX_EXPONENT, MIN_SCORE_SUM, Rule, Weighting
+from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds, EdgeTerms, degrees_of_ends, edges_alike
 from dist_gat.sampling.block import Block
 
 KEY_NOISE = 0.1
@@ -65,11 +66,19 @@ class Scoring(nn.Module):
     """Common interface: how to weigh neighbours before the aggregation, output transform after it.
 
     projects_sources: whether every row is projected, not only those of the block's edges.
-    needs_degree: whether blocks must have `degree_S`.
+    needs_degree: whether blocks must have `degree_SK`. terms: of what edges carry, or None.
     """
 
     projects_sources = False
     needs_degree = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terms: EdgeTerms | None = None
+
+    def edge_bias(self, block: Block) -> Tensor | None:
+        """The learned terms of what the edges carry, [D, F, H], or None."""
+        return None if self.terms is None else self.terms(block)
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         """The weighting of a block, from all rows and the destinations' own rows."""
@@ -81,27 +90,61 @@ class Scoring(nn.Module):
 
 
 class UniformScoring(Scoring):
-    """alpha_ui = 1 / |N(u)|: the mean of the neighbours, without parameters."""
+    """alpha_ui = 1 / |N(u)|: the mean of the neighbours; with terms b_ui of the edges, their softmax."""
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
-        return Weighting(Rule.GIVEN, uniform_weights(block, rows_SI.dtype))
+        bias_DFH = self.edge_bias(block)
+        if bias_DFH is None:
+            return Weighting(Rule.GIVEN, uniform_weights(block, rows_SI.dtype))
+        return Weighting(Rule.GIVEN, softmax_weights(bias_DFH, block), mean=True)
 
 
 class DegreeScoring(Scoring):
-    """alpha_ui = (d_u / |N(u)|) / sqrt(d_u d_i), d = in-degrees in the whole graph; without parameters.
+    """alpha_ui = (d_u / |N(u)|) / sqrt(d_u d_i), d = in-degrees in the whole graph along the edge's relation.
 
     LightGCN (He et al. 2020) has 1 / sqrt(d_u d_i); the first factor makes the sum over a uniform sample an
-    unbiased estimate of the sum over all neighbours, and is 1 where all of them are in the block.
+    unbiased estimate of the sum over all neighbours, and is 1 where all of them are in the block. With several
+    relations |N(u)| are the neighbours along the same one. With terms b_ui of the edges, the weights of u have the same
+    sum, divided among the edges by the softmax of log alpha_ui + b_ui: where b is 0 they are alpha.
     """
 
     needs_degree = True
 
+    def __init__(self, kinds: EdgeKinds) -> None:
+        super().__init__()
+        self.kinds = kinds
+
+    def degree_weights(self, block: Block, dtype: torch.dtype) -> Tensor:
+        """[D, F, 1], 0 for padding."""
+        own_DF, near_DF = (degree.to(dtype) for degree in degrees_of_ends(block, self.kinds))
+        return ((own_DF / near_DF).sqrt() / edges_alike(block, self.kinds) * block.mask_DF())[:, :, None]
+
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
-        assert block.degree_S is not None, "scoring=degree needs blocks with degree_S"
-        degree_D, degree_DF = block.own_rows(block.degree_S), block.degree_S[block.neighbors_DF]
-        root_D, root_DF = (degree.clamp(min=1).to(rows_SI.dtype).sqrt() for degree in (degree_D, degree_DF))
-        ratio_DF = root_D[:, None] / root_DF
-        return Weighting(Rule.GIVEN, ratio_DF[:, :, None] * uniform_weights(block, rows_SI.dtype))
+        weight_DF1, bias_DFH = self.degree_weights(block, rows_SI.dtype), self.edge_bias(block)
+        if bias_DFH is None:
+            return Weighting(Rule.GIVEN, weight_DF1)
+        share_DFH = softmax_weights(log_weights(weight_DF1) + bias_DFH, block)
+        return Weighting(Rule.GIVEN, share_DFH * weight_DF1.sum(dim=1, keepdim=True), mean=True)
+
+
+class DegreeDotScoring(DegreeScoring):
+    """`degree` with a bilinear term: the weights of u have the sum that `degree` gives them, divided among the edges by
+    the softmax of log alpha_ui + h_u^T W_k l_i + b_ui for each head. W_k [H, I, I] starts at 0, so attention starts as
+    `degree`. The heads' aggregates are averaged.
+    """
+
+    def __init__(self, config: AttentionConfig, in_size: int, kinds: EdgeKinds) -> None:
+        super().__init__(kinds)
+        self.key_HII = nn.Parameter(torch.zeros(config.num_heads, in_size, in_size))
+
+    def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
+        query_DHI = torch.einsum("di,hij->dhj", own_DI, self.key_HII)
+        bias_DFH, logit_DF1 = self.edge_bias(block), log_weights(self.degree_weights(block, rows_SI.dtype))
+        bias_DFH = logit_DF1.expand(-1, -1, len(self.key_HII)) if bias_DFH is None else logit_DF1 + bias_DFH
+        return Weighting(Rule.SOFTMAX, query_QHI=query_DHI, bias_DFH=bias_DFH, mean=True)
+
+    def output(self, sums: Tensor, block: Block) -> Tensor:
+        return sums.squeeze(1) * self.degree_weights(block, sums.dtype).sum(dim=1)
 
 
 class DotScoring(Scoring):
@@ -131,7 +174,7 @@ class DotScoring(Scoring):
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         query_DHI = torch.einsum("di,hij->dhj", own_DI, self.key_HII)
         # The heads share the rows that they sum, so the mean of the weights is enough for the mean of the sums.
-        return Weighting(self.rule, query_QHI=query_DHI, mean=True)
+        return Weighting(self.rule, query_QHI=query_DHI, bias_DFH=self.edge_bias(block), mean=True)
 
     def output(self, sums: Tensor, block: Block) -> Tensor:
         z_DI = sums.squeeze(1)
@@ -165,6 +208,7 @@ class AdditiveScoring(Scoring):
             Rule.SOFTMAX,
             query_QHI=source_HI[None],
             own_HI=own_HI,
+            bias_DFH=self.edge_bias(block),
             slope=self.negative_slope,
             value_XI=self.value.weight,
         )
@@ -205,6 +249,8 @@ class AdditiveV2Scoring(Scoring):
         # One matrix product over all heads is faster than a product and a sum for each.
         attention_HX = torch.block_diag(*self.attention_HO)
         logits_DFH = functional.leaky_relu(sum_DFX, self.negative_slope) @ attention_HX.T
+        bias_DFH = self.edge_bias(block)
+        logits_DFH = logits_DFH if bias_DFH is None else logits_DFH + bias_DFH
         return Weighting(Rule.GIVEN, softmax_weights(logits_DFH, block), value_XI=self.value.weight)
 
     def output(self, sums: Tensor, block: Block) -> Tensor:
@@ -213,13 +259,27 @@ class AdditiveV2Scoring(Scoring):
         return sums + bias_DX
 
 
-def build_scoring(config: AttentionConfig, in_size: int, out_size: int) -> Scoring:
-    """The scoring that `config.scoring` names."""
+def log_weights(weight_DF1: Tensor) -> Tensor:
+    """Their logarithms, 0 for padding."""
+    return at_least_float32(weight_DF1).clamp(min=torch.finfo(torch.float32).tiny).log() * (weight_DF1 > 0)
+
+
+def build_scoring(config: AttentionConfig, in_size: int, out_size: int, kinds: EdgeKinds = PLAIN_KINDS) -> Scoring:
+    """The scoring that `config.scoring` names, for a graph with these edge types."""
+    scoring: Scoring
     if config.scoring in ("additive", "additive_v2"):
         assert out_size % config.num_heads == 0, "the heads share the output size evenly"
         kind = AdditiveScoring if config.scoring == "additive" else AdditiveV2Scoring
-        return kind(config, in_size, out_size)
-    assert config.transform == "mlp" or in_size == out_size, "nothing in this layer changes the size of a row"
-    if config.scoring in ("dot", "dot_exp"):
-        return DotScoring(config, in_size, out_size)
-    return UniformScoring() if config.scoring == "uniform" else DegreeScoring()
+        scoring = kind(config, in_size, out_size)
+    else:
+        assert config.transform == "mlp" or in_size == out_size, "nothing in this layer changes the size of a row"
+        if config.scoring in ("dot", "dot_exp"):
+            scoring = DotScoring(config, in_size, out_size)
+        elif config.scoring == "degree_dot":
+            scoring = DegreeDotScoring(config, in_size, kinds)
+        else:
+            scoring = UniformScoring() if config.scoring == "uniform" else DegreeScoring(kinds)
+    if config.terms:
+        scoring.terms = EdgeTerms(config.terms, config.num_heads, kinds)
+        scoring.needs_degree = scoring.needs_degree or "degree" in config.terms
+    return scoring

@@ -14,7 +14,7 @@ MAX_LABEL = 22
 
 def explanation_page(explanation: dict[str, Any]) -> str:
     """HTML of what `dist_gat.explain.explanation.explain_item` returns."""
-    layers = explanation["interactions"][0]["layers"]
+    layers = (explanation["interactions"] or explanation["others"])[0]["layers"]
     heads = [(layer, head) for layer in range(len(layers)) for head in range(len(layers[0]))]
     return fill_template(
         "explanation.html", explanation=explanation, heads=heads, picture=draw_paths(explanation)

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dist_gat.base.plural import plural
 from dist_gat.graph.inspection import repeated_in_words
 from dist_gat.pages.bar_chart import Bar, bar_chart
 from dist_gat.pages.figures import percent, three_digits
@@ -32,7 +33,7 @@ def inspection_page(found: dict[str, Any]) -> str:
 
 def count_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Names and texts: nodes, pairs by relation and split, messages, times, features."""
-    rows = [(f"{kind}s", f"{count:,}") for kind, count in found["num_nodes"].items()]
+    rows = [(plural(kind), f"{count:,}") for kind, count in found["num_nodes"].items()]
     for relation, splits in found["pairs"].items():
         rows += [(f"{relation}, {split}", f"{count:,}") for split, count in splits.items() if count]
     rows.append(("messages", f"{found['messages']:,}"))
@@ -46,11 +47,11 @@ def remarks(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for kind, degrees in found["degrees"].items():
         if degrees["isolated"]:
-            rows.append((f"isolated {kind}s", f"{degrees['isolated']:,} receive no message"))
+            rows.append((f"isolated {plural(kind)}", f"{degrees['isolated']:,} receive no message"))
     for kind, cold in found["cold"].items():
         if cold["nodes"]:
             pairs = ", ".join(f"{count:,} {split} pairs" for split, count in cold["pairs"].items() if count)
-            rows.append((f"cold {kind}s", f"{cold['nodes']:,} have no training pair; they are in {pairs}"))
+            rows.append((f"cold {plural(kind)}", f"{cold['nodes']:,} have no training pair; they are in {pairs}"))
     rows += [("repeated pairs", words) for words in repeated_in_words(found["repeated"] or {})]
     rows += [(f"dropped: {reason}", f"{count:,}") for reason, count in found["dropped"].items()]
     return rows + [("warning", str(warning)) for warning in found["warnings"]]
@@ -67,7 +68,7 @@ def degree_chart(degrees: dict[str, Any]) -> Markup:
     longest = max((of_kind["histogram"] for of_kind in degrees.values()), key=len)
     size = len(longest)
     series = {
-        f"{kind}s": [row["nodes"] for row in of_kind["histogram"]] + [0] * (size - len(of_kind["histogram"]))
+        plural(kind): [row["nodes"] for row in of_kind["histogram"]] + [0] * (size - len(of_kind["histogram"]))
         for kind, of_kind in degrees.items()
     }
     step = -(-size // MAX_TICKS)
@@ -102,7 +103,7 @@ def part_chart(parts: list[dict[str, Any]]) -> Markup:
     largest = sorted(parts, key=lambda part: -part["messages"])[:MAX_BARS]
     bars = []
     for part in sorted(largest, key=lambda part: part["part"]):
-        notes = [f"{count:,} {kind}s" for kind, count in part["nodes"].items()]
+        notes = [f"{count:,} {plural(kind)}" for kind, count in part["nodes"].items()]
         notes += [] if part["remote"] is None else [f"{percent(part['remote'])} remote"]
         bars.append(Bar(f"part {part['part']}", part["messages"] / total, ", ".join(notes)))
     return bar_chart(bars, "messages by part", show=percent)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.plural import plural
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_metrics
@@ -150,7 +151,7 @@ def data_rows(config: Config) -> list[tuple[str, str]]:
     except (ConfigError, StorageError):
         return rows
     relation = predicted_relation(prepared.schema, config.task)
-    counts = {f"{kind}s".capitalize(): prepared.ranges.count(kind) for kind in prepared.schema.node_types}
+    counts = {plural(kind).capitalize(): prepared.ranges.count(kind) for kind in prepared.schema.node_types}
     counts |= {f"Pairs of {split}": prepared.num_pairs(relation, split) for split in ("train", "valid", "test")}
     return rows + [(name, f"{count:,}") for name, count in counts.items()]
 

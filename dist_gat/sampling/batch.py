@@ -1,6 +1,7 @@
 """`Batch`: one rank's share of one global step, ready for the model.
 
-Shape legend: N seed nodes of this rank, S sources.
+Shape legend: N seed nodes of this rank, S sources, U
+distinct nodes of these.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ class Batch(Movable):
     num_global_seeds: seeds of the step over all ranks; the loss is a mean over them.
     num_edges:        messages that the layers pass for this batch.
     seeds:            what the task is about: positions among the seed nodes, labels and whatever else its loss reads.
-    nodes_S:          int64 node IDs of the outermost sources, whose embedding rows the model needs.
+    nodes_U:          int64 distinct node IDs of the outermost sources, whose embedding rows the model needs.
+    place_S:          int64 position of each source among `nodes_U`; None where sources are these nodes, in order.
     blocks:           one a layer, the outermost hop first.
     degree_N:         int64 in-degrees of the seed nodes, or None where nothing asks for degrees.
-    lookup:           how the rows of nodes_S come from their owners, None where there is one rank.
-    features:         node type → (positions among S, float32 rows) of the nodes that have input features.
+    lookup:           how the rows of nodes_U come from their owners, None where there is one rank.
+    features:         node type → (positions among U, float32 rows) of the nodes that have input features.
     seconds:          what the background spent on this batch: sample, exchange.
     """
 
@@ -35,9 +37,15 @@ class Batch(Movable):
     num_global_seeds: int
     num_edges: int
     seeds: Seeds
-    nodes_S: Tensor
+    nodes_U: Tensor
     blocks: list[Block]
+    place_S: Tensor | None = None
     degree_N: Tensor | None = None
     lookup: RowLookup | None = None
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def nodes_S(self) -> Tensor:
+        """int64: the node of each source."""
+        return self.nodes_U if self.place_S is None else self.nodes_U[self.place_S]

@@ -1,11 +1,13 @@
 """`Block`: one hop of message passing, as plain tensors.
 
-Shape legend: S sources, D destinations, F fan-out (the widest row).
+Shape legend: S sources, D destinations, F fan-out (the widest row), K edge types that lead to one type
+(at most).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,15 +22,17 @@ class Block(Movable):
     neighbors_DF: int64, positions among the S sources; rows are padded at their end with 0.
     count_D:      int64, how many entries of each row are real.
     num_src:      S. The destinations are sources 0 to D-1, unless `dst_at_D` says otherwise.
-    degree_S:     int64, in-degree of each source in the whole training graph, or None where no layer asks.
+    degree_SK:    int64, in-degrees of each source in the whole training graph, by edge type; None where no layer asks.
+    edges:        what the layers read of the edges, by name in `EDGE_COLUMNS`, [D, F].
     dst_at_D:     int64, positions of the destinations among the sources, or None: the first D.
     """
 
     neighbors_DF: Tensor
     count_D: Tensor
     num_src: int
-    degree_S: Tensor | None = None
+    degree_SK: Tensor | None = None
     dst_at_D: Tensor | None = None
+    edges: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_dst(self) -> int:

@@ -12,40 +12,50 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from dist_gat.base.pairs import sort_pairs
+from dist_gat.base.pairs import order_of_pairs, sort_pairs
 from dist_gat.base.random import fold, to_unit
 from dist_gat.kernels.prefetch import prefetch
 
 GROUP = 128
 STARTS_AHEAD = 16  # nodes ahead whose row starts are prefetched
+NO_TIMES = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
 class HiddenEdges:
     """Edges that no message may use in this step: for each destination, its hidden sources.
 
-    dst: int64 [h], distinct and ascending; src[ptr[j]:ptr[j + 1]] are the hidden sources of dst[j], ascending.
+    dst: int64 [h], distinct and ascending; src[ptr[j]:ptr[j + 1]] are the hidden sources of dst[j], ascending, and time
+    has when these edges were, where rows are ordered by time; else it is empty.
     may_hide: bool [power of two], false where no hidden destination has these lowest bits of the ID.
     """
 
     dst: np.ndarray
     ptr: np.ndarray
     src: np.ndarray
+    time: np.ndarray
     may_hide: np.ndarray
 
 
-def hide_pairs(pairs: np.ndarray) -> HiddenEdges:
-    """Hide int64 [m, 2] node pairs in both directions."""
+def hide_pairs(pairs: np.ndarray, times: np.ndarray | None = None) -> HiddenEdges:
+    """Hide int64 [m, 2] node pairs in both directions. times: int64 [m], where the edges have any."""
     both = np.concatenate([pairs, pairs[:, ::-1]])
-    dst, src = sort_pairs(both[:, 0], both[:, 1])
+    if times is None:
+        dst, src = sort_pairs(both[:, 0], both[:, 1])
+        time = np.zeros(0, np.int64)
+    else:
+        order = order_of_pairs(both[:, 0], both[:, 1])
+        dst, src, time = both[order, 0], both[order, 1], np.concatenate([times, times])[order]
     # an edge counts once, however often it is given
     is_new = np.append(True, (dst[1:] != dst[:-1]) | (src[1:] != src[:-1]))[: len(dst)]
     dst, src = dst[is_new], src[is_new]
+    if times is not None:
+        time = time[is_new]
     distinct, first = np.unique(dst, return_index=True)
     may_hide = np.zeros(1 << int(8 * len(distinct)).bit_length(), dtype=np.bool_)
     may_hide[distinct & (len(may_hide) - 1)] = True
     ptr = np.append(first, len(dst)).astype(np.int64)
-    return HiddenEdges(distinct, ptr, src, may_hide)
+    return HiddenEdges(distinct, ptr, src, time, may_hide)
 
 
 def sample_rows(
@@ -56,13 +66,14 @@ def sample_rows(
     fan_out: int,
     key: np.uint64,
     hidden: HiddenEdges,
+    times: np.ndarray = NO_TIMES,
 ) -> np.ndarray:
     """Sample up to `fan_out` in-neighbours of each of `nodes`, all of which belong to one part.
 
     Returns int64 [n, fan_out] source node IDs, -1 behind the last one of a row.
     """
     out = np.empty((len(nodes), fan_out), dtype=np.int64)
-    sample_into(out, np.arange(len(nodes)), indptr, indices, first_node, nodes, key, hidden)
+    sample_into(out, np.arange(len(nodes)), indptr, indices, first_node, nodes, key, hidden, times)
     return out
 
 
@@ -75,17 +86,24 @@ def sample_into(
     nodes: np.ndarray,
     key: np.uint64,
     hidden: HiddenEdges,
+    times: np.ndarray = NO_TIMES,
 ) -> None:
-    """`sample_rows`, written to the rows `places`, int64 [n], of `out`, [m, fan_out], whose type holds node IDs."""
+    """`sample_rows`, written to the rows `places`, int64 [n], of `out`, [m, fan_out], whose type holds node IDs.
+
+    times: int64 [e], of the edges, where rows are ordered by them.
+    """
     assert len(nodes) == len(places), "as many places as nodes"
+    assert len(hidden.time) in (0, len(hidden.src)), "a time a hidden edge"
+    assert len(times) in (0, len(indices)), "a time an edge"
     is_inside = _sample(
-        indptr, indices, first_node, nodes, key, hidden.dst, hidden.ptr, hidden.src, hidden.may_hide, out, places
+        indptr, indices, times if len(hidden.time) else NO_TIMES, first_node, nodes, key, hidden.dst, hidden.ptr,
+        hidden.src, hidden.time, hidden.may_hide, out, places,
     )  # fmt: skip
     assert is_inside, "places outside of the array"
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _draw(key, free, picks):  # type: ignore[no-untyped-def]
+def draw(key, free, picks):  # type: ignore[no-untyped-def]
     """Write min(free, len(picks)) distinct positions below `free` to the beginning of `picks`."""
     fan_out = picks.shape[0]
     if free <= fan_out:
@@ -104,7 +122,7 @@ def _draw(key, free, picks):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _pass_over(blocked, picks, count):  # type: ignore[no-untyped-def]
+def pass_over(blocked, picks, count):  # type: ignore[no-untyped-def]
     """Turn the first `count` of `picks` from positions among those not blocked into positions among all."""
     for j in range(count):
         # blocked positions ascend
@@ -116,7 +134,10 @@ def _pass_over(blocked, picks, count):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, may_hide, out, places):  # type: ignore[no-untyped-def]
+def _sample(  # type: ignore[no-untyped-def]
+    indptr, indices, times, first_node, nodes, key, hidden_dst, hidden_ptr, hidden_src, hidden_time, may_hide, out,
+    places,
+):  # fmt: skip
     """Whether all places are inside of `out`.
 
     Each small group of rows takes three passes: find where the rows lie, draw positions, load. Loads are prefetched as
@@ -143,14 +164,18 @@ def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hid
             node, start, free = nodes[np.uint64(first + g)], start_G[i], free_G[i]
             blocked = hidden_src[:0]
             if may_hide[np.uint64(node & hash_mask)]:
-                row_indices = indices[start : start + free]
-                blocked = _hidden_positions(node, row_indices, hidden_dst, hidden_ptr, hidden_src)
+                row_indices, row_times = indices[start : start + free], times[:0]
+                if times.shape[0]:
+                    row_times = times[start : start + free]
+                blocked = hidden_positions(
+                    node, row_indices, row_times, hidden_dst, hidden_ptr, hidden_src, hidden_time
+                )
                 free -= blocked.shape[0]
             free_G[i] = min(free, fan_out)
             picks = position_GF[i]
-            _draw(fold(key, np.uint64(node)), free, picks)
+            draw(fold(key, np.uint64(node)), free, picks)
             if blocked.shape[0] > 0:
-                _pass_over(blocked, picks, free_G[i])
+                pass_over(blocked, picks, free_G[i])
             for j in range(free_G[i]):
                 prefetch(lines, start + picks[np.uint64(j)], 0)
         for g in range(size):
@@ -165,17 +190,35 @@ def _sample(indptr, indices, first_node, nodes, key, hidden_dst, hidden_ptr, hid
 
 
 @njit(nogil=True, cache=True)
-def _hidden_positions(node, row_indices, hidden_dst, hidden_ptr, hidden_src):  # type: ignore[no-untyped-def]
-    """The positions in a destination's row whose sources are hidden from it, ascending."""
+def hidden_positions(node, row_indices, row_times, hidden_dst, hidden_ptr, hidden_src, hidden_time):  # type: ignore[no-untyped-def]
+    """The positions in a destination's row whose sources are hidden from it, ascending.
+
+    The row has ascending sources; or, with times, the newest edge first and ascending sources at the same time.
+    """
     at = np.searchsorted(hidden_dst, node)
     if at == hidden_dst.shape[0] or hidden_dst[at] != node:
         return np.empty(0, dtype=np.int64)
-    candidates = hidden_src[hidden_ptr[at] : hidden_ptr[at + 1]]
-    positions = np.searchsorted(row_indices, candidates)
-    count = 0
-    for j in range(candidates.shape[0]):
-        if positions[j] < row_indices.shape[0] and row_indices[positions[j]] == candidates[j]:
-            positions[count] = positions[j]
+    size = row_indices.shape[0]
+    first, last = hidden_ptr[at], hidden_ptr[at + 1]
+    positions, count = np.empty(last - first, np.int64), 0
+    for c in range(first, last):
+        low, high = 0, size
+        while low < high:
+            middle = (low + high) // 2
+            is_before = row_indices[middle] < hidden_src[c]
+            if row_times.shape[0] and row_times[middle] != hidden_time[c]:
+                is_before = row_times[middle] > hidden_time[c]
+            if is_before:
+                low = middle + 1
+            else:
+                high = middle
+        if low < size and row_indices[low] == hidden_src[c]:
+            # few, and in order of time they come in any order
+            place = count
+            while place > 0 and positions[place - 1] > low:
+                positions[place] = positions[place - 1]
+                place -= 1
+            positions[place] = low
             count += 1
     return positions[:count]
 

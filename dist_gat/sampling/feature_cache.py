@@ -156,7 +156,7 @@ def remote_nodes(ranges: NodeRanges, is_remote: np.ndarray, kind: str) -> dict[i
 def degrees_of(part: Part, has_features: np.ndarray) -> np.ndarray:
     """int64 [n, 2]: nodes of a part whose type has features (bool [T]), and their degrees."""
     nodes = part.first_node + np.arange(part.num_nodes)
-    table = np.stack([nodes, np.diff(part.indptr)], axis=1)
+    table = np.stack([nodes, np.diff(part.node_starts)], axis=1)
     return table[has_features[part.ranges.type_of(nodes)]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,13 +15,17 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges, parts_of_ranks
 from dist_gat.graph.schema import Relation
-from dist_gat.sampling.draws import HiddenEdges, sample_into, sample_rows
+from dist_gat.sampling.draws import NO_TIMES, HiddenEdges, hide_pairs, sample_into
+from dist_gat.sampling.edge_draws import NO_LIMITS, close_ranks, count_before
 from dist_gat.sampling.feature_cache import FeatureCache, NewArray, fill_cache
+from dist_gat.sampling.hop_plan import HopPlan, SampledEdges
+from dist_gat.sampling.instances import Instances
 from dist_gat.sampling.node_features import NodeFeatures
 from dist_gat.sampling.ownership import Ownership
-from dist_gat.sampling.transport import Transport
+from dist_gat.sampling.transport import PartOf, Transport
 
 Distribution = Literal["uniform", "popularity"]
+NOTHING_HIDDEN = hide_pairs(np.zeros((0, 2), np.int64))
 
 
 @dataclass
@@ -54,33 +59,77 @@ class GraphStore:
     def ownership(self) -> Ownership:
         return Ownership(self.ranges.starts[self.transport.rank_starts], self.channel.rank)
 
-    def sample(self, nodes: np.ndarray, fan_out: int, key: np.uint64, hidden: HiddenEdges, hop: int = 0) -> np.ndarray:
-        """int64 [n, fan_out]: up to `fan_out` in-neighbours of each node, -1 behind the last of a row.
+    def sample(
+        self, nodes: np.ndarray, plan: HopPlan, key: np.uint64, hidden: Mapping[str, HiddenEdges], hop: int = 0,
+        instances: Instances | None = None,
+    ) -> SampledEdges:  # fmt: skip
+        """What the plan draws of the edges to each node, int64 [n]. hidden: by relation.
 
-        hop: distinguishes calls with different numbers of nodes, for `send_keys`.
+        instances: `nodes`, and the sources that come back, are those of these. hop: distinguishes calls with different
+        numbers of nodes, for `send_keys`.
         """
+        if plan.is_plain and instances is None:
+            hides = hidden.get(plan.schema.edge_types[0].relation.name, NOTHING_HIDDEN)
+
+            def sample_part(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+                times = part.edge_column("time") if len(hides.time) else NO_TIMES
+                sample_into(out, places, part.indptr, part.indices, part.first_node, keys, key, hides, times)
+
+            if len(self.prepared.parts) == 1:
+                # nothing to sort by parts, and no rows to bring back in order
+                drawn = np.empty((len(nodes), plan.width), np.int64)
+                sample_part(self.prepared.parts[0], nodes, drawn, np.arange(len(nodes)))
+                return SampledEdges(drawn, {})
+            answer = sample_part
+        else:
+
+            def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+                limits = NO_LIMITS if instances is None else instances.limits_of(keys)
+                own = keys if instances is None else instances.nodes(keys)
+                plan.draw(part, own, limits, key, hidden, NOTHING_HIDDEN, out, places)
+
+        out = np.empty((len(nodes), plan.width * (1 + len(plan.needs))), np.int64)
+        self.transport.ask(f"neighbors of hop {hop}", nodes, self._part_of(instances), answer, out, self.ranges.id_type)
+        if plan.has_gaps:
+            close_ranks(out, plan.width)
+        found = plan.read(out)
+        return found if instances is None else SampledEdges(instances.beside(nodes, found.sources), found.columns)
+
+    def _part_of(self, instances: Instances | None) -> PartOf:
+        if instances is None:
+            return self.ranges.part_of
+        return lambda keys: self.ranges.part_of(instances.nodes(keys))
+
+    def degrees(self, nodes: np.ndarray, instances: Instances | None = None) -> np.ndarray:
+        """int64 [n, K]: how many edges of each edge type lead to each node in the training graph, in the order of
+        `Schema.into`; 0 behind them. instances: `nodes` are those of these, and see so many."""
+        schema = self.prepared.schema
+        width = max(1, *self.prepared.schema.slots)
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            sample_into(out, places, part.indptr, part.indices, part.first_node, keys, key, hidden)
+            own = keys if instances is None else instances.nodes(keys)
+            kinds = part.rows.type_of(own)
+            rows, slots = part.rows.of(own), np.array(part.rows.slots)[kinds]
+            for slot in range(width):
+                has_slot = slots > slot
+                at = rows[has_slot] + slot
+                out[places[has_slot], slot] = part.indptr[at + 1] - part.indptr[at]
+                out[places[~has_slot], slot] = 0
+            if instances is not None:
+                for number, one in enumerate(schema.edge_types):
+                    if "time" in one.relation.columns:
+                        mine = np.flatnonzero(kinds == schema.node_types.index(one.target))
+                        slot = schema.into(one.target).index(number)
+                        out[places[mine], slot] = count_before(
+                            part.indptr, part.edge_column("time"), rows[mine] + slot, instances.limits_of(keys[mine])
+                        )
 
-        if len(self.prepared.parts) == 1:
-            # nothing to sort by parts, and no rows to bring back in order
-            part = self.prepared.parts[0]
-            return sample_rows(part.indptr, part.indices, part.first_node, nodes, fan_out, key, hidden)
-        out = np.empty((len(nodes), fan_out), np.int64)
-        return self.transport.ask(
-            f"neighbors of hop {hop}", nodes, self.ranges.part_of, answer, out, self.ranges.id_type
-        )
+        out = np.empty((len(nodes), width), np.int64)
+        return self.transport.ask("in-degrees", nodes, self._part_of(instances), answer, out, np.int64)
 
     def in_degree(self, nodes: np.ndarray) -> np.ndarray:
-        """int64 [n]: in-degree of each node in the training graph."""
-
-        def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            rows = keys - part.first_node
-            out[places] = part.indptr[rows + 1] - part.indptr[rows]
-
-        out = np.empty(len(nodes), np.int64)
-        return self.transport.ask("in-degrees", nodes, self.ranges.part_of, answer, out, np.int64)
+        """int64 [n]: how many edges of the first edge type lead to each node: of users and items, interactions."""
+        return self.degrees(nodes)[:, 0]
 
     def features(self, nodes: np.ndarray, new: NewArray = np.empty) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By node type with input features: positions among distinct nodes, int64 [n], and rows, float32 [n, f].
@@ -100,6 +149,18 @@ class GraphStore:
             out[places] = part.pairs(relation, split)[keys - starts[part.number]]
 
         return self.transport.tell(numbers, part_of, answer, np.empty((len(numbers), 2), np.int64))
+
+    def pair_times(self, relation: Relation, split: str, numbers: np.ndarray) -> np.ndarray:
+        """int64 [n]: when the pairs of `pairs` were, in microseconds; of a relation that has times."""
+        starts = self.prepared.pair_starts(relation, split)
+
+        def part_of(numbers: np.ndarray) -> np.ndarray:
+            return np.searchsorted(starts, numbers, side="right") - 1
+
+        def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+            out[places] = part.times(relation, split)[keys - starts[part.number]]
+
+        return self.transport.tell(numbers, part_of, answer, np.empty(len(numbers), np.int64))
 
     def own_labels(self, relation: Relation, split: str, label: str, numbers: np.ndarray) -> np.ndarray:
         """float32 [n]: what was given of pairs whose sources this rank owns."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from dist_gat.base.errors import ConfigError
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.config.sections import SamplingConfig
 from dist_gat.sampling.batch import Batch
@@ -15,22 +17,25 @@ from dist_gat.sampling.block import Block
 from dist_gat.sampling.dgl import BlockSampler
 from dist_gat.sampling.draws import HiddenEdges, count_neighbors, hide_pairs
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.hop_plan import plan_hops
+from dist_gat.sampling.instances import Instances, distinct, instances_of
 from dist_gat.sampling.relabeller import Relabeller
 from dist_gat.sampling.row_lookup import plan_lookup
-from dist_gat.sampling.seeds import SeedSource
-
-NOTHING = np.zeros((0, 2), dtype=np.int64)
+from dist_gat.sampling.seeds import DrawnSeeds, SeedSource
 
 
 class SeedBlockSampler(BlockSampler):
     """Samples what one step needs around a task's seeds. Every draw is a function of (seed, epoch, step, hop, node)."""
 
     def __init__(
-        self, store: GraphStore, sampling: SamplingConfig, source: SeedSource, seed: int, needs_degree: bool
-    ) -> None:
+        self, store: GraphStore, sampling: SamplingConfig, source: SeedSource, seed: int, needs_degree: bool,
+        edge_columns: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """edge_columns: what the layers read of an edge, of `EDGE_COLUMNS`."""
         super().__init__()
         self.store = store
         self.sampling = sampling
+        self.plans = plan_hops(store.prepared.schema, sampling, edge_columns)
         self.source = source
         self.seed = seed
         self.needs_degree = needs_degree
@@ -40,13 +45,24 @@ class SeedBlockSampler(BlockSampler):
         started, exchanged = time.perf_counter(), g.channel.traffic.seconds
         epoch, step = seeds.tolist()
         drawn = self.source.draw(epoch, step)
-        hidden = hide_pairs(drawn.pairs if self.sampling.exclude_targets else NOTHING)
+        instances = self.instances(drawn)
+        hides = self.sampling.exclude_targets and instances is None
+        hidden = {name: hide_pairs(*pairs) for name, pairs in drawn.predicted.items()} if hides else {}
         seed_nodes = drawn.nodes
-        relabeller = self.relabeller(sum(nodes.size for nodes in seed_nodes))
+        relabeller = self.relabeller(sum(nodes.size for nodes in seed_nodes), instances)
+        if instances is not None:
+            times = drawn.times
+            seed_nodes = [instances.at(nodes, own) for nodes, own in zip(seed_nodes, times, strict=True)]
         at = [torch.from_numpy(relabeller.add(nodes)) for nodes in seed_nodes]
         num_seed_nodes = len(relabeller.nodes)
         key = make_key(self.seed, Purpose.NEIGHBORS, epoch, step)
-        nodes, in_degree, blocks = self.sample_blocks(g, relabeller, (int(key), hidden))
+        found, degrees, blocks = self.sample_blocks(g, relabeller, (int(key), hidden, instances))
+        nodes, place = found, None
+        in_degree = None if degrees is None else degrees[:, 0]
+        if instances is not None:
+            nodes, place = distinct(instances.nodes(found), g.ranges.num_nodes)
+            # a target's popularity is that of the whole table: it is no message
+            in_degree = None if degrees is None else g.in_degree(nodes)[place]
         placed = drawn.place(at, relabeller, in_degree)
         features = gather_features(g, nodes)
         lookup = plan_lookup(nodes, g.ownership, g.channel) if g.channel.group is not None else None
@@ -57,7 +73,8 @@ class SeedBlockSampler(BlockSampler):
             num_global_seeds=drawn.num_global,
             num_edges=sum(int(block.count_D.sum()) for block in blocks),
             seeds=placed,
-            nodes_S=torch.from_numpy(nodes),
+            nodes_U=torch.from_numpy(nodes),
+            place_S=None if place is None else torch.from_numpy(place),
             blocks=blocks,
             degree_N=None if in_degree is None else torch.from_numpy(in_degree[:num_seed_nodes]),
             lookup=lookup,
@@ -65,38 +82,54 @@ class SeedBlockSampler(BlockSampler):
             seconds={"sample": time.perf_counter() - started - exchange_s, "exchange": exchange_s},
         )
 
-    def sample_blocks(
-        self, g: GraphStore, seed_nodes: Relabeller, exclude_eids: tuple[int, HiddenEdges]
-    ) -> tuple[np.ndarray, np.ndarray | None, list[Block]]:
-        """Grow the hops from the relabeller's seed nodes, with (key, hidden edges) in DGL's third argument.
+    def instances(self, drawn: DrawnSeeds) -> Instances | None:
+        """Those of the step's times, where a seed may see only what was before it."""
+        if self.sampling.time != "strict":
+            return None
+        times = [pairs.times for pairs in drawn.predicted.values()]
+        if any(of_relation is None for of_relation in times):
+            raise ConfigError(
+                "sampling.time=strict needs the times of what is predicted, and the prepared data set has none; name "
+                "their column with data.columns.datetime=NAME and prepare again, or set sampling.time=any"
+            )
+        return instances_of(self.store.ranges.num_nodes, np.concatenate([one for one in times if one is not None]))
 
-        Returns all node IDs int64 [S] by number, their in-degrees where something needs them, and the
-        blocks, the outermost first. Destinations of a hop are all nodes of the hop before, in order.
+    def sample_blocks(
+        self,
+        g: GraphStore,
+        seed_nodes: Relabeller,
+        exclude_eids: tuple[int, dict[str, HiddenEdges], Instances | None],
+    ) -> tuple[np.ndarray, np.ndarray | None, list[Block]]:
+        """Grow the hops from the relabeller's seed nodes, with (key, hidden edges, instances) in DGL's third argument.
+
+        Returns all nodes, or instances, int64 [S] by number, their in-degrees int64 [S, K] where something needs them,
+        and the blocks, the outermost first. Destinations of a hop are all nodes of the hop before, in order.
         """
-        key, hidden = exclude_eids
+        key, hidden, instances = exclude_eids
         hops = []
-        for hop, fan_out in enumerate(self.sampling.fanouts):
-            dst = seed_nodes.nodes
-            neighbors = g.sample(dst, fan_out, make_key(key, Purpose.NEIGHBORS, hop), hidden, hop)
-            hops.append((seed_nodes.add(neighbors), count_neighbors(neighbors), len(seed_nodes.nodes)))
+        for hop, plan in enumerate(self.plans):
+            drawn = g.sample(seed_nodes.nodes, plan, make_key(key, Purpose.NEIGHBORS, hop), hidden, hop, instances)
+            count = count_neighbors(drawn.sources)
+            hops.append((seed_nodes.add(drawn.sources), count, len(seed_nodes.nodes), drawn.columns))
         nodes = seed_nodes.nodes.copy()
-        in_degree = g.in_degree(nodes) if self.needs_degree else None
+        degrees = g.degrees(nodes, instances) if self.needs_degree else None
         blocks = [
             Block(
                 neighbors_DF=torch.from_numpy(numbers),
                 count_D=torch.from_numpy(count),
                 num_src=num_src,
-                degree_S=None if in_degree is None else torch.from_numpy(in_degree[:num_src]),
+                degree_SK=None if degrees is None else torch.from_numpy(degrees[:num_src]),
+                edges={name: torch.from_numpy(values) for name, values in columns.items()},
             )
-            for numbers, count, num_src in reversed(hops)
+            for numbers, count, num_src, columns in reversed(hops)
         ]
-        return nodes, in_degree, blocks
+        return nodes, degrees, blocks
 
-    def relabeller(self, num_seed_nodes: int) -> Relabeller:
+    def relabeller(self, num_seed_nodes: int, instances: Instances | None = None) -> Relabeller:
         """An empty relabeller with room for all hops from so many seed nodes."""
-        growth = math.prod(1 + fan_out for fan_out in self.sampling.fanouts)
-        num_nodes = self.store.ranges.num_nodes
-        return Relabeller(min(num_seed_nodes * growth, num_nodes), num_nodes)
+        growth = math.prod(1 + plan.width for plan in self.plans)
+        num_ids = self.store.ranges.num_nodes if instances is None else instances.num_ids
+        return Relabeller(min(num_seed_nodes * growth, num_ids), num_ids)
 
 
 def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

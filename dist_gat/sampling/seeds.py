@@ -7,9 +7,9 @@ different numbers of them, and a rank may have none.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,11 +28,26 @@ class Seeds(Protocol):
         """A copy on a device."""
 
 
+class SeedPairs(NamedTuple):
+    """nodes: int64 [m, 2], sources and targets of edges. times: int64 [m], microseconds; None where they have none."""
+
+    nodes: np.ndarray
+    times: np.ndarray | None
+
+    def and_(self, more: SeedPairs) -> SeedPairs:
+        """Those of both, which are of one relation."""
+        times = None
+        if self.times is not None and more.times is not None:
+            times = np.concatenate([self.times, more.times])
+        return SeedPairs(np.concatenate([self.nodes, more.nodes]), times)
+
+
 class DrawnSeeds(Protocol):
     """The seeds of one step, as node IDs.
 
     num_global: seeds over all ranks. nodes: int64 arrays of this rank's seed nodes, which are numbered in this order.
-    pairs: int64 [m, 2], the edges that the step predicts on any rank; no message may use them.
+    predicted: by relation, the edges that the step predicts on any rank; no message may use them. times: of each array
+    of `nodes`, when its seeds were, int64 of its shape; None for nodes that are compared with seeds.
     """
 
     @property
@@ -42,7 +57,10 @@ class DrawnSeeds(Protocol):
     def nodes(self) -> Sequence[np.ndarray]: ...
 
     @property
-    def pairs(self) -> np.ndarray: ...
+    def times(self) -> Sequence[np.ndarray | None]: ...
+
+    @property
+    def predicted(self) -> Mapping[str, SeedPairs]: ...
 
     def place(self, at: Sequence[Tensor], relabeller: Relabeller, degree_S: np.ndarray | None) -> Seeds:
         """The task's part of the batch. Collective.
@@ -89,6 +107,8 @@ class StepPairs:
         starts = self.store.prepared.pair_starts(self.relation, "train")[self.store.transport.rank_starts]
         return numbers, np.searchsorted(starts, numbers, side="right") - 1
 
-    def pairs(self, numbers: np.ndarray) -> np.ndarray:
-        """int64 [n, 2]: the (source, target) nodes of pairs that all ranks ask for. Collective."""
-        return self.store.pairs(self.relation, "train", numbers)
+    def pairs(self, numbers: np.ndarray) -> SeedPairs:
+        """The pairs with these numbers, which all ranks ask for. Collective."""
+        nodes = self.store.pairs(self.relation, "train", numbers)
+        has_times = self.store.prepared.has_times(self.relation)
+        return SeedPairs(nodes, self.store.pair_times(self.relation, "train", numbers) if has_times else None)

@@ -5,7 +5,7 @@ Shape legend: B pairs of this rank, m pairs of a part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.movable import Movable
 from dist_gat.sampling.relabeller import Relabeller
-from dist_gat.sampling.seeds import StepPairs
+from dist_gat.sampling.seeds import SeedPairs, StepPairs
 from dist_gat.tasks.pair_negatives import PairNegatives
 
 
@@ -96,15 +96,16 @@ class LabelledSource:
     def draw(self, epoch: int, step: int) -> DrawnLabels:
         numbers, rank_of_pair = self.step_pairs.draw(epoch, step)
         pairs, is_own = self.step_pairs.pairs(numbers), rank_of_pair == self.store.channel.rank
-        own, mine = pairs[is_own], numbers[is_own]
+        own, mine = pairs.nodes[is_own], numbers[is_own]
+        predicted = {self.labelled.relation.name: pairs}
         negatives, exposure = self.labelled.negatives, self.labelled.exposure
         offsets = None if exposure is None else np.log(self._own_labels(exposure, mine))
         if negatives is None:
-            return DrawnLabels(pairs, own, self._own_labels(self.labelled.label, mine), offsets, len(pairs))
-        drawn = self._own_negatives(negatives, epoch, step, len(pairs))
+            return DrawnLabels(predicted, own, self._own_labels(self.labelled.label, mine), offsets, len(numbers))
+        drawn = self._own_negatives(negatives, epoch, step, len(numbers))
         labels = ones_and_zeros(len(own), len(drawn))
-        num_global = len(pairs) * (1 + negatives.per_pair)
-        return DrawnLabels(pairs, np.concatenate([own, drawn]), labels, offsets, num_global)
+        num_global = len(numbers) * (1 + negatives.per_pair)
+        return DrawnLabels(predicted, np.concatenate([own, drawn]), labels, offsets, num_global)
 
     def _own_labels(self, label: str, numbers: np.ndarray) -> np.ndarray:
         return self.store.own_labels(self.labelled.relation, "train", label, numbers)
@@ -118,17 +119,22 @@ class LabelledSource:
 
 @dataclass(frozen=True)
 class DrawnLabels:
-    """pairs: int64 [n, 2], the interactions of the step on all ranks. own: int64 [B, 2], this rank's, with negatives.
+    """predicted: the interactions of the step on all ranks. own: int64 [B, 2], this rank's, with negatives.
 
     labels: float32 [B]. offsets: float32 [B] or None. num_global: pairs over all ranks and all draws of negatives, also
     those that happened and were dropped.
     """
 
-    pairs: np.ndarray
+    predicted: Mapping[str, SeedPairs]
     own: np.ndarray
     labels: np.ndarray
     offsets: np.ndarray | None
     num_global: int
+
+    @property
+    def times(self) -> tuple[None, None]:
+        """None: pairs are predicted whenever they were."""
+        return None, None
 
     @property
     def nodes(self) -> tuple[np.ndarray, ...]:

@@ -22,7 +22,7 @@ from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.movable import Movable
 from dist_gat.sampling.negatives import NegativeSampler
 from dist_gat.sampling.relabeller import Relabeller
-from dist_gat.sampling.seeds import StepPairs
+from dist_gat.sampling.seeds import SeedPairs, StepPairs
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ class RankingSource:
         shared, rank_of_shared = self.negatives.shared(epoch, step)
         own_BK = self.negatives.own(epoch, step, places)
         pairs = self.step_pairs.pairs(numbers)
-        return DrawnPairs(self.negatives, pairs, rank_of_pair, places, shared, rank_of_shared, own_BK)
+        return DrawnPairs(
+            self.negatives, pairs.nodes, pairs.times, rank_of_pair, places, shared, rank_of_shared, own_BK
+        )  # fmt: skip
 
 
 def ranking_source(
@@ -95,13 +97,15 @@ def ranking_source(
 
 @dataclass(frozen=True)
 class DrawnPairs:
-    """One step's pairs over all ranks, int64 [n, 2], with the rank of each; this rank's are at `places`, int64 [B].
+    """One step's pairs over all ranks, int64 [n, 2], with times, int64 [n], and the rank of each; this rank's are at
+    `places`, int64 [B].
 
     shared: int64 [m], the step's shared negatives, with the rank that encodes each. own_BK: int64 node IDs.
     """
 
     negatives: NegativeSampler
     pairs: np.ndarray
+    times_of_pairs: np.ndarray | None
     rank_of_pair: np.ndarray
     places: np.ndarray
     shared: np.ndarray
@@ -111,6 +115,15 @@ class DrawnPairs:
     @property
     def num_global(self) -> int:
         return len(self.pairs)
+
+    @property
+    def times(self) -> tuple[np.ndarray | None, ...]:
+        """Of the users; items are compared with them."""
+        return None if self.times_of_pairs is None else self.times_of_pairs[self.places], None, None, None
+
+    @property
+    def predicted(self) -> dict[str, SeedPairs]:
+        return {self.negatives.relation.name: SeedPairs(self.pairs, self.times_of_pairs)}
 
     @property
     def nodes(self) -> tuple[np.ndarray, ...]:

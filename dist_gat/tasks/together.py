@@ -23,7 +23,7 @@ from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.movable import Movable
 from dist_gat.sampling.relabeller import Relabeller
-from dist_gat.sampling.seeds import DrawnSeeds, Seeds, SeedSource
+from dist_gat.sampling.seeds import DrawnSeeds, SeedPairs, Seeds, SeedSource
 from dist_gat.tasks.pair_task import PairTask
 from dist_gat.tasks.ranking import RankingTask
 from dist_gat.tasks.task_heads import TaskHeads
@@ -186,8 +186,16 @@ class DrawnTogether:
         return tuple(nodes for drawn in self.of.values() for nodes in drawn.nodes)
 
     @property
-    def pairs(self) -> np.ndarray:
-        return np.concatenate([drawn.pairs for drawn in self.of.values()])
+    def times(self) -> tuple[np.ndarray | None, ...]:
+        return tuple(times for drawn in self.of.values() for times in drawn.times)
+
+    @property
+    def predicted(self) -> dict[str, SeedPairs]:
+        found: dict[str, SeedPairs] = {}
+        for drawn in self.of.values():
+            for name, more in drawn.predicted.items():
+                found[name] = found[name].and_(more) if name in found else more
+        return found
 
     def place(self, at: Sequence[Tensor], relabeller: Relabeller, degree_S: np.ndarray | None) -> TogetherSeeds:
         places: Iterator[Tensor] = iter(at)

@@ -30,8 +30,9 @@ from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
-from dist_gat.nn.attention import attention_entropy
-from dist_gat.nn.recommender import Recommender, build_recommender
+from dist_gat.nn.attention import attention_entropy, attention_shares
+from dist_gat.nn.edge_terms import prepared_kinds
+from dist_gat.nn.recommender import Recommender, build_recommender, rows_at, untimed_type
 from dist_gat.optim.gradient_rules import build_gradient_rules
 from dist_gat.optim.optimizer import build_optimizers, gradient_squares
 from dist_gat.sampling.batch import Batch
@@ -58,6 +59,7 @@ class Trainer:
         self.store = open_store(prepared, worker.sampling, sampling.access, sampling.cache_bytes)
         read_ahead(self.store)
         self.task = build_task(config, prepared)
+        self.kinds = prepared_kinds(prepared)
         self.model = build_recommender(
             config.model,
             len(config.sampling.fanouts),
@@ -67,9 +69,18 @@ class Trainer:
             config.seed,
             DTYPES[config.train.precision],
             self.task.build_head,
+            self.kinds,
+            untimed_type(sampling, self.task.relation),
         )
         self.samplers = [
-            SeedBlockSampler(stream, sampling, self.task.source(stream), config.seed, self.task.needs_degree)
+            SeedBlockSampler(
+                stream,
+                sampling,
+                self.task.source(stream),
+                config.seed,
+                self.task.needs_degree,
+                self.model.encoder.edge_columns,
+            )
             for stream in open_streams(self.store, count_streams(sampling), config.launch.timeout_s)
         ]
         self.steps_per_epoch = self.samplers[0].source.steps_per_epoch
@@ -192,14 +203,14 @@ class Trainer:
         self.optimizers.zero_grad()
         exchanged = rows.traffic.seconds
         with clock.phase("gather"):
-            embedding_SE = self.model.table(batch.nodes_S, batch.lookup)
+            embedding_UE = self.model.table(batch.nodes_U, batch.lookup)
         clock.move(rows.traffic.seconds - exchanged, "gather", "exchange")
         exchanged = rows.traffic.seconds
         with clock.phase("compute"):
             with autocast(config.train.precision, self.worker.device):
-                encoded = self.dense(embedding_SE, batch.features, batch.blocks, batch.degree_N)
-            rows_NR = encoded.rows_NR.to(embedding_SE.dtype)
-            terms = self.task.loss(self.model, rows_NR, embedding_SE, batch, rows)
+                encoded = self.dense(embedding_UE, batch.features, batch.blocks, batch.degree_N, batch.place_S)
+            rows_NR = encoded.rows_NR.to(embedding_UE.dtype)
+            terms = self.task.loss(self.model, rows_NR, rows_at(embedding_UE, batch.place_S), batch, rows)
             torch.stack(list(terms.values())).sum().backward()
             decision = vote(rows, terms, *gradient_squares(self.model), self.request(), self.writer.failed)
             self.check(decision)
@@ -247,6 +258,8 @@ class Trainer:
         point |= {"train/learning_rate": learning_rate, "train/gradient_norm": norm}
         for layer, (alpha, block) in enumerate(zip(alphas, blocks, strict=True), start=1):
             point[f"attention/entropy_layer_{layer}"] = float(attention_entropy(alpha, block))
+            shares = attention_shares(alpha, block, self.kinds)
+            point |= {f"attention/share_layer_{layer}/{name}": share for name, share in shares.items()}
         point |= {f"model/{name}": value for name, value in self.model.dense.own_scores.monitored().items()}
         self.log.scalars(self.progress.step, point)
         self.log.event(

@@ -51,7 +51,7 @@ def test_given_files(tmp_path: Path) -> None:
     assert "1 of 2 items of" in warning
     assert "for example 11" in warning
     assert dataset.pairs("valid") == []
-    assert list(dataset.columns["train"]) == ["user", "item"]
+    assert list(dataset.columns["train"]) == ["source", "target"]
     assert {column.dtype for column in dataset.columns["train"].values()} == {np.dtype(np.int64)}
     assert (dataset.dataset.titles, dataset.dataset.features) == (None, {})
     assert dataset.dataset.dropped == {}
@@ -138,7 +138,7 @@ def test_independent_of_row_order(tmp_path: Path, method: str) -> None:
     assert one.items.equals(other.items)
     for split in ("train", "valid", "test"):
         assert one.rows(split) == other.rows(split)
-        assert list(one.columns[split]) == ["user", "item", "weight", "time"]
+        assert list(one.columns[split]) == ["source", "target", "weight", "time"]
     assert [one.columns["train"][name].dtype for name in ("weight", "time")] == [np.float32, np.int64]
 
 

@@ -65,16 +65,18 @@ def test_relations_are_prepared_beside_the_interactions(folder: Path) -> None:
     for name in ("collect", "cart"):
         assert found[name] == {*pl.read_csv(folder / f"{name}.csv").rows(), (3, 777), (999, 3)}
         assert prepared.num_pairs(prepared.schema.relations[1], "test") == 0
-    # messages: each pair once, whichever relation it is of; not of the cart, which says so
-    messages = {
-        (names["user"][part.first_node + row], names["item"][source])
-        for part in prepared.parts
-        for row in range(part.num_nodes)
-        if part.first_node + row in names["user"]
-        for source in part.indices[part.indptr[row] : part.indptr[row + 1]].tolist()
-    }
-    assert messages == found["interacts"] | found["collect"]
-    assert prepared.target_messages(prepared.schema.relations[0]) == len(messages)
+    # messages of both relations, each in rows of its own; not of the cart, which says so
+    assert [one.relation.name for one in prepared.schema.edge_types] == ["interacts"] * 2 + ["collect"] * 2
+    for slot, relation in enumerate(("interacts", "collect")):
+        messages = {
+            (names["user"][node], names["item"][source])
+            for part in prepared.parts
+            for node in part.ranges.nodes_of_type(part.number, "user")
+            for row in part.rows.of(np.array([node])) + slot
+            for source in part.indices[part.indptr[row] : part.indptr[row + 1]].tolist()
+        }
+        assert messages == found[relation]
+    assert prepared.target_messages(prepared.schema.relations[0]) == len(found["interacts"])
 
 
 TOGETHER = {"kind": "together", "tasks": {

@@ -350,7 +350,7 @@ LABELLED = "user_id,item_id,bought,days\na,x,1,3\na,y,0,2\nb,x,1,9\n"
 def test_labels_are_read_by_their_names(tmp_path: Path) -> None:
     columns: Any = {"labels": {"buy": "bought", "exposure": "days", "again": "bought"}}
     found = load_table(write(tmp_path, "t.csv", LABELLED), columns=columns).columns["train"]
-    assert list(found) == ["user", "item", "buy", "exposure", "again"]
+    assert list(found) == ["source", "target", "buy", "exposure", "again"]
     assert found["buy"].tolist() == found["again"].tolist() == [1, 0, 1]
     assert found["exposure"].tolist() == [3, 2, 9]
 

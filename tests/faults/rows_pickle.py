@@ -22,7 +22,7 @@ from dist_gat.checkpoints.checkpoint_store import FolderCheckpoints
 from dist_gat.config.sections import Config
 
 USERS = [f"u{number}" for number in range(6)]
-UNREAD = ("edge_weight", "edge_time", "config")  # files that no verb opens
+UNREAD = ("edge_weight", "valid_time", "test_time", "config")  # files that no verb opens
 
 
 class Bomb:

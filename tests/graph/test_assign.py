@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pymetis
 import pytest
-from data_sets import edges_of
-from helpers import random_pairs
+from data_sets import edges_of, interactions_graph
+from helpers import INTERACTS, random_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,13 +36,9 @@ def communities(num_communities: int, size: int) -> EdgeFile:
 
 def assign(train: EdgeFile, size: tuple[int, int], method: str, num_parts: int, seed: int = 0) -> np.ndarray:
     pairs = train.read(0, train.count)
-    degree = tuple(np.bincount(pairs[end], minlength=n) for end, n in zip(("user", "item"), size, strict=True))
-    return assign_nodes(
-        [(pairs["user"], pairs["item"])],
-        degree,
-        PartsConfig.model_validate({"num_parts": num_parts, "method": method}),
-        seed,
-    )
+    degree = tuple(np.bincount(pairs[end], minlength=n) for end, n in zip(("source", "target"), size, strict=True))
+    graph = interactions_graph([(pairs["source"].astype(np.int64), pairs["target"].astype(np.int64))], degree)
+    return assign_nodes(graph, PartsConfig.model_validate({"num_parts": num_parts, "method": method}), seed)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -61,8 +57,8 @@ def test_metis_finds_communities_that_others_cut() -> None:
     train = communities(4, 6)
     cut = {}
     for method in METHODS:
-        labels = relabel(assign(train, (24, 24), method, 4), 24, 4)
-        cut[method] = partition_quality(train, labels)["edge_cut"]
+        labels = relabel(assign(train, (24, 24), method, 4), {"user": 24, "item": 24}, 4)
+        cut[method] = partition_quality(train, INTERACTS, labels)["edge_cut"]
     assert cut["metis"] == 0
     assert min(cut["range"], cut["hash"]) > 0.4
 
@@ -98,7 +94,7 @@ def test_metis_evens_edges_and_nodes() -> None:
     train = edges_of(random_pairs(400, 200, 0.05))
     parts, degree = (
         assign(train, (400, 200), "metis", 4),
-        np.bincount(np.r_[train.read(0, train.count)["user"], train.read(0, train.count)["item"] + 400]),
+        np.bincount(np.r_[train.read(0, train.count)["source"], train.read(0, train.count)["target"] + 400]),
     )
     assert np.bincount(parts, weights=degree + 1).max() < 1.04 * (degree + 1).sum() / 4
 
@@ -116,8 +112,8 @@ def test_metis_numbers_in_64_bits() -> None:
 
 def test_advice_where_metis_does_not_fit() -> None:
     needed = metis_bytes(2 * 10**6, 10**8)
-    assert advice_on_memory(10**6, 10**6, 10**8, 16, needed) == ""
-    assert advice_on_memory(10**6, 10**6, 10**8, 16, needed - 10**9) == (
+    assert advice_on_memory((10**6, 10**6), 10**8, 16, needed) == ""
+    assert advice_on_memory((10**6, 10**6), 10**8, 16, needed - 10**9) == (
         "parts.method=metis would take about 24.8 GB, and 23.8 GB are free; parts.method=fennel takes about 0.1 GB, "
         "and 0.4 GB of disk meanwhile"
     )

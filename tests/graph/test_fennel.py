@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from data_sets import interactions_graph
 from helpers import random_pairs
 
 from dist_gat.config.sections import PartsConfig
@@ -81,7 +82,9 @@ def test_cuts_about_as_little_as_metis_and_less_than_hashing(num_parts: int) -> 
     cut = {
         method: cut_of(
             assign_nodes(
-                [edges], degrees(edges, SIZE), PartsConfig.model_validate({"num_parts": num_parts, "method": method}), 0
+                interactions_graph([edges], degrees(edges, SIZE)),
+                PartsConfig.model_validate({"num_parts": num_parts, "method": method}),
+                0,
             ),
             edges,
         )

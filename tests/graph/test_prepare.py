@@ -51,15 +51,15 @@ def write_rows(folder: Path, rows: list[tuple[Any, ...]], columns: str) -> None:
 def test_relabelling_is_a_bijection_that_the_bounds_describe(case: tuple[int, list[int]], data: st.DataObject) -> None:
     num_parts, parts = case
     num_users = data.draw(st.integers(1, len(parts) - 1))
-    labels = relabel(np.array(parts), num_users, num_parts)
-    nodes = np.concatenate([labels.user, labels.item])
+    labels = relabel(np.array(parts), {USER: num_users, ITEM: len(parts) - num_users}, num_parts)
+    nodes = np.concatenate([labels.nodes[USER], labels.nodes[ITEM]])
     assert sorted(nodes) == list(range(len(parts)))
     assert labels.ranges.bounds.shape == (num_parts, 3)
     assert (np.diff(labels.ranges.bounds) >= 0).all()
     assert labels.ranges.part_of(nodes).tolist() == parts
     assert labels.ranges.is_of_type(nodes, ITEM).tolist() == [False] * num_users + [True] * (len(parts) - num_users)
     for part in range(num_parts):  # the raw order is kept within a part, so that files do not depend on chance
-        mine = labels.user[np.array(parts[:num_users]) == part]
+        mine = labels.nodes[USER][np.array(parts[:num_users]) == part]
         assert (np.diff(mine) > 0).all()
 
 
@@ -97,7 +97,12 @@ def test_messages_are_the_transposed_adjacency_of_training_pairs_alone(
         assert part.num_nodes == last - first
         start, stop = expected.indptr[first], expected.indptr[last]
         np.testing.assert_array_equal(part.indptr, expected.indptr[first : last + 1] - start)
-        np.testing.assert_array_equal(part.indices, expected.indices[start:stop])
+        row = np.repeat(np.arange(part.num_nodes), np.diff(part.indptr))
+        np.testing.assert_array_equal(part.indices[np.lexsort((part.indices, row))], expected.indices[start:stop])
+        order = np.lexsort(
+            (part.indices, -part.edge_column("time"), row) if "time" in part.edge_columns else (part.indices, row)
+        )
+        np.testing.assert_array_equal(order, np.arange(len(row)))
         assert part.indices.dtype == np.int32
     held_out = np.concatenate([split_pairs(prepared, "valid"), split_pairs(prepared, "test")])
     assert len(held_out)

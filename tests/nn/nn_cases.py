@@ -50,6 +50,10 @@ VARIANTS = [
     {"scoring": "additive_v2", "num_heads": 2},
     {"scoring": "uniform"},
     {"scoring": "degree"},
+    {"scoring": "degree", "terms": ["rank", "degree"]},
+    {"scoring": "degree_dot", "num_heads": 2},
+    {"scoring": "dot", "num_heads": 2, "terms": ["relation", "age", "weight"]},
+    {"scoring": "additive", "num_heads": 2, "terms": ["rank"]},
 ]
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 
@@ -65,7 +69,18 @@ def random_block(seed: int, num_dst: int = 7, num_src: int = 12, fan_out: int = 
     count_D = torch.arange(num_dst) % (fan_out + 1)
     for u, count in enumerate(count_D.tolist()):
         neighbors_DF[u, :count] = torch.randperm(num_src, generator=generator)[:count]
-    return Block(neighbors_DF, count_D, num_src, torch.randint(1, 9, (num_src,), generator=generator))
+    degree_SK = torch.randint(1, 9, (num_src, 1), generator=generator)
+    return Block(neighbors_DF, count_D, num_src, degree_SK, edges=random_edges(num_dst, fan_out, generator))
+
+
+def random_edges(num_dst: int, fan_out: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """What the edges of a block carry, in a graph of one edge type that leads to each node type."""
+    shape = (num_dst, fan_out)
+    return {
+        "weight": torch.randn(shape, generator=generator),
+        "age": 20 * torch.rand(shape, generator=generator),
+        "rank": torch.randint(0, 90, shape, generator=generator),
+    }
 
 
 def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_cases import PALETTE, SIZE_OF, VARIANTS, attention, case, ragged_block, run
+from nn_cases import PALETTE, SIZE_OF, VARIANTS, attention, case, ragged_block, random_edges, run
 from torch.testing import assert_close
 
 from dist_gat.kernels.threads import cut, in_threads
@@ -158,7 +158,8 @@ def test_float32_is_within_rounding_of_float64(variant, monkeypatch):
     torch.manual_seed(0)
     size = SIZE_OF[torch.float32]
     block = ragged_block(3, 200, 600, 10)
-    block = Block(block.neighbors_DF, block.count_D, block.num_src, torch.randint(1, 50, (600,)))
+    block = Block(block.neighbors_DF, block.count_D, block.num_src, torch.randint(1, 50, (600, 1)))
+    block = replace(block, edges=random_edges(200, 10, torch.Generator().manual_seed(4)))
     rows = torch.rand(600, size, dtype=torch.float64) * 0.1
     layer = AttentionLayer(attention(**variant), size, size).double()
     with monkeypatch.context() as patch:

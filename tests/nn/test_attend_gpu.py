@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from nn_cases import attention, case, every_variant, ragged_block, run
+from nn_cases import attention, case, every_variant, ragged_block, random_edges, run
 from torch.testing import assert_close
 from triton_run import HAS_TRITON, INTERPRETED, needs_triton, run_in_interpreter, triton_device
 
@@ -174,7 +174,8 @@ def test_layers(device, monkeypatch, variant, mixed):
     """All of a layer, also in mixed precision, against itself in float64 on the CPU."""
     torch.manual_seed(0)
     block = ragged_block(3, 7, 15, 4)
-    block = Block(block.neighbors_DF, block.count_D, block.num_src, torch.randint(1, 9, (15,)))
+    edges = random_edges(7, 4, torch.Generator().manual_seed(4))
+    block = Block(block.neighbors_DF, block.count_D, block.num_src, torch.randint(1, 9, (15, 1)), edges=edges)
     layer = AttentionLayer(attention(**variant), 12, 12)
     rows = torch.rand(15, 12) * 0.5
     upstream = torch.rand(7, 12)

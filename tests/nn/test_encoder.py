@@ -34,7 +34,7 @@ def test_degree_scoring_on_the_full_graph_is_lightgcn():
         depths.append(propagate @ depths[-1])
 
     neighbors_DF = adjacency.argsort(dim=1, descending=True, stable=True)[:, : int(degree.max())]
-    block = Block(neighbors_DF, degree.long(), num_nodes, degree.long())
+    block = Block(neighbors_DF, degree.long(), num_nodes, degree.long()[:, None])
     encoder = encoder_of(num_layers, scoring="degree", residual=False, combination="mean")
     encoded = encoder(rows, [block] * num_layers)
     assert_close(encoded.rows_NR, torch.from_numpy(sum(depths) / (num_layers + 1)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_cases import SIZE_OF, VARIANTS, attention, every_variant, random_block
+from nn_cases import SIZE_OF, VARIANTS, attention, every_variant, random_block, random_edges
 from torch.testing import assert_close
 
 from dist_gat.nn.attention import AttentionLayer, attention_entropy
@@ -45,11 +45,14 @@ def test_weights_sum_to_one_over_the_neighbours(variant):
 def test_padding_and_order_of_neighbours_never_matter(variant, seed, extra):
     block = random_block(seed)
     generator = torch.Generator().manual_seed(seed)
-    garbage_DF = torch.randint(0, block.num_src, (block.num_dst, block.neighbors_DF.shape[1] + extra))
+    shape = (block.num_dst, block.neighbors_DF.shape[1] + extra)
+    garbage_DF, edges = torch.randint(0, block.num_src, shape), random_edges(*shape, generator)
     for u, count in enumerate(block.count_D.tolist()):
         order = torch.randperm(count, generator=generator)
         garbage_DF[u, :count] = block.neighbors_DF[u, order]
-    other = replace(block, neighbors_DF=garbage_DF)
+        for name, values in edges.items():
+            values[u, :count] = block.edges[name][u, order]
+    other = replace(block, neighbors_DF=garbage_DF, edges=edges)
     layer, rows = layer_of(variant), rows_of(12)
     y_DO, other_DO = layer(rows, block).rows_DO, layer(rows, other).rows_DO
     assert_close(y_DO, other_DO)
@@ -75,7 +78,8 @@ def test_gradients(variant):
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 def test_nothing_to_attend_to(variant, num_dst, num_src, fan_out):
     none_D = torch.zeros(num_dst, dtype=torch.int64)
-    block = Block(torch.zeros(num_dst, fan_out, dtype=torch.int64), none_D, num_src, torch.zeros(num_src).long())
+    block = Block(torch.zeros(num_dst, fan_out, dtype=torch.int64), none_D, num_src, torch.zeros(num_src, 1).long())
+    block = replace(block, edges=random_edges(num_dst, fan_out, torch.Generator().manual_seed(0)))
     layer, rows = layer_of(variant, residual=False), rows_of(num_src)
     with torch.autograd.detect_anomaly(check_nan=True):  # no NaN inside either, not even one masked later
         attended = layer(rows, block)
@@ -145,7 +149,9 @@ def test_degree_weights_estimate_the_full_sum():
     degree_S = torch.tensor([5, 1, 2, 3, 4, 9])
     layer, rows = layer_of({"scoring": "degree"}, residual=False), rows_of(6)
     full_O = (rows[1:] / (5 * degree_S[1:, None]).sqrt()).sum(0)
-    blocks = [Block(torch.tensor([pair]), torch.tensor([2]), 6, degree_S) for pair in combinations(range(1, 6), 2)]
+    blocks = [
+        Block(torch.tensor([pair]), torch.tensor([2]), 6, degree_S[:, None]) for pair in combinations(range(1, 6), 2)
+    ]
     assert_close(torch.stack([layer(rows, block).rows_DO[0] for block in blocks]).mean(0), full_O)
 
 

@@ -12,17 +12,17 @@ import torch
 from helpers import INTERACTS, ITEM, USER, Ranks, prepare_synthetic
 
 from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.sections import SamplingConfig
 from dist_gat.exchange.channel import Channel, open_channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.ranges import NodeRanges, parts_of_ranks
-from dist_gat.sampling.draws import hide_pairs
 from dist_gat.sampling.feature_cache import fill_cache
 from dist_gat.sampling.graph_store import GraphStore, open_store
+from dist_gat.sampling.hop_plan import plan_hops
 from dist_gat.sampling.transport import Transport
 
 # bytes of a cache: of a few remote nodes, and of more than there are
 SOME, EVERYTHING = 300, 1 << 20
-NOTHING = hide_pairs(np.zeros((0, 2), np.int64))
 
 
 def nodes_of(rank: int, num_nodes: int) -> np.ndarray:
@@ -31,8 +31,9 @@ def nodes_of(rank: int, num_nodes: int) -> np.ndarray:
 
 
 def answers_of(store: GraphStore, nodes: np.ndarray) -> dict[str, Any]:
+    (plan,) = plan_hops(store.prepared.schema, SamplingConfig(fanouts=[4]), ())
     return {
-        "neighbors": store.sample(nodes, 4, make_key(5, Purpose.NEIGHBORS), NOTHING),
+        "neighbors": store.sample(nodes, plan, make_key(5, Purpose.NEIGHBORS), {}).sources,
         "degree": store.in_degree(nodes),
         "features": store.features(nodes),
         "items": store.draw_targets(INTERACTS, "popularity", make_key(6, Purpose.NEGATIVES), nodes),

@@ -114,8 +114,9 @@ def test_no_id_is_asked_for_twice(synthetic: PreparedGraph, ranks: Ranks) -> Non
     results = ranks.run(2, sample_and_count, synthetic.folder, fanouts, 0)
     starts = synthetic.ranges.starts[[0, 2]]
     asked = sum(distinct_bytes(x["batch"], rank, synthetic.ranges, starts, fanouts) for rank, x in enumerate(results))
-    # told without a question: the step's pairs, shared negatives and the degrees of the offered rows, to one other rank
-    told = ID_BYTES * (2 * 50 + 40 + sum(results[0]["batch"].seeds.candidates.offered_counts))
+    # told without a question: the pairs of the step and their times, shared negatives and
+    # the degrees of the offered rows, to one other rank
+    told = ID_BYTES * (3 * 50 + 40 + sum(results[0]["batch"].seeds.candidates.offered_counts))
     # the seeds' own negatives are draws by number: those that fall on the other rank are a question and an answer
     own = sum(
         (ID_BYTES + 4) * int((np.searchsorted(starts, x["batch"].seeds.own_BK.numpy(), side="right") - 1 != rank).sum())

@@ -101,8 +101,8 @@ def test_blocks_nest_and_carry_degrees_and_features(synthetic: PreparedGraph) ->
     positions = torch.cat([found.user_at_B, found.item_at_B, found.shared_at_N, found.own_at_BK.flatten()])
     assert set(positions.tolist()) == seed_nodes
     degree = np.asarray(adjacency(synthetic).sum(axis=1)).ravel()[batch.nodes_S.numpy()]
-    assert outer.degree_S is not None
-    assert outer.degree_S.tolist() == degree.tolist()
+    assert outer.degree_SK is not None
+    assert outer.degree_SK[:, 0].tolist() == degree.tolist()
     assert batch.degree_N is not None
     assert batch.degree_N.tolist() == degree[: inner.num_dst].tolist()
     for kind, (at, rows) in batch.features.items():

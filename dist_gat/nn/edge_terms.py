@@ -1,0 +1,195 @@
+"""`EdgeTerms`: what an edge carries, as learned terms of its attention logit.
+
+Each term is a number a head, and all of them start at 0, so that training starts where attention without them is:
+
+    b_ui = relation[k] + category[k, c] + weight_k(w) + age_k(log2(1 + seconds)) + rank_k(log2(1 + newer edges))
+           - degree · log(d_i) / 2
+
+k is the edge type, c its category, w its standardised weight. weight_k, age_k and rank_k are curves: a number at each
+of a few knots, linear between them. Seconds count from the newest edge that the destination sees, and an edge's rank is
+how many it sees that are newer: a recommendation is asked for after the last of them.
+
+Shape legend: D destinations, F fan-out, H heads, K edge types, C categories of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.schema import INTERACTIONS, Schema
+from dist_gat.sampling.block import Block
+from dist_gat.sampling.hop_plan import EDGE_COLUMNS
+
+
+@dataclass(frozen=True)
+class EdgeKinds:
+    """What a layer must know of the edge types of a graph, by their numbers.
+
+    slot: the place among those that lead to the same type. reverse_slot: that of the same relation the other way, among
+    those that lead to the source's type; None where nothing goes there. num_categories, and mean and deviation of the
+    weights; 0 and 1 where there are none. has_time: whether edges have times.
+    """
+
+    names: tuple[str, ...]
+    slot: tuple[int, ...]
+    reverse_slot: tuple[int | None, ...]
+    num_categories: tuple[int, ...]
+    weight_mean: tuple[float, ...]
+    weight_deviation: tuple[float, ...]
+    has_time: tuple[bool, ...]
+
+    @property
+    def are_several(self) -> bool:
+        """Whether several edge types lead to one node type."""
+        return max(self.slot) > 0
+
+
+def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
+    """weights: by relation that has weights, their `mean` and `deviation`, as the manifest has them."""
+    types = schema.edge_types
+    slot = [schema.into(one.target).index(number) for number, one in enumerate(types)]
+    reverse: list[int | None] = []
+    for one in types:
+        back = [
+            slot[number]
+            for number, other in enumerate(types)
+            if other.relation.name == one.relation.name and (other.source, other.target) == (one.target, one.source)
+        ]
+        reverse.append(back[0] if back and not one.relation.directed else None)
+    found = [weights.get(one.relation.name, {}) for one in types]
+    return EdgeKinds(
+        tuple(f"{one.relation.name}{'' if one.backward else '_reversed'}" for one in types),
+        tuple(slot),
+        tuple(reverse),
+        tuple(len(one.relation.categories) * (2 if one.is_symmetric else 1) for one in types),
+        tuple(float(one.get("mean", 0.0)) for one in found),
+        tuple(float(one.get("deviation", 0.0)) or 1.0 for one in found),
+        tuple("time" in one.relation.columns for one in types),
+    )
+
+
+def prepared_kinds(prepared: PreparedGraph) -> EdgeKinds:
+    return edge_kinds(prepared.schema, prepared.manifest.get("weights", {}))
+
+
+# of a graph of interactions without times and weights
+PLAIN_KINDS = edge_kinds(INTERACTIONS, {})
+
+
+class Knots(NamedTuple):
+    """Where a curve has its numbers: `first`, `first + step` and so on."""
+
+    first: float
+    step: float
+    number: int
+
+
+# weights in deviations from their mean; ages up to a century; ranks up to 65,535
+KNOTS = {"weight": Knots(-3.0, 0.5, 13), "age": Knots(0.0, 1.0, 33), "rank": Knots(0.0, 1.0, 17)}
+
+
+class EdgeTerms(nn.Module):
+    """b_DFH of the edges of a block. terms: which, of `relation`, `category`, `weight`, `age`, `rank` and `degree`."""
+
+    def __init__(self, terms: Sequence[str], num_heads: int, kinds: EdgeKinds) -> None:
+        super().__init__()
+        self.terms, self.kinds, num_kinds = tuple(terms), kinds, len(kinds.slot)
+        self.relation_KH = _zeros(num_kinds, num_heads) if "relation" in terms else None
+        self.category_CH = _zeros(max(sum(kinds.num_categories), 1), num_heads) if "category" in terms else None
+        self.curves = nn.ParameterDict(
+            {name: _zeros(num_kinds * knots.number, num_heads) for name, knots in KNOTS.items() if name in terms}
+        )
+        self.degree_H = _zeros(num_heads) if "degree" in terms else None
+        starts = torch.tensor((0, *kinds.num_categories[:-1])).cumsum(0)
+        self.first_category: Tensor
+        self.has_category: Tensor
+        self.has_time: Tensor
+        self.mean: Tensor
+        self.deviation: Tensor
+        for name, table in (
+            ("first_category", starts), ("has_category", torch.tensor(kinds.num_categories) > 0),
+            ("has_time", torch.tensor(kinds.has_time)), ("mean", torch.tensor(kinds.weight_mean)),
+            ("deviation", torch.tensor(kinds.weight_deviation)),
+        ):  # fmt: skip
+            self.register_buffer(name, table, persistent=False)
+
+    def forward(self, block: Block) -> Tensor:
+        edges = block.edges
+        kind_DF = edges["kind"] if "kind" in edges else torch.zeros_like(block.neighbors_DF)
+        found: list[Tensor] = []
+        if self.relation_KH is not None:
+            found.append(functional.embedding(kind_DF, self.relation_KH))
+        if self.category_CH is not None:
+            at_DF = self.first_category[kind_DF] + edges["category"]
+            found.append(self._where(functional.embedding(at_DF, self.category_CH), self.has_category, kind_DF))
+        for name, values in self.curves.items():
+            read = self._curve(values, KNOTS[name], kind_DF, self._position(name, edges[name], kind_DF))
+            found.append(read if name == "weight" else self._where(read, self.has_time, kind_DF))
+        if self.degree_H is not None:
+            _, degree_DF = degrees_of_ends(block, self.kinds)
+            found.append(-0.5 * degree_DF.to(self.degree_H.dtype).log()[:, :, None] * self.degree_H)
+        return torch.stack(found).sum(dim=0) if len(found) > 1 else found[0]
+
+    def _position(self, name: str, values_DF: Tensor, kind_DF: Tensor) -> Tensor:
+        """Where a value is on its curve, in knots."""
+        if name == "rank":
+            values_DF = (1.0 + values_DF).log2()
+        elif name == "weight":
+            values_DF = (values_DF - self.mean[kind_DF]) / self.deviation[kind_DF]
+        knots = KNOTS[name]
+        return ((values_DF - knots.first) / knots.step).clamp(0, knots.number - 1)
+
+    def _curve(self, values: Tensor, knots: Knots, kind_DF: Tensor, position_DF: Tensor) -> Tensor:
+        below_DF = position_DF.floor().clamp(max=knots.number - 2)
+        share_DF1 = (position_DF - below_DF).to(values.dtype)[:, :, None]
+        at_DF = kind_DF * knots.number + below_DF.long()
+        return (
+            functional.embedding(at_DF, values) * (1 - share_DF1) + functional.embedding(at_DF + 1, values) * share_DF1
+        )
+
+    def _where(self, values_DFH: Tensor, of_kind: Tensor, kind_DF: Tensor) -> Tensor:
+        return values_DFH if bool(of_kind.all()) else values_DFH * of_kind[kind_DF][:, :, None]
+
+
+def columns_read(terms: Sequence[str], reads_degree: bool, kinds: EdgeKinds) -> tuple[str, ...]:
+    """What a layer with these terms needs of each edge."""
+    wanted = {term for term in terms if term in EDGE_COLUMNS}
+    if len(kinds.slot) > 1 and (terms or (reads_degree and kinds.are_several)):
+        wanted.add("kind")
+    return tuple(name for name in EDGE_COLUMNS if name in wanted)
+
+
+def degrees_of_ends(block: Block, kinds: EdgeKinds) -> tuple[Tensor, Tensor]:
+    """int64 [D, F] each: degrees of the destination and the source of an edge along its relation, at least 1."""
+    assert block.degree_SK is not None, "blocks with degrees"
+    degree_DK = block.own_rows(block.degree_SK)
+    if not kinds.are_several:
+        own_DF = degree_DK[:, :1].expand(block.neighbors_DF.shape)
+        return own_DF.clamp(min=1), block.degree_SK[:, 0][block.neighbors_DF].clamp(min=1)
+    kind_DF = block.edges["kind"]
+    slot = torch.tensor(kinds.slot, device=kind_DF.device)
+    back = torch.tensor([-1 if one is None else one for one in kinds.reverse_slot], device=kind_DF.device)[kind_DF]
+    own_DF = degree_DK.gather(1, slot[kind_DF])
+    width = block.degree_SK.shape[1]
+    near_DF = block.degree_SK.flatten()[block.neighbors_DF * width + back.clamp(min=0)]
+    return own_DF.clamp(min=1), torch.where(back >= 0, near_DF, 1).clamp(min=1)
+
+
+def edges_alike(block: Block, kinds: EdgeKinds) -> Tensor:
+    """int64 [D, F]: how many edges of the same type a destination has in the block."""
+    if not kinds.are_several:
+        return block.count_D.clamp(min=1)[:, None].expand(block.neighbors_DF.shape)
+    kind_DF = block.edges["kind"].masked_fill(~block.mask_DF(), len(kinds.slot))
+    count_DK = functional.one_hot(kind_DF, len(kinds.slot) + 1).sum(dim=1)
+    return count_DK.gather(1, kind_DF).clamp(min=1)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape))

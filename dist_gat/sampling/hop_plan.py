@@ -1,0 +1,146 @@
+"""`HopPlan`: what one hop of sampling draws along each edge type, and where its columns stand.
+
+Shape legend: n nodes, W columns of a hop (the fan-outs of all edge types that lead to one type, at most).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from dist_gat.base.errors import ConfigError
+from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.sections import SamplingConfig
+from dist_gat.graph.part import Part
+from dist_gat.graph.schema import Schema
+from dist_gat.sampling.draws import NO_TIMES, HiddenEdges
+from dist_gat.sampling.edge_draws import draw_edges
+
+# what the layers may read of an edge, in the order of a message
+EDGE_COLUMNS = ("kind", "category", "weight", "age", "rank")
+FLOATS = ("weight", "age")
+NO_WEIGHTS = np.zeros(0, np.float32)
+
+
+class SampledEdges(NamedTuple):
+    """sources: int64 [n, W], -1 behind the last of a row. columns: by name in `EDGE_COLUMNS`, [n, W], where asked for:
+    int64, or float32 for `FLOATS`."""
+
+    sources: np.ndarray
+    columns: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class HopPlan:
+    """fan_outs, strategies: by number of the edge type. needs: what the layers read of an edge."""
+
+    schema: Schema
+    fan_outs: tuple[int, ...]
+    strategies: tuple[str, ...]
+    needs: tuple[str, ...]
+
+    @cached_property
+    def first_columns(self) -> tuple[int, ...]:
+        """By edge type: its first column. Those that lead to one type stand side by side."""
+        return tuple(
+            sum(self.fan_outs[before] for before in self.schema.into(one.target) if before < number)
+            for number, one in enumerate(self.schema.edge_types)
+        )
+
+    @cached_property
+    def width(self) -> int:
+        """W."""
+        return max(sum(self.fan_outs[number] for number in self.schema.into(kind)) for kind in self.schema.node_types)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is one relation, drawn uniformly and as often both ways, whose edges nobody reads."""
+        alike = len(set(self.fan_outs)) == 1 and set(self.strategies) == {"uniform"}
+        one = len({one.relation.name for one in self.schema.edge_types}) == 1
+        return alike and one and not self.needs and all(count == 1 for count in self.schema.slots)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there may be gaps between the columns of several edge types."""
+        return any(count > 1 for count in self.schema.slots)
+
+    def draw(
+        self, part: Part, nodes: np.ndarray, limits: np.ndarray, key: np.uint64, hidden: Mapping[str, HiddenEdges],
+        nothing_hidden: HiddenEdges, out: np.ndarray, places: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Write what is drawn for nodes of a part to the rows `places` of `out`, [m, (1 + columns) * W].
+
+        limits: as in `draw_edges`. hidden: by relation.
+        """
+        out[places] = 0
+        out[places, : self.width] = -1
+        kind_of_node = part.rows.type_of(nodes)
+        for number, one in enumerate(self.schema.edge_types):
+            fan_out, relation = self.fan_outs[number], one.relation
+            mine = np.flatnonzero(kind_of_node == self.schema.node_types.index(one.target))
+            if not fan_out or not len(mine):
+                continue
+            slot = self.schema.into(one.target).index(number)
+            strategy = self.strategies[number]
+            found = draw_edges(
+                part.indptr, part.indices, part.edge_column("time") if "time" in relation.columns else NO_TIMES,
+                part.edge_column("weight") if strategy == "weight" else NO_WEIGHTS, part.rows.of(nodes[mine]) + slot,
+                nodes[mine], fan_out, key if slot == 0 else make_key(int(key), Purpose.NEIGHBORS, number),
+                hidden.get(relation.name, nothing_hidden), limits[mine] if len(limits) else limits, strategy,
+            )  # fmt: skip
+            first = self.first_columns[number]
+            rows = places[mine]
+            out[rows, first : first + fan_out] = found.sources
+            for at, name in enumerate(self.needs, start=1):
+                values = found.ranks if name == "rank" else found.ages if name == "age" else None
+                if name == "kind":
+                    values = np.full(found.edges.shape, number, np.int32)
+                elif name in relation.columns:
+                    values = np.asarray(part.edge_column(name))[found.edges]
+                if values is not None:
+                    begin = at * self.width + first
+                    out[rows, begin : begin + fan_out] = values.view(np.int32) if name in FLOATS else values
+
+    def read(self, out: np.ndarray) -> SampledEdges:
+        """What `draw` wrote, as int64 [n, (1 + columns) * W]."""
+        several = out.reshape(len(out), 1 + len(self.needs), self.width)
+        columns = {}
+        for at, name in enumerate(self.needs, start=1):
+            values = several[:, at]
+            columns[name] = values.astype(np.int32).view(np.float32) if name in FLOATS else values.copy()
+        return SampledEdges(np.ascontiguousarray(several[:, 0]), columns)
+
+
+def plan_hops(schema: Schema, sampling: SamplingConfig, needs: Sequence[str]) -> list[HopPlan]:
+    """Of every hop, the seeds' own first. Raises `ConfigError` for what the graph's edges don't have."""
+    known = {one.relation.name.partition("-")[0] for one in schema.edge_types}
+    if unknown := set(sampling.relations) - known:
+        raise ConfigError(
+            f"sampling.relations names {', '.join(sorted(unknown))}; the prepared data set has messages along "
+            f"{', '.join(sorted(known))}"
+        )
+    plans = []
+    for hop, default in enumerate(sampling.fanouts):
+        fan_outs, strategies = [], []
+        for one in schema.edge_types:
+            own = sampling.relations.get(one.relation.name.partition("-")[0])
+            fan_outs.append(default if own is None or own.fanouts is None else own.fanouts[hop])
+            strategy = own.strategy if own is not None and own.strategy is not None else sampling.strategy
+            strategies.append(_usable(strategy, one.relation.columns))
+            if own is not None and own.strategy is not None and strategies[-1] != strategy:
+                raise ConfigError(
+                    f"sampling.relations.{one.relation.name}.strategy={strategy} needs "
+                    f"{'times' if strategy == 'recent' else 'weights'}, which its edges don't have; take uniform"
+                )
+        plans.append(HopPlan(schema, tuple(fan_outs), tuple(strategies), tuple(needs)))
+    return plans
+
+
+def _usable(strategy: str, columns: tuple[str, ...]) -> str:
+    """The strategy, or `uniform` where the edges lack what it reads."""
+    wanted = {"recent": "time", "weight": "weight"}.get(strategy)
+    return strategy if wanted is None or wanted in columns else "uniform"
