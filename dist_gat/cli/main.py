@@ -226,10 +226,17 @@ def explain(
             ["more than chance", "yes" if fidelity["above_chance"] else "no: don't read the weights as reasons"],
         ]
         title = f"{len(rows)} of {result['num_interactions']} interactions, by attention"
+        near = [
+            [entry["relation"], " ".join(str(value) for key, value in entry.items() if key.endswith(("_id", "title"))),
+             entry["weight"]]
+            for entry in result["others"]
+        ]  # fmt: skip
+        others = [make_table("other neighbours, by attention", ["relation", "node", "attention"], near)] if near else []
         output.result(
             result,
             make_table("explanation", ["what", "found"], summary),
             make_table(title, ["item", "title", "attention", "users behind it"], rows),
+            *others,
             notes=f"picture in {html}" if html else "",
         )
 
