@@ -35,7 +35,6 @@ from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.dgl import dgl
-from dist_gat.sampling.draws import hide_pairs
 from dist_gat.sampling.graph_store import open_store
 
 FANOUTS = [10, 10]
@@ -54,11 +53,10 @@ def outer_block(prepared: PreparedGraph, num_seeds: int) -> Block:
     """The first block of one step's sample."""
     store = open_store(prepared, Channel("benchmark"), "auto")
     sampler = ranking_sampler(store, FANOUTS, num_seeds)
-    nothing = hide_pairs(np.zeros((0, 2), dtype=np.int64))
     seeds = np.random.default_rng(1).choice(prepared.ranges.num_nodes, num_seeds, replace=False)
     relabeller = sampler.relabeller(num_seeds)
     relabeller.add(seeds)
-    return sampler.sample_blocks(store, relabeller, (int(make_key(0, Purpose.NEIGHBORS, 0)), nothing))[2][0]
+    return sampler.sample_blocks(store, relabeller, (int(make_key(0, Purpose.NEIGHBORS, 0)), {}, None))[2][0]
 
 
 def layer_step(name: str, block: Block, scoring: str, learnable: bool) -> Step:

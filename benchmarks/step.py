@@ -36,7 +36,6 @@ from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.optim.optimizer import build_optimizers
 from dist_gat.sampling.dgl import BlockSampler, DataLoader, dgl
-from dist_gat.sampling.draws import hide_pairs
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.loader import open_loader, take_turns
 from dist_gat.sampling.ownership import share_nodes
@@ -46,7 +45,6 @@ BATCHES = 20  # over which sampling is timed
 SAMPLER_BAR, STEP_BAR = 2.0, 4.0
 SCRIPT = "DGL script"
 LOADER = "DGL DataLoader"
-NOTHING = hide_pairs(np.zeros((0, 2), dtype=np.int64))
 
 
 class NodeBlocks(BlockSampler):
@@ -62,7 +60,7 @@ class NodeBlocks(BlockSampler):
         relabeller = self.edges.relabeller(len(seeds))
         relabeller.add(seeds.numpy())
         key = int(make_key(0, Purpose.NEIGHBORS, self.step))
-        nodes, _, blocks = self.edges.sample_blocks(g, relabeller, (key, NOTHING))
+        nodes, _, blocks = self.edges.sample_blocks(g, relabeller, (key, {}, None))
         return torch.from_numpy(nodes), blocks
 
 

@@ -18,14 +18,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import INTERACTIONS, Schema
+from dist_gat.nn.edge_terms_cpu import EdgeArrays, sum_terms
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.hop_plan import EDGE_COLUMNS
+from dist_gat.sampling.hop_plan import EDGE_COLUMNS, FLOATS
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,9 @@ class Knots(NamedTuple):
 
 
 # weights in deviations from their mean; ages up to a century; ranks up to 65,535
+TABLES = ("relation", "category", "weight", "age", "rank")
+KERNEL_TYPES = (torch.float32, torch.float64)
+FLAT = {torch.float32: np.float32, torch.int64: np.int64}
 KNOTS = {"weight": Knots(-3.0, 0.5, 13), "age": Knots(0.0, 1.0, 33), "rank": Knots(0.0, 1.0, 17)}
 
 
@@ -121,21 +126,61 @@ class EdgeTerms(nn.Module):
             self.register_buffer(name, table, persistent=False)
 
     def forward(self, block: Block) -> Tensor:
+        found = [self._sum_on_cpu(block)] if self._has_kernel(block) else self._each(block)
+        if self.degree_H is not None:
+            _, degree_DF = degrees_of_ends(block, self.kinds)
+            found.append(-0.5 * degree_DF.to(self.degree_H.dtype).log()[:, :, None] * self.degree_H)
+        return torch.stack(found).sum(dim=0) if len(found) > 1 else found[0]
+
+    @property
+    def tables(self) -> dict[str, nn.Parameter]:
+        """By term, the rows that it reads of: [rows, H]."""
+        found = {"relation": self.relation_KH, "category": self.category_CH, **self.curves}
+        return {name: table for name, table in found.items() if table is not None}
+
+    def _has_kernel(self, block: Block) -> bool:
+        tables = self.tables.values()
+        return bool(tables) and block.count_D.device.type == "cpu" and all(t.dtype in KERNEL_TYPES for t in tables)
+
+    def _sum_on_cpu(self, block: Block) -> Tensor:
+        """All terms but that of degrees."""
+        tables, starts, first = self.tables, {}, 0
+        for name, table in tables.items():
+            starts[name] = first
+            first += len(table)
+        knots = [KNOTS.get(name, Knots(0.0, 1.0, 2)) for name in TABLES]
+        category, weight, age, rank = (self._column(block, name, name in self.terms) for name in TABLES[1:])
+        arrays = EdgeArrays(
+            kind=self._column(block, "kind", "kind" in block.edges), category=category, weight=weight, age=age,
+            rank=rank, first_rows=np.array([starts.get(name, -1) for name in TABLES]),
+            first_category=self.first_category.numpy(), has_category=self.has_category.numpy(),
+            has_time=self.has_time.numpy(), mean=self.mean.float().numpy(), deviation=self.deviation.float().numpy(),
+            first=np.array([k.first for k in knots]), step=np.array([k.step for k in knots]),
+            number=np.array([k.number for k in knots]),
+        )  # fmt: skip
+        num_categories = np.array(self.kinds.num_categories)
+        out = sum_terms(torch.cat(list(tables.values())), arrays, num_categories, block.neighbors_DF.numel())
+        return out.view(*block.neighbors_DF.shape, out.shape[1])
+
+    def _column(self, block: Block, name: str, is_read: bool) -> np.ndarray:
+        """Flat: float32 for weight and age, else int64; empty where nothing reads it."""
+        kind = torch.float32 if name in FLOATS else torch.int64
+        return block.edges[name].to(kind).contiguous().view(-1).numpy() if is_read else np.zeros(0, FLAT[kind])
+
+    def _each(self, block: Block) -> list[Tensor]:
+        """Each term but that of degrees, in plain torch operations; a test holds `_sum_on_cpu` equal to their sum."""
         edges = block.edges
         kind_DF = edges["kind"] if "kind" in edges else torch.zeros_like(block.neighbors_DF)
         found: list[Tensor] = []
         if self.relation_KH is not None:
             found.append(functional.embedding(kind_DF, self.relation_KH))
         if self.category_CH is not None:
-            at_DF = self.first_category[kind_DF] + edges["category"]
+            at_DF = (self.first_category[kind_DF] + edges["category"]).clamp(max=len(self.category_CH) - 1)
             found.append(self._where(functional.embedding(at_DF, self.category_CH), self.has_category, kind_DF))
         for name, values in self.curves.items():
             read = self._curve(values, KNOTS[name], kind_DF, self._position(name, edges[name], kind_DF))
             found.append(read if name == "weight" else self._where(read, self.has_time, kind_DF))
-        if self.degree_H is not None:
-            _, degree_DF = degrees_of_ends(block, self.kinds)
-            found.append(-0.5 * degree_DF.to(self.degree_H.dtype).log()[:, :, None] * self.degree_H)
-        return torch.stack(found).sum(dim=0) if len(found) > 1 else found[0]
+        return found
 
     def _position(self, name: str, values_DF: Tensor, kind_DF: Tensor) -> Tensor:
         """Where a value is on its curve, in knots."""

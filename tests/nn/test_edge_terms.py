@@ -205,3 +205,42 @@ def test_shares_of_attention_by_edge_type() -> None:
     of_friends = alpha[:, :, 0][(block.edges["kind"] == 2) & block.mask_DF()].sum() / alpha.sum()
     assert found["friends"] == pytest.approx(float(of_friends))
     assert attention_shares(alpha, replace(block, edges={}), KINDS) == {}
+
+
+@pytest.mark.parametrize(
+    "names", [["relation"], ["category", "rank"], ["weight", "age", "rank", "relation", "category"]]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_kernel_sums_what_plain_torch_does(names: list[str], dtype: torch.dtype) -> None:
+    terms, block = EdgeTerms(names, 2, KINDS).to(dtype), block_of_kinds(7, 600, 900, 60)
+    for parameter in terms.parameters():
+        torch.nn.init.normal_(parameter)
+    upstream = torch.randn(*block.neighbors_DF.shape, 2, dtype=dtype)
+    found = []
+    for out in (terms(block), torch.stack(terms._each(block)).sum(dim=0)):
+        found.append([out, *torch.autograd.grad((out * upstream).sum(), list(terms.parameters()))])
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-5  # positions on curves are float32 in the kernel
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_the_same_bits_for_any_number_of_threads() -> None:
+    terms, block = EdgeTerms(["relation", "rank", "age"], 2, KINDS), block_of_kinds(8, 3000, 900, 60)
+    for parameter in terms.parameters():
+        torch.nn.init.normal_(parameter)
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            out = terms(block)
+            found.append([out, *torch.autograd.grad(out.square().sum(), list(terms.parameters()))])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for later in found[1:] for one, other in zip(found[0], later, strict=True))
+
+
+def test_an_edge_type_that_there_is_none_of_is_refused() -> None:
+    terms, block = EdgeTerms(["relation"], 1, KINDS), block_of_kinds()
+    wrong = replace(block, edges={**block.edges, "kind": block.edges["kind"] + 6})
+    with pytest.raises(AssertionError, match="an edge of a type or category that there is none of"):
+        terms(wrong)
