@@ -33,7 +33,7 @@ def batch_of(users: list[int], items: list[int], shared: list[int], own: list[li
         step=0,
         num_global_seeds=len(users),
         num_edges=0,
-        nodes_S=NOTHING,
+        nodes_U=NOTHING,
         blocks=[],
         seeds=RankingSeeds(
             user_at_B=torch.tensor(users, dtype=torch.int64),
