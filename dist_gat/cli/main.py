@@ -201,14 +201,14 @@ def explain(
     verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show which interactions the attention weighs for an item, and whether the score depends on them."""
+    """Show what each interaction contributes to the score of an item, and whether deleting them bears it out."""
     from dist_gat import api
 
     with open_output(as_json) as output:
         result = api.explain(run, user, item, top, html, overrides or [], verify, output.progress)
         rows = [
             [
-                entry["item_id"], entry.get("title", ""), entry["weight"],
+                entry["item_id"], entry.get("title", ""), entry["contribution"], entry["weight"],
                 ", ".join(f"{person['user_id']} {person['weight']:.3f}" for person in entry["behind"]),
             ]
             for entry in result["interactions"]
@@ -218,24 +218,27 @@ def explain(
             ["item", " ".join(str(value) for value in chosen.values())],
             ["score", f"{result['score']:.4f}"],
             *([f"of it the item's {name}", f"{value:.4f}"] for name, value in result["own_scores"].items()),
-            [f"drop without the {fidelity['deleted']} heaviest", f"{fidelity['top_drop']:.4f}"],
+            [f"drop without the first {fidelity['deleted']}", f"{fidelity['top_drop']:.4f}"],
+            [f"drop without the {fidelity['deleted']} of most attention", f"{fidelity['attention_drop']:.4f}"],
             [
                 "drop without as many random",
                 f"{fidelity['random_drop_mean']:.4f} ± {fidelity['random_drop_std']:.4f}",
             ],
-            ["more than chance", "yes" if fidelity["above_chance"] else "no: don't read the weights as reasons"],
+            ["more than chance", "yes" if fidelity["above_chance"] else "no: don't read them as reasons"],
         ]
-        title = f"{len(rows)} of {result['num_interactions']} interactions, by attention"
+        title = f"{len(rows)} of {result['num_interactions']} interactions, by contribution"
         near = [
             [entry["relation"], " ".join(str(value) for key, value in entry.items() if key.endswith(("_id", "title"))),
-             entry["weight"]]
+             entry["contribution"], entry["weight"]]
             for entry in result["others"]
         ]  # fmt: skip
-        others = [make_table("other neighbours, by attention", ["relation", "node", "attention"], near)] if near else []
+        others = (
+            [make_table("other neighbours", ["relation", "node", "contribution", "attention"], near)] if near else []
+        )
         output.result(
             result,
             make_table("explanation", ["what", "found"], summary),
-            make_table(title, ["item", "title", "attention", "users behind it"], rows),
+            make_table(title, ["item", "title", "contribution", "attention", "users behind it"], rows),
             *others,
             notes=f"picture in {html}" if html else "",
         )

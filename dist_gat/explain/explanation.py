@@ -1,8 +1,9 @@
-"""Why an item was recommended to a user: what the attention weighs, and whether the score depends on it.
+"""Why an item was recommended to a user: what each of its edges contributes to the score, and whether that holds.
 
-The weight of an edge is its attention averaged over layers and heads. Attention is no explanation by itself (Jain and
-Wallace, NAACL 2019). So the heaviest edges are deleted from the message graph, in both directions, and the drop of the
-score is compared with the drop without as many random edges of the user (fidelity, Yuan et al., TPAMI 2023).
+The contribution of an edge is the drop of the score without it. The edges that contribute most are deleted from the
+message graph, in both directions, and the drop of the score is compared with the drop without as many random edges of
+the user (fidelity, Yuan et al., TPAMI 2023). Attention stands beside it, averaged over layers and heads: it is no
+explanation by itself (Jain and Wallace, NAACL 2019), and its own drop is told too.
 
 Shape legend: d edges of a node, L layers, H heads.
 """
@@ -20,7 +21,8 @@ from torch import Tensor
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.base.random import Purpose, make_key, permute
 from dist_gat.data.vocabulary import parse_id
-from dist_gat.explain.neighborhood import Neighborhood
+from dist_gat.explain.contributions import MOST_EDGES, contributions
+from dist_gat.explain.neighborhood import Neighborhood, encode_depths
 from dist_gat.explain.trained_run import TrainedRun
 from dist_gat.serve.recommend import recommend_items
 from dist_gat.serve.saved_model import SavedModel
@@ -37,11 +39,11 @@ def explain_item(
     """The explanation of one recommendation, in plain values and external IDs.
 
     `user`, `item`, `score` (recomputed) and `saved_score`, `own_scores` (the item's own scores, by name),
-    `neighborhood` (its size), `interactions` and `item_users` (the `top` heaviest edges of both, of `num_interactions`
-    and `num_item_users`: `relation`, `weight`, `layers` [L][H], and `behind`, the heaviest edges of an interaction's
-    item), `others` (the heaviest edges of the user from friends and other nodes that are no items), `fidelity`. Without
-    `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a user who has met every
-    item.
+    `neighborhood` (its size), `interactions` (the `top` of `num_interactions` that contribute most: `relation`,
+    `contribution`, `weight`, `layers` [L][H], and `behind`, the heaviest edges of the interaction's item), `others`
+    (the same of friends and other neighbours that are no items), `item_users` (the heaviest of `num_item_users`),
+    `fidelity`. Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a
+    user who has met every item.
     """
     if top < 1:
         raise ConfigError(f"top={top}: expected a positive number of interactions to show")
@@ -57,8 +59,11 @@ def explain_item(
     own_scores = run.model.own_scores(targets, run.store)
     score, saved_TR = score_of(run, near, encoded.rows_NR), run.representations(targets)
     names = Names(run.saved, near)
-    interactions = heaviest_edges(encoded.alphas, near, USER_AT, top, names.are(relation.target))
-    others = heaviest_edges(encoded.alphas, near, USER_AT, top, ~names.are(relation.target))
+    weight_LdH = edge_weights(encoded.alphas, near, USER_AT)
+    drop_d = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    by_drop = np.argsort(-np.nan_to_num(drop_d, nan=-np.inf), kind="stable")
+    interactions = first_edges(weight_LdH, near, USER_AT, by_drop, top, names.are(relation.target), drop_d)
+    others = first_edges(weight_LdH, near, USER_AT, by_drop, top, ~names.are(relation.target), drop_d)
     return {
         "user": {"user_id": user_id},
         "item": names.of(ITEM_AT),
@@ -77,17 +82,30 @@ def explain_item(
             {**names.of(place), **entry}
             for place, entry in heaviest_edges(encoded.alphas, near, ITEM_AT, top, names.are(relation.source))
         ],
-        "fidelity": fidelity(run, near, input_SE, edge_weights(encoded.alphas, near, USER_AT), score),
+        "fidelity": fidelity(run, near, input_SE, by_drop, heaviest_first(weight_LdH), score),
     }
 
 
-def fidelity(
-    run: TrainedRun, near: Neighborhood, input_SE: Tensor, weight_LdH: Tensor, score: float
-) -> dict[str, Any]:  # fmt: skip
-    """Drops of the score: without the heaviest edges of the user, and without as many random edges of the user.
+def drops_of_edges(
+    run: TrainedRun, near: Neighborhood, input_SE: Tensor, weight_LdH: Tensor, rows_TR: Tensor, score: float
+) -> np.ndarray:
+    """float64 [d]: what each edge of the user contributes; NaN beyond the `MOST_EDGES` with most attention."""
+    chosen = np.sort(heaviest_first(weight_LdH)[:MOST_EDGES])
+    depths, _ = encode_depths(run.model.encoder, near, input_SE, run.config.evaluate.edge_chunk)
+    item_row_R = run.task.rows(run.model, rows_TR, near.nodes[: len(rows_TR)], run.store)[ITEM_AT]
+    found = np.full(weight_LdH.shape[1], np.nan)
+    found[chosen] = contributions(run, near, depths, USER_AT, chosen, item_row_R, score)
+    return found
 
-    At most half of the edges are deleted, so that random ones can differ from the heaviest; a user with one interaction
-    loses it in both cases, so both drops are equal. `above_chance`: by more than two standard deviations.
+
+def fidelity(
+    run: TrainedRun, near: Neighborhood, input_SE: Tensor, first: np.ndarray, heaviest: np.ndarray, score: float
+) -> dict[str, Any]:  # fmt: skip
+    """Drops of the score: without the `first` edges of the user, without the `heaviest`, and without as many random
+    ones.
+
+    At most half of the edges are deleted, so that random ones can differ from the first; a user with one interaction
+    loses it in all cases, so that the drops are equal. `above_chance`: by more than two standard deviations.
     """
     sources = near.indices[near.edges_of(USER_AT)]
     count = max(1, min(MAX_DELETED, len(sources) // 2))
@@ -100,13 +118,16 @@ def fidelity(
         make_key(run.config.seed, Purpose.EXPLANATION, int(near.nodes[USER_AT]), draw) for draw in range(RANDOM_DRAWS)
     ]
     drops = [drop(permute(key, np.arange(count), len(sources))) for key in keys]
-    top_drop, mean, std = drop(heaviest_first(weight_LdH)[:count]), float(np.mean(drops)), float(np.std(drops))
+    mean, std = float(np.mean(drops)), float(np.std(drops))
+    top_drop, attention_drop = drop(first[:count]), drop(heaviest[:count])
     return {
         "deleted": count,
         "top_drop": top_drop,
+        "attention_drop": attention_drop,
         "random_drop_mean": mean,
         "random_drop_std": std,
         "above_chance": top_drop > mean + 2 * std,
+        "attention_above_chance": attention_drop > mean + 2 * std,
         "random_drops": drops,
     }
 
@@ -134,18 +155,27 @@ def heaviest_first(weight_LdH: Tensor) -> np.ndarray:
 def heaviest_edges(
     alphas: list[Tensor], near: Neighborhood, place: int, top: int, are_wanted: np.ndarray
 ) -> list[tuple[int, dict[str, Any]]]:
-    """The `top` heaviest edges of a node from wanted ones, bool [S]: the neighbour's position; `relation`, `weight`
-    and, for each layer and head, `layers`."""
+    """The `top` heaviest edges of a node from wanted ones; see `first_edges`."""
     weight_LdH = edge_weights(alphas, near, place)
+    return first_edges(weight_LdH, near, place, heaviest_first(weight_LdH), top, are_wanted)
+
+
+def first_edges(
+    weight_LdH: Tensor, near: Neighborhood, place: int, order: np.ndarray, top: int, are_wanted: np.ndarray,
+    drop_d: np.ndarray | None = None,
+) -> list[tuple[int, dict[str, Any]]]:  # fmt: skip
+    """The first edges of a node in some order from wanted ones, bool [S]: the neighbour's position; `relation`,
+    `contribution` where it is known, `weight` and, for each layer and head, `layers`."""
     edges = near.edges_of(place)
     sources, kinds = near.indices[edges], near.stored["kind"][edges]
-    order = heaviest_first(weight_LdH)
     found = []
-    for edge in order[are_wanted[sources[order]]][:top]:
-        weight_LH = weight_LdH[:, int(edge)]
-        relation = near.schema.edge_types[int(kinds[edge])].relation.name
-        weight = {"weight": float(weight_LH.double().mean()), "layers": weight_LH.tolist()}
-        found.append((int(sources[edge]), {"relation": relation, **weight}))
+    for edge in order[are_wanted[sources[order]]][:top].tolist():
+        weight_LH = weight_LdH[:, edge]
+        entry: dict[str, Any] = {"relation": near.schema.edge_types[int(kinds[edge])].relation.name}
+        if drop_d is not None:
+            entry["contribution"] = None if np.isnan(drop_d[edge]) else float(drop_d[edge])
+        entry |= {"weight": float(weight_LH.double().mean()), "layers": weight_LH.tolist()}
+        found.append((int(sources[edge]), entry))
     return found
 
 

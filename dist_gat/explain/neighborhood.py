@@ -81,17 +81,22 @@ class Neighborhood:
         into = self.into
         kept = np.bincount(into[~gone], minlength=len(self.indptr) - 1)
         degrees = self.degrees.copy()
-        np.subtract.at(degrees, (into[gone], self._slots[self.stored["kind"][gone]]), 1)
+        np.subtract.at(degrees, (into[gone], self.slots_of(gone)), 1)
         return replace(
             self, indptr=np.append(0, np.cumsum(kept)), indices=self.indices[~gone], degrees=degrees,
             stored={name: values[~gone] for name, values in self.stored.items()},
         )  # fmt: skip
 
-    @property
-    def _slots(self) -> np.ndarray:
-        """int64: by edge type, its place among those that lead to the same type."""
+    def slots_of(self, edges: np.ndarray) -> np.ndarray:
+        """int64: of some edges, the place of their edge type among those that lead to the same node type."""
         types = self.schema.edge_types
-        return np.array([self.schema.into(one.target).index(number) for number, one in enumerate(types)])
+        slots = np.array([self.schema.into(one.target).index(number) for number, one in enumerate(types)])
+        return slots[self.stored["kind"][edges]]
+
+    def taken(self, edges: np.ndarray) -> Neighborhood:
+        """The same nodes with some of the edges, in this order, which are no node's by themselves."""
+        stored = {name: values[edges] for name, values in self.stored.items()}
+        return replace(self, indices=self.indices[edges], stored=stored)
 
     def columns(self, start: np.ndarray, count: np.ndarray, names: Sequence[str]) -> dict[str, Tensor]:
         """What the layers read of the edges from `start` on, of each of n nodes: by name, [n, widest]."""
@@ -147,9 +152,18 @@ def in_edges(store: GraphStore, nodes: np.ndarray) -> InEdges:
     return InEdges(count[back], np.concatenate([piece.sources for piece in pieces])[at], stored)
 
 
-@torch.no_grad()
 def encode_targets(encoder: Encoder, neighborhood: Neighborhood, input_SE: Tensor, edge_chunk: int) -> Encoded:
-    """Representations [T, R] of the targets, and of each layer the attention weights [A, H] of its edges.
+    """Representations [T, R] of the targets, and of each layer the attention weights [A, H] of its edges."""
+    depths, alphas = encode_depths(encoder, neighborhood, input_SE, edge_chunk)
+    num_targets = neighborhood.hop_ends[0]
+    return Encoded(encoder.combine([rows[:num_targets] for rows in depths]), alphas)
+
+
+@torch.no_grad()
+def encode_depths(
+    encoder: Encoder, neighborhood: Neighborhood, input_SE: Tensor, edge_chunk: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The rows of every depth, [S, E] and of fewer nodes above, and of each layer the attention weights [A, H].
 
     Layer l weighs the edges into the nodes within L - l hops: the first A entries of `neighborhood.indices`.
     """
@@ -170,5 +184,4 @@ def encode_targets(encoder: Encoder, neighborhood: Neighborhood, input_SE: Tenso
             weights.append(attended.alpha_DFH[block.mask_DF()])
         alphas.append(torch.cat(weights)[torch.from_numpy(np.argsort(np.concatenate(places)))])
         depths.append(rows_DE)
-    num_targets = neighborhood.hop_ends[0]
-    return Encoded(encoder.combine([rows[:num_targets] for rows in depths]), alphas)
+    return depths, alphas

@@ -16,7 +16,16 @@ from recipes import small_recipe as recipe
 from dist_gat.api import explain, prepare, recommend, train
 from dist_gat.base.errors import ConfigError, DataError, StorageError
 from dist_gat.config.files import parse_config
-from dist_gat.explain.explanation import edge_weights, fidelity, heaviest_first, score_of
+from dist_gat.explain import explanation as explanation_module
+from dist_gat.explain.explanation import (
+    ITEM_AT,
+    USER_AT,
+    drops_of_edges,
+    edge_weights,
+    fidelity,
+    heaviest_first,
+    score_of,
+)
 from dist_gat.explain.trained_run import open_trained_run
 
 
@@ -75,9 +84,11 @@ def test_interactions_are_those_of_training_by_weight(small_run: Path, explanati
     everything = explain(small_run / "run", "u3", top=1000)
     assert {entry["item_id"] for entry in everything["interactions"]} == met
     assert everything["interactions"][:10] == explanation["interactions"]
-    weights = [entry["weight"] for entry in everything["interactions"]]
-    assert weights == sorted(weights, reverse=True)
-    assert sum(weights) == pytest.approx(1.0)
+    drops = [entry["contribution"] for entry in everything["interactions"]]
+    assert drops == sorted(drops, reverse=True)
+    assert sum(entry["weight"] for entry in everything["interactions"]) == pytest.approx(1.0)
+    assert {entry["relation"] for entry in everything["interactions"]} == {"interacts"}
+    assert everything["others"] == []
     for entry in everything["interactions"]:
         assert np.shape(entry["layers"]) == (2, 2), "layers and heads"
         assert entry["weight"] == pytest.approx(np.mean(entry["layers"]))
@@ -120,14 +131,45 @@ def test_deleting_what_decides_the_score_is_told_from_chance(small_run: Path, tm
     weight_LdH = edge_weights(encoded.alphas, near, 0)
     assert heaviest_first(weight_LdH)[0] == 4
     score = score_of(run, near, encoded.rows_NR)
-    found = fidelity(run, near, input_SE, weight_LdH, score)
+    by_attention = heaviest_first(weight_LdH)
+    drop_d = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    assert np.argmax(drop_d) == 4
+    assert drop_d[4] == pytest.approx(score, rel=0.01)
+    found = fidelity(run, near, input_SE, np.argsort(-drop_d), by_attention, score)
     assert found["top_drop"] == pytest.approx(score, rel=0.01), "nothing is left"
+    assert found["attention_drop"] == pytest.approx(found["top_drop"])
     # a random draw finds the one edge as often as its share of the edges says
     expected = score * found["deleted"] / len(sources)
     assert abs(found["random_drop_mean"] - expected) < 3 * score * 0.5 / np.sqrt(20)
     assert found["random_drop_mean"] < 0.9 * score
     assert found["random_drop_std"] > 0.1 * score
     assert explain(tmp_path, "u3")["interactions"][0]["behind"] == [], "one layer sees one hop"
+
+
+@pytest.mark.parametrize("scoring", ["degree", "additive", "dot", "degree_dot"])
+def test_with_one_layer_contributions_are_what_deletion_gives(
+    small_run: Path, tmp_path: Path, scoring: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = recipe(small_run, scoring=scoring, decoder={"kind": "cosine"}, num_heads=1, terms=["rank", "age"])
+    sampling = config.sampling.model_copy(update={"fanouts": [5]})
+    train(config.model_copy(update={"run": str(tmp_path), "sampling": sampling}))
+    run = open_trained_run(tmp_path)
+    user, item = (run.saved.ids(kind)["node_id"][7] for kind in ("user", "item"))
+    near = run.neighborhood(np.array([user, item]))
+    input_SE = run.input_rows(near.nodes)
+    encoded = run.encode(near, input_SE)
+    score, weight_LdH = score_of(run, near, encoded.rows_NR), edge_weights(encoded.alphas, near, USER_AT)
+    sources = near.indices[near.edges_of(USER_AT)]
+    expected = [
+        score - score_of(run, near, run.encode(near.without(USER_AT, sources[[edge]]), input_SE).rows_NR)
+        for edge in range(len(sources))
+    ]
+    away_from_item = sources != ITEM_AT  # whose own row would change too
+    found = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    np.testing.assert_allclose(found[away_from_item], np.array(expected)[away_from_item], atol=1e-5)
+    monkeypatch.setattr(explanation_module, "MOST_EDGES", 3)
+    few = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    assert np.flatnonzero(~np.isnan(few)).tolist() == sorted(heaviest_first(weight_LdH)[:3].tolist())
 
 
 def test_a_recipe_and_a_folder_explain_the_same(small_run: Path, explanation: dict[str, Any]) -> None:
