@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig, RelationConfig, SameAsConfig
 from dist_gat.data.distinct_pairs import Repeats, Rows, distinct_pairs
@@ -269,13 +267,3 @@ def _categories(engine: Engine, name: str, table: Table, ends: Path) -> tuple[st
             f"with data.relations.{name}.columns.category, or make it a node type"
         )
     return names
-
-
-def degree_of_ends(edges: Edges, kind: str, size: int, rows: int) -> np.ndarray:
-    """int64 [size]: how many edges each node of a type has, at either end."""
-    degree = np.zeros(size, np.int64)
-    for chunk in edges.file.chunks(rows, ["source", "target"]):
-        for end, own in (("source", edges.source), ("target", edges.target)):
-            if own == kind:
-                degree += np.bincount(chunk[end], minlength=size)
-    return degree

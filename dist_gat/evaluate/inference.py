@@ -200,7 +200,7 @@ def block_in_place(
 
 def without_times(block: Block, schema: Schema) -> Block:
     """Without the edges whose relation has times. The block has their edge types."""
-    has_time = torch.tensor(["time" in one.relation.columns for one in schema.edge_types])
+    has_time = torch.tensor(schema.has_time)
     kept_DF = block.mask_DF() & ~has_time[block.edges["kind"]]
     order_DF = (~kept_DF).long().argsort(dim=1, stable=True)
     return replace(

@@ -74,8 +74,7 @@ class Neighborhood:
 
     def without_times(self) -> Neighborhood:
         """Without the edges whose relation has times."""
-        has_time = np.array(["time" in one.relation.columns for one in self.schema.edge_types])
-        return self._without(has_time[self.stored["kind"]])
+        return self._without(np.array(self.schema.has_time)[self.stored["kind"]])
 
     def _without(self, gone: np.ndarray) -> Neighborhood:
         into = self.into
@@ -89,9 +88,7 @@ class Neighborhood:
 
     def slots_of(self, edges: np.ndarray) -> np.ndarray:
         """int64: of some edges, the place of their edge type among those that lead to the same node type."""
-        types = self.schema.edge_types
-        slots = np.array([self.schema.into(one.target).index(number) for number, one in enumerate(types)])
-        return slots[self.stored["kind"][edges]]
+        return np.array(self.schema.slot_of)[self.stored["kind"][edges]]
 
     def taken(self, edges: np.ndarray) -> Neighborhood:
         """The same nodes with some of the edges, in this order, which are no node's by themselves."""

@@ -35,7 +35,7 @@ from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_fi
 from dist_gat.data.parquet import read_parquet
 from dist_gat.graph.part_rows import PartRows, rows_of_part
 from dist_gat.graph.ranges import NodeRanges, read_ranges
-from dist_gat.graph.schema import COLUMNS, Relation, Schema, read_schema
+from dist_gat.graph.schema import Relation, Schema, read_schema
 
 FORMAT, VERSION = "dist_gat.parts", 6
 SPLITS = ("train", "valid", "test")
@@ -150,7 +150,7 @@ class PreparedGraph:
                 part,
                 self.ranges,
                 rows_of_part(self.ranges, self.schema, part),
-                self.edge_columns,
+                self.schema.edge_columns,
                 {
                     name: {split: counts[split][part] for split in SPLITS}
                     for name, counts in self.manifest["split_counts"].items()
@@ -166,12 +166,6 @@ class PreparedGraph:
         from."""
         content = {key: value for key, value in self.manifest.items() if key != MADE_FROM}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def edge_columns(self) -> tuple[str, ...]:
-        """What edges carry: of category, weight and time those that any relation with messages has."""
-        found = {name for one in self.schema.edge_types for name in one.relation.columns}
-        return tuple(name for name in COLUMNS if name in found)
 
     @property
     def feature_sizes(self) -> dict[str, int]:

@@ -85,6 +85,22 @@ class Schema:
         """By node type: how many edge types lead to it, and so how many rows a node has."""
         return tuple(len(self.into(kind)) for kind in self.node_types)
 
+    @cached_property
+    def slot_of(self) -> tuple[int, ...]:
+        """By edge type: its place among those that lead to the same node type."""
+        return tuple(self.into(one.target).index(number) for number, one in enumerate(self.edge_types))
+
+    @cached_property
+    def has_time(self) -> tuple[bool, ...]:
+        """By edge type: whether its edges have times."""
+        return tuple("time" in one.relation.columns for one in self.edge_types)
+
+    @cached_property
+    def edge_columns(self) -> tuple[str, ...]:
+        """What edges carry: those of `COLUMNS` that any relation with messages has."""
+        found = {name for one in self.edge_types for name in one.relation.columns}
+        return tuple(name for name in COLUMNS if name in found)
+
     def read_by(self, node_type: str) -> frozenset[str]:
         """The types whose nodes send messages to nodes of one type."""
         return frozenset(one.source for one in self.edge_types if one.target == node_type)

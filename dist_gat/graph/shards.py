@@ -81,9 +81,8 @@ class ShardWriter:
         of degree ** 0.75 over the targets of each part, and the number of messages to targets.
         """
         ranges = self.labels.ranges
-        columns = [name for name in EDGE_TYPES if any(name in one.relation.columns for one in schema.edge_types)]
         types = {"indices": ("src", np.dtype(ranges.id_type))}
-        types |= {f"edge_{name}": (name, np.dtype(EDGE_TYPES[name])) for name in columns}
+        types |= {f"edge_{name}": (name, np.dtype(EDGE_TYPES[name])) for name in schema.edge_columns}
         received = np.zeros(ranges.num_nodes, np.int64)
         for one in schema.edge_types:
             received += self._received(one, edges[one.relation.name])

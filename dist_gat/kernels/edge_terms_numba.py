@@ -18,15 +18,19 @@ KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @njit(**KERNEL)
-def position_of(term, e, k, weight, age, rank, mean, deviation, first, step, number, logs):  # type: ignore[no-untyped-def]
-    """Where an edge is on the curve of a term, in knots."""
+def read_curve(  # type: ignore[no-untyped-def]
+    term, e, k, weight, age, rank, first_rows, mean, deviation, first, step, number, logs
+):  # fmt: skip
+    """The first of the two rows of the table that an edge reads of the curve of a term, and the share of the second."""
     if term == WEIGHT:
         value = (weight[e] - mean[k]) / deviation[k]
     elif term == AGE:
         value = age[e]
     else:
         value = logs[min(max(rank[e], 0), logs.shape[0] - 1)]
-    return min(max((value - first[term]) / step[term], np.float32(0)), np.float32(number[term] - 1))
+    at = min(max((value - first[term]) / step[term], np.float32(0)), np.float32(number[term] - 1))
+    below = min(int(at), number[term] - 2)
+    return first_rows[term] + k * number[term] + below, at - below
 
 
 @njit(**KERNEL)
@@ -49,10 +53,10 @@ def add_terms(  # type: ignore[no-untyped-def]
                 out[e, h] += table[row, h]
         for term in range(WEIGHT, RANK + 1):
             if first_rows[term] >= 0 and (term == WEIGHT or has_time[k]):
-                at = position_of(term, e, k, weight, age, rank, mean, deviation, first, step, number, logs)
-                below = min(int(at), number[term] - 2)
-                share = out.dtype.type(at - below)
-                row = first_rows[term] + k * number[term] + below
+                row, second = read_curve(
+                    term, e, k, weight, age, rank, first_rows, mean, deviation, first, step, number, logs
+                )
+                share = out.dtype.type(second)
                 for h in range(heads):
                     out[e, h] += table[row, h] * (1 - share) + table[row + 1, h] * share
 
@@ -75,10 +79,10 @@ def add_gradients(  # type: ignore[no-untyped-def]
                 sums[row, h] += gradient[e, h]
         for term in range(WEIGHT, RANK + 1):
             if first_rows[term] >= 0 and (term == WEIGHT or has_time[k]):
-                at = position_of(term, e, k, weight, age, rank, mean, deviation, first, step, number, logs)
-                below = min(int(at), number[term] - 2)
-                share = sums.dtype.type(at - below)
-                row = first_rows[term] + k * number[term] + below
+                row, second = read_curve(
+                    term, e, k, weight, age, rank, first_rows, mean, deviation, first, step, number, logs
+                )
+                share = sums.dtype.type(second)
                 for h in range(heads):
                     sums[row, h] += gradient[e, h] * (1 - share)
                     sums[row + 1, h] += gradient[e, h] * share

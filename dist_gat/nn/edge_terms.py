@@ -56,7 +56,7 @@ class EdgeKinds:
 def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
     """weights: by relation that has weights, their `mean` and `deviation`, as the manifest has them."""
     types = schema.edge_types
-    slot = [schema.into(one.target).index(number) for number, one in enumerate(types)]
+    slot = schema.slot_of
     reverse: list[int | None] = []
     for one in types:
         back = [
@@ -68,12 +68,12 @@ def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
     found = [weights.get(one.relation.name, {}) for one in types]
     return EdgeKinds(
         tuple(f"{one.relation.name}{'' if one.backward else '_reversed'}" for one in types),
-        tuple(slot),
+        slot,
         tuple(reverse),
         tuple(len(one.relation.categories) * (2 if one.is_symmetric else 1) for one in types),
         tuple(float(one.get("mean", 0.0)) for one in found),
         tuple(float(one.get("deviation", 0.0)) or 1.0 for one in found),
-        tuple("time" in one.relation.columns for one in types),
+        schema.has_time,
     )
 
 
@@ -93,10 +93,10 @@ class Knots(NamedTuple):
     number: int
 
 
-# weights in deviations from their mean; ages up to a century; ranks up to 65,535
 TABLES = ("relation", "category", "weight", "age", "rank")
 KERNEL_TYPES = (torch.float32, torch.float64)
 FLAT = {torch.float32: np.float32, torch.int64: np.int64}
+# weights in deviations from their mean; ages up to a century; ranks up to 65,535
 KNOTS = {"weight": Knots(-3.0, 0.5, 13), "age": Knots(0.0, 1.0, 33), "rank": Knots(0.0, 1.0, 17)}
 
 

@@ -52,7 +52,7 @@ def read_columns(
     for name in (name for name in EDGE_COLUMNS if name in names):
         if name in ("rank", "age"):
             first = first_alike(stored["kind"], count)
-            has_time = np.array(["time" in one.relation.columns for one in schema.edge_types])[stored["kind"]]
+            has_time = np.array(schema.has_time)[stored["kind"]]
         if name == "rank":
             found[name] = np.arange(num_edges) - first
         elif name == "age":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,25 +104,28 @@ class GraphStore:
         """int64 [n, K]: how many edges of each edge type lead to each node in the training graph, in the order of
         `Schema.into`; 0 behind them. instances: `nodes` are those of these, and see so many."""
         schema = self.prepared.schema
-        width = max(1, *self.prepared.schema.slots)
+        width = max(1, *schema.slots)
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
             own = keys if instances is None else instances.nodes(keys)
-            kinds = part.rows.type_of(own)
-            rows, slots = part.rows.of(own), np.array(part.rows.slots)[kinds]
-            for slot in range(width):
-                has_slot = slots > slot
-                at = rows[has_slot] + slot
-                out[places[has_slot], slot] = part.indptr[at + 1] - part.indptr[at]
-                out[places[~has_slot], slot] = 0
+            rows = part.rows.of(own)
+            if part.rows.is_plain:
+                out[places, 0] = part.indptr[rows + 1] - part.indptr[rows]
+            else:
+                slots = np.array(part.rows.slots)[part.rows.type_of(own)]
+                for slot in range(width):
+                    has_slot = slots > slot
+                    at = rows[has_slot] + slot
+                    out[places[has_slot], slot] = part.indptr[at + 1] - part.indptr[at]
+                    out[places[~has_slot], slot] = 0
             if instances is not None:
-                for number, one in enumerate(schema.edge_types):
-                    if "time" in one.relation.columns:
-                        mine = np.flatnonzero(kinds == schema.node_types.index(one.target))
-                        slot = schema.into(one.target).index(number)
-                        out[places[mine], slot] = count_before(
-                            part.indptr, part.edge_column("time"), rows[mine] + slot, instances.limits_of(keys[mine])
-                        )
+                kinds = part.rows.type_of(own)
+                for number in np.flatnonzero(schema.has_time).tolist():
+                    mine = np.flatnonzero(kinds == schema.node_types.index(schema.edge_types[number].target))
+                    slot = schema.slot_of[number]
+                    out[places[mine], slot] = count_before(
+                        part.indptr, part.edge_column("time"), rows[mine] + slot, instances.limits_of(keys[mine])
+                    )
 
         out = np.empty((len(nodes), width), np.int64)
         return self.transport.ask("in-degrees", nodes, self._part_of(instances), answer, out, np.int64)
@@ -140,27 +143,27 @@ class GraphStore:
 
     def pairs(self, relation: Relation, split: str, numbers: np.ndarray) -> np.ndarray:
         """int64 [n, 2]: (source, target) nodes of a relation's pairs, by numbers that are the same on every rank."""
-        starts = self.prepared.pair_starts(relation, split)
-
-        def part_of(numbers: np.ndarray) -> np.ndarray:
-            return np.searchsorted(starts, numbers, side="right") - 1
-
-        def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            out[places] = part.pairs(relation, split)[keys - starts[part.number]]
-
-        return self.transport.tell(numbers, part_of, answer, np.empty((len(numbers), 2), np.int64))
+        read = lambda part: part.pairs(relation, split)  # noqa: E731
+        return self._told(relation, split, numbers, read, np.empty((len(numbers), 2), np.int64))
 
     def pair_times(self, relation: Relation, split: str, numbers: np.ndarray) -> np.ndarray:
         """int64 [n]: when the pairs of `pairs` were, in microseconds; of a relation that has times."""
+        read = lambda part: part.times(relation, split)  # noqa: E731
+        return self._told(relation, split, numbers, read, np.empty(len(numbers), np.int64))
+
+    def _told(
+        self, relation: Relation, split: str, numbers: np.ndarray, read: Callable[[Part], np.ndarray], out: np.ndarray
+    ) -> np.ndarray:
+        """What parts have of pairs with these numbers. read: that of all pairs of a part."""
         starts = self.prepared.pair_starts(relation, split)
 
         def part_of(numbers: np.ndarray) -> np.ndarray:
             return np.searchsorted(starts, numbers, side="right") - 1
 
         def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-            out[places] = part.times(relation, split)[keys - starts[part.number]]
+            out[places] = read(part)[keys - starts[part.number]]
 
-        return self.transport.tell(numbers, part_of, answer, np.empty(len(numbers), np.int64))
+        return self.transport.tell(numbers, part_of, answer, out)
 
     def own_labels(self, relation: Relation, split: str, label: str, numbers: np.ndarray) -> np.ndarray:
         """float32 [n]: what was given of pairs whose sources this rank owns."""

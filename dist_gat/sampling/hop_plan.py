@@ -84,7 +84,7 @@ class HopPlan:
             mine = np.flatnonzero(kind_of_node == self.schema.node_types.index(one.target))
             if not fan_out or not len(mine):
                 continue
-            slot = self.schema.into(one.target).index(number)
+            slot = self.schema.slot_of[number]
             strategy = self.strategies[number]
             found = draw_edges(
                 part.indptr, part.indices, part.edge_column("time") if "time" in relation.columns else NO_TIMES,
