@@ -124,8 +124,8 @@ class RelationConfig(Section):
     query: str | None = Field(None, description="sqlite, postgres: the SQL that gives the edges")
     separator: str | None = Field(None, description="default: data.separator")
     header: list[str] | None = Field(None, description="names of the columns, if the file has no line with names")
-    quote: Literal["auto", "double", "none"] = "auto"
-    encoding: str = "utf-8"
+    quote: Literal["auto", "double", "none"] | None = Field(None, description="default: data.quote")
+    encoding: str | None = Field(None, description="default: data.encoding")
 
     @property
     def is_behaviour(self) -> bool:

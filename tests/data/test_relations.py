@@ -189,3 +189,17 @@ def test_a_task_asks_for_a_relation_that_is_there(folder: Path) -> None:
     ):
         wish = {**OTHERS, "wish": OTHERS["cart"]}
         api.train(recipe(folder, "wish", wish, task={"kind": "ranking", "relation": "wish"}))
+
+
+def test_a_relation_is_written_as_the_interactions_unless_it_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv").write_bytes("user_id,item_id\nzoë,1\nann,2\n".encode("latin-1"))
+    (tmp_path / "likes.csv").write_bytes("user_id,item_id\nzoë,2\n".encode("latin-1"))
+    (tmp_path / "plain.csv").write_bytes("user_id,item_id\nzoë,1\n".encode())
+    data = {
+        "interactions": "plays.csv", "encoding": "latin-1", "split": {"valid_ratio": 0, "test_ratio": 0},
+        "prepared": str(tmp_path / "prepared"),
+    }  # fmt: skip
+    relations = {"likes": {"table": "likes.csv"}, "plain": {"table": "plain.csv", "encoding": "utf-8"}}
+    report = api.prepare(recipe(tmp_path, relations=relations, data=data, parts={"num_parts": 1}))
+    assert report["num_nodes"]["user"] == 2
+    assert report["edges"] == {"interacts": 2, "likes": 1, "plain": 1}
