@@ -103,6 +103,15 @@ class AttentionConfig(Section):
     terms: list[Literal["relation", "category", "weight", "age", "rank", "degree"]] = Field(
         [], description="what an edge carries, as learned terms of its logit; all start at 0"
     )
+    keys: list[Literal["relation", "category"]] = Field(
+        [], description="the same as learned vectors, added to a neighbour's row in the logit; they start at 0"
+    )
+    softmax: Literal["all", "relation"] = Field(
+        "all", description="over all edges of a node; or one a relation, whose results a learned gate weighs"
+    )
+    projection: Literal["none", "relation"] = Field(
+        "none", description="a matrix a relation for what it aggregates; it starts as the identity"
+    )
     num_heads: PositiveInt = 1
     normalization: Literal["softmax", "linear"] = "softmax"
     transform: Literal["none", "mlp"] = Field("none", description="dot, dot_exp: mlp is LeakyReLU(z W_v) W_o")
@@ -113,10 +122,16 @@ class AttentionConfig(Section):
     def _linear_is_for_dot(self) -> AttentionConfig:
         if self.normalization == "linear" and self.scoring != "dot":
             raise ValueError(f"normalization=linear is defined for scoring=dot alone, not for {self.scoring}")
-        if len(set(self.terms)) < len(self.terms):
-            raise ValueError(f"terms={self.terms}: expected each once")
-        if self.normalization == "linear" and self.terms:
-            raise ValueError("terms are added to the logits of a softmax: leave them out with normalization=linear")
+        for name, chosen in (("terms", self.terms), ("keys", self.keys)):
+            if len(set(chosen)) < len(chosen):
+                raise ValueError(f"{name}={chosen}: expected each once")
+            if self.normalization == "linear" and chosen:
+                raise ValueError(f"{name} are for the logits of a softmax: leave them out with normalization=linear")
+        if self.keys and self.scoring not in ("dot", "dot_exp", "additive", "degree_dot"):
+            raise ValueError(
+                f"keys={self.keys} are for scorings that compare rows before anything else: dot, dot_exp, additive and "
+                f"degree_dot; with {self.scoring} take terms={self.keys}"
+            )
         if self.transform == "mlp" and self.scoring not in ("dot", "dot_exp"):
             raise ValueError(f"transform=mlp is for scoring=dot and dot_exp, not for {self.scoring}")
         return self

@@ -61,6 +61,13 @@ def attend_plain(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[T
     return projected(z_DGI, weighting.value_XI), alpha_DFH.detach()
 
 
+def weights_of(rows_SI: Tensor, block: Block, weighting: Weighting) -> Tensor:
+    """alpha_DFH with its gradient, 0 for padding, in plain torch operations."""
+    if weighting.alpha_DFH is not None:
+        return weighting.alpha_DFH
+    return weights(rows_SI, functional.embedding(block.neighbors_DF, rows_SI), block, weighting)
+
+
 def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weighting) -> Tensor:
     """alpha_DFH, 0 for padding; `near_DFI` are the gathered rows of the neighbours."""
     if weighting.alpha_DFH is not None:

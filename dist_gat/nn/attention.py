@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dist_gat.config.sections import AttentionConfig
-from dist_gat.nn.attend import attend, own_and_all_rows
+from dist_gat.kernels.weighting import Rule, Weighting
+from dist_gat.nn.attend import attend, own_and_all_rows, weights_of
+from dist_gat.nn.by_relation import RelationGate, RelationProjection, SplitBlock, split_block
 from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds
 from dist_gat.nn.scoring import build_scoring
 from dist_gat.sampling.block import Block
@@ -54,7 +56,8 @@ class AttentionLayer(nn.Module):
     """y_u = h_u + T(sum_{i in N(u)} alpha_ui l_i) with alpha and T of the scoring; h_u if residual.
 
     h_u is the destination's row, l_i a neighbour's, both from `rows_SI`. A destination without neighbours has
-    the aggregate 0. See `dist_gat.nn.scoring` for the equations of alpha and T.
+    the aggregate 0. See `dist_gat.nn.scoring` for the equations of alpha and T, and `dist_gat.nn.by_relation` for
+    those of a softmax and a projection by relation.
 
     Args:
         config: scoring, heads, normalization, transform and residual.
@@ -68,13 +71,46 @@ class AttentionLayer(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         assert not config.residual or in_size == out_size, "a residual needs rows of equal size"
-        self.residual = config.residual
+        self.residual, self.kinds = config.residual, kinds
         self.scoring = build_scoring(config, in_size, out_size, kinds)
+        self.gate = RelationGate(in_size, kinds) if config.softmax == "relation" else None
+        self.projection = RelationProjection(out_size, kinds) if config.projection == "relation" else None
 
     def forward(self, rows_SI: Tensor, block: Block) -> Attended:
         own_DI, rows_SI = own_and_all_rows(rows_SI, block)
-        sums, alpha_DFH = attend(rows_SI, block, self.scoring.weighting(rows_SI, own_DI, block))
-        rows_DO = self.scoring.output(sums, block)
+        if self.gate is not None:
+            rows_DO, alpha_DFH = self._of_gated(rows_SI, split_block(block, self.kinds))
+        elif self.projection is not None:
+            rows_DO, alpha_DFH = self._of_projected(rows_SI, own_DI, block)
+        else:
+            sums, alpha_DFH = attend(rows_SI, block, self.scoring.weighting(rows_SI, own_DI, block))
+            rows_DO = self.scoring.output(sums, block)
         if self.residual:
             rows_DO = rows_DO + own_DI
         return Attended(rows_DO, alpha_DFH)
+
+    def _of_gated(self, rows_SI: Tensor, split: SplitBlock) -> tuple[Tensor, Tensor]:
+        """A softmax a relation."""
+        assert self.gate is not None, "a gate"
+        own_PI = split.block.own_rows(rows_SI)
+        sums, alpha_PFH = attend(rows_SI, split.block, self.scoring.weighting(rows_SI, own_PI, split.block))
+        rows_PO = self.scoring.output(sums, split.block)
+        if self.projection is not None:
+            rows_PO = self.projection(rows_PO, split.kind_P)
+        gate_DK = self.gate(own_PI, split)
+        rows_DO = torch.einsum("dk,dko->do", gate_DK, rows_PO.unflatten(0, gate_DK.shape))
+        return rows_DO, split.joined(alpha_PFH * gate_DK.detach().reshape(-1, 1, 1))
+
+    def _of_projected(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+        """One softmax, whose weights are then split, because the sums are projected apart."""
+        assert self.projection is not None, "a projection"
+        split, weighting = split_block(block, self.kinds), self.scoring.weighting(rows_SI, own_DI, block)
+        alpha_DFH = weights_of(rows_SI, block, weighting)
+        given = Weighting(
+            Rule.GIVEN, split.split(alpha_DFH), mean=weighting.mean, value_XI=weighting.value_XI
+        )  # fmt: skip
+        sums, _ = attend(rows_SI, split.block, given)
+        rows_PO = self.projection(sums if sums.ndim == 2 else sums.squeeze(1), split.kind_P)
+        sums_DO = rows_PO.unflatten(0, (block.num_dst, split.num_slots)).sum(dim=1)
+        # what a scoring does to the sum of a destination, it does to that over all its relations
+        return self.scoring.output(sums_DO if sums.ndim == 2 else sums_DO[:, None], block), alpha_DFH.detach()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dist_gat.config.sections import AttentionConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import INTERACTIONS, Schema
 from dist_gat.nn.edge_terms_cpu import EdgeArrays, sum_terms
@@ -203,10 +204,12 @@ class EdgeTerms(nn.Module):
         return values_DFH if bool(of_kind.all()) else values_DFH * of_kind[kind_DF][:, :, None]
 
 
-def columns_read(terms: Sequence[str], reads_degree: bool, kinds: EdgeKinds) -> tuple[str, ...]:
-    """What a layer with these terms needs of each edge."""
-    wanted = {term for term in terms if term in EDGE_COLUMNS}
-    if len(kinds.slot) > 1 and (terms or (reads_degree and kinds.are_several)):
+def columns_read(config: AttentionConfig, reads_degree: bool, kinds: EdgeKinds) -> tuple[str, ...]:
+    """What a layer needs of each edge. reads_degree: whether its scoring does."""
+    carried: set[str] = {*config.terms, *config.keys}
+    wanted = carried & set(EDGE_COLUMNS)
+    by_relation = reads_degree or "relation" in (config.softmax, config.projection)
+    if len(kinds.slot) > 1 and (carried or (by_relation and kinds.are_several)):
         wanted.add("kind")
     return tuple(name for name in EDGE_COLUMNS if name in wanted)
 

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.representation_size = representation_size(model, num_layers)
         self.layers = nn.ModuleList(AttentionLayer(model, size, size, kinds) for _ in range(num_layers))
         # what the layers read of an edge
-        self.edge_columns = columns_read(model.terms, self.needs_degree, kinds) if num_layers else ()
+        self.edge_columns = columns_read(model, self.needs_degree, kinds) if num_layers else ()
 
     @property
     def projects_sources(self) -> bool:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dist_gat.config.sections import AttentionConfig
 from dist_gat.kernels.weighting import MAX_EXPONENT, MIN_SCORE_SUM, Rule, Weighting
+from dist_gat.nn.edge_keys import EdgeKeys
 from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds, EdgeTerms, degrees_of_ends, edges_alike
 from dist_gat.sampling.block import Block
 
@@ -66,7 +67,8 @@ class Scoring(nn.Module):
     """Common interface: how to weigh neighbours before the aggregation, output transform after it.
 
     projects_sources: whether every row is projected, not only those of the block's edges.
-    needs_degree: whether blocks must have `degree_SK`. terms: of what edges carry, or None.
+    needs_degree: whether blocks must have `degree_SK`. terms, keys: of what edges carry, or None; keys are for
+    scorings with a query.
     """
 
     projects_sources = False
@@ -75,10 +77,15 @@ class Scoring(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.terms: EdgeTerms | None = None
+        self.keys: EdgeKeys | None = None
 
-    def edge_bias(self, block: Block) -> Tensor | None:
-        """The learned terms of what the edges carry, [D, F, H], or None."""
-        return None if self.terms is None else self.terms(block)
+    def edge_bias(self, block: Block, query_QHI: Tensor | None = None) -> Tensor | None:
+        """What the edges carry adds to the logits, [D, F, H], or None."""
+        terms_DFH = None if self.terms is None else self.terms(block)
+        if self.keys is None or query_QHI is None:
+            return terms_DFH
+        keys_DFH = self.keys(query_QHI, block)
+        return keys_DFH if terms_DFH is None else terms_DFH + keys_DFH
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         """The weighting of a block, from all rows and the destinations' own rows."""
@@ -139,7 +146,7 @@ class DegreeDotScoring(DegreeScoring):
 
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         query_DHI = torch.einsum("di,hij->dhj", own_DI, self.key_HII)
-        bias_DFH, logit_DF1 = self.edge_bias(block), log_weights(self.degree_weights(block, rows_SI.dtype))
+        bias_DFH, logit_DF1 = self.edge_bias(block, query_DHI), log_weights(self.degree_weights(block, rows_SI.dtype))
         bias_DFH = logit_DF1.expand(-1, -1, len(self.key_HII)) if bias_DFH is None else logit_DF1 + bias_DFH
         return Weighting(Rule.SOFTMAX, query_QHI=query_DHI, bias_DFH=bias_DFH, mean=True)
 
@@ -174,7 +181,7 @@ class DotScoring(Scoring):
     def weighting(self, rows_SI: Tensor, own_DI: Tensor, block: Block) -> Weighting:
         query_DHI = torch.einsum("di,hij->dhj", own_DI, self.key_HII)
         # The heads share the rows that they sum, so the mean of the weights is enough for the mean of the sums.
-        return Weighting(self.rule, query_QHI=query_DHI, bias_DFH=self.edge_bias(block), mean=True)
+        return Weighting(self.rule, query_QHI=query_DHI, bias_DFH=self.edge_bias(block, query_DHI), mean=True)
 
     def output(self, sums: Tensor, block: Block) -> Tensor:
         z_DI = sums.squeeze(1)
@@ -208,7 +215,7 @@ class AdditiveScoring(Scoring):
             Rule.SOFTMAX,
             query_QHI=source_HI[None],
             own_HI=own_HI,
-            bias_DFH=self.edge_bias(block),
+            bias_DFH=self.edge_bias(block, source_HI[None]),
             slope=self.negative_slope,
             value_XI=self.value.weight,
         )
@@ -282,4 +289,6 @@ def build_scoring(config: AttentionConfig, in_size: int, out_size: int, kinds: E
     if config.terms:
         scoring.terms = EdgeTerms(config.terms, config.num_heads, kinds)
         scoring.needs_degree = scoring.needs_degree or "degree" in config.terms
+    if config.keys:
+        scoring.keys = EdgeKeys(config.keys, in_size, kinds)
     return scoring

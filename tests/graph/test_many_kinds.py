@@ -103,9 +103,15 @@ def test_a_relation_with_categories_is_not_predicted(folder: Path) -> None:
 TERMS = ["relation", "category", "weight", "age", "rank", "degree"]
 
 
-@pytest.mark.parametrize("scoring", ["degree", "additive"])
+MODELS: dict[str, dict[str, Any]] = {
+    "degree": {"terms": TERMS, "projection": "relation"},
+    "additive": {"terms": TERMS, "num_heads": 2, "keys": ["relation", "category"], "softmax": "relation"},
+}
+
+
+@pytest.mark.parametrize("scoring", MODELS)
 def test_ranks_train_it_as_one_does(folder: Path, scoring: str) -> None:
-    model = {"scoring": scoring, "terms": TERMS, "num_heads": 2 if scoring == "additive" else 1}
+    model = {"scoring": scoring, **MODELS[scoring]}
     train = {"precision": "float64", "num_epochs": 1}
     sampling = {"relations": {"interacts": {"strategy": "recent"}, "kg": {"fanouts": [2, 0]}}}
     alone = api.train(world_recipe(folder, f"{scoring}-1", model=model, train=train, sampling=sampling))

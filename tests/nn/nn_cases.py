@@ -54,6 +54,8 @@ VARIANTS = [
     {"scoring": "degree_dot", "num_heads": 2},
     {"scoring": "dot", "num_heads": 2, "terms": ["relation", "age", "weight"]},
     {"scoring": "additive", "num_heads": 2, "terms": ["rank"]},
+    {"scoring": "dot", "softmax": "relation", "projection": "relation"},
+    {"scoring": "additive", "num_heads": 2, "keys": ["relation"], "projection": "relation"},
 ]
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 

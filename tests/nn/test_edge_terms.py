@@ -189,10 +189,14 @@ def test_a_term_of_the_relation_is_that_of_pyg() -> None:
 
 
 def test_only_what_is_read_is_fetched() -> None:
-    assert columns_read([], False, KINDS) == ()
-    assert columns_read([], True, KINDS) == ("kind",)
-    assert columns_read([], True, PLAIN_KINDS) == ()
-    assert columns_read(["rank", "weight"], False, KINDS) == ("kind", "weight", "rank")
+    plain = attention()
+    assert columns_read(plain, False, KINDS) == ()
+    assert columns_read(plain, True, KINDS) == ("kind",)
+    assert columns_read(plain, True, PLAIN_KINDS) == ()
+    assert columns_read(attention(terms=["rank", "weight"]), False, KINDS) == ("kind", "weight", "rank")
+    assert columns_read(attention(keys=["category"]), False, KINDS) == ("kind", "category")
+    assert columns_read(attention(softmax="relation"), False, KINDS) == ("kind",)
+    assert columns_read(attention(projection="relation"), False, PLAIN_KINDS) == ()
 
 
 def test_shares_of_attention_by_edge_type() -> None:
