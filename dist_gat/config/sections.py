@@ -35,7 +35,7 @@ Strategy = Literal["uniform", "recent", "weight"]
 
 
 class RelationSamplingConfig(Section):
-    """How neighbours along one relation are drawn."""
+    """How neighbours along one relation are drawn; of NAME_reversed, those of its targets alone."""
 
     fanouts: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="one a layer; 0: nobody attends along it there; default: sampling.fanouts"

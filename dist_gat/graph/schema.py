@@ -15,6 +15,8 @@ from dist_gat.config.task_sections import FIRST_RELATION
 # names of node types and relations, which are also names of files and folders
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 COLUMNS = ("category", "weight", "time")
+# ends the name of the way from a relation's sources to its targets
+REVERSED = "_reversed"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class EdgeType:
     source: str
     target: str
     backward: bool
+
+    @property
+    def name(self) -> str:
+        """The relation's, or that and `_reversed`."""
+        return f"{self.relation.name}{'' if self.backward else REVERSED}"
+
+    @property
+    def settings(self) -> tuple[str, str]:
+        """The names under which a recipe has settings of it: of the relation, and of this way alone."""
+        of_relation = self.relation.name.partition("-")[0]
+        return of_relation, f"{of_relation}{'' if self.backward else REVERSED}"
 
     @property
     def is_symmetric(self) -> bool:

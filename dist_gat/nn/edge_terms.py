@@ -68,7 +68,7 @@ def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
         reverse.append(back[0] if back and not one.relation.directed else None)
     found = [weights.get(one.relation.name, {}) for one in types]
     return EdgeKinds(
-        tuple(f"{one.relation.name}{'' if one.backward else '_reversed'}" for one in types),
+        tuple(one.name for one in types),
         slot,
         tuple(reverse),
         tuple(len(one.relation.categories) * (2 if one.is_symmetric else 1) for one in types),

@@ -117,7 +117,7 @@ class HopPlan:
 
 def plan_hops(schema: Schema, sampling: SamplingConfig, needs: Sequence[str]) -> list[HopPlan]:
     """Of every hop, the seeds' own first. Raises `ConfigError` for what the graph's edges don't have."""
-    known = {one.relation.name.partition("-")[0] for one in schema.edge_types}
+    known = {name for one in schema.edge_types for name in one.settings}
     if unknown := set(sampling.relations) - known:
         raise ConfigError(
             f"sampling.relations names {', '.join(sorted(unknown))}; the prepared data set has messages along "
@@ -127,11 +127,14 @@ def plan_hops(schema: Schema, sampling: SamplingConfig, needs: Sequence[str]) ->
     for hop, default in enumerate(sampling.fanouts):
         fan_outs, strategies = [], []
         for one in schema.edge_types:
-            own = sampling.relations.get(one.relation.name.partition("-")[0])
-            fan_outs.append(default if own is None or own.fanouts is None else own.fanouts[hop])
-            strategy = own.strategy if own is not None and own.strategy is not None else sampling.strategy
+            # what is said of this way alone comes last, and counts
+            own = [sampling.relations[name] for name in dict.fromkeys(one.settings) if name in sampling.relations]
+            given = [settings.fanouts[hop] for settings in own if settings.fanouts is not None]
+            fan_outs.append(given[-1] if given else default)
+            chosen = [settings.strategy for settings in own if settings.strategy is not None]
+            strategy = chosen[-1] if chosen else sampling.strategy
             strategies.append(_usable(strategy, one.relation.columns))
-            if own is not None and own.strategy is not None and strategies[-1] != strategy:
+            if chosen and strategies[-1] != strategy:
                 raise ConfigError(
                     f"sampling.relations.{one.relation.name}.strategy={strategy} needs "
                     f"{'times' if strategy == 'recent' else 'weights'}, which its edges don't have; take uniform"

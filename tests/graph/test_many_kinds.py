@@ -14,6 +14,7 @@ from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.sampling.hop_plan import plan_hops
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +156,19 @@ def test_sampling_that_the_graph_can_not_do_is_told(folder: Path) -> None:
             api.train(world_recipe(folder, "refused", sampling=sampling))
     with pytest.raises(ConfigError, match="fanouts has 1 numbers and fanouts has 2"):
         world_recipe(folder, sampling={"relations": {"tags": {"fanouts": [1]}}})
+
+
+def test_a_way_along_a_relation_has_settings_of_its_own(folder: Path) -> None:
+    schema = open_prepared(world_recipe(folder).data.prepared).schema
+    relations = {
+        "interacts": {"fanouts": [7, 3]}, "interacts_reversed": {"fanouts": [0, 2], "strategy": "recent"},
+        "kg_reversed": {"fanouts": [1, 0]},
+    }  # fmt: skip
+    sampling = world_recipe(folder, sampling={"fanouts": [4, 4], "relations": relations}).sampling
+    plans = plan_hops(schema, sampling, ())
+    drawn = [dict(zip([one.name for one in schema.edge_types], plan.fan_outs, strict=True)) for plan in plans]
+    assert [(hop["interacts"], hop["interacts_reversed"], hop["tags"]) for hop in drawn] == [(7, 0, 4), (3, 2, 4)]
+    assert [(hop["kg-item-entity"], hop["kg-item-entity_reversed"]) for hop in drawn] == [(4, 1), (4, 0)]
+    names = [one.name for one in schema.edge_types]
+    assert plans[0].strategies[names.index("interacts")] == "uniform"
+    assert plans[0].strategies[names.index("interacts_reversed")] == "recent"
