@@ -36,6 +36,8 @@ def fit(
         title = f"{settings.name}: {result['split']}, looked at once{sample_in_words(result['metrics'])}"
         blend = result["chosen"]["blend"] if settings.task.kind == "ranking" else {}
         weights = ", ".join(f"{name} {weight:.3g}" for name, weight in blend.items())
+        if result["chosen"]["half_life"]:
+            weights += f", half-life {result['chosen']['half_life']:g}"
         output.result(
             result,
             make_table(title, ["metric", "value"], rows),

@@ -32,6 +32,8 @@ class PartsConfig(Section):
 
 
 Strategy = Literal["uniform", "recent", "weight"]
+EdgeWeights = Literal["none", "weight", "log"]
+HalfLife = Annotated[float, Field(gt=0.0)] | None
 
 
 class RelationSamplingConfig(Section):
@@ -163,7 +165,29 @@ class BlendConfig(Section):
     linear_deflation: int = Field(0, ge=0, description="leading directions that the linear filter leaves out")
     spectral_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
     linear_weight: float | None = Field(None, ge=0.0, description="default: chosen on validation")
+    relations: dict[str, Annotated[float, Field(gt=0.0)]] = Field(
+        {},
+        description="more edges of the filters, of other relations than the task's: a name, and the weight of each",
+    )
+    edge_weights: EdgeWeights = Field(
+        "none", description="weight: an edge counts as much as the weight that it carries; log: log(1 + weight)"
+    )
+    half_life: HalfLife | list[HalfLife] = Field(
+        None, description="so many newer interactions of its user halve an edge; of several validation chooses"
+    )
     num_users: PositiveInt = Field(5000, description="of those that validation measures, to choose the weights")
+
+    @property
+    def half_lives(self) -> list[float | None]:
+        """Those to choose from."""
+        return self.half_life if isinstance(self.half_life, list) else [self.half_life]
+
+    @field_validator("half_life")
+    @classmethod
+    def _some(cls, half_life: HalfLife | list[HalfLife]) -> HalfLife | list[HalfLife]:
+        if half_life == []:
+            raise ValueError("expected a number of interactions, null, or a list of these")
+        return half_life
 
 
 class LossConfig(Section):
@@ -322,10 +346,16 @@ class Config(Section):
             raise ValueError(f"train.metric={self.train.metric} is not one of {', '.join(choices)}")
         if self.task.kind != "ranking" and (self.blend.spectral_rank or self.blend.linear):
             raise ValueError(f"blend ranks items: set spectral_rank=0 and linear=false with task.kind={self.task.kind}")
-        if self.blend.linear_deflation and any(relation.messages for relation in self.data.relations.values()):
+        if self.task.kind == "ranking":
+            self._check_blended_relations(self.task.relation)
+        if (
+            self.blend.linear_deflation
+            and not self.blend.relations
+            and any(relation.messages for relation in self.data.relations.values())
+        ):
             raise ValueError(
                 "blend.linear_deflation takes out directions of all messages, and the linear filter has those of one "
-                "relation: leave it out with data.relations"
+                "relation: name the others in blend.relations, or leave it out with data.relations"
             )
         if self.task.kind != "ranking" and self.sampling.time == "strict":
             raise ValueError(
@@ -343,6 +373,18 @@ class Config(Section):
         if self.model.scoring in ("additive", "additive_v2") and size % heads:
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
         return self
+
+    def _check_blended_relations(self, own: str) -> None:
+        known = {FIRST_RELATION: ("user", "item"), **{n: (r.source, r.target) for n, r in self.data.relations.items()}}
+        for name in self.blend.relations:
+            if name == own or known.get(name) != known[own]:
+                fit = [other for other in known if other != own and known[other] == known[own]]
+                raise ValueError(
+                    f"blend.relations.{name}: expected relations with the ends of {own}, beside it: "
+                    f"{', '.join(fit) or 'data.relations has none'}"
+                )
+            if name != FIRST_RELATION and not self.data.relations[name].has_pairs:
+                raise ValueError(f"blend.relations.{name} has categories, or entities that are items: leave it out")
 
     @property
     def higher_is_better(self) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from scipy.sparse import csr_array
 
 from dist_gat.base.pairs import sort_pairs
 from dist_gat.kernels.threads import cut, in_threads
@@ -50,17 +49,6 @@ class Known:
         indptr = np.concatenate([[0], np.cumsum(count)])
         positions = np.arange(indptr[-1]) + np.repeat(self.indptr[users] - indptr[:-1], count)
         return Known(indptr, self.items[positions])
-
-    def among(self, first_user: int, edges: np.ndarray) -> np.ndarray:
-        """bool, one for each of `items`: whether int64 [m, 2] `edges`, (user, item) of users first_user…, have it."""
-        user = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
-        span = int(max(self.items.max(initial=0), edges[:, 1].max(initial=0))) + 1
-        return np.isin(user * span + self.items, (edges[:, 0] - first_user) * span + edges[:, 1])
-
-    def matrix(self, num_nodes: int) -> csr_array:
-        """float32 [U, N]: 1 at the items of each user."""
-        ones = np.ones(len(self.items), np.float32)
-        return csr_array((ones, self.items, self.indptr), shape=(len(self.indptr) - 1, num_nodes))
 
 
 def known_items(users: np.ndarray, edges: list[np.ndarray]) -> Known:

@@ -1,7 +1,8 @@
 """`Blend`: closed-form scores beside the model's, with weights that validation chooses.
 
 score(u, i) = z_u · z_i + w_s spectral(u, i) + w_l linear(u, i), with the filters of `spectral_filter` and
-`linear_filter` on the training graph. The model sees features and attention, the filters every interaction at once.
+`linear_filter` on the training graph, whose edges may have weights: see `history_weights`. The model sees features and
+attention, the filters every interaction at once.
 
 Shape legend: O own nodes, R representation size, k spectral rank, j deflated directions, n sampled users of a part,
 m items of a block, N nodes, C choices of weights.
@@ -10,7 +11,7 @@ m items of a block, N nodes, C choices of weights.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -26,7 +27,9 @@ from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
+from dist_gat.filters.history_weights import HistoryWeights, history_weights
 from dist_gat.filters.linear_filter import FILTER_BLOCK, LinearFilter, LinearTerm, deflation_rows
+from dist_gat.filters.own_neighbors import weighted_neighbors
 from dist_gat.filters.spectral_filter import spectral_rows
 from dist_gat.filters.user_items import training_items
 from dist_gat.graph.schema import Relation
@@ -43,7 +46,7 @@ ROUNDING = 1e-3
 class Blend:
     """spectral_Ok, deflation_Oj: unweighted rows of this rank's nodes; k and j may be 0. linear: None where it is off.
 
-    A filter of weight 0 adds nothing to the model's score.
+    A filter of weight 0 adds nothing to the model's score. half_life: of the edges of both filters.
     """
 
     spectral_Ok: Tensor
@@ -51,6 +54,11 @@ class Blend:
     linear: LinearFilter | None
     spectral_weight: float = 0.0
     linear_weight: float = 0.0
+    half_life: float | None = None
+
+    @property
+    def has_filters(self) -> bool:
+        return self.spectral_Ok.shape[1] > 0 or self.linear is not None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -88,32 +96,54 @@ def build_blend(
 ) -> Blend:  # fmt: skip
     """The filters of the training graph, with the configured weights or those that are best on validation. Collective.
 
-    rows_OR: the model's ranking rows. Without validation pairs, a weight that is not configured is 0.
+    rows_OR: the model's ranking rows. Without validation pairs, a weight that is not configured is 0, and the first of
+    several half-lives holds.
     """
+    can_choose = store.prepared.num_pairs(relation, "valid") > 0
+    half_lives = config.half_lives if can_choose else config.half_lives[:1]
+    is_set = config.spectral_weight is not None and config.linear_weight is not None and len(half_lives) == 1
+    best, best_value = None, -np.inf
+    for half_life in half_lives:
+        weights = history_weights(store.prepared.schema, relation, config, half_life)
+        blend = _unchosen(store, worker, weights, relation, config, evaluate.edge_chunk, seed)
+        if is_set or not blend.has_filters or not can_choose:
+            return blend
+        tuner = _Tuner(blend, rows_OR, store, worker, relation, evaluate, config.num_users, seed)
+        value, spectral_weight, linear_weight = tuner.best(metric, (config.spectral_weight, config.linear_weight))
+        if best is None or value > best_value:
+            best, best_value = replace(blend, spectral_weight=spectral_weight, linear_weight=linear_weight), value
+    assert best is not None, "there is one half-life or more"
+    return best
+
+
+def _unchosen(
+    store: GraphStore, worker: Worker, weights: HistoryWeights, relation: Relation, config: BlendConfig,
+    edge_chunk: int, seed: int,
+) -> Blend:  # fmt: skip
+    """The filters with the configured weights, 0 where there is none. Collective."""
+    # a filter that shall have the weight 0 is not built
     is_set = config.spectral_weight is not None and config.linear_weight is not None
-    # a filter of weight 0 is not built
     has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
     has_linear = config.linear and not (is_set and config.linear_weight == 0)
-    spectral_Ok = deflation_Oj = torch.zeros(len(rows_OR), 0)
+    deflation = config.linear_deflation if has_linear else 0
+    ranges, profiles = store.ranges, training_items(store, weights)
+    neighbors = None
+    if not weights.is_plain and (has_spectral or deflation):
+        neighbors = weighted_neighbors(profiles, store, worker, relation)
+    spectral_Ok = deflation_Oj = torch.zeros(store.ownership.num_nodes, 0)
+    linear = None
     if has_spectral:
         spectral_Ok = spectral_rows(
-            store, worker, relation, config.spectral_rank, config.spectral_ridge, evaluate.edge_chunk, seed
+            store, worker, relation, config.spectral_rank, config.spectral_ridge, edge_chunk, seed, neighbors
         )
-    linear = None
     if has_linear:
-        linear = LinearFilter(
-            training_items(store, relation), store.ranges.num_parts, store.ranges.num_nodes, worker.steps
-        )
-        if config.linear_deflation:
-            deflation_Oj = deflation_rows(
-                store, worker, relation, config.linear_deflation, evaluate.edge_chunk, seed
-            )  # fmt: skip
-    weights = (config.spectral_weight or 0.0) * has_spectral, (config.linear_weight or 0.0) * has_linear
-    blend = Blend(spectral_Ok, deflation_Oj, linear, *weights)
-    if is_set or not (has_spectral or has_linear) or not store.prepared.num_pairs(relation, "valid"):
-        return blend
-    tuner = _Tuner(blend, rows_OR, store, worker, relation, evaluate, config.num_users, seed)
-    return Blend(spectral_Ok, deflation_Oj, linear, *tuner.best(metric, (config.spectral_weight, config.linear_weight)))
+        linear = LinearFilter(profiles, ranges.num_parts, ranges.num_nodes, worker.steps, store.own_parts)
+    if deflation:
+        deflation_Oj = deflation_rows(store, worker, relation, deflation, edge_chunk, seed, neighbors)
+    return Blend(
+        spectral_Ok, deflation_Oj, linear, (config.spectral_weight or 0.0) * has_spectral,
+        (config.linear_weight or 0.0) * has_linear, weights.half_life,
+    )  # fmt: skip
 
 
 def weights_to_try(
@@ -127,12 +157,14 @@ def weights_to_try(
 
 @dataclass(frozen=True)
 class _Sample:
-    """Users of a part with validation interactions: nodes int64 [n], rows by kind, training items, known items."""
+    """Users of a part with validation interactions: nodes int64 [n], rows by kind, what the linear filter has of them,
+    known items.
+    """
 
     part: int
     users: np.ndarray
     rows_nX: list[Tensor]
-    profile_nN: csr_array
+    profile_nN: csr_array | None
     known: Known
 
 
@@ -154,9 +186,11 @@ class _Tuner:
 
     def _sample(self, part: int, users: np.ndarray) -> _Sample:
         # for validation, a user's known items are the training items alone
-        met = pairs_of(self.store.prepared.parts[part].pairs(self.relation, "train"), users)
-        known = known_items(users, [met])
-        at, profile_nN = torch.from_numpy(users - self.first_node), known.matrix(self.store.ranges.num_nodes)
+        known = known_items(users, [pairs_of(self.store.prepared.parts[part].pairs(self.relation, "train"), users)])
+        at, profile_nN = torch.from_numpy(users - self.first_node), None
+        if self.blend.linear is not None:
+            first_user = self.store.ranges.nodes_of_type(part, self.relation.source).start
+            profile_nN = self.blend.linear.kept[part][users - first_user]
         return _Sample(part, users, [rows.index_select(0, at) for rows in self.rows_OX], profile_nN, known)
 
     def blocks(self) -> Iterator[tuple[int, Tensor, csr_array | None]]:
@@ -175,7 +209,7 @@ class _Tuner:
             (users @ items.T).numpy() for users, items in zip(sample.rows_nX, of_items, strict=True)
         )
         linear = np.zeros_like(model)
-        if columns_Nm is not None and self.blend.linear is not None:
+        if columns_Nm is not None and self.blend.linear is not None and sample.profile_nN is not None:
             linear = self.blend.linear.scores(sample.profile_nN, columns_Nm)
         return np.stack([model, spectral, linear, deflation])
 
@@ -198,8 +232,11 @@ class _Tuner:
         *totals, count = sum_of_parts(variances, self.worker.control).tolist()
         return np.sqrt(np.array(totals) / max(count, 1))
 
-    def best(self, metric: str, given: tuple[float | None, float | None]) -> tuple[float, float]:
-        """The spectral and the linear weight with the best mean metric; of equal ones the smaller. Collective."""
+    def best(self, metric: str, given: tuple[float | None, float | None]) -> tuple[float, float, float]:
+        """The best sum of the metric, and the spectral and the linear weight that have it; of equal ones the smaller.
+
+        Collective.
+        """
         model, spectral, whole, linear = self.deviations().tolist()
         if linear < ROUNDING * whole:
             linear = 0.0
@@ -218,9 +255,11 @@ class _Tuner:
                 for (w_s, w_l), ranked in zip(choices, best[sample.part], strict=True):
                     blended = model_nm + np.float32(w_s) * spectral_nm + np.float32(w_l) * linear_nm
                     ranked.merge(0, blended, first, sample.known)
-        return choices[int(self._means(best, metric).argmax())]
+        sums_C = self._sums(best, metric)
+        chosen = int(sums_C.argmax())
+        return float(sums_C[chosen]), *choices[chosen]
 
-    def _means(self, best: dict[int, list[RunningTopK]], metric: str) -> np.ndarray:
+    def _sums(self, best: dict[int, list[RunningTopK]], metric: str) -> np.ndarray:
         """float64 [C]: the sums of the metric over the sampled users of all ranks. Collective."""
         column = metric_names(self.config.ks).index(metric)
         sums = np.zeros((self.store.ranges.num_parts, len(next(iter(best.values())))))

@@ -18,6 +18,7 @@ from dist_gat.evaluate.inference import fetch_rows
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.worker import Worker
+from dist_gat.filters.own_neighbors import Neighbors, OwnNeighbors, nothing_as_one
 from dist_gat.graph.part import Part
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
@@ -46,15 +47,24 @@ def leading_directions(graph: OwnGraph, rank: int, seed: int) -> tuple[Tensor, n
 
 
 class OwnGraph:
-    """This rank's nodes with the scale d^-a of each, and sums over their neighbours."""
+    """This rank's nodes with the scale d^-a of each, and sums over their neighbours.
 
-    def __init__(self, store: GraphStore, worker: Worker, relation: Relation, edge_chunk: int, exponent: float) -> None:
+    neighbors: of this rank's parts; default: all that its nodes get messages from, each counting 1.
+    """
+
+    def __init__(
+        self, store: GraphStore, worker: Worker, relation: Relation, edge_chunk: int, exponent: float,
+        neighbors: OwnNeighbors | None = None,
+    ) -> None:  # fmt: skip
         self.store, self.worker, self.relation, self.edge_chunk = store, worker, relation, edge_chunk
         self.first_node = store.ownership.first_node
         self.parts = [store.prepared.parts[part] for part in store.own_parts]
         self.num_nodes = sum(part.num_nodes for part in self.parts)
-        degree_O = np.concatenate([np.diff(part.node_starts) for part in self.parts])
-        self.scale_O1 = torch.from_numpy(np.maximum(degree_O, 1).astype(np.float32) ** -exponent)[:, None]
+        self.neighbors = neighbors or {
+            part.number: Neighbors(part.node_starts, part.indices, None) for part in self.parts
+        }
+        degree_O = np.concatenate([self.neighbors[part.number].degrees for part in self.parts])
+        self.scale_O1 = torch.from_numpy(nothing_as_one(degree_O).astype(np.float32) ** -exponent)[:, None]
 
     def rows_of(self, part: int, node_type: str) -> slice:
         nodes = self.store.ranges.nodes_of_type(part, node_type)
@@ -68,17 +78,21 @@ class OwnGraph:
         return mask
 
     def sum_neighbors(self, rows_Ok: Tensor, node_type: str) -> Tensor:
-        """[O, k]: scale · Σ scale · row over the in-neighbours of each node of a type, 0 for the others. Collective."""
+        """[O, k]: scale · Σ weight · scale · row over the in-neighbours of each node of a type, 0 for the others.
+
+        Collective.
+        """
         scaled_Ok, out_Ok = rows_Ok * self.scale_O1, torch.zeros_like(rows_Ok)
         nothing, ownership = (self.parts[0], 0, 0), self.store.ownership
         chunks = padded(self._chunks(node_type), nothing, self.worker.rows)
         for part, start, stop in self.worker.steps(f"leading directions of {node_type}s", chunks, len(chunks)):
-            first, last = int(part.node_starts[start]), int(part.node_starts[stop])
-            nodes, place = np.unique(part.indices[first:last], return_inverse=True)
+            edges = self.neighbors[part.number]
+            first, last = int(edges.starts[start]), int(edges.starts[stop])
+            nodes, place = np.unique(edges.sources[first:last], return_inverse=True)
             nodes_S = torch.from_numpy(nodes.astype(np.int64))
             fetched = fetch_rows(scaled_Ok, nodes_S, ownership, self.worker.rows).numpy()
-            ones, indptr = np.ones(last - first, np.float32), part.node_starts[start : stop + 1] - first
-            sums = csr_array((ones, place, indptr), shape=(stop - start, len(nodes))) @ fetched
+            weights, indptr = edges.weights_of(first, last), edges.starts[start : stop + 1] - first
+            sums = csr_array((weights, place, indptr), shape=(stop - start, len(nodes))) @ fetched
             at = part.first_node - self.first_node
             out_Ok[at + start : at + stop] = torch.from_numpy(sums)
         return out_Ok * self.scale_O1
@@ -89,9 +103,10 @@ class OwnGraph:
         for part in self.parts:
             nodes = self.store.ranges.nodes_of_type(part.number, node_type)
             start, end = nodes.start - part.first_node, nodes.stop - part.first_node
+            starts = self.neighbors[part.number].starts
             while start < end:
-                limit = part.node_starts[start] + self.edge_chunk
-                stop = min(max(int(np.searchsorted(part.node_starts, limit, side="right")) - 1, start + 1), end)
+                limit = starts[start] + self.edge_chunk
+                stop = min(max(int(np.searchsorted(starts, limit, side="right")) - 1, start + 1), end)
                 chunks.append((part, start, stop))
                 start = stop
         return chunks

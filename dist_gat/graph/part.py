@@ -175,6 +175,9 @@ class PreparedGraph:
     def has_times(self, relation: Relation) -> bool:
         return any("time" in one.columns for one in self.schema.relations if one.name == relation.name)
 
+    def has_label(self, relation: Relation, label: str) -> bool:
+        return label in self.manifest["labels"][relation.name]
+
     def num_pairs(self, relation: Relation, split: str) -> int:
         return int(sum(self.manifest["split_counts"][relation.name][split]))
 

@@ -22,7 +22,6 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.filters.user_items import training_items
 from dist_gat.graph.part import SPLITS, open_prepared
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
@@ -144,6 +143,6 @@ def load_blend(saved: SavedModel, model: Recommender, store: GraphStore, worker:
         load_rows(part_file(saved.folder, part), {"spectral": rows})
     linear = None
     if saved.linear_weight:
-        linear = LinearFilter(training_items(store, saved.relation), ranges.num_parts, ranges.num_nodes, worker.steps)
+        linear = LinearFilter(saved.user_items, ranges.num_parts, ranges.num_nodes, worker.steps, store.own_parts)
     # the saved rows are weighted already
     return Blend(rows_Ok, rows_Ok[:, :0], linear, 1.0, saved.linear_weight)

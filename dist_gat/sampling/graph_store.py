@@ -151,6 +151,11 @@ class GraphStore:
         read = lambda part: part.times(relation, split)  # noqa: E731
         return self._told(relation, split, numbers, read, np.empty(len(numbers), np.int64))
 
+    def pair_labels(self, relation: Relation, split: str, label: str, numbers: np.ndarray) -> np.ndarray:
+        """float32 [n]: what was given of the pairs of `pairs`; of a relation that has this label."""
+        read = lambda part: part.labels(relation, split, label)  # noqa: E731
+        return self._told(relation, split, numbers, read, np.empty(len(numbers), np.float32))
+
     def _told(
         self, relation: Relation, split: str, numbers: np.ndarray, read: Callable[[Part], np.ndarray], out: np.ndarray
     ) -> np.ndarray:

@@ -6,7 +6,8 @@ dense.safetensors              dense weights: inputs, layers, own scores, heads 
 parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
                                the filters (`spectral`), rows of further tasks (`representation.TASK`)
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
-known/0000.trained.npy         bool: which of these are in the training graph; where the linear filter counts
+history/0000.{indptr,items,weights}.npy  what the linear filter has of each user, where it counts: items, int64, and
+                               the weight of each, float32
 ids/TYPE.parquet               external IDs, node IDs, titles
 """
 
@@ -49,7 +50,7 @@ from dist_gat.graph.schema import Relation, read_schema
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.graph_store import GraphStore
 
-FORMAT, VERSION = "dist_gat.model", 5
+FORMAT, VERSION = "dist_gat.model", 6
 RANKING_ROWS = "representation"
 NONE: Mapping[str, Any] = {}
 REMEDY = "run `dist-gat train` to write the model anew"
@@ -73,6 +74,7 @@ def save_model(
         "representation_size": int(rows_OR.shape[1]),
         "spectral_rank": int(weighted_Ok.shape[1]),
         "blend": blend.weights,
+        "half_life": blend.half_life,
         "data_fingerprint": store.prepared.fingerprint,
         "pairs": pairs,
         "row_sizes": {name: rows.shape[1] for name, rows in more_rows.items()},
@@ -91,18 +93,24 @@ def save_model(
             with together(control, what):
                 if part is not None:
                     save_tensors(part_file(own, part), part_rows(model, store, part, extra))
-                    save_known(own / "known", store.prepared.parts[part], relation, bool(blend.linear_weight))
+                    save_known(own / "known", store.prepared.parts[part], relation)
+                    if blend.linear is not None and blend.linear_weight:
+                        save_history(own / "history", part, blend.linear.kept[part])
 
 
-def save_known(folder: Path, part: Part, relation: Relation, trained: bool) -> None:
-    """What each user of a part has met; with `trained` also which of it is in the training graph."""
+def save_known(folder: Path, part: Part, relation: Relation) -> None:
+    """What each user of a part has met."""
     users = np.array(part.ranges.nodes_of_type(part.number, relation.source), dtype=np.int64)
-    met = [part.pairs(relation, split) for split in ("train", "valid")]
-    known = known_items(users, met)
+    known = known_items(users, [part.pairs(relation, split) for split in ("train", "valid")])
     save_array(folder / f"{part.number:04d}.indptr.npy", known.indptr)
     save_array(folder / f"{part.number:04d}.items.npy", known.items)
-    if trained:
-        save_array(folder / f"{part.number:04d}.trained.npy", known.among(int(users[0]) if len(users) else 0, met[0]))
+
+
+def save_history(folder: Path, part: int, profile_UN: csr_array) -> None:
+    """The user items of a part."""
+    save_array(folder / f"{part:04d}.indptr.npy", profile_UN.indptr.astype(np.int64))
+    save_array(folder / f"{part:04d}.items.npy", profile_UN.indices.astype(np.int64))
+    save_array(folder / f"{part:04d}.weights.npy", profile_UN.data)
 
 
 @dataclass(frozen=True)
@@ -145,18 +153,22 @@ class SavedModel:
 
     def known(self, part: int) -> Known:
         """What each user of the part has met. Raises `StorageError`."""
-        folder, num_users = self.folder / "known", len(self.ranges.nodes_of_type(part, self.relation.source))
-        indptr = np.asarray(open_array(folder / f"{part:04d}.indptr.npy", ("int64",), (num_users + 1,), REMEDY))
-        items = np.asarray(open_array(folder / f"{part:04d}.items.npy", ("int64",), (int(indptr[-1]),), REMEDY))
-        return Known(indptr, items)
+        return Known(*self._items("known", part))
+
+    def _items(self, folder: str, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row pointers of the users of a part, and items."""
+        files, num_users = self.folder / folder, len(self.ranges.nodes_of_type(part, self.relation.source))
+        indptr = np.asarray(open_array(files / f"{part:04d}.indptr.npy", ("int64",), (num_users + 1,), REMEDY))
+        items = np.asarray(open_array(files / f"{part:04d}.items.npy", ("int64",), (int(indptr[-1]),), REMEDY))
+        return indptr, items
 
     def user_items(self, part: int) -> csr_array:
-        """float32 [U, N]: the training interactions of each user of the part. Raises `StorageError`."""
-        known = self.known(part)
-        file = self.folder / "known" / f"{part:04d}.trained.npy"
-        trained = np.asarray(open_array(file, ("bool",), (len(known.items),), REMEDY))
-        before = np.concatenate([[0], np.cumsum(trained)])
-        return Known(before[known.indptr], known.items[trained]).matrix(self.ranges.num_nodes)
+        """float32 [U, N]: the training interactions of each user of the part, with weights. Raises `StorageError`."""
+        indptr, items = self._items("history", part)
+        weights = np.asarray(
+            open_array(self.folder / "history" / f"{part:04d}.weights.npy", ("float32",), items.shape, REMEDY)
+        )
+        return csr_array((weights, items, indptr), shape=(len(indptr) - 1, self.ranges.num_nodes))
 
 
 def open_model(

@@ -316,6 +316,7 @@ class Trainer:
             "steps": progress.step,
             "best_epoch": progress.best.get("epoch", self.epoch),
             "blend": {},
+            "half_life": None,
             "calibration": None,
             "valid": {name: value for name, value in progress.best.items() if name not in ("epoch", "step")},
             "history": progress.history,

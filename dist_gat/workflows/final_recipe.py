@@ -12,7 +12,8 @@ FINAL_FOLDER = "final"
 
 
 def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
-    """The recipe for the folder `final` of the run, with the best number of epochs and the best weights of the blend.
+    """The recipe for the folder `final` of the run, with the best number of epochs, and the best weights and half-life
+    of the blend.
 
     chosen: the result of the training that validation judged. The learning rate has the same schedule.
     """
@@ -22,6 +23,7 @@ def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
     tree["data"]["split"]["merge_valid"] = True
     tree["train"] |= {"stop_epoch": chosen["best_epoch"], "patience": 0}
     tree["blend"] |= {f"{name}_weight": weight for name, weight in chosen["blend"].items()}
+    tree["blend"]["half_life"] = chosen["half_life"]
     tasks = tree["task"].get("tasks", {ALONE: tree["task"]})
     for name, calibration in chosen["calibration"].items():
         if tasks[name]["kind"] == "click":

@@ -17,15 +17,18 @@ from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker, join_workers
 from dist_gat.filters.blend import LINEAR_CHOICES, SPECTRAL_CHOICES, Blend, build_blend
+from dist_gat.filters.history_weights import HistoryWeights
 from dist_gat.filters.linear_filter import LinearFilter, deflation_rows
+from dist_gat.filters.own_neighbors import weighted_neighbors
 from dist_gat.filters.spectral_filter import spectral_rows
-from dist_gat.filters.user_items import own_items, training_items
+from dist_gat.filters.user_items import training_items
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.nn.inputs.id_embedding import EmbeddingShard
 from dist_gat.sampling.graph_store import GraphStore, open_store
 
 EVALUATE = EvaluateConfig(ks=[5, 10], user_chunk=7, edge_chunk=60)
 RIDGE = 0.06
+PLAIN = HistoryWeights({INTERACTS: 1.0})
 
 
 def open_all(folder: Path, access: Any = "auto") -> tuple[Worker, GraphStore, EmbeddingShard]:
@@ -40,59 +43,78 @@ def nodes_of(prepared: PreparedGraph, kind: str) -> np.ndarray:
     return np.concatenate([np.array(ranges.nodes_of_type(p, kind), int) for p in range(ranges.num_parts)])
 
 
-def interactions(prepared: PreparedGraph) -> np.ndarray:
-    """float64 [N, N]: 1 at (user, item) of each training interaction."""
+def interactions(prepared: PreparedGraph, weights: HistoryWeights = PLAIN) -> np.ndarray:
+    """float64 [N, N]: the weight of each training interaction at (user, item), by loops."""
     matrix = np.zeros((prepared.ranges.num_nodes,) * 2)
-    pairs = split_pairs(prepared, "train")
-    matrix[pairs[:, 0], pairs[:, 1]] = 1
+    found = [
+        (user, item, share, number, part, relation)
+        for relation, share in weights.relations.items()
+        for part in prepared.parts
+        for number, (user, item) in enumerate(part.pairs(relation, "train").tolist())
+    ]
+    for user, item, share, number, part, relation in found:
+        weight = share
+        if weights.edge_weights != "none":
+            weight *= float(part.labels(relation, "train", "weight")[number])
+        if weights.half_life is not None:
+            time = part.times(relation, "train")[number]
+            newer = sum(p.times(r, "train")[n] > time for u, _, _, n, p, r in found if u == user)
+            weight *= 0.5 ** (newer / weights.half_life)
+        matrix[user, item] += weight
     return matrix
 
 
-def dense_linear(prepared: PreparedGraph) -> np.ndarray:
-    matrix = interactions(prepared)
-    user, item = (np.maximum(matrix.sum(axis=axis), 1) ** -0.5 for axis in (1, 0))
+def scales(matrix: np.ndarray, exponent: float) -> tuple[np.ndarray, np.ndarray]:
+    user, item = (matrix.sum(axis=axis) for axis in (1, 0))
+    return tuple(np.where(degree > 0, degree, 1) ** -exponent for degree in (user, item))
+
+
+def dense_linear(matrix: np.ndarray) -> np.ndarray:
+    user, item = scales(matrix, 0.5)
     normal = user[:, None] * matrix * item
     return user[:, None] * (matrix @ normal.T @ normal)
 
 
-def dense_spectral(prepared: PreparedGraph, rank: int) -> np.ndarray:
-    matrix = interactions(prepared)
-    user, item = (np.maximum(matrix.sum(axis=axis), 1) ** -0.25 for axis in (1, 0))
+def dense_spectral(matrix: np.ndarray, rank: int) -> np.ndarray:
+    user, item = scales(matrix, 0.25)
     _, sigma, basis = np.linalg.svd(user[:, None] * matrix * item)
     gain = sigma[:rank] ** 2 / (sigma[:rank] ** 2 + RIDGE * sigma[0] ** 2)
     smooth = (basis[:rank].T * gain) @ basis[:rank]
     return user[:, None] ** 2 * ((matrix * item) @ smooth) / item
 
 
-def dense_deflated(prepared: PreparedGraph, rank: int) -> np.ndarray:
+def dense_deflated(matrix: np.ndarray, rank: int) -> np.ndarray:
     """The linear filter without the leading eigenvectors of P̃."""
-    matrix = interactions(prepared)
-    user, item = (np.maximum(matrix.sum(axis=axis), 1) ** -0.5 for axis in (1, 0))
+    user, item = scales(matrix, 0.5)
     normal = user[:, None] * matrix * item
     squares, vectors = np.linalg.eigh(normal.T @ normal)
     rest = vectors[:, : len(squares) - rank]
     return user[:, None] * (matrix @ (rest * squares[: len(squares) - rank]) @ rest.T)
 
 
-def scores_of(folder: Path, rank: int, access: Any = "auto") -> tuple[np.ndarray, dict[int, np.ndarray]]:
+def scores_of(
+    folder: Path, rank: int, access: Any = "auto", weights: HistoryWeights = PLAIN
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """This rank's spectral rows and those that deflate, and for each of its users the linear scores of all items."""
     worker, store, _ = open_all(folder, access)
+    profiles = training_items(store, weights)
+    neighbors = None if weights.is_plain else weighted_neighbors(profiles, store, worker, INTERACTS)
     rows = torch.cat(
         [
-            spectral_rows(store, worker, INTERACTS, rank, RIDGE, 40, seed=3),
-            deflation_rows(store, worker, INTERACTS, rank, 40, seed=3),
+            spectral_rows(store, worker, INTERACTS, rank, RIDGE, 40, 3, neighbors),
+            deflation_rows(store, worker, INTERACTS, rank, 40, 3, neighbors),
         ],
         dim=1,
     )
     ranges = store.ranges
-    linear = LinearFilter(training_items(store, INTERACTS), ranges.num_parts, ranges.num_nodes)
+    linear = LinearFilter(profiles, ranges.num_parts, ranges.num_nodes, own_parts=store.own_parts)
     found: dict[int, np.ndarray] = {}
     for block in range(ranges.num_parts):
         items = ranges.nodes_of_type(block, ITEM)
         columns = linear.columns(items.start, items.stop)
         for part in store.own_parts:
             for user, row in zip(
-                ranges.nodes_of_type(part, USER), linear.scores(own_items(store, part, INTERACTS), columns), strict=True
+                ranges.nodes_of_type(part, USER), linear.scores(linear.kept[part], columns), strict=True
             ):
                 found.setdefault(user, np.zeros(ranges.num_nodes))[items.start : items.stop] = row
     return rows.numpy(), found
@@ -100,7 +122,7 @@ def scores_of(folder: Path, rank: int, access: Any = "auto") -> tuple[np.ndarray
 
 def test_the_linear_filter_is_its_closed_form(holed: PreparedGraph) -> None:
     _, found = scores_of(holed.folder, 2)
-    users, items, expected = nodes_of(holed, USER), nodes_of(holed, ITEM), dense_linear(holed)
+    users, items, expected = nodes_of(holed, USER), nodes_of(holed, ITEM), dense_linear(interactions(holed))
     assert expected[np.ix_(users, items)].max() > 0
     for user in users:
         np.testing.assert_allclose(found[user][items], expected[user][items], rtol=1e-5, atol=1e-7)
@@ -109,8 +131,8 @@ def test_the_linear_filter_is_its_closed_form(holed: PreparedGraph) -> None:
 def test_few_users_get_the_scores_of_all(synthetic: PreparedGraph) -> None:
     _, store, _ = open_all(synthetic.folder)
     ranges = store.ranges
-    linear = LinearFilter(training_items(store, INTERACTS), ranges.num_parts, ranges.num_nodes)
-    profile, items = own_items(store, 1, INTERACTS)[[0, 3]], ranges.nodes_of_type(2, ITEM)
+    linear = LinearFilter(training_items(store, PLAIN), ranges.num_parts, ranges.num_nodes, own_parts=[1])
+    profile, items = linear.kept[1][[0, 3]], ranges.nodes_of_type(2, ITEM)
     by_users = linear.scores_of_users(linear.companions(profile), items.start, items.stop)
     by_items = linear.scores(profile, linear.columns(items.start, items.stop))
     assert by_items.max() > 0
@@ -123,7 +145,7 @@ def test_the_spectral_filter_is_its_closed_form(holed: PreparedGraph, rank: int)
     rows = scores_of(holed.folder, rank)[0][:, :rank]
     users, items = nodes_of(holed, USER), nodes_of(holed, ITEM)
     np.testing.assert_allclose(
-        rows[users] @ rows[items].T, dense_spectral(holed, rank)[np.ix_(users, items)], atol=2e-5
+        rows[users] @ rows[items].T, dense_spectral(interactions(holed), rank)[np.ix_(users, items)], atol=2e-5
     )
 
 
@@ -132,7 +154,7 @@ def test_deflation_takes_the_leading_directions_out_of_the_linear_filter(holed: 
     rows, linear = scores_of(holed.folder, rank)
     users, items = nodes_of(holed, USER), nodes_of(holed, ITEM)
     found = np.stack([linear[user] for user in users])[:, items] + rows[users, rank:] @ rows[items, rank:].T
-    expected = dense_deflated(holed, rank)[np.ix_(users, items)]
+    expected = dense_deflated(interactions(holed), rank)[np.ix_(users, items)]
     np.testing.assert_allclose(found, expected, atol=2e-5)
     # the first direction alone is as large as the score, and with all of them nothing is left
     assert (abs(expected).max() > 0.02) == (rank == 4)
@@ -178,8 +200,9 @@ def test_no_other_choice_is_better_on_validation(synthetic: PreparedGraph, defla
     )  # fmt: skip
     # not of the closed form, which the rows are near to: weights that differ a little let near items change places
     spectral = blend.spectral_Ok.double().numpy() @ blend.spectral_Ok.double().numpy().T
-    assert unit_of(synthetic, spectral) == pytest.approx(unit_of(synthetic, dense_spectral(synthetic, 6)), rel=0.01)
-    linear = dense_deflated(synthetic, deflation)
+    matrix = interactions(synthetic)
+    assert unit_of(synthetic, spectral) == pytest.approx(unit_of(synthetic, dense_spectral(matrix, 6)), rel=0.01)
+    linear = dense_deflated(matrix, deflation)
     unit = {"spectral": unit_of(synthetic, spectral), "linear": unit_of(synthetic, linear)}
     for name, choices in (("spectral", SPECTRAL_CHOICES), ("linear", LINEAR_CHOICES)):
         assert min(abs(weights[name] / unit[name] - choice) for choice in choices) < 1e-5
