@@ -46,7 +46,8 @@ ROUNDING = 1e-3
 class Blend:
     """spectral_Ok, deflation_Oj: unweighted rows of this rank's nodes; k and j may be 0. linear: None where it is off.
 
-    A filter of weight 0 adds nothing to the model's score. half_life: of the edges of both filters.
+    A filter of weight 0 adds nothing to the model's score. half_life: of the edges of both filters. value: the metric
+    with the blend, of the users by whom validation chose it; None where it didn't.
     """
 
     spectral_Ok: Tensor
@@ -55,6 +56,7 @@ class Blend:
     spectral_weight: float = 0.0
     linear_weight: float = 0.0
     half_life: float | None = None
+    value: float | None = None
 
     @property
     def has_filters(self) -> bool:
@@ -102,7 +104,7 @@ def build_blend(
     can_choose = store.prepared.num_pairs(relation, "valid") > 0
     half_lives = config.half_lives if can_choose else config.half_lives[:1]
     is_set = config.spectral_weight is not None and config.linear_weight is not None and len(half_lives) == 1
-    best, best_value = None, -np.inf
+    best: Blend | None = None
     for half_life in half_lives:
         weights = history_weights(store.prepared.schema, relation, config, half_life)
         blend = _unchosen(store, worker, weights, relation, config, evaluate.edge_chunk, seed)
@@ -110,8 +112,8 @@ def build_blend(
             return blend
         tuner = _Tuner(blend, rows_OR, store, worker, relation, evaluate, config.num_users, seed)
         value, spectral_weight, linear_weight = tuner.best(metric, (config.spectral_weight, config.linear_weight))
-        if best is None or value > best_value:
-            best, best_value = replace(blend, spectral_weight=spectral_weight, linear_weight=linear_weight), value
+        if best is None or best.value is None or value > best.value:
+            best = replace(blend, spectral_weight=spectral_weight, linear_weight=linear_weight, value=value)
     assert best is not None, "there is one half-life or more"
     return best
 
@@ -233,7 +235,7 @@ class _Tuner:
         return np.sqrt(np.array(totals) / max(count, 1))
 
     def best(self, metric: str, given: tuple[float | None, float | None]) -> tuple[float, float, float]:
-        """The best sum of the metric, and the spectral and the linear weight that have it; of equal ones the smaller.
+        """The best mean of the metric, and the spectral and the linear weight that have it; of equal ones the smaller.
 
         Collective.
         """
@@ -255,17 +257,20 @@ class _Tuner:
                 for (w_s, w_l), ranked in zip(choices, best[sample.part], strict=True):
                     blended = model_nm + np.float32(w_s) * spectral_nm + np.float32(w_l) * linear_nm
                     ranked.merge(0, blended, first, sample.known)
-        sums_C = self._sums(best, metric)
-        chosen = int(sums_C.argmax())
-        return float(sums_C[chosen]), *choices[chosen]
+        mean_C = self._means(best, metric)
+        chosen = int(mean_C.argmax())
+        return float(mean_C[chosen]), *choices[chosen]
 
-    def _sums(self, best: dict[int, list[RunningTopK]], metric: str) -> np.ndarray:
-        """float64 [C]: the sums of the metric over the sampled users of all ranks. Collective."""
+    def _means(self, best: dict[int, list[RunningTopK]], metric: str) -> np.ndarray:
+        """float64 [C]: the mean of the metric over the sampled users of all ranks. Collective."""
         column = metric_names(self.config.ks).index(metric)
-        sums = np.zeros((self.store.ranges.num_parts, len(next(iter(best.values())))))
+        # the last column counts users
+        sums = np.zeros((self.store.ranges.num_parts, len(next(iter(best.values()))) + 1))
         for sample in self.samples:
             truth = pairs_of(self.store.prepared.parts[sample.part].pairs(self.relation, "valid"), sample.users)
             for choice, ranked in enumerate(best[sample.part]):
                 hits, num_relevant = find_hits(sample.users, ranked.items_UK, truth)
                 sums[sample.part, choice] = user_metrics(hits, num_relevant, self.config.ks)[:, column].sum()
-        return sum_of_parts(sums, self.worker.control)
+            sums[sample.part, -1] = len(sample.users)
+        *totals, count = sum_of_parts(sums, self.worker.control)
+        return np.array(totals) / max(count, 1)

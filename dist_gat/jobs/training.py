@@ -52,7 +52,7 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     blend = build_blend(
         rows_OR, store, worker, relation, config.blend, config.evaluate, config.train.metric, config.seed
     )  # fmt: skip
-    result |= {"blend": blend.weights, "half_life": blend.half_life}
+    result |= {"blend": blend.weights, "half_life": blend.half_life, "blended": blend.value}
     pairs: dict[str, dict[str, Any]] = {}
     more_rows: dict[str, Tensor] = {}
     for number, (name, single) in enumerate(single_tasks(task).items()):

@@ -317,6 +317,7 @@ class Trainer:
             "best_epoch": progress.best.get("epoch", self.epoch),
             "blend": {},
             "half_life": None,
+            "blended": None,
             "calibration": None,
             "valid": {name: value for name, value in progress.best.items() if name not in ("epoch", "step")},
             "history": progress.history,

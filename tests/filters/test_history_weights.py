@@ -133,7 +133,7 @@ def test_validation_chooses_the_half_life(prepared: PreparedGraph) -> None:
     settings = BlendConfig(spectral_rank=6, linear=True, half_life=list(found))
     evaluate = small_recipe(Path()).evaluate.model_copy(update={"edge_chunk": 60})
     blend = build_blend(rows_OR, store, worker, relation, settings, evaluate, "ndcg@5", seed=3)
-    assert (blend.half_life, blend.weights) == (best, found[best][0])
+    assert (blend.half_life, blend.weights, blend.value) == (best, found[best][0], pytest.approx(found[best][1]))
     given_weights = settings.model_copy(update={"spectral_weight": 1.0, "linear_weight": 1.0})
     assert build_blend(rows_OR, store, worker, relation, given_weights, evaluate, "ndcg@5", 3).half_life in found
 

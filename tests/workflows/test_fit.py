@@ -46,6 +46,8 @@ def test_the_last_training_has_the_validation_pairs_and_no_test_pair(fitted: tup
     assert not pairs(last, "train") & pairs(last, "test")
     assert result["final"]["epochs"] == result["chosen"]["best_epoch"]
     assert result["final"]["blend"] == result["chosen"]["blend"] != {"spectral": 0.0, "linear": 0.0}
+    assert result["chosen"]["blended"] >= result["chosen"]["valid"][config.train.metric]
+    assert result["final"]["blended"] is None
 
 
 def test_recommendations_are_the_ranking_that_was_tested(fitted: tuple[Config, dict[str, Any]]) -> None:
