@@ -1,0 +1,170 @@
+"""How well recipes rank that attend along several relations: `python -m benchmarks.rankings LINE --data FOLDER`.
+
+FOLDER holds the public files (ml-100k/, lastfm-hin/, ciao-social/, tmall-behaviours/, gowalla/). For each seed, `fit` of
+the recipe and of its variants: validation chooses the epoch and the blend, the last training has train and validation
+pairs, the test pairs are looked at once. A seed draws the split too, where it is random. Prints a table; with `--save`
+its rows go to benchmarks/results/quality.json. `--validation` stops before the test, for choosing settings: further
+arguments KEY=VALUE change the recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality import RECIPES, Metrics, Row, print_rows, save_rows, shown
+from dist_gat import api
+
+RECIPE, NO_BLEND = "recipe", ["blend.linear=false", "blend.spectral_rank=0"]
+ALONE = "model alone"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a metric of one of the models should reach: `times` the value of the peer, which is another of the models,
+    or stands here with the value that its authors published."""
+
+    metric: str
+    peer: str
+    times: float = 1.0
+    published: float | None = None
+    model: str = RECIPE
+
+
+@dataclass(frozen=True)
+class Line:
+    """data: in words. recipe: in configs/quality. folder: of the public files. variants: settings of models beside the
+    recipe, by name."""
+
+    data: str
+    recipe: str
+    folder: str
+    bars: tuple[Bar, ...]
+    variants: dict[str, list[str]] = field(default_factory=dict)
+
+
+def without(*relations: str, layers: int = 2) -> list[str]:
+    """Settings with which nobody attends along these."""
+    return [f"sampling.relations.{name}.fanouts={json.dumps([0] * layers)}" for name in relations]
+
+
+LINES = {
+    "next": Line(
+        "MovieLens-100K, leave-last-out", "ml-100k-next", "ml-100k",
+        (
+            Bar("hit_rate@20", "EASE with half-life", published=0.2545, model=ALONE),
+            Bar("ndcg@20", "EASE with half-life", published=0.1089, model=ALONE),
+            Bar("hit_rate@20", "EASE with half-life", 1.05, published=0.2545),
+            Bar("ndcg@20", "EASE with half-life", 1.05, published=0.1089),
+            Bar("hit_rate@20", "by degree", 1.15),
+            Bar("ndcg@20", "by degree", 1.15),
+        ),
+        {ALONE: NO_BLEND, "by degree": [*NO_BLEND, "model.scoring=degree", "model.terms=[]"]},
+    ),
+    "social": Line(
+        "Last.fm, random 80/10/10", "lastfm-social", "lastfm-hin",
+        (
+            Bar("recall@10", "SEPT", 0.22 / 0.2127, published=0.2127),
+            Bar("ndcg@10", "SEPT", 0.214 / 0.2057, published=0.2057),
+            Bar("ndcg@10", "without friends"),
+            Bar("ndcg@10", "without tags"),
+            Bar("ndcg@10", "without both"),
+        ),
+        {
+            "without friends": without("friends"), "without tags": without("tags"),
+            "without both": without("friends", "tags"),
+        },
+    ),
+    "trust": Line(
+        "Ciao, given split", "ciao-trust", "ciao-social",
+        (Bar("recall@20", "RecDiff", published=0.0712), Bar("recall@20", "without trust")),
+        {"without trust": without("trust", "trusted")},
+    ),
+    "behaviours": Line(
+        "Tmall purchases, given split, 4,000 users", "tmall-behaviours", "tmall-behaviours",
+        (
+            Bar("recall@20", "linear filter, merged", 1.15, published=0.1482),
+            Bar("ndcg@20", "linear filter, merged", 1.15, published=0.0858),
+            Bar("recall@20", "as one relation", 1.2),
+            Bar("ndcg@20", "as one relation", 1.2),
+        ),
+    ),
+}  # fmt: skip
+
+
+def measure(line: Line, name: str, settings: Sequence[str], folder: Path, work: Path, seed: int, on_test: bool) -> Metrics:
+    """The metrics of test, or with `on_test` unset those of validation."""
+    place = work / f"{name.replace(' ', '-')}-{seed}"
+    config = api.load_config(
+        RECIPES / f"{line.recipe}.yaml",
+        [f"data.path={folder}", *settings, f"data.prepared={place / 'prepared'}", f"run={place / 'run'}", f"seed={seed}"],
+    )
+    if on_test:
+        done = api.fit(config)
+        metrics: dict[str, Any] = done.get("metrics", {})
+    else:
+        api.prepare(config)
+        done = api.train(config)
+        metrics = done["valid"] | ({} if done["blended"] is None else {f"{config.train.metric} blended": done["blended"]})
+    if done["stopped"]:
+        sys.exit(f"{name}, seed {seed}: stopped; the same command with the same --work goes on")
+    metrics = {key: value for key, value in metrics.items() if isinstance(value, float)}
+    print(f"{name}, seed {seed}: {shown(metrics)}", flush=True)
+    return metrics
+
+
+def rows_of(key: str, line: Line, found: dict[str, list[Metrics]]) -> list[Row]:
+    rows = []
+    for bar in line.bars:
+        values = [metrics[bar.metric] for metrics in found[bar.model]]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        of_peer = bar.published
+        if of_peer is None:
+            of_peer = statistics.mean(metrics[bar.metric] for metrics in found[bar.peer])
+        metric = bar.metric if bar.model == RECIPE else f"{bar.metric}, {bar.model}"
+        command = f"python -m benchmarks.rankings {key} --data FOLDER"
+        rows.append(
+            Row(key, line.data, metric, statistics.mean(values), spread, bar.peer, of_peer, bar.times * of_peer, command)
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("line", choices=LINES)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the public files")
+    parser.add_argument("--work", type=Path, default=Path("runs/rankings"), help="for prepared folders and runs")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--models", nargs="*", help="of the line, for a part of the table")
+    parser.add_argument("--validation", action="store_true", help="look at validation alone")
+    parser.add_argument("--save", action="store_true")
+    arguments = parser.parse_args()
+    key, line, on_test = arguments.line, LINES[arguments.line], not arguments.validation
+    models = {RECIPE: [], **line.variants}
+    chosen = arguments.models or list(models)
+    found = {
+        name: [
+            measure(
+                line, name, [*arguments.overrides, *models[name]], arguments.data / line.folder, arguments.work / key,
+                seed, on_test,
+            )
+            for seed in arguments.seeds
+        ]
+        for name in chosen
+    }  # fmt: skip
+    if on_test and len(chosen) == len(models):
+        rows = rows_of(key, line, found)
+        print_rows(rows)
+        if arguments.save:
+            save_rows(rows)
+
+
+if __name__ == "__main__":
+    main()
