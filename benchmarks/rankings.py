@@ -1,27 +1,29 @@
 """How well recipes rank that attend along several relations: `python -m benchmarks.rankings LINE --data FOLDER`.
 
-FOLDER holds the public files (ml-100k/, lastfm-hin/, ciao-social/, tmall-behaviours/, gowalla/). For each seed, `fit` of
-the recipe and of its variants: validation chooses the epoch and the blend, the last training has train and validation
-pairs, the test pairs are looked at once. A seed draws the split too, where it is random. Prints a table; with `--save`
-its rows go to benchmarks/results/quality.json. `--validation` stops before the test, for choosing settings: further
-arguments KEY=VALUE change the recipe.
+FOLDER holds the public files (ml-100k/, lastfm-hin/, ciao-social/, tmall-behaviours/, gowalla/). For each seed, `fit`
+of the recipe and of its variants: validation chooses the epoch and the blend, the last training has train and
+validation pairs, the test pairs are looked at once. A seed draws the split too, where it is random. Prints a table;
+with `--save` its rows go to benchmarks/results/quality.json. `--validation` stops before the test, for choosing
+settings: further arguments KEY=VALUE change the recipe.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from benchmarks.quality import RECIPES, Metrics, Row, print_rows, save_rows, shown
 from dist_gat import api
 
-RECIPE, NO_BLEND = "recipe", ["blend.linear=false", "blend.spectral_rank=0"]
+RECIPE, NO_BLEND = "recipe", ("blend.linear=false", "blend.spectral_rank=0")
 ALONE = "model alone"
 
 
@@ -38,20 +40,36 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """settings: what it changes. write: tables of its own, from the public folder to another."""
+
+    settings: tuple[str, ...] = ()
+    write: Callable[[Path, Path], None] | None = None
+
+
+@dataclass(frozen=True)
 class Line:
-    """data: in words. recipe: in configs/quality. folder: of the public files. variants: settings of models beside the
-    recipe, by name."""
+    """data: in words. recipe: in configs/quality. folder: of the public files. variants: models beside the recipe, by
+    name."""
 
     data: str
     recipe: str
     folder: str
     bars: tuple[Bar, ...]
-    variants: dict[str, list[str]] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
 
 
-def without(*relations: str, layers: int = 2) -> list[str]:
-    """Settings with which nobody attends along these."""
-    return [f"sampling.relations.{name}.fanouts={json.dumps([0] * layers)}" for name in relations]
+def without(*relations: str) -> Variant:
+    """Nobody attends along these in any of two layers."""
+    return Variant(tuple(f"sampling.relations.{name}.fanouts=[0,0]" for name in relations))
+
+
+def write_as_one_table(public: Path, folder: Path) -> None:
+    """What was bought, collected and put into carts as one table of interactions."""
+    tables = [pl.read_csv(public / f"{name}.csv", columns=["user_id", "item_id"]) for name in ("train", "collect_cart")]
+    pl.concat(tables).write_csv(folder / "train.csv")
+    for split in ("valid", "test"):
+        shutil.copy(public / f"{split}.csv", folder / f"{split}.csv")
 
 
 LINES = {
@@ -65,7 +83,7 @@ LINES = {
             Bar("hit_rate@20", "by degree", 1.15),
             Bar("ndcg@20", "by degree", 1.15),
         ),
-        {ALONE: NO_BLEND, "by degree": [*NO_BLEND, "model.scoring=degree", "model.terms=[]"]},
+        {ALONE: Variant(NO_BLEND), "by degree": Variant((*NO_BLEND, "model.scoring=degree", "model.terms=[]"))},
     ),
     "social": Line(
         "Last.fm, random 80/10/10", "lastfm-social", "lastfm-hin",
@@ -94,24 +112,33 @@ LINES = {
             Bar("recall@20", "as one relation", 1.2),
             Bar("ndcg@20", "as one relation", 1.2),
         ),
+        {"as one relation": Variant(("data.relations={}", "blend.relations={}"), write_as_one_table)},
     ),
 }  # fmt: skip
 
 
-def measure(line: Line, name: str, settings: Sequence[str], folder: Path, work: Path, seed: int, on_test: bool) -> Metrics:
-    """The metrics of test, or with `on_test` unset those of validation."""
+def measure(
+    line: Line, name: str, variant: Variant, overrides: Sequence[str], public: Path, work: Path, seed: int,
+    on_test: bool,
+) -> Metrics:  # fmt: skip
+    """The metrics of test, or without `on_test` those of validation."""
     place = work / f"{name.replace(' ', '-')}-{seed}"
+    tables = public
+    if variant.write is not None:
+        tables = place / "tables"
+        tables.mkdir(parents=True, exist_ok=True)
+        variant.write(public, tables)
+    places = [f"data.path={tables}", f"data.prepared={place / 'prepared'}", f"run={place / 'run'}"]
     config = api.load_config(
-        RECIPES / f"{line.recipe}.yaml",
-        [f"data.path={folder}", *settings, f"data.prepared={place / 'prepared'}", f"run={place / 'run'}", f"seed={seed}"],
-    )
+        RECIPES / f"{line.recipe}.yaml", [*overrides, *variant.settings, *places, f"seed={seed}"]
+    )  # fmt: skip
     if on_test:
         done = api.fit(config)
         metrics: dict[str, Any] = done.get("metrics", {})
     else:
         api.prepare(config)
         done = api.train(config)
-        metrics = done["valid"] | ({} if done["blended"] is None else {f"{config.train.metric} blended": done["blended"]})
+        metrics = {**done["valid"], f"{config.train.metric} with the blend": done["blended"]}
     if done["stopped"]:
         sys.exit(f"{name}, seed {seed}: stopped; the same command with the same --work goes on")
     metrics = {key: value for key, value in metrics.items() if isinstance(value, float)}
@@ -124,14 +151,12 @@ def rows_of(key: str, line: Line, found: dict[str, list[Metrics]]) -> list[Row]:
     for bar in line.bars:
         values = [metrics[bar.metric] for metrics in found[bar.model]]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        of_peer = bar.published
-        if of_peer is None:
-            of_peer = statistics.mean(metrics[bar.metric] for metrics in found[bar.peer])
+        peer = bar.published
+        if peer is None:
+            peer = statistics.mean(metrics[bar.metric] for metrics in found[bar.peer])
         metric = bar.metric if bar.model == RECIPE else f"{bar.metric}, {bar.model}"
-        command = f"python -m benchmarks.rankings {key} --data FOLDER"
-        rows.append(
-            Row(key, line.data, metric, statistics.mean(values), spread, bar.peer, of_peer, bar.times * of_peer, command)
-        )
+        value, command = statistics.mean(values), f"python -m benchmarks.rankings {key} --data FOLDER"
+        rows.append(Row(key, line.data, metric, value, spread, bar.peer, peer, bar.times * peer, command))
     return rows
 
 
@@ -147,14 +172,12 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
     key, line, on_test = arguments.line, LINES[arguments.line], not arguments.validation
-    models = {RECIPE: [], **line.variants}
+    models = {RECIPE: Variant(), **line.variants}
     chosen = arguments.models or list(models)
+    public, work = arguments.data / line.folder, arguments.work / key
     found = {
         name: [
-            measure(
-                line, name, [*arguments.overrides, *models[name]], arguments.data / line.folder, arguments.work / key,
-                seed, on_test,
-            )
+            measure(line, name, models[name], arguments.overrides, public, work, seed, on_test)
             for seed in arguments.seeds
         ]
         for name in chosen

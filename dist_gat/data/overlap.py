@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dist_gat.base.errors import DataError
+from dist_gat.base.plural import plural
 from dist_gat.data.edge_file import EdgeFile, degrees
 from dist_gat.data.engine import Engine, parquet
 from dist_gat.data.table import Table
@@ -43,9 +44,9 @@ def check_overlap(
             likely = _written_otherwise(engine, ids, absent[:COMPARED], np.flatnonzero(trained))
         if likely or (len(absent) == count and count > FEW):
             raise DataError(
-                f"{name}: none of its {count:,} {kind}s is in {where}, for example {examples}{likely}; expected "
-                f"{kind}s of training, else there is nothing to measure; write the IDs in one way, or name the right "
-                f"column with data.columns.{kind}_id"
+                f"{name}: none of its {count:,} {plural(kind)} is in {where}, for example {examples}{likely}; expected "
+                f"{plural(kind)} of training, else there is nothing to measure; write the IDs in one way, or name the "
+                f"right column with data.columns.{kind}_id"
             )
         if kind == "item":  # users without training have a rule of their own
             warnings.append(

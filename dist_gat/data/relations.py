@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dist_gat.base.errors import DataError
+from dist_gat.base.plural import plural
 from dist_gat.config.data_sections import DataConfig, RelationConfig, SameAsConfig
 from dist_gat.data.distinct_pairs import Repeats, Rows, distinct_pairs
 from dist_gat.data.edge_file import EdgeFile
@@ -156,7 +157,7 @@ def _tell_unknown(
     examples = ", ".join(
         f"({shown(source)}, {shown(target)})" for source, target in engine.frame(first).select(IDS).iter_rows()
     )
-    what = " or ".join(f"{kind}s" for kind in kinds)
+    what = " or ".join(plural(kind) for kind in kinds)
     if not count:
         raise DataError(
             f"{table.source.name}: no row of relation {name} has known ends; its first are {examples}; expected {what} "

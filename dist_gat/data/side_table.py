@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
+from dist_gat.base.plural import plural
 from dist_gat.config.data_sections import DataConfig, FeatureConfig
 from dist_gat.data.bad_rows import BadRows, malformed_rows, refuse_bad_rows
 from dist_gat.data.engine import Engine, Stream, named, parquet
@@ -149,7 +150,7 @@ def _read(
                 "or write the same IDs in both"
             )
         if len(frame) < size:
-            warnings.append(f"{size - len(frame):,} of {size:,} {kind}s have no row in {source.name}{examples}")
+            warnings.append(f"{size - len(frame):,} of {size:,} {plural(kind)} have no row in {source.name}{examples}")
     return _Found(frame, nodes, num_bad, warnings)
 
 

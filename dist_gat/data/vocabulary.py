@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
+from dist_gat.base.plural import plural
 from dist_gat.data.engine import Engine, parquet, quoted
 from dist_gat.data.table import Table
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
@@ -140,8 +141,8 @@ def doubtful_ids(engine: Engine, what: str, vocabulary: Vocabulary, columns: Seq
     if len(twice):
         examples = ", ".join(" and ".join(map(shown, ways[:3])) for ways in twice["ways"])
         found.append(
-            f"{twice['every'][0]:,} {what}s may be one written in several ways, for example {examples}; they count as "
-            "different; if they are the same, write them in one way"
+            f"{twice['every'][0]:,} {plural(what)} may be one written in several ways, for example {examples}; they "
+            "count as different; if they are the same, write them in one way"
         )
     return found
 

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
+from dist_gat.base.plural import plural
 from dist_gat.base.storage import save_array
 from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.data.dataset import WEIGHT, Dataset, Nodes
@@ -145,7 +146,7 @@ class ShardWriter:
                         turned["category"] = own["category"] + np.uint16(len(relation.categories))
                     yield turned
 
-        self.progress(f"sorting messages of {relation.name} to {way.target}s")
+        self.progress(f"sorting messages of {relation.name} to {plural(way.target)}")
         if way.backward and not way.is_symmetric and self.labels.keeps_order:
             degree = degrees(edges, "source", len(self.labels.nodes[way.target]), self.rows)
             found = chunks(edges.whole_users(degree, self.rows))
