@@ -174,7 +174,7 @@ def explain(
     run: RunSource, user: Any, item: Any = None, top: int = 10, html: str | Path | None = None,
     overrides: Sequence[str] = (), verify: bool = False, progress: Progress = be_silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Which of a user's interactions, and which users behind them, the attention weighs for an item.
+    """What each of a user's interactions contributes to the score of an item, and the list as it would be without it.
 
     `run` is a configuration, a recipe or a run folder; the data set that the model was trained on is read too.
     `dist_gat.explain.explanation` says what is in the result; `html` is a file for a page of it. With `verify` the
