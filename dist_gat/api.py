@@ -38,8 +38,8 @@ from dist_gat.pages.inspection_page import inspection_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
+from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
-from dist_gat.plan.workload import GraphShape
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend import recommend_items
