@@ -28,8 +28,8 @@ from dist_gat.launcher.host import cores
 from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.local import run_processes
 from dist_gat.plan.constants import Constants, read_constants
+from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
-from dist_gat.plan.workload import GraphShape
 from dist_gat.sampling.loader import StepRange
 from dist_gat.train.trainer import Trainer
 

@@ -38,8 +38,8 @@ from dist_gat.pages.inspection_page import inspection_page
 from dist_gat.pages.page import save_page
 from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
+from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
-from dist_gat.plan.workload import GraphShape
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend import recommend_items
@@ -174,7 +174,7 @@ def explain(
     run: RunSource, user: Any, item: Any = None, top: int = 10, html: str | Path | None = None,
     overrides: Sequence[str] = (), verify: bool = False, progress: Progress = be_silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Which of a user's interactions, and which users behind them, the attention weighs for an item.
+    """What each of a user's interactions contributes to the score of an item, and the list as it would be without it.
 
     `run` is a configuration, a recipe or a run folder; the data set that the model was trained on is read too.
     `dist_gat.explain.explanation` says what is in the result; `html` is a file for a page of it. With `verify` the

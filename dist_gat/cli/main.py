@@ -14,6 +14,7 @@ from dist_gat import __version__
 from dist_gat.base.errors import DistGatError
 from dist_gat.base.metric_counts import is_count, sample_in_words
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
+from dist_gat.cli.explanation_tables import explanation_tables
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.init_command import init
 from dist_gat.cli.inspect_command import inspect
@@ -208,42 +209,7 @@ def explain(
 
     with open_output(as_json) as output:
         result = api.explain(run, user, item, top, html, overrides or [], verify, output.progress)
-        rows = [
-            [
-                entry["item_id"], entry.get("title", ""), entry["contribution"], entry["weight"],
-                ", ".join(f"{person['user_id']} {person['weight']:.3f}" for person in entry["behind"]),
-            ]
-            for entry in result["interactions"]
-        ]  # fmt: skip
-        chosen, fidelity = result["item"], result["fidelity"]
-        summary = [
-            ["item", " ".join(str(value) for value in chosen.values())],
-            ["score", f"{result['score']:.4f}"],
-            *([f"of it the item's {name}", f"{value:.4f}"] for name, value in result["own_scores"].items()),
-            [f"drop without the first {fidelity['deleted']}", f"{fidelity['top_drop']:.4f}"],
-            [f"drop without the {fidelity['deleted']} of most attention", f"{fidelity['attention_drop']:.4f}"],
-            [
-                "drop without as many random",
-                f"{fidelity['random_drop_mean']:.4f} ± {fidelity['random_drop_std']:.4f}",
-            ],
-            ["more than chance", "yes" if fidelity["above_chance"] else "no: don't read them as reasons"],
-        ]
-        title = f"{len(rows)} of {result['num_interactions']} interactions, by contribution"
-        near = [
-            [entry["relation"], " ".join(str(value) for key, value in entry.items() if key.endswith(("_id", "title"))),
-             entry["contribution"], entry["weight"]]
-            for entry in result["others"]
-        ]  # fmt: skip
-        others = (
-            [make_table("other neighbours", ["relation", "node", "contribution", "attention"], near)] if near else []
-        )
-        output.result(
-            result,
-            make_table("explanation", ["what", "found"], summary),
-            make_table(title, ["item", "title", "contribution", "attention", "users behind it"], rows),
-            *others,
-            notes=f"picture in {html}" if html else "",
-        )
+        output.result(result, *explanation_tables(result), notes=f"picture in {html}" if html else "")
 
 
 @app.command(epilog="Example: dist-gat report runs/ml-100k")

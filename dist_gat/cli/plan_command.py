@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dist_gat.base.errors import ConfigError
 from dist_gat.cli.output import make_table, open_output
 from dist_gat.cli.paths import path
 from dist_gat.config.files import load_config
@@ -25,6 +26,11 @@ def plan(
     user_skew: Annotated[float, typer.Option(help="degree of the user of rank r falls as r ** -skew")] = 0.6,
     item_skew: Annotated[float, typer.Option(help="the same of items")] = 0.8,
     edge_cut: Annotated[float | None, typer.Option(help="share of interactions between ranks; default: random")] = None,
+    relation: Annotated[
+        list[str] | None, typer.Option(help="NAME=EDGES of one of data.relations, or of a piece: kg-item-entity=EDGES")
+    ] = None,
+    type_: Annotated[list[str] | None, typer.Option("--type", help="NAME=NODES of a further node type")] = None,
+    relation_skew: Annotated[float, typer.Option(help="the same as --user-skew, along further relations")] = 0.6,
     constants: Annotated[
         Path | None, typer.Option(parser=path, help="a file that `python -m benchmarks.cost` wrote")
     ] = None,
@@ -37,8 +43,20 @@ def plan(
         result = api.plan(
             load_config(config, overrides or []), nodes, edges, workers, bandwidth_gbps=bandwidth, hosts=hosts,
             cores=cores, users=users, user_skew=user_skew, item_skew=item_skew, edge_cut=edge_cut, constants=constants,
+            relations=counts_of("--relation", relation), types=counts_of("--type", type_), relation_skew=relation_skew,
         )  # fmt: skip
         output.result(result, *plan_tables(result), notes=f"constants: {result['constants']}")
+
+
+def counts_of(option: str, given: list[str] | None) -> dict[str, int]:
+    """By name, what was given as NAME=NUMBER. Raises `ConfigError`."""
+    found = {}
+    for text in given or []:
+        name, _, number = text.partition("=")
+        if not name or not number.isdecimal():
+            raise ConfigError(f"{option} {text}: expected NAME=NUMBER, such as tags=100000")
+        found[name] = int(number)
+    return found
 
 
 def plan_tables(result: dict[str, Any]) -> list[Any]:
@@ -48,7 +66,7 @@ def plan_tables(result: dict[str, Any]) -> list[Any]:
     traffic = [[n, f"{sent[n] / 1e6:,.2f}"] for n in ("ids", "rows", "gradients", "negatives", "sampling", "dense")]
     times = [[name.replace("_", " "), f"{1e3 * value:,.2f}"] for name, value in seconds.items()]
     step = [
-        ["distinct nodes", f"{work['nodes'][-1]:,.0f}"],
+        ["distinct nodes", f"{work['rows']:,.0f}"],
         ["of them remote", f"{work['remote_share']:.1%}"],
         ["sampled edges", f"{sum(work['edges']):,.0f}"],
         ["seeds a second, all workers", f"{result['seeds_per_s']:,.0f}"],

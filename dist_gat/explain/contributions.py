@@ -27,15 +27,16 @@ MOST_EDGES = 500
 def contributions(
     run: TrainedRun, near: Neighborhood, depths: Sequence[Tensor], place: int, edges: np.ndarray, item_row_R: Tensor,
     score: float,
-) -> np.ndarray:  # fmt: skip
-    """float64 [n]: the drop of the score without each of some edges of a node, by their numbers among its edges.
+) -> tuple[np.ndarray, Tensor]:  # fmt: skip
+    """float64 [n], the drop of the score without each of some edges of a node, by their numbers among its edges; and
+    [n, R], the ranking rows that the node would have.
 
     depths: [S, E] and fewer rows above, as `encode_depths` gives them. item_row_R: the item's ranking row.
     """
     rows_nR = without_each(run, near, depths, place, edges)
     nodes = np.full(len(edges), near.nodes[place])
     ranking_nR = run.task.rows(run.model, rows_nR, nodes, run.store)
-    return score - (ranking_nR @ item_row_R).double().numpy()
+    return score - (ranking_nR @ item_row_R).double().numpy(), ranking_nR
 
 
 @torch.no_grad()

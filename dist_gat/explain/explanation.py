@@ -11,7 +11,7 @@ Shape legend: d edges of a node, L layers, H heads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,10 @@ from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.base.random import Purpose, make_key, permute
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.explain.contributions import MOST_EDGES, contributions
-from dist_gat.explain.neighborhood import Neighborhood, encode_depths
+from dist_gat.explain.counterfactual import counterfactual
+from dist_gat.explain.edge_facts import edge_facts
+from dist_gat.explain.neighborhood import Neighborhood, encode_depths, encode_targets
+from dist_gat.explain.node_names import NodeNames
 from dist_gat.explain.trained_run import TrainedRun
 from dist_gat.serve.recommend import recommend_items
 from dist_gat.serve.saved_model import SavedModel
@@ -30,6 +33,7 @@ from dist_gat.serve.saved_model import SavedModel
 USER_AT, ITEM_AT = 0, 1  # positions in the sub-graph
 MAX_DELETED = 5
 RANDOM_DRAWS = 20
+MOST_LISTS = 5
 USERS_BEHIND = 3
 
 
@@ -39,11 +43,12 @@ def explain_item(
     """The explanation of one recommendation, in plain values and external IDs.
 
     `user`, `item`, `score` (recomputed) and `saved_score`, `own_scores` (the item's own scores, by name),
-    `neighborhood` (its size), `interactions` (the `top` of `num_interactions` that contribute most: `relation`,
-    `contribution`, `weight`, `layers` [L][H], and `behind`, the heaviest edges of the interaction's item), `others`
-    (the same of friends and other neighbours that are no items), `item_users` (the heaviest of `num_item_users`),
-    `fidelity`. Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a
-    user who has met every item.
+    `neighborhood` (its size), `interactions` (the `top` of `num_interactions` that contribute most: what `edge_facts`
+    tells, `contribution`, `weight`, `layers` [L][H], and `behind`, the heaviest edges of the interaction's item),
+    `others` (the same of friends and other neighbours that are no items), `counterfactual` (see there), `item_users`
+    (the heaviest of `num_item_users`; none where items are represented without edges that have times), `fidelity`.
+    Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a user who has
+    met every item.
     """
     if top < 1:
         raise ConfigError(f"top={top}: expected a positive number of interactions to show")
@@ -58,9 +63,13 @@ def explain_item(
     encoded = run.encode(near, input_SE)
     own_scores = run.model.own_scores(targets, run.store)
     score, saved_TR = score_of(run, near, encoded.rows_NR), run.representations(targets)
-    names = Names(run.saved, near)
+    names = NodeNames(run.saved, near.nodes)
     weight_LdH = edge_weights(encoded.alphas, near, USER_AT)
-    drop_d = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    drop_d, rows_dR = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    item_near, item_alphas = near, encoded.alphas
+    if run.model.untimed == relation.target:  # as `encode` represents it
+        item_near = near.without_times()
+        item_alphas = encode_targets(run.model.encoder, item_near, input_SE, run.config.evaluate.edge_chunk).alphas
     by_drop = np.argsort(-np.nan_to_num(drop_d, nan=-np.inf), kind="stable")
     interactions = first_edges(weight_LdH, near, USER_AT, by_drop, top, names.are(relation.target), drop_d)
     others = first_edges(weight_LdH, near, USER_AT, by_drop, top, ~names.are(relation.target), drop_d)
@@ -78,24 +87,35 @@ def explain_item(
             for place, entry in interactions
         ],
         "others": [{**names.of(place), **entry} for place, entry in others],
+        "counterfactual": counterfactual(run.saved, near, USER_AT, by_drop[:MOST_LISTS], rows_dR, item_node),
         "item_users": [
             {**names.of(place), **entry}
-            for place, entry in heaviest_edges(encoded.alphas, near, ITEM_AT, top, names.are(relation.source))
+            for place, entry in heaviest_edges(item_alphas, item_near, ITEM_AT, top, names.are(relation.source))
         ],
         "fidelity": fidelity(run, near, input_SE, by_drop, heaviest_first(weight_LdH), score),
     }
 
 
+class Dropped(NamedTuple):
+    """drop_d: float64, what each edge of the user contributes; NaN beyond the `MOST_EDGES` with most attention.
+
+    rows_dR: the ranking row of the user without each; 0 there.
+    """
+
+    drop_d: np.ndarray
+    rows_dR: Tensor
+
+
 def drops_of_edges(
     run: TrainedRun, near: Neighborhood, input_SE: Tensor, weight_LdH: Tensor, rows_TR: Tensor, score: float
-) -> np.ndarray:
-    """float64 [d]: what each edge of the user contributes; NaN beyond the `MOST_EDGES` with most attention."""
+) -> Dropped:
+    """Of each edge of the user, in one batched pass."""
     chosen = np.sort(heaviest_first(weight_LdH)[:MOST_EDGES])
     depths, _ = encode_depths(run.model.encoder, near, input_SE, run.config.evaluate.edge_chunk)
     item_row_R = run.task.rows(run.model, rows_TR, near.nodes[: len(rows_TR)], run.store)[ITEM_AT]
-    found = np.full(weight_LdH.shape[1], np.nan)
-    found[chosen] = contributions(run, near, depths, USER_AT, chosen, item_row_R, score)
-    return found
+    drop_d, rows_dR = np.full(weight_LdH.shape[1], np.nan), torch.zeros(weight_LdH.shape[1], len(item_row_R))
+    drop_d[chosen], rows_dR[chosen] = contributions(run, near, depths, USER_AT, chosen, item_row_R, score)
+    return Dropped(drop_d, rows_dR)
 
 
 def fidelity(
@@ -164,14 +184,13 @@ def first_edges(
     weight_LdH: Tensor, near: Neighborhood, place: int, order: np.ndarray, top: int, are_wanted: np.ndarray,
     drop_d: np.ndarray | None = None,
 ) -> list[tuple[int, dict[str, Any]]]:  # fmt: skip
-    """The first edges of a node in some order from wanted ones, bool [S]: the neighbour's position; `relation`,
-    `contribution` where it is known, `weight` and, for each layer and head, `layers`."""
-    edges = near.edges_of(place)
-    sources, kinds = near.indices[edges], near.stored["kind"][edges]
+    """The first edges of a node in some order from wanted ones, bool [S]: the neighbour's position; what `edge_facts`
+    tells, `contribution` where it is known, `weight` and, for each layer and head, `layers`."""
+    sources = near.indices[near.edges_of(place)]
+    chosen = order[are_wanted[sources[order]]][:top]
     found = []
-    for edge in order[are_wanted[sources[order]]][:top].tolist():
+    for edge, entry in zip(chosen.tolist(), edge_facts(near, place, chosen), strict=True):
         weight_LH = weight_LdH[:, edge]
-        entry: dict[str, Any] = {"relation": near.schema.edge_types[int(kinds[edge])].relation.name}
         if drop_d is not None:
             entry["contribution"] = None if np.isnan(drop_d[edge]) else float(drop_d[edge])
         entry |= {"weight": float(weight_LH.double().mean()), "layers": weight_LH.tolist()}
@@ -180,7 +199,7 @@ def first_edges(
 
 
 def users_behind(
-    alphas: list[Tensor], near: Neighborhood, item_at: int, names: Names, kind: str
+    alphas: list[Tensor], near: Neighborhood, item_at: int, names: NodeNames, kind: str
 ) -> list[dict[str, Any]]:
     """The users that an interaction's item itself attends to most, one hop further; none with a single layer."""
     if len(alphas) == 1:
@@ -202,25 +221,3 @@ def best_new_item(saved: SavedModel, user: str) -> Any:
     if best.is_empty():
         raise DataError(f"user '{user}' has met every item, so there is none to recommend; give one with --item")
     return best["item_id"][0]
-
-
-class Names:
-    """External IDs, and titles where the data set has some, of the nodes of a sub-graph."""
-
-    def __init__(self, saved: SavedModel, near: Neighborhood) -> None:
-        self.nodes, self.ranges = near.nodes, saved.ranges
-        self.type_of = saved.ranges.type_of(near.nodes)
-        wanted = pl.col("node_id").is_in(pl.Series(near.nodes).implode())
-        self.rows = {
-            kind: {row["node_id"]: row for row in saved.ids(kind).filter(wanted).to_dicts()}
-            for kind in saved.ranges.node_types
-        }
-
-    def are(self, kind: str) -> np.ndarray:
-        """bool [S]: which nodes are of a type."""
-        return self.type_of == self.ranges.index_of(kind)
-
-    def of(self, place: int) -> dict[str, Any]:
-        kind = self.ranges.node_types[int(self.type_of[place])]
-        row = self.rows[kind][int(self.nodes[place])]
-        return {f"{kind}_id": row["external_id"], **({"title": row["title"]} if "title" in row else {})}

@@ -14,11 +14,18 @@ MAX_LABEL = 22
 
 def explanation_page(explanation: dict[str, Any]) -> str:
     """HTML of what `dist_gat.explain.explanation.explain_item` returns."""
-    layers = (explanation["interactions"] or explanation["others"])[0]["layers"]
+    interactions, others = explanation["interactions"], explanation["others"]
+    layers = (interactions or others)[0]["layers"]
     heads = [(layer, head) for layer in range(len(layers)) for head in range(len(layers[0]))]
     return fill_template(
-        "explanation.html", explanation=explanation, heads=heads, picture=draw_paths(explanation)
+        "explanation.html", explanation=explanation, columns=columns_of(interactions), other_columns=columns_of(others),
+        heads=heads if len(heads) > 1 else [], picture=draw_paths(explanation),
     )  # fmt: skip
+
+
+def columns_of(edges: list[dict[str, Any]]) -> dict[str, bool]:
+    """Which columns a table of edges needs beside those that all have."""
+    return {name: any(edge.get(name) for edge in edges) for name in ("value", "rank", "behind")}
 
 
 def draw_paths(explanation: dict[str, Any]) -> dict[str, Any]:
@@ -39,8 +46,9 @@ def draw_paths(explanation: dict[str, Any]) -> dict[str, Any]:
         [(person, f"user {person}") for person in people],
         [(item["item_id"], label(item))],
     ]
+    shown = [number for number, column in enumerate(columns) if column]
     place: dict[tuple[int, Any], tuple[float, float]] = {
-        (number, key): (number * COLUMN, height * (row + 0.5) / len(column))
+        (number, key): (shown.index(number) * COLUMN, height * (row + 0.5) / len(column))
         for number, column in enumerate(columns)
         for row, (key, _) in enumerate(column)
     }
@@ -56,8 +64,8 @@ def draw_paths(explanation: dict[str, Any]) -> dict[str, Any]:
         for key, text in column
     ]  # fmt: skip
     return {
-        "width": 3 * COLUMN + BOX_WIDTH, "height": height, "boxes": boxes, "links": links,
-        "box_width": BOX_WIDTH, "box_height": BOX_HEIGHT,
+        "width": (len(shown) - 1) * COLUMN + BOX_WIDTH, "height": height, "boxes": boxes, "links": links,
+        "box_width": BOX_WIDTH, "box_height": BOX_HEIGHT, "has_people": bool(people),
     }  # fmt: skip
 
 

@@ -44,9 +44,11 @@ def memory(num_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes, minutes below two hours, else hours."""
+    """Seconds below two minutes, minutes below two hours, hours below a week, else days."""
     if seconds < 120:
         return f"{three_digits(seconds)} s"
+    if seconds >= 7 * 86400:
+        return f"{seconds / 86400:,.0f} days"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dist_gat.base.errors import StorageError
 from dist_gat.base.storage import write_text
-from dist_gat.pages.figures import percent, three_digits, with_error
+from dist_gat.pages.figures import duration, percent, three_digits, with_error
 
 
 def fill_template(template: str, **values: Any) -> str:
@@ -22,7 +22,7 @@ def fill_template(template: str, **values: Any) -> str:
         loader=PackageLoader("dist_gat.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": show_number, "short": three_digits, "percent": percent}
+    environment.filters |= {"number": show_number, "short": three_digits, "percent": percent, "duration": duration}
     environment.globals["with_error"] = with_error
     return environment.get_template(template).render(**values)
 

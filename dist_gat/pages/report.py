@@ -17,9 +17,11 @@ from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_me
 from dist_gat.explain.attention_by_degree import attention_by_degree
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
 from dist_gat.graph.made_from import open_made
+from dist_gat.nn.learned_terms import learned_curves
 from dist_gat.pages.chart import Curve, line_chart
 from dist_gat.pages.cost_section import cost_section
 from dist_gat.pages.details_section import details_section
+from dist_gat.pages.learned_section import learned_charts
 from dist_gat.pages.learning_section import learning_section
 from dist_gat.pages.page import fill_template
 from dist_gat.pages.quality_section import is_higher_better, quality_section
@@ -56,7 +58,7 @@ def report_page(
     events = read_events(folder)
     evaluation = read_json(folder / EVALUATION_FILE, "dist-gat evaluate")
     comparison = read_json(folder / COMPARISON_FILE, "dist-gat compare")
-    attention, missing = attention_chart(source, overrides, verify, progress)
+    attention, missing = attention_charts(source, overrides, verify, progress)
     split = "test" if branch(evaluation, "test") else "valid"
     metric = config.train.metric
     higher = is_higher_better(config, metric)
@@ -117,10 +119,10 @@ def select(curves: dict[str, Curve], prefix: str) -> dict[str, Curve]:
     return {tag[cut:].replace("_", " "): curve for tag, curve in curves.items() if tag.startswith(prefix)}
 
 
-def attention_chart(
+def attention_charts(
     source: RunSource, overrides: Sequence[str], verify: bool, progress: Callable[[str], None]
 ) -> tuple[Any, str]:
-    """The chart of attention by degree, or None and why there is none."""
+    """The chart of attention by degree and those of what it learned of edges, or None and why there are none."""
     try:
         run = open_trained_run(source, overrides, verify, progress)
         progress("attention by degree")
@@ -135,7 +137,11 @@ def attention_chart(
     labels = {row["first_degree"].bit_length(): f"{row['first_degree']}–{row['last_degree']}" for row in rows}
     places = sorted(labels)
     shown = {place: labels[place] for place in places[:: -(-len(places) // MAX_TICKS) or 1]}
-    return {"chart": line_chart(curves, shown, "neighbours", "entropy"), "rows": rows}, ""
+    return {
+        "chart": line_chart(curves, shown, "neighbours", "entropy"),
+        "rows": rows,
+        "learned": learned_charts(learned_curves(run.model.encoder)),
+    }, ""
 
 
 def is_outdated(evaluation: Any, folder: Path) -> bool:

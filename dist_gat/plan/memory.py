@@ -1,6 +1,6 @@
 """Bytes that the largest rank holds.
 
-Shape legend: S sources, D destinations, F fan-out, H heads, E embedding size, B seeds, N negatives.
+Shape legend: S sources, D destinations, F columns of a neighbour list, H heads, E embedding size, B seeds, N negatives.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import numpy as np
 import torch
 
 from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import FIRST_RELATION
+from dist_gat.graph.part import EDGE_TYPES
 from dist_gat.graph.ranges import parts_of_ranks
+from dist_gat.nn.edge_terms import edge_kinds
 from dist_gat.nn.recommender import build_dense
 from dist_gat.plan.constants import Constants
+from dist_gat.plan.graph_shape import GraphShape, Messages, expected_messages
 from dist_gat.plan.traffic import exchanges_parts, needs_degree, row_size, value_bytes
-from dist_gat.plan.workload import GraphShape, Workload
+from dist_gat.plan.workload import Workload
 from dist_gat.sampling.loader import IN_FLIGHT, count_streams
 
 INT = 8
@@ -61,9 +65,9 @@ class Memory:
 def expected_memory(
     config: Config, graph: GraphShape, workload: Workload, num_workers: int, num_hosts: int, constants: Constants
 ) -> Memory:
-    num_parts, width = config.parts.num_parts, value_bytes(config)
+    num_parts, width, messages = config.parts.num_parts, value_bytes(config), expected_messages(config, graph)
     most_parts = int(np.diff(parts_of_ranks(num_parts, num_workers)).max())
-    table = -(-graph.num_nodes * most_parts // num_parts) * config.model.embedding_size * width
+    table = -(-graph.all_nodes * most_parts // num_parts) * config.model.embedding_size * width
     in_place = 1.0 if num_workers == 1 else most_parts / num_parts
     if not exchanges_parts(config, num_hosts):
         in_place = 1.0
@@ -73,49 +77,67 @@ def expected_memory(
     return Memory(
         embedding=table,
         moments=2 * table,
-        model=4 * dense_bytes(config),
-        graph=round(in_place * graph_bytes(graph)),
+        model=4 * dense_bytes(config, messages),
+        graph=round(in_place * graph_bytes(graph, messages)),
         batch=round(_batch_bytes(config, graph, workload)),
         activations=round(_activation_bytes(config, workload, num_workers, constants.device)),
         process=constants.process_bytes,
     )
 
 
-def dense_bytes(config: Config) -> int:
+def dense_bytes(config: Config, messages: Messages) -> int:
     """Bytes of all dense weights, without projections of input features."""
     with torch.device("meta"):
-        dense = build_dense(config.model, len(config.sampling.fanouts), {})
+        dense = build_dense(config.model, len(config.sampling.fanouts), {}, kinds=edge_kinds(messages.schema, {}))
     return value_bytes(config) * sum(parameter.numel() for parameter in dense.parameters())
 
 
-def graph_bytes(graph: GraphShape) -> int:
-    """Bytes of the arrays of all parts: row starts, sources of both directions, training pairs, running popularity."""
-    index = 4 if graph.num_nodes < 2**31 else 8
-    return INT * graph.num_nodes + 2 * index * graph.num_edges + 2 * INT * graph.num_edges + INT * graph.num_items
+def graph_bytes(graph: GraphShape, messages: Messages) -> int:
+    """Bytes of the arrays of all parts: row starts, sources and columns of all messages, and of each relation that a
+    task can predict its pairs and the running popularity of its targets."""
+    index, schema = 4 if graph.all_nodes < 2**31 else 8, messages.schema
+    rows = sum(count * slots for count, slots in zip(messages.num_nodes, schema.slots, strict=True))
+    column_bytes = sum(np.dtype(EDGE_TYPES[name]).itemsize for name in schema.edge_columns)
+    total = INT * rows + (index + column_bytes) * sum(messages.num_edges)
+    of_relation = {FIRST_RELATION: graph.num_edges, **graph.relations}
+    for relation in schema.relations:
+        if relation.has_pairs:
+            of_pair = sum(np.dtype(EDGE_TYPES[name]).itemsize for name in relation.columns)
+            total += (2 * INT + of_pair) * of_relation[relation.name]
+            total += INT * messages.num_nodes[messages.type_of(relation.target)]
+    return total
 
 
 def _batch_bytes(config: Config, graph: GraphShape, workload: Workload) -> float:
-    slots = [rows * fan_out for rows, fan_out in zip(workload.nodes, config.sampling.fanouts, strict=False)]
-    one = INT * (sum(slots) + sum(workload.nodes) + needs_degree(config) * sum(workload.nodes))
+    slots = [rows * width for rows, width in zip(workload.nodes, workload.widths, strict=False)]
+    degrees = needs_degree(config) * workload.degrees
+    one = INT * (workload.numbers * sum(slots) + sum(workload.nodes) + degrees * sum(workload.nodes))
     # the relabeller: keys and values in at least twice as many slots as nodes, and the nodes
-    drawn = workload.nodes[0]
-    for fan_out in config.sampling.fanouts:
-        drawn *= 1 + fan_out
-    capacity = min(drawn, graph.num_nodes)
+    drawn, most = workload.nodes[0], float(graph.all_nodes)
+    if config.sampling.time == "strict":
+        one += INT * (workload.nodes[-1] + workload.rows)  # which node each is
+        most *= 1 + min(config.train.batch_size, graph.num_edges)
+    for width in workload.widths:
+        drawn *= 1 + width
+    capacity = min(drawn, most)
     relabeller = INT * (2 * 2 ** int(2 * capacity).bit_length() + capacity)
     streams = count_streams(config.sampling)
     ahead = IN_FLIGHT * streams * config.sampling.prefetch
     # the sample of a hop exists twice: as node IDs and as numbers
-    return (1 + ahead) * one + streams * relabeller + INT * max(slots, default=0)
+    return (1 + ahead) * one + streams * relabeller + INT * workload.numbers * max(slots, default=0)
 
 
 def _activation_bytes(config: Config, workload: Workload, num_workers: int, device: str) -> float:
     width, size, heads = value_bytes(config), config.model.embedding_size, config.model.num_heads
     copies = ROW_COPIES if num_workers == 1 else EXCHANGED_ROW_COPIES
-    total = copies * workload.nodes[-1] * size * width
-    for rows, fan_out in zip(workload.nodes, config.sampling.fanouts, strict=False):
-        # scores, weights and their gradients; a GPU also gathers the neighbours' rows, and their gradient
-        total += width * rows * (3 * fan_out * heads + DESTINATION_COPIES * size * heads)
+    total = copies * workload.rows * size * width
+    if config.sampling.time == "strict":
+        total += 2 * workload.nodes[-1] * size * width  # a row for each time, and its gradient
+    for rows, fan_out in zip(workload.nodes, workload.widths, strict=False):
+        # scores, weights and their gradients, terms and theirs; a GPU also gathers the neighbours' rows, and their
+        # gradient
+        scores = 3 + 2 * bool(config.model.terms)
+        total += width * rows * (scores * fan_out * heads + DESTINATION_COPIES * size * heads)
         total += (device == "cuda") * 2 * width * rows * fan_out * size
     total += 2 * width * workload.candidates * row_size(config)
     return total + LOSS_BYTES * workload.seeds * (workload.candidates + config.negatives.num_per_seed)

@@ -8,10 +8,11 @@ from typing import Any
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.sections import Config
 from dist_gat.plan.constants import Constants
+from dist_gat.plan.graph_shape import GraphShape, expected_messages
 from dist_gat.plan.memory import Memory, dense_bytes, expected_memory
 from dist_gat.plan.step_time import StepTime, expected_step
 from dist_gat.plan.traffic import Traffic, expected_traffic
-from dist_gat.plan.workload import GraphShape, Workload, expected_workload
+from dist_gat.plan.workload import Workload, expected_workload
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Plan:
     @property
     def remote_share(self) -> float:
         """The share of the embedding rows looked up by a rank that other ranks own."""
-        return self.workload.foreign[-1] / max(self.workload.nodes[-1], 1e-9)
+        return self.workload.remote_rows / max(self.workload.rows, 1e-9)
 
     def summary(self) -> dict[str, Any]:
         """Plain values; bytes and seconds."""
@@ -80,12 +81,13 @@ def make_plan(
         raise ConfigError(f"bandwidth={bandwidth}: expected bytes a second, more than 0")
     cores = cores or constants.cores_per_host
     batch = min(config.train.batch_size, graph.num_edges)
+    dense = dense_bytes(config, expected_messages(config, graph))
 
     def plan(workers: int, hosts: int) -> Plan:
         workers_per_host = -(-workers // hosts)
         threads = config.launch.threads_per_worker or max(1, cores // workers_per_host)
         workload = expected_workload(config, graph, workers)
-        traffic = expected_traffic(config, workload, workers, hosts, graph.num_nodes, dense_bytes(config))
+        traffic = expected_traffic(config, workload, workers, hosts, graph.all_nodes, dense)
         time = expected_step(
             config, workload, traffic, constants, workers, threads, workers_per_host, cores, bandwidth
         )  # fmt: skip

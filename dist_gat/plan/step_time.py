@@ -46,14 +46,15 @@ def expected_step(
 ) -> StepTime:
     """bandwidth: bytes a second that a rank can send, or None where that is no limit."""
     c, num_threads = constants, threads if constants.device == "cpu" else 1
-    row_bytes = workload.nodes[-1] * config.model.embedding_size * value_bytes(config)
+    row_bytes = workload.rows * config.model.embedding_size * value_bytes(config)
     per_byte = max(c.exchange_s_per_byte, 0 if bandwidth is None else 1 / bandwidth)
     attend, products = layer_flops(config, workload)
     scores = workload.seeds * (workload.candidates + config.negatives.num_per_seed)
     products += 2 * FORWARD_AND_BACKWARD * scores * row_size(config)
     compute = attend * c.attend_s_per_flop + products * c.product_s_per_flop + scores * c.score_s_per_entry
 
-    upload = 8 * sum(n * f for n, f in zip(workload.nodes, config.sampling.fanouts, strict=False)) * c.upload_s_per_byte
+    numbers = workload.numbers * sum(n * width for n, width in zip(workload.nodes, workload.widths, strict=False))
+    upload = 8 * numbers * c.upload_s_per_byte
     sampling = c.sample_s + sum(workload.edges) * c.sample_s_per_edge + upload
     gather = row_bytes * c.lookup_s_per_byte / num_threads
     compute = c.step_s + compute / num_threads
@@ -85,7 +86,7 @@ def layer_flops(config: Config, workload: Workload) -> tuple[float, float]:
     size, heads = model.embedding_size, model.num_heads
     scored, sums = {
         "dot": (heads, 1), "dot_exp": (heads, 1), "additive": (heads, heads), "additive_v2": (0, heads),
-        "uniform": (0, 1), "degree": (0, 1),
+        "uniform": (0, 1), "degree": (0, 1), "degree_dot": (heads, 1),
     }[model.scoring]  # fmt: skip
     of_weights = model.scoring not in ("uniform", "degree")
     attend = 2 * sum(workload.edges) * size * (3 * scored + (2 + of_weights) * sums)

@@ -51,7 +51,7 @@ def expected_traffic(
 ) -> Traffic:
     if num_workers == 1:
         return Traffic(0, 0, 0, 0, 0, 0, 0, 0)
-    width, rows = value_bytes(config), workload.foreign[-1]
+    width, rows = value_bytes(config), workload.remote_rows
     row_bytes = rows * config.model.embedding_size * width
     offered = workload.candidates * (num_workers - 1) / num_workers
     asks = exchanges_parts(config, num_hosts)
@@ -79,10 +79,15 @@ def _sampling_bytes(config: Config, workload: Workload, num_workers: int, num_ho
     total = away * ID_BYTES * (2 * batch + negatives.num_shared)
     told_bytes = 4 if num_nodes < 2**31 else ID_BYTES
     total += away * (KEY_BYTES + told_bytes) * workload.seeds * negatives.num_per_seed
-    for fan_out, rows in zip(config.sampling.fanouts, workload.foreign, strict=False):
-        total += asked * rows * (KEY_BYTES + told_bytes * fan_out)
+    is_strict = config.sampling.time == "strict"
+    if is_strict:
+        total += away * ID_BYTES * batch  # when they were
+    for width, rows in zip(workload.widths, workload.foreign, strict=False):
+        total += asked * rows * (KEY_BYTES + told_bytes * width * workload.numbers)
     if needs_degree(config):
-        total += asked * workload.foreign[-1] * (KEY_BYTES + ID_BYTES)
+        # in strict time those of the whole graph besides
+        rows = workload.foreign[-1] + is_strict * workload.remote_rows
+        total += asked * rows * (KEY_BYTES + ID_BYTES * workload.degrees)
     return total
 
 

@@ -89,21 +89,11 @@ class Ranker:
             yield self._recommend(places[start : start + self.chunk])
 
     def _recommend(self, places: np.ndarray) -> pl.DataFrame:
-        model, ranges = self.model, self.model.ranges
         nodes = self.users["node_id"].to_numpy()[places]
-        rows_nR, known = self._rows_of_users(nodes)
-        companions = [] if self.linear is None else self.linear.companions(self._profiles_of_users(nodes))
+        rows_nR, known = self.rows_of_users(nodes)
         best = RunningTopK(len(nodes), self.k)
-        for part in range(ranges.num_parts):
-            items = ranges.nodes_of_type(part, model.relation.target)
-            first_node = int(ranges.starts[part])
-            for first in range(items.start, items.stop, ITEM_BLOCK):
-                last = min(first + ITEM_BLOCK, items.stop)
-                block_mR = [rows[first - first_node : last - first_node] for rows in self.rows(part)]
-                scores = products(rows_nR, aligned(block_mR, ALIGNED))[: len(nodes), : last - first]
-                if self.linear is not None:
-                    scores += np.float32(model.linear_weight) * self.linear.scores_of_users(companions, first, last)
-                best.merge(0, scores, first, known)
+        for first, scores in self.score_blocks(rows_nR, None if self.linear is None else self.profiles_of_users(nodes)):
+            best.merge(0, scores, first, known)
         found = best.items_UK >= 0
         scores = best.scores_UK[found].astype(np.float64)
         for scale in self.scales:
@@ -111,6 +101,25 @@ class Ranker:
                 scores = scale.predictions([scale.values(scores)])
         row, column = np.nonzero(found)
         return self._table(places[row], best.items_UK[found], scores, column + 1)
+
+    def score_blocks(self, rows_nR: Tensor, profile_nN: csr_array | None) -> Iterator[tuple[int, np.ndarray]]:
+        """The first item node of each block, ascending, and the scores of users for its items, float32 [n, m].
+
+        rows_nR, profile_nN: as `rows_of_users` and `profiles_of_users` give them; the linear filter reads the latter.
+        """
+        model, ranges, num_users = self.model, self.model.ranges, len(rows_nR)
+        slabs_nR = aligned([rows_nR], SLAB)
+        companions = [] if self.linear is None or profile_nN is None else self.linear.companions(profile_nN)
+        for part in range(ranges.num_parts):
+            items = ranges.nodes_of_type(part, model.relation.target)
+            first_node = int(ranges.starts[part])
+            for first in range(items.start, items.stop, ITEM_BLOCK):
+                last = min(first + ITEM_BLOCK, items.stop)
+                block_mR = [rows[first - first_node : last - first_node] for rows in self.rows(part)]
+                scores = products(slabs_nR, aligned(block_mR, ALIGNED))[:num_users, : last - first]
+                if self.linear is not None:
+                    scores += np.float32(model.linear_weight) * self.linear.scores_of_users(companions, first, last)
+                yield first, scores
 
     def _table(self, places: np.ndarray, nodes: np.ndarray, scores: np.ndarray, rank: np.ndarray) -> pl.DataFrame:
         item_nodes = self.items["node_id"].to_numpy()
@@ -125,8 +134,8 @@ class Ranker:
             columns["title"] = self.items["title"].gather(at)
         return pl.DataFrame(columns)
 
-    def _rows_of_users(self, nodes: np.ndarray) -> tuple[Tensor, Known]:
-        """Ranking rows, as `aligned` to whole slabs, and known items of user nodes, read from their parts."""
+    def rows_of_users(self, nodes: np.ndarray) -> tuple[Tensor, Known]:
+        """Ranking rows of the model and of the filters side by side, [n, R + k], and known items of user nodes."""
         sizes = self.model.row_sizes
         rows_nR = torch.zeros(len(nodes), sizes[RANKING_ROWS] + sizes["spectral"])
         pairs = []
@@ -135,9 +144,9 @@ class Ranker:
             rows_nR[torch.from_numpy(mine)] = torch.cat([rows[at] for rows in self.rows(part)], dim=1)
             met = self.known(part).of(users)
             pairs.append(np.stack([np.repeat(mine, np.diff(met.indptr)), met.items], axis=1))
-        return aligned([rows_nR], SLAB), known_items(np.arange(len(nodes)), pairs)
+        return rows_nR, known_items(np.arange(len(nodes)), pairs)
 
-    def _profiles_of_users(self, nodes: np.ndarray) -> csr_array:
+    def profiles_of_users(self, nodes: np.ndarray) -> csr_array:
         """float32 [n, N]: the training interactions of user nodes."""
         found = list(self._by_part(nodes))
         rows = vstack([self.profiles(part)[users] for part, _, users in found])

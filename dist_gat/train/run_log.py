@@ -34,6 +34,16 @@ class RunLog(EventLog):
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
 
+    def curve(self, step: int, tag: str, x: np.ndarray, heights: np.ndarray) -> None:
+        """A curve over ascending, evenly spaced x, as a histogram of these heights: TensorBoard shows how it moved."""
+        if self.writer is not None:
+            counts, half = np.nan_to_num(heights), (x[1] - x[0]) / 2
+            total, squares = float((counts * x).sum()), float((counts * x**2).sum())
+            self.writer.add_histogram_raw(
+                tag, float(x[0]), float(x[-1]), float(counts.sum()), total, squares,
+                bucket_limits=(x + half).tolist(), bucket_counts=counts.tolist(), global_step=step,
+            )  # fmt: skip
+
     def hyper_parameters(self, config: dict[str, Any], metrics: dict[str, float]) -> None:
         """The flattened configuration beside the final metrics, for TensorBoard's HParams page."""
         if self.writer is not None:

@@ -32,6 +32,7 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.nn.attention import attention_entropy, attention_shares
 from dist_gat.nn.edge_terms import prepared_kinds
+from dist_gat.nn.learned_terms import learned_curves, learned_numbers
 from dist_gat.nn.recommender import Recommender, build_recommender, rows_at, untimed_type
 from dist_gat.optim.gradient_rules import build_gradient_rules
 from dist_gat.optim.optimizer import build_optimizers, gradient_squares
@@ -285,6 +286,10 @@ class Trainer:
         found = {"epoch": self.epoch, "step": self.progress.step, **metrics}
         better = self.progress.validated(found, name, self.task.higher_is_better)
         self.log.scalars(self.progress.step, {f"valid/{name}": value for name, value in metrics.items()})
+        self.log.scalars(self.progress.step, learned_numbers(self.model.encoder))
+        for curve in learned_curves(self.model.encoder):
+            tag = f"attention_{curve.term}/layer_{curve.layer}/{curve.edge_type}"
+            self.log.curve(self.progress.step, tag, curve.knots, curve.factors)
         took = time.perf_counter() - started
         self.window.clock.pause(took)
         self.log.event(

@@ -132,7 +132,7 @@ def test_deleting_what_decides_the_score_is_told_from_chance(small_run: Path, tm
     assert heaviest_first(weight_LdH)[0] == 4
     score = score_of(run, near, encoded.rows_NR)
     by_attention = heaviest_first(weight_LdH)
-    drop_d = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    drop_d = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score).drop_d
     assert np.argmax(drop_d) == 4
     assert drop_d[4] == pytest.approx(score, rel=0.01)
     found = fidelity(run, near, input_SE, np.argsort(-drop_d), by_attention, score)
@@ -165,10 +165,10 @@ def test_with_one_layer_contributions_are_what_deletion_gives(
         for edge in range(len(sources))
     ]
     away_from_item = sources != ITEM_AT  # whose own row would change too
-    found = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    found = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score).drop_d
     np.testing.assert_allclose(found[away_from_item], np.array(expected)[away_from_item], atol=1e-5)
     monkeypatch.setattr(explanation_module, "MOST_EDGES", 3)
-    few = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score)
+    few = drops_of_edges(run, near, input_SE, weight_LdH, encoded.rows_NR, score).drop_d
     assert np.flatnonzero(~np.isnan(few)).tolist() == sorted(heaviest_first(weight_LdH)[:3].tolist())
 
 

@@ -38,5 +38,6 @@ def test_a_number_and_its_error_have_the_same_decimals(value: Any, error: Any, t
 def test_units() -> None:
     found = [memory(n) for n in (512, 785_600_000, 3.2e9, 5e15)]
     assert found == ["512 bytes", "786 MB", "3.20 GB", "5,000 TB"]
-    assert [duration(s) for s in (5.904, 119, 600, 9000)] == ["5.90 s", "119 s", "10 min", "2 h 30 min"]
+    found = [duration(s) for s in (5.904, 119, 600, 9000, 1e8)]
+    assert found == ["5.90 s", "119 s", "10 min", "2 h 30 min", "1,157 days"]
     assert [percent(s) for s in (0, 0.008, 0.0996, 0.82, 1)] == ["0%", "0.8%", "10%", "82%", "100%"]

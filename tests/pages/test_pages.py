@@ -19,6 +19,7 @@ from dist_gat import api
 from dist_gat.base.errors import StorageError
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
+from dist_gat.pages.explanation_page import explanation_page
 from dist_gat.pages.figures import with_error
 from dist_gat.pages.inspection_page import inspection_page
 
@@ -182,6 +183,21 @@ def test_an_explanation_has_the_picture_and_the_numbers(hostile: Config, explana
         assert f"{entry['weight']:.4g}" in cells
     fidelity = found["fidelity"]
     assert f"{fidelity['random_drop_mean']:.4g} ± {fidelity['random_drop_std']:.4g}" in cells
+
+
+def test_an_explanation_tells_recency_and_the_lists_without_an_edge(hostile: Config, explanation_html: str) -> None:
+    found = api.explain(hostile, USER)
+    assert "The list without one of them" in texts_of(explanation_html, "h2")
+    rows = [texts_of(row, "td") for row in re.findall(r"<tr>.*?</tr>", explanation_html, re.DOTALL)]
+    assert "rank, newest first" not in texts_of(explanation_html, "th"), "the data has no times"
+    for entry in found["counterfactual"]["without"]:
+        assert any(row[2:3] == [str(entry["place"])] and row[-1] == str(entry["own_place"]) for row in rows)
+    dated = {"rank": 3, "seconds_before_newest": 864_000.0, "value": 4.5, "category": TITLE}
+    edges = [{**found["interactions"][0], **dated}, *found["interactions"][1:]]
+    html = explanation_page({**found, "interactions": edges})
+    row = next(texts_of(row, "td") for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL) if "10 days" in row)
+    assert row[2:5] == ["4.5", "3", "10 days"]
+    assert TITLE in "".join(check_page(html).texts)
 
 
 QUESTIONS = [

@@ -10,7 +10,7 @@ from helpers import INTERACTS, USER
 
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.plan.workload import GraphShape
+from dist_gat.plan.graph_shape import GraphShape
 
 
 def recipe(

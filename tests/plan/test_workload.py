@@ -13,7 +13,8 @@ from plan_cases import graph_of, recipe
 from dist_gat.base.errors import ConfigError
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.plan.workload import GraphShape, degree_classes, expected_workload
+from dist_gat.plan.graph_shape import GraphShape, expected_messages
+from dist_gat.plan.workload import expected_workload
 from dist_gat.sampling.graph_store import open_store
 
 
@@ -50,10 +51,11 @@ def test_seed_nodes_are_the_birthday_problem() -> None:
 @given(st.integers(1, 6), st.floats(0, 2), st.floats(0, 2))
 def test_classes_hold_all_nodes_and_all_edges(scale: int, user_skew: float, item_skew: float) -> None:
     graph = GraphShape(10**scale + 50, 10**scale, 0.3, user_skew, item_skew)
-    degree_TD, count_TD = degree_classes(graph)
-    assert count_TD.sum(axis=1).tolist() == [graph.num_users, graph.num_items]
-    assert (degree_TD * count_TD).sum(axis=1) == pytest.approx([graph.num_edges] * 2)
-    assert (degree_TD <= np.array([[graph.num_items], [graph.num_users]]) + 1e-6).all()
+    found = expected_messages(recipe(), graph)
+    assert found.count_TD.sum(axis=1).tolist() == [graph.num_users, graph.num_items]
+    for degree_TD in (found.in_KD, found.out_KD[::-1]):
+        assert (degree_TD * found.count_TD).sum(axis=1) == pytest.approx([graph.num_edges] * 2)
+        assert (degree_TD <= np.array([[graph.num_items], [graph.num_users]]) + 1e-6).all()
 
 
 @settings(max_examples=40)
