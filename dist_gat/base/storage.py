@@ -27,7 +27,7 @@ from dist_gat.base.errors import ConfigError, StorageError
 
 MANIFEST = "manifest.json"
 END_BYTES = 64 * 1024  # at each end of a file, for a digest that costs the same whatever its size
-VERIFY_THREADS = 8
+DIGEST_THREADS = 8
 LEFT_AFTER_S = 3600.0
 
 
@@ -262,11 +262,10 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and digests of every file below `folder`, by its name relative to the folder."""
-    return {
-        path.relative_to(folder).as_posix(): describe_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
-    }
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    with ThreadPoolExecutor(min(DIGEST_THREADS, os.cpu_count() or 1), "digest") as pool:
+        return dict(zip(names, pool.map(describe_file, paths), strict=True))
 
 
 def write_manifest(
@@ -333,7 +332,7 @@ def verify_files(
     files = manifest["files"]
     size = sum(entry["bytes"] for entry in files.values())
     progress(f"checking the SHA-256 of {len(files):,} files, {size / 2**30:.3g} GiB, in {folder}")
-    with ThreadPoolExecutor(min(VERIFY_THREADS, os.cpu_count() or 1), "verify") as pool:
+    with ThreadPoolExecutor(min(DIGEST_THREADS, os.cpu_count() or 1), "verify") as pool:
         digests = pool.map(lambda name: sha256_of(folder / name), files)
         for (name, entry), digest in zip(files.items(), digests, strict=True):
             if digest != entry["sha256"]:

@@ -92,8 +92,6 @@ def train(
         # after the line above, so that its imports run beside these
         from dist_gat import api
 
-        started_by = "Ray" if settings.launch.launcher == "ray" else "local"
-        output.progress(f"starting {settings.launch.num_workers} {started_by} workers")
         result = api.train(settings, quiet=False, verify=verify, progress=output.progress)
         if result["stopped"]:
             output.result(result, notes=f"stopped and saved at step {result['steps']}; the same command goes on")

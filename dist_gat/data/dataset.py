@@ -136,7 +136,7 @@ def load_dataset(
     edges, gone = left_out(edges, config, users.count, items.count, rows)
     dropped |= gone
     if not is_given:
-        if config.split.method == "random":
+        if config.split.method == "random" and (config.split.valid_ratio or config.split.test_ratio):
             hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
             edges = with_keys(edges, hashes, rows)
         degree = degrees(edges, "source", users.count, rows)

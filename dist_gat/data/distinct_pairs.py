@@ -27,7 +27,7 @@ REPEATED_REMEDY = "remove them, or say what they mean with data.repeated: first,
 class Repeats:
     """Rows whose pair an earlier row of the same table has."""
 
-    rules: dict[str, str]  # by label, and of `time`
+    rules: dict[str, str]  # by label, and of `time` where there is one
     count: int = 0
     # number of the table among the splits, row, user, item: of the smallest rows
     first: list[tuple[int, int, int, int]] = field(default_factory=list)
@@ -65,17 +65,18 @@ class Shared:
             del some[NUM_EXAMPLES:]
 
 
-def rules_of(labels: Mapping[str, str], repeated: str) -> dict[str, str]:
+def rules_of(labels: Mapping[str, str], has_time: bool, repeated: str) -> dict[str, str]:
     """What becomes of each label, and of the time, of pairs that come again. labels: name -> column of the file."""
+    keeps_first = repeated in ("error", "first") or (repeated == AUTO and not labels)
+    time = {"time": "first" if keeps_first else "last"} if has_time else {}
     if repeated == "error":
-        return dict.fromkeys([*labels, "time"], "first")
+        return {**dict.fromkeys(labels, "first"), **time}
     if repeated == "count":
-        return {**dict.fromkeys(labels, "last"), "weight": "count", "time": "last"}
+        return {**dict.fromkeys(labels, "last"), "weight": "count", **time}
     if repeated != AUTO:
-        return {**dict.fromkeys(labels, repeated), "time": "first" if repeated == "first" else "last"}
+        return {**dict.fromkeys(labels, repeated), **time}
     counts = {name: bool({*words_of(name), *words_of(column)} & COUNTS) for name, column in labels.items()}
-    rules = {name: "sum" if is_count else "last" for name, is_count in counts.items()}
-    return {**rules, "time": "last" if labels else "first"}
+    return {**{name: "sum" if is_count else "last" for name, is_count in counts.items()}, **time}
 
 
 def encode_pairs(
@@ -120,7 +121,7 @@ def distinct_pairs(
     engine: Engine, key: str, rows: Rows, num_sources: int, repeated: str, name: str
 ) -> tuple[EdgeFile, Repeats, Shared]:
     """One of each pair, sorted. key: names the file. name: of the table, for the progress."""
-    rules = rules_of(rows.labels, repeated)
+    rules = rules_of(rows.labels, rows.has_time, repeated)
     names = list(dict.fromkeys([*rows.labels, *(["weight"] if repeated == "count" else [])]))
     ordered = ", ".join(
         map(named, ["source", "target", *rows.apart, *(["time"] if rows.has_time else []), ROW])

@@ -17,6 +17,8 @@ Columns = dict[str, np.ndarray]
 GONE = 3
 BESIDE_LABELS = ("source", "target", "category", "time", "split", "key")
 COPY_BYTES = 8 << 20
+# that are read at once; of larger arrays the system would map and clear the pages anew each time
+MOST_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class EdgeFile:
         return found
 
     def chunks(self, rows: int, names: Sequence[str] | None = None) -> Iterator[Columns]:
+        """All edges, `rows` or fewer at a time."""
+        rows = min(rows, MOST_AT_ONCE)
         for start in range(0, self.count, rows):
             yield self.read(start, min(start + rows, self.count), names)
 
     def whole_users(self, degree: np.ndarray, rows: int) -> Iterator[Columns]:
-        """Chunks of all edges of some users, about `rows` each. degree: of each user."""
-        ends = np.cumsum(degree)
+        """Chunks of all edges of some users, about `rows` or fewer each. degree: of each user."""
+        ends, rows = np.cumsum(degree), min(rows, MOST_AT_ONCE)
         start = 0
         while start < self.count:
             last = max(

@@ -30,6 +30,8 @@ BATCH_ROWS = 1 << 18
 ENGINE_SHARE = 0.35
 LEAST_BYTES = 200 << 20
 REPORT_S = 2.0
+# version 2 packs numbers that ascend: half the time of writing, and less than half of the disk
+WRITTEN = "format parquet, parquet_version v2, compression 'lz4_raw'"
 
 
 class Stream(NamedTuple):
@@ -103,7 +105,7 @@ class Engine:
                 reader = pa.RecordBatchReader.from_batches(source.schema, batches(source))
                 connection.register("source", reader)
             try:
-                connection.execute(f"copy ({sql}) to {quoted(temporary)} (format parquet, compression 'lz4_raw')")
+                connection.execute(f"copy ({sql}) to {quoted(temporary)} ({WRITTEN})")
             except duckdb.Error:
                 if raised:
                     raise raised[0] from None
@@ -125,18 +127,15 @@ class Engine:
 
     def batches(self, sql: str, what: str = "") -> Iterator[dict[str, np.ndarray]]:
         """The rows of a query, by column: numbers without nulls."""
-        for batch in self._read(sql, what):
-            columns = zip(batch.schema.names, batch.columns, strict=True)
-            yield {name: column.to_numpy(zero_copy_only=False) for name, column in columns}
+        # by way of polars, since Arrow would import pandas for this
+        for frame in self.frames(sql, what):
+            yield {column.name: column.to_numpy() for column in frame}
 
-    def frames(self, sql: str) -> Iterator[pl.DataFrame]:
+    def frames(self, sql: str, what: str = "") -> Iterator[pl.DataFrame]:
         """The rows of a query, some after another."""
-        for batch in self._read(sql):
-            yield pl.DataFrame(pl.from_arrow(batch))
-
-    def _read(self, sql: str, what: str = "") -> Iterator[pa.RecordBatch]:
         with self._connected() as connection, self._watched(connection, what):
-            yield from connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+            for batch in connection.sql(sql).to_arrow_reader(BATCH_ROWS):
+                yield pl.DataFrame(pl.from_arrow(batch))
 
     def frame(self, sql: str) -> pl.DataFrame:
         """The few rows of a query."""

@@ -181,9 +181,10 @@ class Source:
             for new, name in columns.items():
                 if new not in arrays:
                     arrays[new] = pa.array([file.folders[name]] * batch.num_rows, pa.large_string())
-            yield pa.RecordBatch.from_arrays(
-                [*(arrays[new] for new in columns), pa.array(rows + first)], names=[*columns, ROW]
-            )
+            keys = np.asarray(rows + first, np.int64)
+            # not pa.array, which would import pandas to see whether this is one of its arrays
+            key_array = pa.Array.from_buffers(pa.int64(), len(keys), [None, pa.py_buffer(keys)])
+            yield pa.RecordBatch.from_arrays([*(arrays[new] for new in columns), key_array], names=[*columns, ROW])
 
     def _check_names(self, number: int, file: DataFile, needed: Sequence[str]) -> None:
         """Raise `DataError` where a further file has other columns."""

@@ -76,6 +76,8 @@ def split_edges(edges: EdgeFile, split: SplitConfig, degree: np.ndarray, rows: i
         return (_last_of_users(chunk) for chunk in edges.whole_users(degree, rows))
     num_test = round(edges.count * split.test_ratio)
     num_valid = min(round(edges.count * split.valid_ratio), edges.count - num_test)
+    if not num_test + num_valid:
+        return (np.full(len(chunk["source"]), TRAIN) for chunk in edges.chunks(rows, ["source"]))
     firsts = edges.count - num_test - num_valid, edges.count - num_test
     if split.method == "temporal":
         times = lambda: (_ordered(chunk["time"]) for chunk in edges.chunks(rows, ["time"]))  # noqa: E731

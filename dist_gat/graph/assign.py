@@ -52,7 +52,8 @@ def assign_nodes(
 ) -> np.ndarray:  # fmt: skip
     """The part of every raw node, by the configured strategy, from training edges alone.
 
-    folder: for what `fennel` keeps on disk. Raises `ConfigError` where METIS would take more memory than is free.
+    folder: for what `fennel` keeps on disk. Raises `ConfigError` where METIS or `fennel` would take more memory than is
+    free.
     """
     num_nodes = sum(graph.sizes)
     if config.num_parts == 1:
@@ -62,13 +63,13 @@ def assign_nodes(
         return (hash_ids(key, np.arange(num_nodes)) % np.uint64(config.num_parts)).astype(np.int64)
     if config.method == "range":
         return np.concatenate([even_ranges(of_type, config.num_parts) for of_type in graph.degree])
+    advice = advice_on_memory(config.method, graph.sizes, graph.num_edges, config.num_parts, free_memory())
+    if advice:
+        raise ConfigError(advice)
     if config.method == "fennel":
         (_, _, interactions), *others = graph.edges
         parts = fennel(interactions(), graph.of_interactions, config.num_parts, seed, folder=folder, progress=progress)
         return settle(parts, graph.starts, others, graph.degree, config.num_parts)
-    advice = advice_on_memory(graph.sizes, graph.num_edges, config.num_parts, free_memory())
-    if advice:
-        raise ConfigError(advice)
     pairs = [
         (source + graph.starts[one], target + graph.starts[other])
         for one, other, chunks in graph.edges
@@ -103,15 +104,19 @@ def metis_bytes(num_nodes: int, num_edges: int) -> int:
     return 420 * num_nodes + 240 * num_edges
 
 
-def advice_on_memory(sizes: Sequence[int], num_edges: int, num_parts: int, free_bytes: int) -> str:
-    """What to say before METIS runs: nothing where it fits `free_bytes`. sizes: nodes of each type."""
-    needed, instead = metis_bytes(sum(sizes), num_edges), fennel_bytes(sizes, num_parts)
+def advice_on_memory(method: str, sizes: Sequence[int], num_edges: int, num_parts: int, free_bytes: int) -> str:
+    """What to say before METIS or `fennel` runs: nothing where it fits `free_bytes`. sizes: nodes of each type."""
+    of_fennel = fennel_bytes(sizes, num_parts)
+    needed = metis_bytes(sum(sizes), num_edges) if method == "metis" else of_fennel
     if needed <= free_bytes:
         return ""
-    return (
-        f"parts.method=metis would take about {needed / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free; "
-        f"parts.method=fennel takes about {instead / 1e9:.1f} GB, and {4 * num_edges / 1e9:.1f} GB of disk meanwhile"
-    )
+    told = f"parts.method={method} would take about {needed / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free; "
+    if method == "metis" and of_fennel <= free_bytes:
+        return (
+            f"{told}parts.method=fennel takes about {of_fennel / 1e9:.1f} GB, and {4 * num_edges / 1e9:.1f} GB of disk "
+            "meanwhile"
+        )
+    return f"{told}parts.method=range takes some 40 bytes a node; it cuts more edges"
 
 
 def even_ranges(degree: np.ndarray, num_parts: int) -> np.ndarray:

@@ -123,11 +123,13 @@ def _span(times: list[tuple[int, int]]) -> dict[str, str] | None:
 
 def repeated_in_words(repeated: Mapping[str, Any]) -> list[str]:
     """For people, by relation: how many rows had a pair that another row has, and what became of their values."""
-    return [
-        f"{found['rows']:,} rows of {relation} had a pair again: "
-        + ", ".join(f"{label} {rule}" for label, rule in found["rules"].items())
-        for relation, found in repeated.items()
-    ]
+    told = []
+    for relation, found in repeated.items():
+        rules = ", ".join(f"{label} {rule}" for label, rule in found["rules"].items())
+        told.append(
+            f"{found['rows']:,} rows of {relation} had a pair again, which stays once" + (rules and f": {rules}")
+        )
+    return told
 
 
 def _cold(prepared: PreparedGraph) -> dict[str, dict[str, Any]]:

@@ -84,10 +84,12 @@ class ShardWriter:
         ranges = self.labels.ranges
         types = {"indices": ("src", np.dtype(ranges.id_type))}
         types |= {f"edge_{name}": (name, np.dtype(EDGE_TYPES[name])) for name in schema.edge_columns}
-        received = np.zeros(ranges.num_nodes, np.int64)
-        for one in schema.edge_types:
-            received += self._received(one, edges[one.relation.name])
-        heads = [_Cut(self._messages_of(one, edges[one.relation.name], min_weight)) for one in schema.edge_types]
+        of_types = [self._received(one, edges[one.relation.name]) for one in schema.edge_types]
+        received = np.sum(of_types, axis=0)
+        heads = [
+            _Cut(self._messages_of(one, edges[one.relation.name], own, min_weight))
+            for one, own in zip(schema.edge_types, of_types, strict=True)
+        ]
         mass: dict[str, list[float]] = {}
         to_targets = dict.fromkeys((relation.name for relation in schema.relations if relation.has_pairs), 0)
         for part in range(ranges.num_parts):
@@ -129,8 +131,13 @@ class ShardWriter:
             of_node[nodes] += degrees(edges, end, len(nodes), self.rows)
         return of_node
 
-    def _messages_of(self, way: EdgeType, edges: EdgeFile, min_weight: float | None) -> Iterator[Columns]:
-        """The edges of a type sorted by destination, the newest first where they have times, each once."""
+    def _messages_of(
+        self, way: EdgeType, edges: EdgeFile, received: np.ndarray, min_weight: float | None
+    ) -> Iterator[Columns]:
+        """The edges of a type sorted by destination, the newest first where they have times, each once.
+
+        received: as `_received` gives.
+        """
         relation = way.relation
 
         def chunks(some: Iterator[Columns] | None = None) -> Iterator[Columns]:
@@ -148,11 +155,10 @@ class ShardWriter:
 
         self.progress(f"sorting messages of {relation.name} to {plural(way.target)}")
         if way.backward and not way.is_symmetric and self.labels.keeps_order:
-            degree = degrees(edges, "source", len(self.labels.nodes[way.target]), self.rows)
-            found = chunks(edges.whole_users(degree, self.rows))
+            found = chunks(edges.whole_users(received[self.labels.nodes[way.target]], self.rows))
         else:
             name = f"to-{way.target}-{relation.name}"
-            found = sorted_edges(chunks(), run_starts(self._received(way, edges), self.rows), self.work / name)
+            found = sorted_edges(chunks(), run_starts(received, self.rows), self.work / name)
         for own in found:
             if way.is_symmetric:
                 own = without_repeats(own)

@@ -15,6 +15,10 @@ from numba import njit
 
 from dist_gat.base.pairs import order_of_pairs, sort_pairs
 from dist_gat.data.edge_file import Columns
+from dist_gat.kernels.grouping import order_by_group, split
+
+# a node has at least so many edges, where they are sorted by counting; of fewer, the counts would take more memory
+COUNTED_EDGES = 4
 
 
 def run_starts(degree: np.ndarray, rows: int) -> np.ndarray:
@@ -54,16 +58,13 @@ def _scatter(chunks: Iterator[Columns], starts: np.ndarray, folder: Path) -> dic
         for chunk in chunks:
             types = {name: values.dtype for name, values in chunk.items()}
             run = np.searchsorted(starts, chunk["dst"], side="right") - 1
-            order = np.argsort(run.astype(np.uint16 if len(starts) < 1 << 16 else np.int64), kind="stable")
-            ends = np.cumsum(np.bincount(run, minlength=len(starts) - 1))
+            order, counts = order_by_group(run, len(starts) - 1)
             for name, values in chunk.items():
-                ordered, start = values[order], 0
-                for number, end in enumerate(ends.tolist()):
-                    if end > start:
+                for number, own in enumerate(split(values[order], counts)):
+                    if len(own):
                         if (number, name) not in files:
                             files[number, name] = stack.enter_context((folder / f"{number}-{name}").open("wb"))
-                        ordered[start:end].tofile(files[number, name])
-                    start = end
+                        own.tofile(files[number, name])
     return types
 
 
@@ -71,10 +72,16 @@ def _sorted(edges: Columns) -> Columns:
     if "category" in edges:  # which tells edges between the same nodes apart
         order = np.lexsort([edges["category"], edges["src"], edges["dst"]])
         return {name: values[order] for name, values in edges.items()}
-    if len(edges) == 2:
+    first = edges["dst"].min()
+    num_nodes = int(edges["dst"].max() - first) + 1
+    # sorted by source already, as edges of users are whose node IDs keep their order: counting is three times as fast
+    if num_nodes <= len(edges["dst"]) // COUNTED_EDGES and (edges["src"][1:] >= edges["src"][:-1]).all():
+        order, _ = order_by_group(edges["dst"] - first, num_nodes)
+    elif len(edges) == 2:
         dst, src = sort_pairs(edges["dst"], edges["src"])
         return {"dst": dst, "src": src}
-    order = order_of_pairs(edges["dst"], edges["src"])
+    else:
+        order = order_of_pairs(edges["dst"], edges["src"])
     return {name: values[order] for name, values in edges.items()}
 
 

@@ -24,8 +24,9 @@ from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.progress import tell_lines
 from dist_gat.launcher.ray_tasks import ray_tasks
+from dist_gat.sampling.hop_plan import plan_hops
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
-from dist_gat.tasks.build_task import predicted_relation
+from dist_gat.tasks.build_task import build_task, predicted_relation
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, log_evaluation
 from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
@@ -69,7 +70,8 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     Returns epochs, steps, the best epoch, its validation metrics, the history of validations, the loss of
     every step, seconds, `resumed_from`, a step or None, and `stopped`: whether a signal ended the run early, in
     which case there is a checkpoint but no saved model. Before any worker starts, the files of the data set are
-    checked: size and ends, and with `verify` the SHA-256 of them whole. Raises `StorageError` where the data set
+    checked: size and ends, and with `verify` the SHA-256 of them whole; and that it has what task and sampling need.
+    Raises `StorageError` where the data set
     is not prepared or damaged, a checkpoint is damaged or another run holds the folder, `ConfigError` where the
     checkpoints belong to other settings or the run would replace what is none of ours, `TrainingError`
     where a number is not finite, `ClusterError` where a worker fails.
@@ -78,6 +80,9 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     check_run_folder(config.run_folder)
     refuse_foreign_folder(config.run_folder)
     prepared = open_made(config, verify, progress)
+    # which the workers do too: what the data set has not is refused before they start
+    build_task(config, prepared)
+    plan_hops(prepared.schema, config.sampling, ())
     with lock_run(config.run_folder):
         checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         if config.checkpoint.resume == "restart":
@@ -87,6 +92,8 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
             config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "auto"})})
         sweep_run(config.run_folder)
         step = check_resume(checkpoints, config, prepared)
+        started_by = "Ray" if config.launch.launcher == "ray" else "local"
+        progress(f"starting {config.launch.num_workers} {started_by} workers")
         result = {"resumed_from": step, **run_job(train_worker, config, quiet)}
     return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
 

@@ -6,6 +6,8 @@ import bz2
 import functools
 import gzip
 import sqlite3
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -328,3 +330,23 @@ def test_files_that_are_no_table(
 ) -> None:
     put(tmp_path, files)
     refused(expected, tmp_path, interactions)
+
+
+def test_reading_does_not_import_pandas(tmp_path: Path) -> None:
+    """Arrow would, for an array of numpy: a tenth of the time of `prepare` of ten million rows."""
+    pl.DataFrame({"user_id": [1, 2], "item_id": [3, 4]}).write_parquet(tmp_path / "t.parquet")
+    script = f"""
+import sys
+from pathlib import Path
+from dist_gat.config.data_sections import ColumnsConfig, DataConfig
+from dist_gat.data.engine import Engine
+from dist_gat.data.source import open_source
+from dist_gat.data.table import read_table
+folder = Path({str(tmp_path)!r})
+config = DataConfig(path=str(folder), interactions="t.parquet")
+with Engine(folder, 10**9) as engine:
+    table = read_table(engine, "rows", open_source("t.parquet", config), config, ColumnsConfig())
+    assert [chunk["source_id"].tolist() for chunk in engine.batches(f"select * from {{table.rows}}")] == [[1, 2]]
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -203,3 +203,20 @@ def test_a_relation_is_written_as_the_interactions_unless_it_says_otherwise(tmp_
     report = api.prepare(recipe(tmp_path, relations=relations, data=data, parts={"num_parts": 1}))
     assert report["num_nodes"]["user"] == 2
     assert report["edges"] == {"interacts": 2, "likes": 1, "plain": 1}
+
+
+def test_names_of_columns_are_those_of_one_table_alone(tmp_path: Path) -> None:
+    """`data.header` is not for relations, whose files have a line with names unless they say otherwise."""
+    (tmp_path / "plays.csv").write_text("a,1\nb,2\n")
+    (tmp_path / "friends.csv").write_text("friend_id,user_id\na,b\n")
+    (tmp_path / "tags.csv").write_text("2,rock\n1,folk\n")
+    data = {
+        "interactions": "plays.csv", "header": ["user_id", "item_id"],
+        "split": {"valid_ratio": 0, "test_ratio": 0}, "prepared": str(tmp_path / "prepared"),
+    }  # fmt: skip
+    relations = {
+        "friends": {"table": "friends.csv", "target": "user", "columns": {"target": "friend_id"}},
+        "tags": {"table": "tags.csv", "source": "item", "target": "tag", "header": ["item_id", "tag_id"]},
+    }
+    report = api.prepare(recipe(tmp_path, relations=relations, data=data, parts={"num_parts": 1}))
+    assert report["edges"] == {"interacts": 2, "friends": 1, "tags": 2}

@@ -226,8 +226,11 @@ def test_of_repeated_pairs_counts_add_up_and_the_first_of_plain_ones_stays(tmp_p
     plain = "user_id,item_id,timestamp\na,x,200\na,x,100\n"
     assert rows(write(tmp_path, "u.csv", plain)) == [("a", "x", 100_000_000)]
     counted = load_table(write(tmp_path, "u.csv", plain), repeated="count")
+    assert counted.dataset.notes["repeated"]["interacts"]["rules"] == {"weight": "count", "time": "last"}
     assert counted.rows() == [("a", "x", 2, 200_000_000)]
-    assert rows(write(tmp_path, "t.txt", "1 5 6 5\n1 6\n")) == [(1, 5), (1, 6)]
+    without_time = load_table(write(tmp_path, "t.txt", "1 5 6 5\n1 6\n"))
+    assert without_time.rows() == [(1, 5), (1, 6)]
+    assert without_time.dataset.notes["repeated"]["interacts"] == {"rows": 2, "rules": {}}
 
 
 def test_repetition_in_lightgcn_names_the_line(tmp_path: Path) -> None:

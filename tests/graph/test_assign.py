@@ -15,9 +15,12 @@ from helpers import INTERACTS, random_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dist_gat.base.errors import ConfigError
 from dist_gat.config.sections import PartsConfig
 from dist_gat.data.edge_file import EdgeFile
+from dist_gat.graph import assign as graph_assign
 from dist_gat.graph.assign import advice_on_memory, assign_nodes, even_ranges, metis_bytes
+from dist_gat.graph.fennel import fennel_bytes
 from dist_gat.graph.prepare import partition_quality, relabel
 
 METHODS = ("metis", "fennel", "range", "hash")
@@ -112,11 +115,27 @@ def test_metis_numbers_in_64_bits() -> None:
 
 def test_advice_where_metis_does_not_fit() -> None:
     needed = metis_bytes(2 * 10**6, 10**8)
-    assert advice_on_memory((10**6, 10**6), 10**8, 16, needed) == ""
-    assert advice_on_memory((10**6, 10**6), 10**8, 16, needed - 10**9) == (
+    assert advice_on_memory("metis", (10**6, 10**6), 10**8, 16, needed) == ""
+    assert advice_on_memory("metis", (10**6, 10**6), 10**8, 16, needed - 10**9) == (
         "parts.method=metis would take about 24.8 GB, and 23.8 GB are free; parts.method=fennel takes about 0.1 GB, "
         "and 0.4 GB of disk meanwhile"
     )
+
+
+def test_advice_where_fennels_table_of_items_and_parts_does_not_fit() -> None:
+    sizes, needed = (10**6, 10**7), fennel_bytes((10**6, 10**7), 64)
+    assert advice_on_memory("fennel", sizes, 10**8, 64, needed) == ""
+    instead = "and 1.0 GB are free; parts.method=range takes some 40 bytes a node; it cuts more edges"
+    for method, takes in (("fennel", "3.0"), ("metis", "28.6")):
+        told = advice_on_memory(method, sizes, 10**8, 64, 10**9)
+        assert told == f"parts.method={method} would take about {takes} GB, {instead}"
+
+
+def test_fennel_is_refused_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_assign, "free_memory", lambda: 100)
+    with pytest.raises(ConfigError, match="fennel would take .* parts.method=range"):
+        assign(edges_of([(0, 0), (1, 1)]), (2, 2), "fennel", 2)
+    assign(edges_of([(0, 0), (1, 1)]), (2, 2), "range", 2)
 
 
 def test_hash_depends_on_the_seed_and_spreads_evenly() -> None:

@@ -10,7 +10,7 @@ import pytest
 from helpers import prepare, prepare_pairs, random_pairs
 
 from dist_gat.graph import inspection
-from dist_gat.graph.inspection import inspect_prepared
+from dist_gat.graph.inspection import inspect_prepared, repeated_in_words
 from dist_gat.graph.part import PreparedGraph
 
 # item 6 is in valid and test alone, item 7 in test alone; user 0 has 5 items
@@ -33,6 +33,14 @@ def test_counts(small: PreparedGraph) -> None:
     assert (found["labels"], found["time"]) == ({"interacts": {}}, None)
     assert (found["dropped"], found["repeated"]) == ({}, {})
     assert "1 of 2 items" in found["warnings"][0], "the one that is cold"
+
+
+def test_repeated_pairs_in_words() -> None:
+    repeated = {"plays": {"rows": 1200, "rules": {"weight": "sum", "time": "last"}}, "tags": {"rows": 3, "rules": {}}}
+    assert repeated_in_words(repeated) == [
+        "1,200 rows of plays had a pair again, which stays once: weight sum, time last",
+        "3 rows of tags had a pair again, which stays once",
+    ]
 
 
 def test_degrees_in_bins_that_double(small: PreparedGraph) -> None:

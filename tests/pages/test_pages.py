@@ -150,7 +150,7 @@ def test_an_inspection_shows_hostile_names_as_text(hostile: Config) -> None:
     assert f"{TITLE} of {USER}" in text
     for remark in (
         f"dropped: {ITEM}",
-        f"7 rows of {USER} had a pair again: {TITLE} last",
+        f"7 rows of {USER} had a pair again, which stays once: {TITLE} last",
         f"cold {ITEM}s",
         "2 have no training pair; they are in 5 test pairs",
         "1970-01-03 00:00:00",

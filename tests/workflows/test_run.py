@@ -1,14 +1,15 @@
-"""The user's own files in a run folder: a run refuses to replace them, and a restart leaves them alone."""
+"""A run refuses what it can't do before workers start, and leaves the user's own files in its folder alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.hostile import contents, prepare_tiny
 
 from dist_gat import api
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
 
@@ -83,3 +84,23 @@ def test_results_of_others_are_not_replaced(config: Config) -> None:
         (config.run_folder / name).unlink()
         verb(config)
         verb(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "told"),
+    [("sampling", {"relations": {"friends": {"fanouts": [1]}}}, "sampling.relations names friends"),
+     ("task", {"kind": "click"}, "weight 3; expected 0 or 1"),
+     ("data", {"min_user_interactions": 2}, "data.min_user_interactions")],
+)  # fmt: skip
+def test_what_can_not_run_is_refused_before_workers_start(
+    config: Config, section: str, changed: dict[str, Any], told: str
+) -> None:
+    said: list[str] = []
+    tree = config.model_dump(mode="json")
+    tree[section] |= changed
+    tree["train"].pop("metric")  # that of the task
+    with pytest.raises((ConfigError, DataError), match=told):
+        api.train(Config.model_validate(tree), progress=said.append)
+    assert not any("starting" in line for line in said)
+    api.train(config, progress=said.append)
+    assert "starting 1 local workers" in said
