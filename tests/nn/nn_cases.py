@@ -90,9 +90,10 @@ def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:
     return Block(neighbors_DF, torch.randint(0, fan_out + 1, (num_dst,), generator=generator), num_src)
 
 
-def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.float64, head_size=0):  # type: ignore[no-untyped-def]
+def case(seed, block, rule, num_heads, size, shared, mean, own, bias=False, dtype=torch.float64, head_size=0):  # type: ignore[no-untyped-def]
     """Leaves (rows, and what the weighting needs), and the function that makes the weighting of them.
 
+    own, bias: whether scores, where there are any, have a part of the destination, and one of the edge.
     With a `head_size` the last leaf is a matrix that projects each head's aggregate; then there is no mean.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -104,7 +105,7 @@ def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.floa
 
     if head_size:
         value = draw(num_heads * head_size, size)
-        leaves, weighting_of = case(seed, block, rule, num_heads, size, shared, False, own, dtype)
+        leaves, weighting_of = case(seed, block, rule, num_heads, size, shared, False, own, bias, dtype)
         return [*leaves, value], lambda *x: replace(weighting_of(*x[:-1]), value_XI=x[-1])
     rows = draw(block.num_src, size)
     if rule == Rule.GIVEN:
@@ -112,7 +113,19 @@ def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.floa
         masked = lambda a: a * block.mask_DF().to(a.device)[:, :, None]  # noqa: E731
         return [rows, alpha], lambda _, a: Weighting(rule, masked(a), mean=mean)
     leaves = [rows, draw(1 if shared else block.num_dst, num_heads, size)] + [draw(num_heads, size)] * own
-    return leaves, lambda _, q, o=None: Weighting(rule, None, q, o, slope=0.2, mean=mean)
+    leaves += [draw(*block.neighbors_DF.shape, num_heads)] * bias
+
+    def weighting_of(_, query, *others):
+        return Weighting(
+            rule,
+            query_QHI=query,
+            own_HI=others[0] if own else None,
+            bias_DFH=others[-1] if bias else None,
+            slope=0.2,
+            mean=mean,
+        )
+
+    return leaves, weighting_of
 
 
 def run(function, leaves, weighting_of, block):

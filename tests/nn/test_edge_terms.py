@@ -70,15 +70,15 @@ def test_edge_types_of_a_schema() -> None:
 @pytest.mark.parametrize(("shared", "mean", "head_size"), [(False, True, 0), (True, False, 4)])
 def test_the_kernel_adds_a_bias_as_plain_torch_does(rule: Rule, shared: bool, mean: bool, head_size: int) -> None:
     block = ragged_block(3, 40, 90, 7)
-    leaves, weighting_of = case(1, block, rule, 2, SIZE, shared, mean, not shared, head_size=head_size)
-    bias = (torch.rand(*block.neighbors_DF.shape, 2, dtype=torch.float64)).requires_grad_()
-    with_bias = lambda *x: replace(weighting_of(*x[:-1]), bias_DFH=x[-1])  # noqa: E731
-    ours, plain = (run(function, [*leaves, bias], with_bias, block) for function in (attend, attend_plain))
+    leaves, weighting_of = case(1, block, rule, 2, SIZE, shared, mean, not shared, True, head_size=head_size)
+    ours, plain = (run(function, leaves, weighting_of, block) for function in (attend, attend_plain))
     for one, other in zip(ours, plain, strict=True):
         assert_close(one, other, rtol=1e-9, atol=1e-9)
-    assert ours[-1].abs().sum() > 0, "the bias has a gradient"
-    without = run(attend, leaves, weighting_of, block)
-    assert not torch.allclose(without[0], ours[0])
+    bias = 4 + (not shared)
+    assert ours[bias].shape[:2] == block.neighbors_DF.shape
+    assert ours[bias].abs().sum() > 0, "the bias has a gradient"
+    without, _ = attend(leaves[0], block, replace(weighting_of(*leaves), bias_DFH=None))
+    assert not torch.allclose(without, ours[0])
 
 
 def test_terms_are_what_numpy_makes_of_them() -> None:
