@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from dist_gat.config.sections import AttentionConfig
+from dist_gat.graph.schema import Relation, Schema
 from dist_gat.kernels.weighting import Rule, Weighting
+from dist_gat.nn.edge_terms import edge_kinds
 from dist_gat.sampling.block import Block
 
 
@@ -58,6 +60,18 @@ VARIANTS = [
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 
 
+SCHEMA = Schema(
+    ("user", "item", "tag"),
+    (
+        Relation("buy", "user", "item", columns=("weight", "time")),
+        Relation("friends", "user", "user"),
+        Relation("follows", "user", "user", directed=True),
+        Relation("kg", "item", "tag", has_pairs=False, columns=("category",), categories=("a", "b", "c")),
+    ),
+)
+KINDS = edge_kinds(SCHEMA, {"buy": {"mean": 3.0, "deviation": 0.5}})
+
+
 def attention(**settings: object) -> AttentionConfig:
     return AttentionConfig.model_validate(settings)
 
@@ -88,6 +102,21 @@ def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:
     generator = torch.Generator().manual_seed(seed)
     neighbors_DF = torch.randint(0, max(num_src, 1), (num_dst, fan_out), generator=generator)
     return Block(neighbors_DF, torch.randint(0, fan_out + 1, (num_dst,), generator=generator), num_src)
+
+
+def block_of_kinds(seed: int = 0, num_dst: int = 6, num_src: int = 15, fan_out: int = 8) -> Block:
+    """Edges of all types of `SCHEMA`, whatever they lead to, with what they carry."""
+    generator = torch.Generator().manual_seed(seed)
+    block = ragged_block(seed, num_dst, num_src, fan_out)
+    shape = block.neighbors_DF.shape
+    edges = {
+        "kind": torch.randint(0, len(KINDS.slot), shape, generator=generator),
+        "category": torch.randint(0, 3, shape, generator=generator),
+        "weight": 3 + torch.randn(shape, generator=generator),
+        "age": 40 * torch.rand(shape, generator=generator),
+        "rank": torch.randint(0, 10**5, shape, generator=generator),
+    }
+    return replace(block, edges=edges, degree_SK=torch.randint(0, 9, (num_src, 3), generator=generator))
 
 
 def case(seed, block, rule, num_heads, size, shared, mean, own, bias=False, dtype=torch.float64, head_size=0):  # type: ignore[no-untyped-def]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nn_cases import SIZE_OF, attention, case, ragged_block, random_block, run
+from nn_cases import KINDS, SCHEMA, SIZE_OF, attention, block_of_kinds, case, ragged_block, random_block, run
 from torch.testing import assert_close
 
-from dist_gat.graph.schema import Relation, Schema
 from dist_gat.kernels.weighting import Rule
 from dist_gat.nn.attend import attend, attend_plain
 from dist_gat.nn.attention import AttentionLayer, attention_shares
@@ -21,37 +20,10 @@ from dist_gat.nn.edge_terms import (
     EdgeTerms,
     columns_read,
     degrees_of_ends,
-    edge_kinds,
     edges_alike,
 )
-from dist_gat.sampling.block import Block
 
-SCHEMA = Schema(
-    ("user", "item", "tag"),
-    (
-        Relation("buy", "user", "item", columns=("weight", "time")),
-        Relation("friends", "user", "user"),
-        Relation("follows", "user", "user", directed=True),
-        Relation("kg", "item", "tag", has_pairs=False, columns=("category",), categories=("a", "b", "c")),
-    ),
-)
-KINDS = edge_kinds(SCHEMA, {"buy": {"mean": 3.0, "deviation": 0.5}})
 SIZE = SIZE_OF[torch.float64]
-
-
-def block_of_kinds(seed: int = 0, num_dst: int = 6, num_src: int = 15, fan_out: int = 8) -> Block:
-    """Destinations are users; their edges come from items, friends and whom they follow."""
-    generator = torch.Generator().manual_seed(seed)
-    block = ragged_block(seed, num_dst, num_src, fan_out)
-    shape = block.neighbors_DF.shape
-    edges = {
-        "kind": torch.randint(0, 4, shape, generator=generator).masked_fill_(torch.rand(shape) < 0, 0),
-        "category": torch.randint(0, 3, shape, generator=generator),
-        "weight": 3 + torch.randn(shape, generator=generator),
-        "age": 40 * torch.rand(shape, generator=generator),
-        "rank": torch.randint(0, 10**5, shape, generator=generator),
-    }
-    return replace(block, edges=edges, degree_SK=torch.randint(0, 9, (num_src, 3), generator=generator))
 
 
 def test_edge_types_of_a_schema() -> None:
