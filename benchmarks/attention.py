@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,17 @@ LINES = {
 MEMORY_BAR = 3.0
 
 
-def outer_block(prepared: PreparedGraph, num_seeds: int) -> Block:
-    """The first block of one step's sample."""
+def outer_block(
+    prepared: PreparedGraph, num_seeds: int, fanouts: list[int], edge_columns: Sequence[str] = ()
+) -> tuple[np.ndarray, Block]:
+    """The nodes of one step's sample, and its first block. edge_columns: what the block has of its edges."""
     store = open_store(prepared, Channel("benchmark"), "auto")
-    sampler = ranking_sampler(store, FANOUTS, num_seeds)
+    sampler = ranking_sampler(store, fanouts, num_seeds, edge_columns)
     seeds = np.random.default_rng(1).choice(prepared.ranges.num_nodes, num_seeds, replace=False)
     relabeller = sampler.relabeller(num_seeds)
     relabeller.add(seeds)
-    return sampler.sample_blocks(store, relabeller, (int(make_key(0, Purpose.NEIGHBORS, 0)), {}, None))[2][0]
+    nodes, _, blocks = sampler.sample_blocks(store, relabeller, (int(make_key(0, Purpose.NEIGHBORS, 0)), {}, None))
+    return nodes, blocks[0]
 
 
 def layer_step(name: str, block: Block, scoring: str, learnable: bool) -> Step:
@@ -155,7 +159,7 @@ def main() -> None:
         return
     keep_freed_memory()
     with prepared_graph(arguments.nodes, arguments.interactions) as prepared:
-        block = outer_block(prepared, arguments.seeds).to(arguments.device)
+        block = outer_block(prepared, arguments.seeds, FANOUTS)[1].to(arguments.device)
     edges = int(block.count_D.sum())
     print(f"{block.num_src:,} sources, {block.num_dst:,} destinations, {edges:,} edges; {arguments.threads} threads")
     bandwidth = harness.copy_bandwidth(device=arguments.device)

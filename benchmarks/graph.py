@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from dist_gat.config.data_sections import DataConfig, FeatureConfig, SplitConfig
+from dist_gat.config.data_sections import DataConfig, FeatureConfig, RelationConfig, SplitConfig
 from dist_gat.config.sections import NegativesConfig, PartsConfig, SamplingConfig
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
@@ -37,16 +37,27 @@ def power_law_pairs(num_users: int, num_items: int, num_interactions: int, seed:
     return pl.DataFrame({"user_id": pairs // num_items, "item_id": pairs % num_items})
 
 
+def with_edge_columns(table: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with a weight of 1 to 5 and a time in one year, drawn for each."""
+    rng = np.random.default_rng(2)
+    return table.with_columns(
+        weight=pl.Series(rng.integers(1, 6, len(table)).astype(np.float32)),
+        timestamp=pl.Series(1_700_000_000 + rng.integers(0, 365 * 86_400, len(table))),
+    )
+
+
 def _draw(rng: np.random.Generator, size: int, exponent: float, count: int) -> np.ndarray:
     running = np.cumsum(np.arange(1, size + 1) ** -exponent)
     return np.searchsorted(running, rng.random(count) * running[-1])
 
 
-def ranking_sampler(store: GraphStore, fanouts: list[int], batch_size: int) -> SeedBlockSampler:
+def ranking_sampler(
+    store: GraphStore, fanouts: list[int], batch_size: int, edge_columns: Sequence[str] = ()
+) -> SeedBlockSampler:
     """The sampler of a step's seed edges, with the default negatives and without in-degrees."""
     relation = store.prepared.schema.relations[0]
     source = ranking_source(store, relation, NegativesConfig(), batch_size, 0)
-    return SeedBlockSampler(store, SamplingConfig(fanouts=fanouts), source, 0, False)
+    return SeedBlockSampler(store, SamplingConfig(fanouts=fanouts), source, 0, False, edge_columns)
 
 
 @contextmanager
@@ -56,18 +67,25 @@ def prepared_graph(
     num_parts: int = 1,
     method: Literal["range", "hash"] = "range",
     columns: int = 0,
+    relations: int = 1,
+    has_edge_columns: bool = False,
 ) -> Iterator[PreparedGraph]:
     """The standard graph as `prepare` writes it, with every interaction in training, and `columns` feature columns.
 
+    relations: how many share the interactions, each with as many. has_edge_columns: edges have weights and times.
     `range` puts the most popular users and items into the first part, `hash` spreads them.
     """
     folder = Path(tempfile.mkdtemp(prefix="dist-gat-benchmark-"))
     try:
         table = power_law_pairs(num_nodes // 2, num_nodes // 2, num_interactions)
-        table.write_parquet(folder / "interactions.parquet")
+        files = [f"{number}.parquet" for number in range(relations)]
+        edges = with_edge_columns(table) if has_edge_columns else table
+        for number, file in enumerate(files):
+            edges[number::relations].write_parquet(folder / file)
         data = DataConfig(
             path=str(folder),
-            interactions="interactions.parquet",
+            interactions=files[0],
+            relations={f"other_{number}": RelationConfig(table=files[number]) for number in range(1, relations)},
             split=SplitConfig(method="random", valid_ratio=0.0, test_ratio=0.0),
             prepared=str(folder / "prepared"),
             user_features=_features(folder, table, "user_id", columns) if columns else None,

@@ -43,12 +43,12 @@ class Line:
     spread: tuple[float, float]
 
 
-def seconds_of(step: Step, device: str) -> float:
+def seconds_of(step: Step, device: str, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of one call; on a GPU between two events, because a call returns before its kernels have run."""
     if device == "cpu":
-        started = time.perf_counter()
+        started = clock()
         step()
-        return time.perf_counter() - started
+        return clock() - started
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     step()
@@ -58,7 +58,12 @@ def seconds_of(step: Step, device: str) -> float:
 
 
 def seconds_in_turn(
-    steps: Mapping[str, Step], repeats: int, warmup: int = 3, device: str = "cpu", settle_s: float = 0.0
+    steps: Mapping[str, Step],
+    repeats: int,
+    warmup: int = 3,
+    device: str = "cpu",
+    settle_s: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every step, each timed once a round, so that other work on the machine hits all of them alike.
 
@@ -67,6 +72,8 @@ def seconds_in_turn(
     settle_s: seconds of untimed calls before each timed one. Steps of milliseconds need them, because a turn starts
     unlike any training: threads of a peer with OpenMP's defaults spin on for milliseconds, and on a virtual machine
     Linux wakes a sleeping thread on the core of its waker and moves it to the idle core some 4 ms later.
+
+    clock: of the CPU; `time.process_time` counts this process's work alone, where others use the machine.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     shuffle = random.Random(0).shuffle
@@ -77,7 +84,7 @@ def seconds_in_turn(
             settled = time.perf_counter() + settle_s
             while time.perf_counter() < settled:
                 step()
-            taken = seconds_of(step, device)
+            taken = seconds_of(step, device, clock)
             if round_number >= warmup:
                 seconds[name].append(taken)
     return seconds

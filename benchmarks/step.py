@@ -17,7 +17,7 @@ written; of a sample, the neighbour lists once read and once written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from dist_gat.config.sections import ModelConfig, TrainConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory
+from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.optim.optimizer import build_optimizers
 from dist_gat.sampling.dgl import BlockSampler, DataLoader, dgl
@@ -50,9 +51,11 @@ LOADER = "DGL DataLoader"
 class NodeBlocks(BlockSampler):
     """Our sampler for seed nodes instead of seed edges; each of several begins at a step of its own."""
 
-    def __init__(self, store: GraphStore, first_step: int = 0) -> None:
+    def __init__(
+        self, store: GraphStore, first_step: int = 0, fanouts: list[int] = FANOUTS, edge_columns: Sequence[str] = ()
+    ) -> None:
         super().__init__()
-        self.edges = ranking_sampler(store, FANOUTS, SEEDS)
+        self.edges = ranking_sampler(store, fanouts, SEEDS, edge_columns)
         self.step = first_step
 
     def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Any:
@@ -64,15 +67,19 @@ class NodeBlocks(BlockSampler):
         return torch.from_numpy(nodes), blocks
 
 
-def our_batches(prepared: PreparedGraph) -> Iterator[Any]:
+def our_batches(
+    prepared: PreparedGraph, fanouts: list[int] = FANOUTS, edge_columns: Sequence[str] = ()
+) -> Iterator[Any]:
     store = open_store(prepared, Channel("benchmark"), "auto")
-    return endless(store, NodeBlocks(store), prepared.ranges.num_nodes)
+    return endless(store, NodeBlocks(store, 0, fanouts, edge_columns), prepared.ranges.num_nodes)
 
 
-def our_sampling(prepared: PreparedGraph, num_streams: int) -> Step:
+def our_sampling(
+    prepared: PreparedGraph, num_streams: int, fanouts: list[int] = FANOUTS, edge_columns: Sequence[str] = ()
+) -> Step:
     """BATCHES batches; several streams take turns, and each has every n-th batch."""
     store = open_store(prepared, Channel("benchmark"), "auto")
-    samplers = [NodeBlocks(store, number << 32) for number in range(num_streams)]
+    samplers = [NodeBlocks(store, number << 32, fanouts, edge_columns) for number in range(num_streams)]
     seeds = some_seeds(prepared).view(BATCHES, SEEDS)
 
     def step() -> None:
@@ -114,12 +121,14 @@ def endless(graph: Any, sampler: BlockSampler, num_nodes: int) -> Iterator[Any]:
         yield from loader
 
 
-def our_step(prepared: PreparedGraph) -> Step:
+def our_step(prepared: PreparedGraph, fanouts: list[int] = FANOUTS, terms: Sequence[str] = ()) -> Step:
     owned = share_nodes(prepared.ranges, 1, 0)
-    config = ModelConfig(embedding_size=SIZE, scoring="additive", num_heads=HEADS, residual=False, combination="last")
-    model = build_recommender(config, len(FANOUTS), {}, owned, Channel("rows"), 0)
+    settings = {"embedding_size": SIZE, "scoring": "additive", "num_heads": HEADS, "terms": list(terms)}
+    config = ModelConfig.model_validate(settings | {"residual": False, "combination": "last"})
+    kinds = prepared_kinds(prepared)
+    model = build_recommender(config, len(fanouts), {}, owned, Channel("rows"), 0, kinds=kinds)
     optimizers = build_optimizers(model, TrainConfig(learning_rate=0.01), 1)
-    batches = our_batches(prepared)
+    batches = our_batches(prepared, fanouts, model.encoder.edge_columns)
 
     def step() -> None:
         nodes, blocks = next(batches)

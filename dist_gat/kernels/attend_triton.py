@@ -31,7 +31,7 @@ jit = triton.jit(do_not_specialize=["num_rows", "num_dst", "fan_out"])
 
 @jit
 def forward(  # type: ignore[no-untyped-def]
-    rows, neighbors, count, query, own, scores, alpha, z, num_rows, fan_out, slope,
+    rows, neighbors, count, query, own, bias, scores, alpha, z, num_rows, fan_out, slope,
     RULE: tl.constexpr, SHARED: tl.constexpr, HEADS: tl.constexpr, SUMS: tl.constexpr, SIZE: tl.constexpr,
     BR: tl.constexpr, BH: tl.constexpr, BG: tl.constexpr, BI: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -52,8 +52,8 @@ def forward(  # type: ignore[no-untyped-def]
         for first in range(0, n, BR):
             if WIDE:
                 near = _gather(rows, neighbors, u, first, n, num_rows, fan_out, SIZE, BR, BI)
-            s = tl.sum(near * q[None], axis=2) + offset[None]
             edges, mask = _edges(u, first, n, fan_out, HEADS, BR, BH)
+            s = _scores(near, q, offset, bias, edges, mask)
             tl.store(scores + edges, s, mask=mask)
             live = (first + r < n)[:, None]
             if RULE == LINEAR:
@@ -73,7 +73,7 @@ def forward(  # type: ignore[no-untyped-def]
         else:
             if WIDE:
                 # computed again, not read: threads of a program do not see each other's stores without a barrier
-                s = tl.sum(near * q[None], axis=2) + offset[None]
+                s = _scores(near, q, offset, bias, edges, mask)
             if RULE == LINEAR:
                 a = tl.where((total > LEAST_SUM)[None], s / tl.where(total > LEAST_SUM, total, 1.0)[None], 1.0 / n)
             else:
@@ -93,7 +93,7 @@ def backward(  # type: ignore[no-untyped-def]
     RULE: tl.constexpr, SHARED: tl.constexpr, HEADS: tl.constexpr, SUMS: tl.constexpr, SIZE: tl.constexpr,
     BR: tl.constexpr, BH: tl.constexpr, BG: tl.constexpr, BI: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the scores (of the weights, if those are given), and with them of query and bias."""
+    """Gradients of the scores (of the weights, if those are given), and with them of query and own."""
     program = tl.program_id(0).to(tl.int64)
     h = tl.arange(0, BH)
     query_sums = tl.zeros([BH, BI], tl.float32)
@@ -177,7 +177,7 @@ def sum_sources(  # type: ignore[no-untyped-def]
     RULE: tl.constexpr, SHARED: tl.constexpr, HEADS: tl.constexpr, SUMS: tl.constexpr, SIZE: tl.constexpr,
     BR: tl.constexpr, BH: tl.constexpr, BG: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a source's row: the sum of its full windows, of its edges outside of these, and of its bias."""
+    """Gradient of a source's row: the sum of its full windows, of its edges outside of these, and of its own score."""
     s = tl.program_id(0).to(tl.int64)
     first, last = tl.load(start + s), tl.load(start + s + 1)
     window = (first + WINDOW - 1) // WINDOW
@@ -248,6 +248,15 @@ def _edges(u, first, n, fan_out, HEADS: tl.constexpr, BR: tl.constexpr, BH: tl.c
     """Offsets in [D, F, H] of the numbers of a tile [R, H], and which of them exist."""
     r, h = first + tl.arange(0, BR), tl.arange(0, BH)
     return (u * fan_out + r)[:, None] * HEADS + h[None], (r < n)[:, None] & (h < HEADS)[None]
+
+
+@jit
+def _scores(near, q, offset, bias, edges, mask):  # type: ignore[no-untyped-def]
+    """The scores [R, H] of a tile; `bias` has one number for each of `edges`, or is None."""
+    s = tl.sum(near * q[None], axis=2) + offset[None]
+    if bias is not None:
+        s += tl.load(bias + edges, mask=mask, other=0.0).to(tl.float32)
+    return s
 
 
 @jit

@@ -1,98 +1,125 @@
 """The numba kernels of `EdgeTerms` on the CPU: one pass over the edges that adds up rows of a table.
 
-A term reads one row of the table, or two neighbouring ones with shares, where it is a curve. `first_rows` has the first
-row of each term's own rows, or -1: relation, category, weight, age, rank. Columns that no term reads are empty.
+A term reads one row of the table, or two neighbouring ones with shares, where it is a curve. Columns that no term reads
+are empty. `heads` is a `known` number: a row of the table is as many lanes.
 
 Shape legend: e edges, R rows of the table, H heads, K edge types, C tasks.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-RELATION, CATEGORY, WEIGHT, AGE, RANK = range(5)
+from dist_gat.kernels.lanes import fill, fma, load, store
+
+CURVES = ("weight", "age", "rank")
+WEIGHT, AGE, RANK = range(3)
 # log2(1 + rank), beyond which the curve is flat
 LOG_RANKS = np.log2(1.0 + np.arange(1 << 16)).astype(np.float32)
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
-@njit(**KERNEL)
-def read_curve(  # type: ignore[no-untyped-def]
-    term, e, k, weight, age, rank, first_rows, mean, deviation, first, step, number, logs
-):  # fmt: skip
-    """The first of the two rows of the table that an edge reads of the curve of a term, and the share of the second."""
-    if term == WEIGHT:
-        value = (weight[e] - mean[k]) / deviation[k]
-    elif term == AGE:
+class EdgeColumns(NamedTuple):
+    """What edges carry: int64 or float32 (weight, age) [e], or [0] where no term reads it."""
+
+    kind: np.ndarray
+    category: np.ndarray
+    weight: np.ndarray
+    age: np.ndarray
+    rank: np.ndarray
+
+
+class TablePlaces(NamedTuple):
+    """Where terms read the table, by edge type; -1 where they don't.
+
+    relation, category: int64 [K], the row, and that of the first category. curve: int64 [3, K], the first row of each
+    of `CURVES`, on which a value x is at (x - mean) * scale + offset, from 0 to last. mean, scale: float32 [3, K].
+    offset, last: float32 [3].
+    """
+
+    relation: np.ndarray
+    category: np.ndarray
+    curve: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+    last: np.ndarray
+
+
+@njit(**KERNEL, inline="always")
+def read_curve(curve, e, k, weight, age, rank, logs, row, mean, scale, offset, last):  # type: ignore[no-untyped-def]
+    """The first of the two rows of the table that an edge reads of a curve, and the share of the second."""
+    if curve == WEIGHT:
+        value = weight[e]
+    elif curve == AGE:
         value = age[e]
     else:
         value = logs[min(max(rank[e], 0), logs.shape[0] - 1)]
-    at = min(max((value - first[term]) / step[term], np.float32(0)), np.float32(number[term] - 1))
-    below = min(int(at), number[term] - 2)
-    return first_rows[term] + k * number[term] + below, at - below
+    at = (value - mean[curve, k]) * scale[curve, k] + offset[curve]
+    # what is no number is at the beginning
+    at = at if at > np.float32(0) else np.float32(0)
+    at = at if at < last[curve] else last[curve]
+    below = min(np.int64(at), np.int64(last[curve]) - 1)
+    return row[curve, k] + below, at - np.float32(below)
 
 
 @njit(**KERNEL)
-def add_terms(  # type: ignore[no-untyped-def]
-    kind, category, weight, age, rank, first_rows, first_category, has_category, has_time, mean, deviation, first, step,
-    number, logs, table, out, start, stop,
-):  # fmt: skip
+def add_terms(columns, places, logs, table, out, start, stop, heads):  # type: ignore[no-untyped-def]
     """out[e] = the sum of the terms of the edges from `start` to `stop` - 1; out: [e, H]."""
-    heads = table.shape[1]
+    # arrays as variables of their own, because a field would be counted as one more reference at every use
+    kind, category, weight, age, rank = columns
+    relation, first_category, curve_row, mean, scale, offset, last = places
+    has_kind, number = kind.shape[0] > 0, table.dtype.type
     for e in range(start, stop):
-        k = kind[e] if kind.shape[0] else 0
-        for h in range(heads):
-            out[e, h] = 0
-        if first_rows[RELATION] >= 0:
-            for h in range(heads):
-                out[e, h] += table[first_rows[RELATION] + k, h]
-        if first_rows[CATEGORY] >= 0 and has_category[k]:
-            row = first_rows[CATEGORY] + first_category[k] + category[e]
-            for h in range(heads):
-                out[e, h] += table[row, h]
-        for term in range(WEIGHT, RANK + 1):
-            if first_rows[term] >= 0 and (term == WEIGHT or has_time[k]):
-                row, second = read_curve(
-                    term, e, k, weight, age, rank, first_rows, mean, deviation, first, step, number, logs
-                )
-                share = out.dtype.type(second)
-                for h in range(heads):
-                    out[e, h] += table[row, h] * (1 - share) + table[row + 1, h] * share
+        k = kind[e] if has_kind else 0
+        total = fill(number(0), heads)
+        if relation[k] >= 0:
+            total = total + load(table, relation[k], 0, heads)
+        if first_category[k] >= 0:
+            total = total + load(table, first_category[k] + category[e], 0, heads)
+        for curve in range(WEIGHT, RANK + 1):
+            if curve_row[curve, k] >= 0:
+                row, share = read_curve(
+                    curve, e, k, weight, age, rank, logs, curve_row, mean, scale, offset, last
+                )  # fmt: skip
+                below = load(table, row, 0, heads)
+                total = fma(load(table, row + 1, 0, heads) - below, number(share), total + below)
+        store(out, e, 0, total)
 
 
 @njit(**KERNEL)
-def add_gradients(  # type: ignore[no-untyped-def]
-    kind, category, weight, age, rank, first_rows, first_category, has_category, has_time, mean, deviation, first, step,
-    number, logs, gradient, sums, start, stop,
-):  # fmt: skip
+def add_gradients(columns, places, logs, gradient, sums, start, stop, heads):  # type: ignore[no-untyped-def]
     """Add the gradient of the table's rows, of the edges from `start` to `stop` - 1, to `sums`, [R, H]."""
-    heads = sums.shape[1]
+    kind, category, weight, age, rank = columns
+    relation, first_category, curve_row, mean, scale, offset, last = places
+    has_kind, number = kind.shape[0] > 0, sums.dtype.type
     for e in range(start, stop):
-        k = kind[e] if kind.shape[0] else 0
-        if first_rows[RELATION] >= 0:
-            for h in range(heads):
-                sums[first_rows[RELATION] + k, h] += gradient[e, h]
-        if first_rows[CATEGORY] >= 0 and has_category[k]:
-            row = first_rows[CATEGORY] + first_category[k] + category[e]
-            for h in range(heads):
-                sums[row, h] += gradient[e, h]
-        for term in range(WEIGHT, RANK + 1):
-            if first_rows[term] >= 0 and (term == WEIGHT or has_time[k]):
-                row, second = read_curve(
-                    term, e, k, weight, age, rank, first_rows, mean, deviation, first, step, number, logs
-                )
-                share = sums.dtype.type(second)
-                for h in range(heads):
-                    sums[row, h] += gradient[e, h] * (1 - share)
-                    sums[row + 1, h] += gradient[e, h] * share
+        k = kind[e] if has_kind else 0
+        change = load(gradient, e, 0, heads)
+        if relation[k] >= 0:
+            store(sums, relation[k], 0, load(sums, relation[k], 0, heads) + change)
+        if first_category[k] >= 0:
+            row = first_category[k] + category[e]
+            store(sums, row, 0, load(sums, row, 0, heads) + change)
+        for curve in range(WEIGHT, RANK + 1):
+            if curve_row[curve, k] >= 0:
+                row, share = read_curve(
+                    curve, e, k, weight, age, rank, logs, curve_row, mean, scale, offset, last
+                )  # fmt: skip
+                second = change * number(share)
+                store(sums, row, 0, load(sums, row, 0, heads) + (change - second))
+                store(sums, row + 1, 0, load(sums, row + 1, 0, heads) + second)
 
 
 @njit(**KERNEL)
-def are_inside(kind, category, first_category, num_categories, num_kinds):  # type: ignore[no-untyped-def]
-    """Whether every edge type and category is one that there is."""
+def are_inside(columns, num_categories):  # type: ignore[no-untyped-def]
+    """Whether every edge type and category is one that there is. num_categories: int64 [K]."""
+    kind, category = columns.kind, columns.category
     for e in range(kind.shape[0]):
-        if kind[e] < 0 or kind[e] >= num_kinds:
+        if kind[e] < 0 or kind[e] >= num_categories.shape[0]:
             return False
     for e in range(category.shape[0]):
         k = kind[e] if kind.shape[0] else 0

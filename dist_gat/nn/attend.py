@@ -32,10 +32,7 @@ def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor,
 
     Fused kernels where there are some for the device and the type, else `attend_plain`; tests hold them equal.
     """
-    device = rows_SI.device.type
-    if device == "cuda" and weighting.bias_DFH is not None:  # which the Triton kernels don't have yet
-        return attend_plain(rows_SI, block, weighting)
-    return kernels(device, rows_SI.dtype)(rows_SI, block, weighting)
+    return kernels(rows_SI.device.type, rows_SI.dtype)(rows_SI, block, weighting)
 
 
 def kernels(device: str, dtype: torch.dtype) -> Attend:

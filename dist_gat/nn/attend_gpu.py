@@ -2,7 +2,7 @@
 
 One pass over a destination's neighbours scores their rows, turns scores into weights and sums the rows; nothing of
 the size [D, F, I] exists. The backward gathers again, by destination for the gradients of weights, scores, query and
-bias; then it sums the gradients of each source's row over an index of the edges sorted by source. There are no
+own; then it sums the gradients of each source's row over an index of the edges sorted by source. There are no
 atomics and no tuning by measurement: every number is summed in an order that the block and the sizes alone fix, so
 every run on the same kind of GPU has the same bits.
 
@@ -30,7 +30,7 @@ MAX_PRODUCTS, PRODUCTS_PER_WARP, SUMS_PER_WARP, MAX_WARPS = 8192, 64 * 32, 16 * 
 # Neighbourhoods wider than a tile, those of inference over all neighbours, are gathered tile by tile, and twice.
 # In a sample most sources have one edge or two.
 MAX_NEIGHBORS, MAX_EDGES = 32, 4
-# The query and the bias, which all destinations share, get a sum in each program; so a program takes several
+# A shared query and own, which all destinations share, get a sum in each program; so a program takes several
 # destinations.
 DESTINATIONS_PER_PROGRAM = 8
 
@@ -43,13 +43,13 @@ def attend_gpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
     """
     assert block.dst_at_D is None, "here the destinations are the first rows"
     assert len(block.count_D) == block.num_dst <= len(rows_SI), "the destinations are the first rows"
-    assert weighting.bias_DFH is None, "the kernels know no bias of an edge"
     # the kernels know no strides
     block = Block(block.neighbors_DF.contiguous(), block.count_D.contiguous(), block.num_src)
-    query_QHI, own_HI, alpha_DFH = (
-        None if x is None else x.contiguous() for x in (weighting.query_QHI, weighting.own_HI, weighting.alpha_DFH)
+    query_QHI, own_HI, bias_DFH, alpha_DFH = (
+        None if x is None else x.contiguous()
+        for x in (weighting.query_QHI, weighting.own_HI, weighting.bias_DFH, weighting.alpha_DFH)
     )
-    z_DGI, computed_DFH = _Attend.apply(rows_SI.contiguous(), query_QHI, own_HI, alpha_DFH, block, weighting)
+    z_DGI, computed_DFH = _Attend.apply(rows_SI.contiguous(), query_QHI, own_HI, bias_DFH, alpha_DFH, block, weighting)
     return projected(z_DGI, weighting.value_XI), computed_DFH if alpha_DFH is None else alpha_DFH.detach()
 
 
@@ -60,6 +60,7 @@ class _Attend(torch.autograd.Function):
         rows_SI: Tensor,
         query_QHI: Tensor | None,
         own_HI: Tensor | None,
+        bias_DFH: Tensor | None,
         alpha_DFH: Tensor | None,
         block: Block,
         weighting: Weighting,
@@ -83,7 +84,7 @@ class _Attend(torch.autograd.Function):
         }
         z_DGI = rows_SI.new_empty(num_dst, num_sums, rows_SI.shape[1])
         _launch(
-            forward, num_dst, rows_SI, block.neighbors_DF, block.count_D, query_QHI, own_HI, scores_DFH,
+            forward, num_dst, rows_SI, block.neighbors_DF, block.count_D, query_QHI, own_HI, bias_DFH, scores_DFH,
             alpha_DFH, z_DGI, len(rows_SI), fan_out, weighting.slope, **_tile_of_neighbors(ctx.sizes, fan_out),
         )  # fmt: skip
         ctx.save_for_backward(rows_SI, query_QHI, own_HI, scores_DFH, alpha_DFH)
@@ -95,9 +96,9 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_z_DGI: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_z_DGI is None:
-            return (None,) * 6
+            return (None,) * 7
         grad_z_DGI = grad_z_DGI.contiguous()
-        needs_rows, needs_query, needs_own, needs_alpha = ctx.needs_input_grad[:4]
+        needs_rows, needs_query, needs_own, needs_bias, needs_alpha = ctx.needs_input_grad[:5]
         grad_scores_DFH = grad_offset_DH = grad_query_QHI = grad_own_HI = None
         if ctx.sizes["RULE"] != Rule.GIVEN or needs_alpha:
             grad_scores_DFH, grad_offset_DH, grad_query_QHI, grad_own_HI = _by_destination(ctx, grad_z_DGI)
@@ -105,6 +106,7 @@ class _Attend(torch.autograd.Function):
             _by_source(ctx, grad_z_DGI, grad_scores_DFH, grad_offset_DH) if needs_rows else None,
             grad_query_QHI if needs_query else None,
             grad_own_HI if needs_own else None,
+            grad_scores_DFH if needs_bias else None,
             grad_scores_DFH if needs_alpha else None,
             None,
             None,
@@ -112,7 +114,7 @@ class _Attend(torch.autograd.Function):
 
 
 def _by_destination(ctx: Any, grad_z_DGI: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the scores (of the weights, if those are given), of offsets [D, H], of query and of bias."""
+    """Gradients of the scores (of the weights, if those are given), of offsets [D, H], of query and of own."""
     rows_SI, query_QHI, own_HI, scores_DFH, alpha_DFH = ctx.saved_tensors
     num_dst, fan_out = ctx.block.neighbors_DF.shape
     grad_scores_DFH = torch.zeros_like(alpha_DFH)

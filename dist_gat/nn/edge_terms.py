@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ from torch.nn import functional
 from dist_gat.config.sections import AttentionConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import INTERACTIONS, Schema
-from dist_gat.nn.edge_terms_cpu import EdgeArrays, sum_terms
+from dist_gat.kernels.edge_terms_numba import CURVES, EdgeColumns, TablePlaces
+from dist_gat.nn.edge_terms_cpu import sum_terms
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.hop_plan import EDGE_COLUMNS, FLOATS
 
@@ -145,23 +147,33 @@ class EdgeTerms(nn.Module):
 
     def _sum_on_cpu(self, block: Block) -> Tensor:
         """All terms but that of degrees."""
-        tables, starts, first = self.tables, {}, 0
-        for name, table in tables.items():
-            starts[name] = first
-            first += len(table)
-        knots = [KNOTS.get(name, Knots(0.0, 1.0, 2)) for name in TABLES]
-        category, weight, age, rank = (self._column(block, name, name in self.terms) for name in TABLES[1:])
-        arrays = EdgeArrays(
-            kind=self._column(block, "kind", "kind" in block.edges), category=category, weight=weight, age=age,
-            rank=rank, first_rows=np.array([starts.get(name, -1) for name in TABLES]),
-            first_category=self.first_category.numpy(), has_category=self.has_category.numpy(),
-            has_time=self.has_time.numpy(), mean=self.mean.float().numpy(), deviation=self.deviation.float().numpy(),
-            first=np.array([k.first for k in knots]), step=np.array([k.step for k in knots]),
-            number=np.array([k.number for k in knots]),
-        )  # fmt: skip
-        num_categories = np.array(self.kinds.num_categories)
-        out = sum_terms(torch.cat(list(tables.values())), arrays, num_categories, block.neighbors_DF.numel())
-        return out.view(*block.neighbors_DF.shape, out.shape[1])
+        kind = self._column(block, "kind", "kind" in block.edges)
+        columns = EdgeColumns(kind, *(self._column(block, name, name in self.terms) for name in TABLES[1:]))
+        table_RH, num_edges = torch.cat(list(self.tables.values())), block.neighbors_DF.numel()
+        out_EH = sum_terms(table_RH, columns, self._places, np.array(self.kinds.num_categories), num_edges)
+        return out_EH.view(*block.neighbors_DF.shape, -1)
+
+    @cached_property
+    def _places(self) -> TablePlaces:
+        """Where `_sum_on_cpu` reads the tables, one below the other."""
+        lengths = [len(table) for table in self.tables.values()]
+        first = dict(zip(self.tables, np.cumsum([0, *lengths]).tolist(), strict=False))
+        num_categories, number = np.array(self.kinds.num_categories), np.arange(len(self.kinds.slot))
+        nowhere, knots = np.full_like(number, -1), [KNOTS[name] for name in CURVES]
+        curve = np.stack([first[name] + number * KNOTS[name].number if name in first else nowhere for name in CURVES])
+        has_curve = np.stack([np.array([name == "weight" or x for x in self.kinds.has_time]) for name in CURVES])
+        mean, scale = np.zeros(curve.shape), np.ones(curve.shape)
+        mean[0], scale[0] = self.kinds.weight_mean, 1 / np.array(self.kinds.weight_deviation)
+        category = num_categories.cumsum() - num_categories + first.get("category", 0)
+        return TablePlaces(
+            relation=first["relation"] + number if "relation" in first else nowhere,
+            category=np.where(num_categories > 0, category, -1) if "category" in first else nowhere,
+            curve=np.where(has_curve, curve, -1),
+            mean=mean.astype(np.float32),
+            scale=(scale / [[x.step] for x in knots]).astype(np.float32),
+            offset=np.array([-x.first / x.step for x in knots], np.float32),
+            last=np.array([x.number - 1 for x in knots], np.float32),
+        )
 
     def _column(self, block: Block, name: str, is_read: bool) -> np.ndarray:
         """Flat: float32 for weight and age, else int64; empty where nothing reads it."""

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from dist_gat.config.sections import AttentionConfig
+from dist_gat.graph.schema import Relation, Schema
 from dist_gat.kernels.weighting import Rule, Weighting
+from dist_gat.nn.edge_terms import edge_kinds
 from dist_gat.sampling.block import Block
 
 
@@ -60,6 +62,18 @@ VARIANTS = [
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 
 
+SCHEMA = Schema(
+    ("user", "item", "tag"),
+    (
+        Relation("buy", "user", "item", columns=("weight", "time")),
+        Relation("friends", "user", "user"),
+        Relation("follows", "user", "user", directed=True),
+        Relation("kg", "item", "tag", has_pairs=False, columns=("category",), categories=("a", "b", "c")),
+    ),
+)
+KINDS = edge_kinds(SCHEMA, {"buy": {"mean": 3.0, "deviation": 0.5}})
+
+
 def attention(**settings: object) -> AttentionConfig:
     return AttentionConfig.model_validate(settings)
 
@@ -92,9 +106,25 @@ def ragged_block(seed: int, num_dst: int, num_src: int, fan_out: int) -> Block:
     return Block(neighbors_DF, torch.randint(0, fan_out + 1, (num_dst,), generator=generator), num_src)
 
 
-def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.float64, head_size=0):  # type: ignore[no-untyped-def]
+def block_of_kinds(seed: int = 0, num_dst: int = 6, num_src: int = 15, fan_out: int = 8) -> Block:
+    """Edges of all types of `SCHEMA`, whatever they lead to, with what they carry."""
+    generator = torch.Generator().manual_seed(seed)
+    block = ragged_block(seed, num_dst, num_src, fan_out)
+    shape = block.neighbors_DF.shape
+    edges = {
+        "kind": torch.randint(0, len(KINDS.slot), shape, generator=generator),
+        "category": torch.randint(0, 3, shape, generator=generator),
+        "weight": 3 + torch.randn(shape, generator=generator),
+        "age": 40 * torch.rand(shape, generator=generator),
+        "rank": torch.randint(0, 10**5, shape, generator=generator),
+    }
+    return replace(block, edges=edges, degree_SK=torch.randint(0, 9, (num_src, 3), generator=generator))
+
+
+def case(seed, block, rule, num_heads, size, shared, mean, own, bias=False, dtype=torch.float64, head_size=0):  # type: ignore[no-untyped-def]
     """Leaves (rows, and what the weighting needs), and the function that makes the weighting of them.
 
+    own, bias: whether scores, where there are any, have a part of the destination, and one of the edge.
     With a `head_size` the last leaf is a matrix that projects each head's aggregate; then there is no mean.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -106,7 +136,7 @@ def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.floa
 
     if head_size:
         value = draw(num_heads * head_size, size)
-        leaves, weighting_of = case(seed, block, rule, num_heads, size, shared, False, own, dtype)
+        leaves, weighting_of = case(seed, block, rule, num_heads, size, shared, False, own, bias, dtype)
         return [*leaves, value], lambda *x: replace(weighting_of(*x[:-1]), value_XI=x[-1])
     rows = draw(block.num_src, size)
     if rule == Rule.GIVEN:
@@ -114,7 +144,19 @@ def case(seed, block, rule, num_heads, size, shared, mean, own, dtype=torch.floa
         masked = lambda a: a * block.mask_DF().to(a.device)[:, :, None]  # noqa: E731
         return [rows, alpha], lambda _, a: Weighting(rule, masked(a), mean=mean)
     leaves = [rows, draw(1 if shared else block.num_dst, num_heads, size)] + [draw(num_heads, size)] * own
-    return leaves, lambda _, q, o=None: Weighting(rule, None, q, o, slope=0.2, mean=mean)
+    leaves += [draw(*block.neighbors_DF.shape, num_heads)] * bias
+
+    def weighting_of(_, query, *others):
+        return Weighting(
+            rule,
+            query_QHI=query,
+            own_HI=others[0] if own else None,
+            bias_DFH=others[-1] if bias else None,
+            slope=0.2,
+            mean=mean,
+        )
+
+    return leaves, weighting_of
 
 
 def run(function, leaves, weighting_of, block):

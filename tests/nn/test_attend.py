@@ -49,8 +49,8 @@ MANY_SHAPES = [(1, 1, 0), (1, 4, 66), (2, 6, 0), (3, 5, 3), (4, 66, 0), (4, 9, 4
 
 def cases_of(shapes: list[tuple[int, int, int]]) -> st.SearchStrategy:
     return st.builds(
-        lambda rule, shape, shared, mean, own: (rule, *shape[:2], shared, mean, own, torch.float64, shape[2]),
-        st.sampled_from(list(Rule)), st.sampled_from(shapes), st.booleans(), st.booleans(), st.booleans(),
+        lambda rule, shape, *parts: (rule, *shape[:2], *parts, torch.float64, shape[2]),
+        st.sampled_from(list(Rule)), st.sampled_from(shapes), *[st.booleans()] * 4,
     )  # fmt: skip
 
 
@@ -172,7 +172,9 @@ def large_case(rule, shared, head_size=0, shape=RUNS):
     """More tasks than three threads have parts for."""
     num_dst = DESTINATIONS_PER_TASK * (3 * PARTS_PER_THREAD + 5) + 7
     block = ragged_block(4, num_dst, 3 * num_dst, 6)
-    return block, *case(4, block, rule, 2, shape.size, shared, not shared, shared, shape.dtype, head_size)
+    return block, *case(
+        4, block, rule, 2, shape.size, shared, not shared, shared, dtype=shape.dtype, head_size=head_size
+    )
 
 
 def in_order_of_appearance(block):

@@ -23,8 +23,8 @@ from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
 
 every_rule = pytest.mark.parametrize("rule", list(Rule), ids=lambda rule: rule.name)
-# shared query, mean of the heads, own
-KINDS = [(True, False, True), (False, True, False), (False, False, True)]
+# shared query, mean of the heads, own, bias
+KINDS = [(True, False, True, False), (False, True, False, True), (False, False, True, True)]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -66,7 +66,8 @@ def test_kernels_equal_the_plain_version_in_float64(device, rule, kind, num_head
 def test_neighbourhoods_wider_than_a_tile(device, rule, num_heads):
     block = ragged_block(5, 2, 8, 70)
     shared = num_heads == 2
-    check(device, *case(5, block, rule, num_heads, 6, shared, not shared, shared, dtype=torch.float32), block, 1e-4)
+    leaves, weighting_of = case(5, block, rule, num_heads, 6, shared, not shared, shared, True, dtype=torch.float32)
+    check(device, leaves, weighting_of, block, 1e-4)
 
 
 @every_rule
@@ -88,14 +89,15 @@ def test_hubs_are_summed_in_windows(device, rule, shared):
     order = torch.randperm(len(owner), generator=torch.Generator().manual_seed(0))
     block = Block(owner[order].view(-1, 30), torch.full((16,), 30), 16)
     block.count_D[3] -= 1
-    check(device, *case(3, block, rule, 2, 5, shared, not shared, shared, dtype=torch.float32), block, tolerance=1e-4)
+    leaves, weighting_of = case(3, block, rule, 2, 5, shared, not shared, shared, not shared, dtype=torch.float32)
+    check(device, leaves, weighting_of, block, tolerance=1e-4)
 
 
 @every_rule
 @pytest.mark.parametrize(("num_dst", "num_src", "fan_out"), [(0, 3, 4), (0, 0, 4), (3, 5, 0), (1, 1, 3)])
 def test_nothing_to_attend_to(device, rule, num_dst, num_src, fan_out):
     block = Block(torch.zeros(num_dst, fan_out, dtype=torch.int64), torch.zeros(num_dst, dtype=torch.int64), num_src)
-    for kind in ((True, False, True), (False, True, False)):
+    for kind in KINDS[:2]:
         found = check(device, *case(0, block, rule, 2, 4, *kind, dtype=torch.float32), block)
         assert all(x.eq(0).all() for x in found)
 
@@ -112,7 +114,7 @@ def test_bends_of_the_rules(device, rule, value):
 @every_rule
 def test_frozen_inputs_get_no_gradient(device, rule):
     block = ragged_block(1, 3, 4, 3)
-    leaves, weighting_of = case(1, block, rule, 2, 5, True, False, True, dtype=torch.float32)
+    leaves, weighting_of = case(1, block, rule, 2, 5, True, False, True, True, dtype=torch.float32)
     leaves = [x.detach().to(device) for x in leaves]
     block = block.to(device)
     gradients = run(attend_gpu, [x.clone().requires_grad_() for x in leaves], weighting_of, block)[2:]
@@ -209,10 +211,10 @@ def test_all_of_this_in_the_interpreter():
 @pytest.mark.parametrize(
     ("rule", "kind", "dtype", "fan_out", "capability"),
     [
-        (Rule.SOFTMAX, (True, False, True), torch.float32, 10, 90),
-        (Rule.EXP, (False, True, False), torch.bfloat16, 10, 80),
-        (Rule.LINEAR, (False, True, False), torch.float32, 70, 80),
-        (Rule.GIVEN, (False, False, False), torch.bfloat16, 10, 90),
+        (Rule.SOFTMAX, (True, False, True, True), torch.float32, 10, 90),
+        (Rule.EXP, (False, True, False, True), torch.bfloat16, 10, 80),
+        (Rule.LINEAR, (False, True, False, False), torch.float32, 70, 80),
+        (Rule.GIVEN, (False, False, False, False), torch.bfloat16, 10, 90),
     ],
 )
 def test_kernels_compile(monkeypatch, tmp_path, rule, kind, dtype, fan_out, capability):
@@ -283,7 +285,7 @@ assert "dist_gat.kernels.attend_triton" not in sys.modules
 def test_attend_on_a_gpu(device):
     """As layers call it: the kernels' bits, and the plain version's numbers in the same precision."""
     block = ragged_block(7, 300, 1000, 10)
-    leaves, weighting_of = case(7, block, Rule.SOFTMAX, 4, 64, True, False, True, dtype=torch.float32)
+    leaves, weighting_of = case(7, block, Rule.SOFTMAX, 4, 64, True, False, True, True, dtype=torch.float32)
     leaves = [x.detach().to(device).requires_grad_() for x in leaves]
     found = run(attend, leaves, weighting_of, block.to(device))
     assert all(

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nn_cases import SIZE_OF, attention, case, ragged_block, random_block, run
+from nn_cases import KINDS, SCHEMA, SIZE_OF, attention, block_of_kinds, case, ragged_block, random_block, run
 from torch.testing import assert_close
 
-from dist_gat.graph.schema import Relation, Schema
 from dist_gat.kernels.weighting import Rule
 from dist_gat.nn.attend import attend, attend_plain
 from dist_gat.nn.attention import AttentionLayer, attention_shares
@@ -21,37 +20,10 @@ from dist_gat.nn.edge_terms import (
     EdgeTerms,
     columns_read,
     degrees_of_ends,
-    edge_kinds,
     edges_alike,
 )
-from dist_gat.sampling.block import Block
 
-SCHEMA = Schema(
-    ("user", "item", "tag"),
-    (
-        Relation("buy", "user", "item", columns=("weight", "time")),
-        Relation("friends", "user", "user"),
-        Relation("follows", "user", "user", directed=True),
-        Relation("kg", "item", "tag", has_pairs=False, columns=("category",), categories=("a", "b", "c")),
-    ),
-)
-KINDS = edge_kinds(SCHEMA, {"buy": {"mean": 3.0, "deviation": 0.5}})
 SIZE = SIZE_OF[torch.float64]
-
-
-def block_of_kinds(seed: int = 0, num_dst: int = 6, num_src: int = 15, fan_out: int = 8) -> Block:
-    """Destinations are users; their edges come from items, friends and whom they follow."""
-    generator = torch.Generator().manual_seed(seed)
-    block = ragged_block(seed, num_dst, num_src, fan_out)
-    shape = block.neighbors_DF.shape
-    edges = {
-        "kind": torch.randint(0, 4, shape, generator=generator).masked_fill_(torch.rand(shape) < 0, 0),
-        "category": torch.randint(0, 3, shape, generator=generator),
-        "weight": 3 + torch.randn(shape, generator=generator),
-        "age": 40 * torch.rand(shape, generator=generator),
-        "rank": torch.randint(0, 10**5, shape, generator=generator),
-    }
-    return replace(block, edges=edges, degree_SK=torch.randint(0, 9, (num_src, 3), generator=generator))
 
 
 def test_edge_types_of_a_schema() -> None:
@@ -70,15 +42,15 @@ def test_edge_types_of_a_schema() -> None:
 @pytest.mark.parametrize(("shared", "mean", "head_size"), [(False, True, 0), (True, False, 4)])
 def test_the_kernel_adds_a_bias_as_plain_torch_does(rule: Rule, shared: bool, mean: bool, head_size: int) -> None:
     block = ragged_block(3, 40, 90, 7)
-    leaves, weighting_of = case(1, block, rule, 2, SIZE, shared, mean, not shared, head_size=head_size)
-    bias = (torch.rand(*block.neighbors_DF.shape, 2, dtype=torch.float64)).requires_grad_()
-    with_bias = lambda *x: replace(weighting_of(*x[:-1]), bias_DFH=x[-1])  # noqa: E731
-    ours, plain = (run(function, [*leaves, bias], with_bias, block) for function in (attend, attend_plain))
+    leaves, weighting_of = case(1, block, rule, 2, SIZE, shared, mean, not shared, True, head_size=head_size)
+    ours, plain = (run(function, leaves, weighting_of, block) for function in (attend, attend_plain))
     for one, other in zip(ours, plain, strict=True):
         assert_close(one, other, rtol=1e-9, atol=1e-9)
-    assert ours[-1].abs().sum() > 0, "the bias has a gradient"
-    without = run(attend, leaves, weighting_of, block)
-    assert not torch.allclose(without[0], ours[0])
+    bias = 4 + (not shared)
+    assert ours[bias].shape[:2] == block.neighbors_DF.shape
+    assert ours[bias].abs().sum() > 0, "the bias has a gradient"
+    without, _ = attend(leaves[0], block, replace(weighting_of(*leaves), bias_DFH=None))
+    assert not torch.allclose(without, ours[0])
 
 
 def test_terms_are_what_numpy_makes_of_them() -> None:
