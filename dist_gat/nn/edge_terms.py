@@ -151,7 +151,7 @@ class EdgeTerms(nn.Module):
         columns = EdgeColumns(kind, *(self._column(block, name, name in self.terms) for name in TABLES[1:]))
         table_RH, num_edges = torch.cat(list(self.tables.values())), block.neighbors_DF.numel()
         out_EH = sum_terms(table_RH, columns, self._places, np.array(self.kinds.num_categories), num_edges)
-        return out_EH.view(*block.neighbors_DF.shape, -1)
+        return out_EH.view(*block.neighbors_DF.shape, table_RH.shape[1])
 
     @cached_property
     def _places(self) -> TablePlaces:

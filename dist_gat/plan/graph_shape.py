@@ -135,7 +135,7 @@ def expected_messages(config: Config, graph: GraphShape) -> Messages:
             degree_D, count_D = _classes(num_nodes[kind], num_nodes[other], num_edges[-1], skew)
             degrees_KD[number, : len(degree_D)], count_TD[kind, : len(count_D)] = degree_D, count_D
     kinds = edge_kinds(schema, {})
-    needs = columns_read(config.model.terms, messages_need_degree(config.model), kinds)
+    needs = columns_read(config.model, messages_need_degree(config.model), kinds)
     plans = plan_hops(schema, config.sampling, needs)
     return Messages(schema, num_nodes, tuple(num_edges), count_TD, in_KD, out_KD, plans)
 
