@@ -28,7 +28,7 @@ from scipy.sparse import csr_array
 from benchmarks import quality_peers, quality_tables
 from dist_gat import api
 from dist_gat.baselines import pair_baselines
-from dist_gat.baselines.baseline import shifts
+from dist_gat.baselines.histories import shifts
 from dist_gat.baselines.pair_baselines import LabelledPairs, labelled_pairs
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.graded_ndcg import graded_ndcg

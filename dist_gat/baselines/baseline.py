@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
+from dist_gat.base.errors import ConfigError
 from dist_gat.baselines.als import fit_als
 from dist_gat.baselines.ease import fit_ease
 from dist_gat.baselines.graph_filters import fit_gfcf, fit_linear
+from dist_gat.baselines.histories import Histories, shifts, training_histories
+from dist_gat.baselines.markov import fit_markov
 from dist_gat.baselines.most_popular import fit_popularity
 from dist_gat.baselines.neighbors import fit_itemknn, fit_userknn
-from dist_gat.baselines.scorer import Fit
-from dist_gat.config.sections import EvaluateConfig
+from dist_gat.baselines.scorer import Fit, Scorer
+from dist_gat.config.sections import BaselineConfig, EvaluateConfig
 from dist_gat.evaluate.full_ranking import PartRanking, rank_parts, ranking_metrics
 from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.worker import Worker
+from dist_gat.filters.history_weights import decay, newer_in_history
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import Relation
 
-BASELINES: dict[str, Fit] = {
+PLAIN: dict[str, Fit] = {
     "popularity": fit_popularity,
     "userknn": fit_userknn,
     "itemknn": fit_itemknn,
@@ -30,29 +33,64 @@ BASELINES: dict[str, Fit] = {
     "gfcf": fit_gfcf,
     "linear": fit_linear,
 }
+# scores are of a history that fades: of R whose entries are 2^(-newer / half-life), see `filters.history_weights`, in
+# place of 1; what they learn, the right-hand factor, is as without
+RECENT: dict[str, Fit] = {"itemknn-recent": fit_itemknn, "ease-recent": fit_ease}
+SEQUENTIAL: dict[str, Callable[[Histories, BaselineConfig], Scorer]] = {"markov": fit_markov}
+# they need times
+TIMED = (*RECENT, *SEQUENTIAL)
+BASELINES = (*PLAIN, *TIMED)
 
 
 def evaluate_baseline(
-    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig, seed: int,
+    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig, metric: str, seed: int,
     worker: Worker,
-) -> dict[str, float]:  # fmt: skip
-    """Metrics of one baseline on a split, trained on the training interactions.
+) -> dict[str, Any]:  # fmt: skip
+    """`metrics` of one baseline on a split, trained on the training interactions, and a `note` on what was chosen.
 
-    worker: the only one. Raises `ConfigError` where the baseline can't run on this data set or machine.
+    metric: by which validation chooses a half-life. worker: the only one. Raises `ConfigError` where the baseline can't
+    run on this data set or machine.
     """
-    parts = range(prepared.ranges.num_parts)
-    sample = sample_users(prepared, relation, split, parts, config.num_users, seed, worker.control)
-    rankings = rank_baseline(name, prepared, relation, split, config, sample.users, worker)
-    return ranking_metrics(rankings, prepared, worker.control, relation, split, config.ks) | sample.counts
+    histories = training_histories(prepared, relation)
+
+    def measure(score: Scorer, split: str) -> dict[str, float]:
+        parts = range(prepared.ranges.num_parts)
+        sample = sample_users(prepared, relation, split, parts, config.num_users, seed, worker.control)
+        rankings = rank_baseline(score, prepared, relation, split, config, sample.users, worker)
+        return ranking_metrics(rankings, prepared, worker.control, relation, split, config.ks) | sample.counts
+
+    if name in PLAIN:
+        return {"metrics": measure(PLAIN[name](histories.matrix(), config.baseline), split), "note": ""}
+    if name in SEQUENTIAL:
+        return {"metrics": measure(SEQUENTIAL[name](histories, config.baseline), split), "note": ""}
+    half_lives, chosen_by = config.baseline.half_lives, ""
+    if len(half_lives) > 1 and not prepared.num_pairs(relation, "valid"):
+        raise ConfigError(
+            f"{name} chooses among evaluate.baseline.half_life={half_lives} on validation pairs, and there are none: "
+            "give one number, or set data.split and prepare again"
+        )
+    scores = fit_recent(name, histories, config.baseline)
+    best = half_lives[0]
+    if len(half_lives) > 1:
+        best = max(half_lives, key=lambda half_life: measure(scores(half_life), "valid")[metric])
+        chosen_by = ", chosen on validation"
+    note = "all of a history counts alike" if best is None else f"a half-life of {best:g} newer interactions"
+    return {"metrics": measure(scores(best), split), "note": note + chosen_by}
+
+
+def fit_recent(name: str, histories: Histories, config: BaselineConfig) -> Callable[[float | None], Scorer]:
+    """One of `RECENT`, by half-life. Raises `ConfigError` without times."""
+    newer = newer_in_history(histories.users, histories.when(name))
+    fitted = RECENT[name](histories.matrix(), config)
+    return lambda half_life: fitted.with_left(histories.matrix(decay(newer, half_life)))
 
 
 def rank_baseline(
-    name: str, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig,
+    score: Scorer, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig,
     users: Mapping[int, np.ndarray], worker: Worker,
 ) -> list[PartRanking]:  # fmt: skip
     """The best items of `users`, part by part."""
     ranges = prepared.ranges
-    score = BASELINES[name](training_matrix(prepared, relation), config.baseline)
     user_shift, item_shift = shifts(ranges, relation.source), shifts(ranges, relation.target)
 
     def score_part(part: int, users_n: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -60,24 +98,3 @@ def rank_baseline(
         return score(users_n - user_shift[part], slice(first - shift, last - shift))
 
     return rank_parts(prepared, relation, users, split, max(config.ks), config.user_chunk, score_part, worker)
-
-
-def training_matrix(prepared: PreparedGraph, relation: Relation) -> csr_array:
-    """float32 [users, items]: 1 at each training pair of a relation.
-
-    Users are its sources and items its targets, both in the order of their node IDs.
-    """
-    ranges = prepared.ranges
-    pairs = np.concatenate([part.pairs(relation, "train") for part in prepared.parts])
-    row, column = (
-        nodes - shifts(ranges, kind)[ranges.part_of(nodes)]
-        for kind, nodes in zip((relation.source, relation.target), pairs.T, strict=True)
-    )
-    shape = (ranges.count(relation.source), ranges.count(relation.target))
-    return csr_array((np.ones(len(pairs), np.float32), (row, column)), shape=shape)
-
-
-def shifts(ranges: NodeRanges, node_type: str) -> np.ndarray:
-    """int64 [P]: in each part, node ID minus position among all nodes of the type."""
-    sizes = ranges.counts(node_type)
-    return ranges.bounds_of(node_type)[:, 0] - (np.cumsum(sizes) - sizes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
-from dist_gat.baselines.baseline import shifts
+from dist_gat.baselines.histories import shifts
 from dist_gat.evaluate.pair_values import PartPairs
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph

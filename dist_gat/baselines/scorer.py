@@ -30,6 +30,11 @@ class Scorer:
         self.rights = [csc_array(right) if issparse(right) else right for _, right in terms]
         self._block: tuple[slice, list[Matrix]] = (slice(0, 0), [])
 
+    def with_left(self, left: Matrix) -> Scorer:
+        """The scores of other rows, [U, x], where there is one term."""
+        (right,) = self.rights
+        return Scorer((left, right))
+
     def __call__(self, users: slice | np.ndarray, items: slice) -> np.ndarray:
         """float32 [n, m]: scores of the users and items at these positions of the training matrix."""
         if self._block[0] != items:

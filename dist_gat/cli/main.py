@@ -141,7 +141,9 @@ def evaluate(
             raise typer.Exit(STOPPED)
         split = "test" if "test" in result else "valid"
         tables = evaluation_tables(settings, result, split, slices)
-        output.result(result, *tables, notes=f"took {result['seconds']:.0f} s")
+        baselines = result.get("baselines", {})
+        notes = [f"{name}: {found['note']}" for name, found in baselines.items() if found["note"]]
+        output.result(result, *tables, notes="\n".join([*notes, f"took {result['seconds']:.0f} s"]))
 
 
 @app.command(epilog="Example: dist-gat compare configs/ml-100k.yaml --models popularity,ease,gfcf,recipe")
@@ -154,8 +156,9 @@ def compare(
 ) -> None:
     """Rank with baselines and with the recipe's relatives, on the same split with the same metrics.
 
-    popularity, userknn, itemknn, als, ease, gfcf and linear; then mf (no layers), lightgcn, gat and the recipe, which
-    train. The same command goes on where it was stopped (exit code 143).
+    popularity, userknn, itemknn, als, ease, gfcf and linear; where there are times itemknn-recent, ease-recent and
+    markov; then mf (no layers), lightgcn, gat and the recipe, which train. The same command goes on where it was
+    stopped (exit code 143).
     """
     from dist_gat import api
 

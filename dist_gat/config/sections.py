@@ -34,6 +34,7 @@ class PartsConfig(Section):
 Strategy = Literal["uniform", "recent", "weight"]
 EdgeWeights = Literal["none", "weight", "log"]
 HalfLife = Annotated[float, Field(gt=0.0)] | None
+HalfLives = HalfLife | Annotated[list[HalfLife], Field(min_length=1)]
 
 
 class RelationSamplingConfig(Section):
@@ -156,6 +157,10 @@ class ModelConfig(AttentionConfig):
     decoder: DecoderConfig = DecoderConfig()
 
 
+def as_list(half_lives: HalfLives) -> list[float | None]:
+    return half_lives if isinstance(half_lives, list) else [half_lives]
+
+
 class BlendConfig(Section):
     """Closed-form scores beside the model's, with weights. See `dist_gat.filters.blend` for the equations."""
 
@@ -172,7 +177,7 @@ class BlendConfig(Section):
     edge_weights: EdgeWeights = Field(
         "none", description="weight: an edge counts as much as the weight that it carries; log: log(1 + weight)"
     )
-    half_life: HalfLife | list[HalfLife] = Field(
+    half_life: HalfLives = Field(
         None, description="so many newer interactions of its user halve an edge; of several validation chooses"
     )
     num_users: PositiveInt = Field(5000, description="of those that validation measures, to choose the weights")
@@ -180,14 +185,12 @@ class BlendConfig(Section):
     @property
     def half_lives(self) -> list[float | None]:
         """Those to choose from."""
-        return self.half_life if isinstance(self.half_life, list) else [self.half_life]
+        return as_list(self.half_life)
 
-    @field_validator("half_life")
-    @classmethod
-    def _some(cls, half_life: HalfLife | list[HalfLife]) -> HalfLife | list[HalfLife]:
-        if half_life == []:
-            raise ValueError("expected a number of interactions, null, or a list of these")
-        return half_life
+    @property
+    def reads_weights(self) -> bool:
+        """Whether both filters go by weighted edges of given relations, and not the spectral one by all messages."""
+        return bool(self.relations) or self.edge_weights != "none" or self.half_life is not None
 
 
 class LossConfig(Section):
@@ -262,6 +265,15 @@ class BaselineConfig(Section):
     ease_max_items: PositiveInt = Field(20_000, description="takes 8 bytes × items², 3.2 GB for the default")
     gfcf_factors: PositiveInt = Field(256, description="at most one for 16 users or items")
     gfcf_weight: float = Field(0.3, ge=0.0, description="of the ideal low-pass filter beside the linear one")
+    half_life: HalfLives = Field(
+        [None, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0],
+        description="itemknn-recent, ease-recent: so many newer ones halve an interaction; validation chooses",
+    )
+    markov_smoothing: float = Field(10.0, gt=0.0, description="as many transitions as the share of an item counts for")
+
+    @property
+    def half_lives(self) -> list[float | None]:
+        return as_list(self.half_life)
 
 
 class EvaluateConfig(Section):
@@ -271,7 +283,12 @@ class EvaluateConfig(Section):
     num_users: PositiveInt | None = Field(None, description="a fixed sample of a split's users is measured; null: all")
     user_chunk: PositiveInt = 1024
     edge_chunk: PositiveInt = 200_000
-    baselines: list[Literal["popularity", "userknn", "itemknn", "als", "ease", "gfcf", "linear"]] = []
+    baselines: list[
+        Literal[
+            "popularity", "userknn", "itemknn", "als", "ease", "gfcf", "linear", "itemknn-recent", "ease-recent",
+            "markov",
+        ]
+    ] = []  # fmt: skip
     baseline: BaselineConfig = BaselineConfig()
 
 
@@ -350,12 +367,12 @@ class Config(Section):
             self._check_blended_relations(self.task.relation)
         if (
             self.blend.linear_deflation
-            and not self.blend.relations
+            and not self.blend.reads_weights
             and any(relation.messages for relation in self.data.relations.values())
         ):
             raise ValueError(
                 "blend.linear_deflation takes out directions of all messages, and the linear filter has those of one "
-                "relation: name the others in blend.relations, or leave it out with data.relations"
+                "relation: name others in blend.relations, or leave it out with data.relations"
             )
         if self.task.kind != "ranking" and self.sampling.time == "strict":
             raise ValueError(

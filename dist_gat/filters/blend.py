@@ -29,8 +29,8 @@ from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.history_weights import HistoryWeights, history_weights
 from dist_gat.filters.linear_filter import FILTER_BLOCK, LinearFilter, LinearTerm, deflation_rows
-from dist_gat.filters.own_neighbors import weighted_neighbors
-from dist_gat.filters.spectral_filter import spectral_rows
+from dist_gat.filters.own_neighbors import OwnNeighbors, weighted_neighbors
+from dist_gat.filters.spectral_filter import SpectralFilter
 from dist_gat.filters.user_items import training_items
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.graph_store import GraphStore
@@ -57,10 +57,6 @@ class Blend:
     linear_weight: float = 0.0
     half_life: float | None = None
     value: float | None = None
-
-    @property
-    def has_filters(self) -> bool:
-        return self.spectral_Ok.shape[1] > 0 or self.linear is not None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -103,12 +99,12 @@ def build_blend(
     """
     can_choose = store.prepared.num_pairs(relation, "valid") > 0
     half_lives = config.half_lives if can_choose else config.half_lives[:1]
-    is_set = config.spectral_weight is not None and config.linear_weight is not None and len(half_lives) == 1
+    is_set = config.spectral_weight is not None and config.linear_weight is not None
+    filters = _Filters(store, worker, relation, config, evaluate.edge_chunk, seed)
     best: Blend | None = None
     for half_life in half_lives:
-        weights = history_weights(store.prepared.schema, relation, config, half_life)
-        blend = _unchosen(store, worker, weights, relation, config, evaluate.edge_chunk, seed)
-        if is_set or not blend.has_filters or not can_choose:
+        blend = filters.with_half_life(half_life)
+        if not can_choose or not (filters.has_spectral or filters.has_linear) or (is_set and len(half_lives) == 1):
             return blend
         tuner = _Tuner(blend, rows_OR, store, worker, relation, evaluate, config.num_users, seed)
         value, spectral_weight, linear_weight = tuner.best(metric, (config.spectral_weight, config.linear_weight))
@@ -118,34 +114,53 @@ def build_blend(
     return best
 
 
-def _unchosen(
-    store: GraphStore, worker: Worker, weights: HistoryWeights, relation: Relation, config: BlendConfig,
-    edge_chunk: int, seed: int,
-) -> Blend:  # fmt: skip
-    """The filters with the configured weights, 0 where there is none. Collective."""
-    # a filter that shall have the weight 0 is not built
-    is_set = config.spectral_weight is not None and config.linear_weight is not None
-    has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
-    has_linear = config.linear and not (is_set and config.linear_weight == 0)
-    deflation = config.linear_deflation if has_linear else 0
-    ranges, profiles = store.ranges, training_items(store, weights)
-    neighbors = None
-    if not weights.is_plain and (has_spectral or deflation):
-        neighbors = weighted_neighbors(profiles, store, worker, relation)
-    spectral_Ok = deflation_Oj = torch.zeros(store.ownership.num_nodes, 0)
-    linear = None
-    if has_spectral:
-        spectral_Ok = spectral_rows(
-            store, worker, relation, config.spectral_rank, config.spectral_ridge, edge_chunk, seed, neighbors
-        )
-    if has_linear:
-        linear = LinearFilter(profiles, ranges.num_parts, ranges.num_nodes, worker.steps, store.own_parts)
-    if deflation:
-        deflation_Oj = deflation_rows(store, worker, relation, deflation, edge_chunk, seed, neighbors)
-    return Blend(
-        spectral_Ok, deflation_Oj, linear, (config.spectral_weight or 0.0) * has_spectral,
-        (config.linear_weight or 0.0) * has_linear, weights.half_life,
-    )  # fmt: skip
+class _Filters:
+    """The filters with the configured weights, 0 where there is none, for any half-life. Collective."""
+
+    def __init__(
+        self, store: GraphStore, worker: Worker, relation: Relation, config: BlendConfig, edge_chunk: int, seed: int
+    ) -> None:
+        self.store, self.worker, self.relation, self.config = store, worker, relation, config
+        self.edge_chunk, self.seed = edge_chunk, seed
+        # a filter that shall have the weight 0 is not built
+        is_set = config.spectral_weight is not None and config.linear_weight is not None
+        self.has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
+        self.has_linear = config.linear and not (is_set and config.linear_weight == 0)
+        self.spectral: SpectralFilter | None = None
+        if self.has_spectral:
+            neighbors = self._neighbors(self._weights(None)) if config.reads_weights else None
+            self.spectral = SpectralFilter(
+                store, worker, relation, config.spectral_rank, config.spectral_ridge, edge_chunk, seed, neighbors
+            )
+
+    def _weights(self, half_life: float | None) -> HistoryWeights:
+        return history_weights(self.store.prepared.schema, self.relation, self.config, half_life)
+
+    def _neighbors(self, weights: HistoryWeights) -> OwnNeighbors:
+        return weighted_neighbors(training_items(self.store, weights), self.store, self.worker, self.relation)
+
+    def with_half_life(self, half_life: float | None) -> Blend:
+        store, worker, config, weights = self.store, self.worker, self.config, self._weights(half_life)
+        spectral_Ok = deflation_Oj = torch.zeros(store.ownership.num_nodes, 0)
+        linear, deflation = None, config.linear_deflation if self.has_linear else 0
+        neighbors = None
+        if (self.has_spectral and half_life is not None) or (deflation and config.reads_weights):
+            neighbors = self._neighbors(weights)
+        if self.spectral is not None:
+            spectral_Ok = self.spectral.rows(None if half_life is None else neighbors)
+        if self.has_linear:
+            ranges = store.ranges
+            linear = LinearFilter(
+                training_items(store, weights), ranges.num_parts, ranges.num_nodes, worker.steps, store.own_parts
+            )
+        if deflation:
+            deflation_Oj = deflation_rows(
+                store, worker, self.relation, deflation, self.edge_chunk, self.seed, neighbors
+            )
+        return Blend(
+            spectral_Ok, deflation_Oj, linear, (config.spectral_weight or 0.0) * self.has_spectral,
+            (config.linear_weight or 0.0) * self.has_linear, half_life,
+        )  # fmt: skip
 
 
 def weights_to_try(

@@ -29,11 +29,6 @@ class HistoryWeights:
     edge_weights: EdgeWeights = "none"
     half_life: float | None = None
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether each interaction of a single relation counts 1."""
-        return len(self.relations) == 1 and self.edge_weights == "none" and self.half_life is None
-
 
 def history_weights(
     schema: Schema, relation: Relation, config: BlendConfig, half_life: float | None

@@ -35,9 +35,11 @@ def run_baseline(name: str, config: Config, worker: Worker) -> dict[str, Any]:
         split = held_out_split(prepared, relation)
         task = build_task(config, prepared)
         if isinstance(task, PairTask):
-            metrics = evaluate_pair_baseline(name, task, prepared, split)
+            found = {"metrics": evaluate_pair_baseline(name, task, prepared, split)}
         else:
-            metrics = evaluate_baseline(name, prepared, relation, split, config.evaluate, config.seed, worker)
+            found = evaluate_baseline(
+                name, prepared, relation, split, config.evaluate, config.train.metric, config.seed, worker
+            )
     except ConfigError as err:
         return {"note": str(err)}
-    return {"metrics": metrics, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}
+    return {**found, "seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory()}

@@ -28,7 +28,9 @@ MODELS = {
     "popularity": "Most popular items", "userknn": "User neighbours", "itemknn": "Item neighbours", "als": "ALS",
     "ease": "EASE", "gfcf": "GF-CF filter", "linear": "Linear filter", "mf": "Matrix factorisation",
     "lightgcn": "LightGCN", "gat": "GAT", "mean": "Overall mean", "user_mean": "Mean of the user",
-    "item_mean": "Mean of the item", "biases": "User and item biases", "logistic": "Logistic regression",
+    "itemknn-recent": "Item neighbours, recent first", "ease-recent": "EASE, recent first",
+    "markov": "Markov chain of the last item", "item_mean": "Mean of the item",
+    "biases": "User and item biases", "logistic": "Logistic regression",
     "boosting": "Gradient boosting", "rates": "User and item rates",
 }  # fmt: skip
 SLICES = {

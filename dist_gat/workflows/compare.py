@@ -42,10 +42,11 @@ def compare(
     started = time.perf_counter()
     refuse_foreign_folder(config.run_folder)
     prepared = open_made(config, progress=progress)
-    split = held_out_split(prepared, predicted_relation(prepared.schema, config.task))
+    relation = predicted_relation(prepared.schema, config.task)
+    split = held_out_split(prepared, relation)
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
-    for name in choose_models(models, config.task):
+    for name in choose_models(models, config.task, prepared.has_times(relation)):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.baselines.baseline import BASELINES
+from dist_gat.baselines.baseline import BASELINES, TIMED
 from dist_gat.baselines.pair_baselines import PAIR_BASELINES
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
@@ -49,10 +49,14 @@ def compared_models(task: TaskConfig) -> tuple[str, ...]:
     return (*(BASELINES if task.kind == "ranking" else PAIR_BASELINES[task.kind]), *MODELS)
 
 
-def choose_models(names: Sequence[str] | None, task: TaskConfig) -> list[str]:
-    """The named models, or all of a task, each once. Raises `ConfigError` for an unknown one."""
+def choose_models(names: Sequence[str] | None, task: TaskConfig, has_times: bool = True) -> list[str]:
+    """The named models, or all of a task, each once; without names none that needs times which data don't have.
+
+    Raises `ConfigError` for an unknown one.
+    """
     known = compared_models(task)
-    chosen = list(dict.fromkeys(known if names is None else names))
+    default = [name for name in known if has_times or name not in TIMED]
+    chosen = list(dict.fromkeys(default if names is None else names))
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise ConfigError(f"models: {', '.join(unknown) or 'none'}: expected some of {', '.join(known)}")

@@ -23,7 +23,8 @@ def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
     tree["data"]["split"]["merge_valid"] = True
     tree["train"] |= {"stop_epoch": chosen["best_epoch"], "patience": 0}
     tree["blend"] |= {f"{name}_weight": weight for name, weight in chosen["blend"].items()}
-    tree["blend"]["half_life"] = chosen["half_life"]
+    if isinstance(config.blend.half_life, list):
+        tree["blend"]["half_life"] = [chosen["half_life"]]
     tasks = tree["task"].get("tasks", {ALONE: tree["task"]})
     for name, calibration in chosen["calibration"].items():
         if tasks[name]["kind"] == "click":

@@ -103,7 +103,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of the saved model on `valid` and `test`, and full-ranking metrics of the configured baselines.
 
-    The baselines are ranked on `test`, or on `valid` where there are no test pairs.
+    The baselines are ranked on `test`, or on `valid` where there are no test pairs; a `note` says what validation
+    chose for them.
 
     `slices` has the metrics by user activity and item popularity of both splits, of a ranking coverage, novelty and
     diversity too; `spread` the standard errors of the metrics; `details` of predicted pairs what `Likelihood.details`
@@ -125,10 +126,12 @@ def evaluate(
     log_evaluation(config.run_folder, result)
     if config.evaluate.baselines:
         worker = lone_worker(tell=tell_lines(progress))
-        result["baselines"] = {
-            name: {split: evaluate_baseline(name, prepared, relation, split, config.evaluate, config.seed, worker)}
-            for name in config.evaluate.baselines
-        }
+        result["baselines"] = {}
+        for name in config.evaluate.baselines:
+            found = evaluate_baseline(
+                name, prepared, relation, split, config.evaluate, config.train.metric, config.seed, worker
+            )
+            result["baselines"][name] = {split: found["metrics"], "note": found["note"]}
     result |= {"stopped": False, "seconds": time.perf_counter() - started}
     result["model_sha256"] = model_digest(config.run_folder)
     write_text(config.run_folder / EVALUATION_FILE, to_json(result))

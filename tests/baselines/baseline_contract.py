@@ -7,7 +7,8 @@ import pytest
 from helpers import INTERACTS, ITEM, USER, random_pairs, split_pairs
 from scipy.sparse import csr_array
 
-from dist_gat.baselines.baseline import BASELINES, evaluate_baseline, rank_baseline
+from dist_gat.baselines.baseline import PLAIN, evaluate_baseline, rank_baseline
+from dist_gat.baselines.histories import training_histories
 from dist_gat.baselines.scorer import Scorer
 from dist_gat.config.sections import BaselineConfig, EvaluateConfig
 from dist_gat.evaluate.user_sample import users_of
@@ -40,7 +41,7 @@ class BaselineContract:
         raise NotImplementedError
 
     def fit(self, dense_UI: np.ndarray) -> Scorer:
-        return BASELINES[self.name](csr_array(dense_UI.astype(np.float32)), TINY)
+        return PLAIN[self.name](csr_array(dense_UI.astype(np.float32)), TINY)
 
     def test_scores_are_the_right_ones(self) -> None:
         dense = tiny_matrix()
@@ -76,7 +77,8 @@ class BaselineContract:
         recall: dict[int, list[float]] = {k: [] for k in KS}
         parts = range(synthetic.ranges.num_parts)
         tested = {part: users_of(synthetic.parts[part].pairs(INTERACTS, "test")) for part in parts}
-        for ranking in rank_baseline(self.name, synthetic, INTERACTS, "test", config, tested, lone_worker()):
+        fitted = PLAIN[self.name](training_histories(synthetic, INTERACTS).matrix(), TINY)
+        for ranking in rank_baseline(fitted, synthetic, INTERACTS, "test", config, tested, lone_worker()):
             for user, found, found_scores in zip(ranking.users, ranking.items, ranking.scores, strict=True):
                 row = scores[np.searchsorted(users, user)]
                 free = [at for at, item in enumerate(items.tolist()) if (user, item) not in met]
@@ -88,7 +90,8 @@ class BaselineContract:
                 assert order == sorted(order)
                 for k in KS if user in truth else ():
                     recall[k].append(len(set(found[:k].tolist()) & truth[user]) / len(truth[user]))
-        metrics = evaluate_baseline(self.name, synthetic, INTERACTS, "test", config, 0, lone_worker())
+        worker = lone_worker()
+        metrics = evaluate_baseline(self.name, synthetic, INTERACTS, "test", config, "", 0, worker)["metrics"]
         assert metrics["num_users"] == len(truth)
         assert {k: metrics[f"recall@{k}"] for k in KS} == pytest.approx({k: np.mean(recall[k]) for k in KS})
 

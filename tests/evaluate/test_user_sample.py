@@ -124,7 +124,8 @@ def test_the_ranks_have_the_sample_of_one(request: pytest.FixtureRequest, ranks:
 
 def test_a_baseline_is_measured_on_the_same_users(synthetic: PreparedGraph) -> None:
     config = EvaluateConfig(ks=KS, num_users=1)
-    metrics = evaluate_baseline("popularity", synthetic, INTERACTS, "test", config, SEED, lone_worker())
+    found = evaluate_baseline("popularity", synthetic, INTERACTS, "test", config, "", SEED, lone_worker())
+    metrics = found["metrics"]
     (user,) = everyone(sample_of(synthetic, 1))
     train = split_pairs(synthetic, "train")
     degree = np.bincount(train[:, 1], minlength=synthetic.ranges.num_nodes)

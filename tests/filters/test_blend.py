@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dist_gat.filters.blend import LINEAR_CHOICES, SPECTRAL_CHOICES, Blend, buil
 from dist_gat.filters.history_weights import HistoryWeights
 from dist_gat.filters.linear_filter import LinearFilter, deflation_rows
 from dist_gat.filters.own_neighbors import weighted_neighbors
-from dist_gat.filters.spectral_filter import spectral_rows
+from dist_gat.filters.spectral_filter import SpectralFilter
 from dist_gat.filters.user_items import training_items
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.nn.inputs.id_embedding import EmbeddingShard
@@ -75,9 +76,12 @@ def dense_linear(matrix: np.ndarray) -> np.ndarray:
     return user[:, None] * (matrix @ normal.T @ normal)
 
 
-def dense_spectral(matrix: np.ndarray, rank: int) -> np.ndarray:
-    user, item = scales(matrix, 0.25)
-    _, sigma, basis = np.linalg.svd(user[:, None] * matrix * item)
+def dense_spectral(matrix: np.ndarray, rank: int, alike: np.ndarray | None = None) -> np.ndarray:
+    """alike: the matrix without half-life, where this one has one."""
+    alike = matrix if alike is None else alike
+    user, item = scales(alike, 0.25)
+    _, sigma, basis = np.linalg.svd(user[:, None] * alike * item)
+    user = scales(matrix, 0.25)[0]
     gain = sigma[:rank] ** 2 / (sigma[:rank] ** 2 + RIDGE * sigma[0] ** 2)
     smooth = (basis[:rank].T * gain) @ basis[:rank]
     return user[:, None] ** 2 * ((matrix * item) @ smooth) / item
@@ -98,10 +102,15 @@ def scores_of(
     """This rank's spectral rows and those that deflate, and for each of its users the linear scores of all items."""
     worker, store, _ = open_all(folder, access)
     profiles = training_items(store, weights)
-    neighbors = None if weights.is_plain else weighted_neighbors(profiles, store, worker, INTERACTS)
+    neighbors = undecayed = None
+    if weights != PLAIN:
+        neighbors = weighted_neighbors(profiles, store, worker, INTERACTS)
+        alike = training_items(store, replace(weights, half_life=None))
+        undecayed = weighted_neighbors(alike, store, worker, INTERACTS)
+    spectral = SpectralFilter(store, worker, INTERACTS, rank, RIDGE, 40, 3, undecayed)
     rows = torch.cat(
         [
-            spectral_rows(store, worker, INTERACTS, rank, RIDGE, 40, 3, neighbors),
+            spectral.rows(None if weights.half_life is None else neighbors),
             deflation_rows(store, worker, INTERACTS, rank, 40, 3, neighbors),
         ],
         dim=1,
