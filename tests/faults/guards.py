@@ -251,6 +251,20 @@ GUARDS = (
         (("dist_gat/launcher/stop_signals.py", "self.has_saved or request == Request.PREEMPT", "self.has_saved"),),
         "started at",
     ),
+    Guard(
+        23,
+        "draws along a further edge type are a function of its number and of the node alone",
+        (("dist_gat/sampling/hop_plan.py", "make_key(int(key), Purpose.NEIGHBORS, number)",
+          "make_key(int(key), Purpose.NEIGHBORS, __import__('time').time_ns())"),),
+        "not the bits of the undisturbed run",
+    ),
+    Guard(
+        24,
+        "they don't depend on how many nodes are asked for at once",
+        (("dist_gat/sampling/hop_plan.py", "make_key(int(key), Purpose.NEIGHBORS, number)",
+          "make_key(int(key), Purpose.NEIGHBORS, number + len(nodes))"),),
+        "losses differ",
+    ),
 )  # fmt: skip
 
 
