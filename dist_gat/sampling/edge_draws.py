@@ -16,7 +16,8 @@ import numpy as np
 from numba import njit
 
 from dist_gat.base.random import fold, to_unit
-from dist_gat.sampling.draws import HiddenEdges, draw, hidden_positions, pass_over
+from dist_gat.kernels.prefetch import prefetch
+from dist_gat.sampling.draws import GROUP, STARTS_AHEAD, HiddenEdges, draw, hidden_positions, pass_over
 
 UNIFORM, RECENT, WEIGHT = range(3)
 STRATEGIES = {"uniform": UNIFORM, "recent": RECENT, "weight": WEIGHT}
@@ -31,12 +32,14 @@ class DrawnEdges(NamedTuple):
     ranks: int32 [n, F], how many edges that the node may see are newer; the place in the row where there are no times.
     ages: float32 [n, F], log2 of 1 + the seconds since the edge, counted from the newest edge that the node may see; 0
     without times.
+    weights: float32 [n, F], 0 without weights.
     """
 
     sources: np.ndarray
     edges: np.ndarray
     ranks: np.ndarray
     ages: np.ndarray
+    weights: np.ndarray
 
 
 def draw_edges(
@@ -45,12 +48,13 @@ def draw_edges(
 ) -> DrawnEdges:  # fmt: skip
     """Up to `fan_out` edges of each of the rows, int64 [n], which belong to `nodes`.
 
-    times: int64 [e] or [0], where rows have the newest edge first. weights: float32 [e], read by the strategy `weight`
-    alone. limits: int64 [n] or [0]; a node sees edges before its limit alone.
+    times: int64 [e] or [0], where rows have the newest edge first. weights: float32 [e] or [0], which the strategy
+    `weight` needs. limits: int64 [n] or [0]; a node sees edges before its limit alone.
     """
     found = DrawnEdges(
         np.full((len(rows), fan_out), -1, np.int64), np.zeros((len(rows), fan_out), np.int64),
         np.zeros((len(rows), fan_out), np.int32), np.zeros((len(rows), fan_out), np.float32),
+        np.zeros((len(rows), fan_out), np.float32),
     )  # fmt: skip
     _draw_edges(
         indptr, indices, times, weights, rows, nodes, key, hidden.dst, hidden.ptr, hidden.src, hidden.time,
@@ -62,48 +66,68 @@ def draw_edges(
 @njit(nogil=True, cache=True)
 def _draw_edges(  # type: ignore[no-untyped-def]
     indptr, indices, times, weights, rows, nodes, key, hidden_dst, hidden_ptr, hidden_src, hidden_time, may_hide,
-    limits, strategy, sources, edges, ranks, ages,
+    limits, strategy, sources, edges, ranks, ages, edge_weights,
 ):  # fmt: skip
+    """Each small group of rows takes three passes, as in `dist_gat.sampling.draws`: find them, draw positions, load."""
     fan_out = sources.shape[1]
-    picks, seen = np.empty(fan_out, np.int64), np.empty(fan_out, np.int64)
-    best = np.empty(fan_out)
-    hash_mask = may_hide.shape[0] - 1
-    for i in range(rows.shape[0]):
-        node, start, stop = nodes[i], indptr[rows[i]], indptr[rows[i] + 1]
-        if limits.shape[0] and times.shape[0]:
-            start = _first_before(times, start, stop, limits[i])
-        free = stop - start
-        blocked = hidden_src[:0]
-        if may_hide[node & hash_mask]:
-            row_times = times[start:stop] if times.shape[0] else times
-            blocked = hidden_positions(
-                node, indices[start:stop], row_times, hidden_dst, hidden_ptr, hidden_src, hidden_time
-            )
-            free -= blocked.shape[0]
-        count = min(free, fan_out)
-        if count == 0:
-            continue
-        node_key = fold(key, np.uint64(node))
-        if strategy == WEIGHT:
-            count = _heaviest_draws(node_key, weights, start, free, blocked, picks, best)
-        elif strategy == RECENT:
+    start_G, free_G, newest_G = np.empty(GROUP, np.int64), np.empty(GROUP, np.int64), np.empty(GROUP, np.int64)
+    picks, best, nothing = np.empty(fan_out, np.int64), np.empty(fan_out), hidden_src[:0]
+    has_times, has_weights, has_limits = times.shape[0] > 0, weights.shape[0] > 0, limits.shape[0] > 0
+    hash_mask, weight_lines = may_hide.shape[0] - 1, weights.reshape(-1, 1)
+    row_lines, lines, time_lines = indptr.reshape(-1, 1), indices.reshape(-1, 1), times.reshape(-1, 1)
+    for first in range(0, rows.shape[0], GROUP):
+        size = min(GROUP, rows.shape[0] - first)
+        for g in range(size):
+            if first + g + STARTS_AHEAD < rows.shape[0]:
+                prefetch(row_lines, rows[first + g + STARTS_AHEAD], 0)
+            row = rows[first + g]
+            start, stop = indptr[row], indptr[row + 1]
+            if has_limits and has_times:
+                start = _first_before(times, start, stop, limits[first + g])
+            start_G[g], free_G[g] = start, stop - start
+        for g in range(size):
+            i, start, free = first + g, start_G[g], free_G[g]
+            node, newest, blocked = nodes[i], start, nothing
+            if may_hide[node & hash_mask]:
+                row_times = times[start : start + free] if has_times else times
+                blocked = hidden_positions(
+                    node, indices[start : start + free], row_times, hidden_dst, hidden_ptr, hidden_src, hidden_time
+                )
+                free -= blocked.shape[0]
+                for position in blocked:
+                    newest += position == newest - start
+            count = min(free, fan_out)
+            if count > 0:
+                node_key = fold(key, np.uint64(node))
+                if strategy == WEIGHT:
+                    count = _heaviest_draws(node_key, weights, start, free, blocked, picks, best)
+                elif strategy == RECENT:
+                    for j in range(count):
+                        picks[j] = j
+                else:
+                    draw(node_key, free, picks)
             for j in range(count):
-                picks[j] = j
-        else:
-            draw(node_key, free, picks)
-        for j in range(count):
-            seen[j] = picks[j]
-        if blocked.shape[0]:
-            pass_over(blocked, picks, count)
-        newest = start
-        for b in range(blocked.shape[0]):
-            if blocked[b] == newest - start:
-                newest += 1
-        for j in range(count):
-            edge = start + picks[j]
-            sources[i, j], edges[i, j], ranks[i, j] = indices[edge], edge, seen[j]
-            if times.shape[0]:
-                ages[i, j] = math.log2(1.0 + max(times[newest] - times[edge], 0) * 1e-6)
+                ranks[i, j] = picks[j]
+            if blocked.shape[0]:
+                pass_over(blocked, picks, count)
+            for j in range(count):
+                edges[i, j] = start + picks[j]
+                prefetch(lines, edges[i, j], 0)
+                if has_times:
+                    prefetch(time_lines, edges[i, j], 0)
+                if has_weights:
+                    prefetch(weight_lines, edges[i, j], 0)
+            if has_times and count > 0:
+                prefetch(time_lines, newest, 0)
+            free_G[g], newest_G[g] = count, newest
+        for g in range(size):
+            i = first + g
+            for j in range(free_G[g]):
+                sources[i, j] = indices[edges[i, j]]
+                if has_times:
+                    ages[i, j] = math.log2(1.0 + max(times[newest_G[g]] - times[edges[i, j]], 0) * 1e-6)
+                if has_weights:
+                    edge_weights[i, j] = weights[edges[i, j]]
 
 
 @njit(nogil=True, cache=True)
@@ -152,6 +176,50 @@ def _heaviest_draws(key, weights, start, free, blocked, picks, best):  # type: i
         best[place], picks[place] = value, position
         count = min(count + 1, fan_out)
     return count
+
+
+@njit(nogil=True, cache=True)
+def clear_edges(out, places, width):  # type: ignore[no-untyped-def]
+    """Nothing drawn in the rows `places` of `out`, [m, C * W]: -1 in the first W columns, 0 in the others."""
+    for o in places:
+        for j in range(out.shape[1]):
+            out[o, j] = -1 if j < width else 0
+
+
+@njit(nogil=True, cache=True)
+def put_edges(  # type: ignore[no-untyped-def]
+    out, places, width, first, blocks, number, sources, edges, ranks, ages, weights, categories
+):  # fmt: skip
+    """Write what was drawn along edge type `number` to the rows `places` of `out`, [m, C * W], from column `first` on.
+
+    The sources stand in the first W columns. Kind, category, weight, age and rank stand in those of the given blocks,
+    int64 [5], where these are not 0; weights and ages as the bits of float32. categories: of all edges.
+    """
+    starts = blocks * width + first
+    kind, category, weight, age, rank = starts[0], starts[1], starts[2], starts[3], starts[4]
+    has_kind, has_category, has_weight = blocks[0] > 0, blocks[1] > 0, blocks[2] > 0
+    has_age, has_rank = blocks[3] > 0, blocks[4] > 0
+    age_bits, weight_bits = ages.view(np.int32), weights.view(np.int32)
+    for i in range(places.shape[0]):
+        o, count = places[i], 0
+        while count < sources.shape[1] and sources[i, count] >= 0:
+            out[o, first + count] = sources[i, count]
+            count += 1
+        if has_kind:
+            for j in range(count):
+                out[o, kind + j] = number
+        if has_category:
+            for j in range(count):
+                out[o, category + j] = categories[edges[i, j]]
+        if has_weight:
+            for j in range(count):
+                out[o, weight + j] = weight_bits[i, j]
+        if has_age:
+            for j in range(count):
+                out[o, age + j] = age_bits[i, j]
+        if has_rank:
+            for j in range(count):
+                out[o, rank + j] = ranks[i, j]
 
 
 @njit(nogil=True, cache=True)

@@ -18,12 +18,12 @@ from dist_gat.config.sections import SamplingConfig
 from dist_gat.graph.part import Part
 from dist_gat.graph.schema import Schema
 from dist_gat.sampling.draws import NO_TIMES, HiddenEdges
-from dist_gat.sampling.edge_draws import draw_edges
+from dist_gat.sampling.edge_draws import clear_edges, draw_edges, put_edges
 
 # what the layers may read of an edge, in the order of a message
 EDGE_COLUMNS = ("kind", "category", "weight", "age", "rank")
 FLOATS = ("weight", "age")
-NO_WEIGHTS = np.zeros(0, np.float32)
+NO_WEIGHTS, NO_CATEGORIES = np.zeros(0, np.float32), np.zeros(0, np.uint16)
 
 
 class SampledEdges(NamedTuple):
@@ -76,9 +76,8 @@ class HopPlan:
 
         limits: as in `draw_edges`. hidden: by relation.
         """
-        out[places] = 0
-        out[places, : self.width] = -1
-        kind_of_node = part.rows.type_of(nodes)
+        kind_of_node, row_of_node = part.rows.type_of(nodes), part.rows.of(nodes)
+        clear_edges(out, places, self.width)
         for number, one in enumerate(self.schema.edge_types):
             fan_out, relation = self.fan_outs[number], one.relation
             mine = np.flatnonzero(kind_of_node == self.schema.node_types.index(one.target))
@@ -86,24 +85,19 @@ class HopPlan:
                 continue
             slot = self.schema.slot_of[number]
             strategy = self.strategies[number]
+            reads_weight = "weight" in relation.columns and "weight" in (strategy, *self.needs)
             found = draw_edges(
                 part.indptr, part.indices, part.edge_column("time") if "time" in relation.columns else NO_TIMES,
-                part.edge_column("weight") if strategy == "weight" else NO_WEIGHTS, part.rows.of(nodes[mine]) + slot,
+                part.edge_column("weight") if reads_weight else NO_WEIGHTS, row_of_node[mine] + slot,
                 nodes[mine], fan_out, key if slot == 0 else make_key(int(key), Purpose.NEIGHBORS, number),
                 hidden.get(relation.name, nothing_hidden), limits[mine] if len(limits) else limits, strategy,
             )  # fmt: skip
-            first = self.first_columns[number]
-            rows = places[mine]
-            out[rows, first : first + fan_out] = found.sources
-            for at, name in enumerate(self.needs, start=1):
-                values = found.ranks if name == "rank" else found.ages if name == "age" else None
-                if name == "kind":
-                    values = np.full(found.edges.shape, number, np.int32)
-                elif name in relation.columns:
-                    values = np.asarray(part.edge_column(name))[found.edges]
-                if values is not None:
-                    begin = at * self.width + first
-                    out[rows, begin : begin + fan_out] = values.view(np.int32) if name in FLOATS else values
+            has = {"kind", "age", "rank", *relation.columns}
+            begins = [self.needs.index(name) + 1 if name in self.needs and name in has else 0 for name in EDGE_COLUMNS]
+            put_edges(
+                out, places[mine], self.width, self.first_columns[number], np.array(begins), number, *found,
+                part.edge_column("category") if "category" in relation.columns else NO_CATEGORIES,
+            )  # fmt: skip
 
     def read(self, out: np.ndarray) -> SampledEdges:
         """What `draw` wrote, as int64 [n, (1 + columns) * W]."""
