@@ -19,7 +19,8 @@ from torch import Tensor
 from benchmarks import harness
 from benchmarks.graph import dgl_graph, prepared_graph
 from benchmarks.harness import OURS, Step
-from dist_gat.config.sections import EvaluateConfig, ModelConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared

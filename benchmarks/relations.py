@@ -31,7 +31,7 @@ from benchmarks.attention import outer_block
 from benchmarks.graph import prepared_graph
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.step import HEADS, SEEDS, SIZE, our_sampling, our_step
-from dist_gat.config.sections import AttentionConfig
+from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.attention import AttentionLayer

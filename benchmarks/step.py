@@ -29,7 +29,8 @@ from benchmarks.graph import dgl_graph, prepared_graph, ranking_sampler
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.peer import STOCK, StockPeer
 from dist_gat.base.random import Purpose, make_key
-from dist_gat.config.sections import ModelConfig, TrainConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import TrainConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory

@@ -16,7 +16,7 @@ from dist_gat.config.sections import Config
 
 HEADER = """# Every setting
 
-Written by `python docs/configuration.py` from `dist_gat/config/sections.py`. A recipe is one YAML file with these
+Written by `python docs/configuration.py` from the sections in `dist_gat/config`. A recipe is one YAML file with these
 keys; on the command line they follow as dotted overrides, `model.num_heads=4`. An unknown key is an error that names
 the nearest.
 """

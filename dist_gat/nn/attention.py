@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dist_gat.config.sections import AttentionConfig
+from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.nn.attend import attend, own_and_all_rows, weights_of
 from dist_gat.nn.by_relation import RelationGate, RelationProjection, SplitBlock, split_block

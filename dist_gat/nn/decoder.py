@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.sections import DecoderConfig
+from dist_gat.config.model_sections import DecoderConfig
 from dist_gat.nn.own_scores import has_own_scores
 
 # Below this norm a row is scaled by 1/MIN_NORM instead, which bounds its gradient.

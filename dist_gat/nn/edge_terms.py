@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.sections import AttentionConfig
+from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import INTERACTIONS, Schema
 from dist_gat.kernels.edge_terms_numba import CURVES, EdgeColumns, TablePlaces

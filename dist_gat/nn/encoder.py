@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dist_gat.config.sections import ModelConfig
+from dist_gat.config.model_sections import ModelConfig
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds, columns_read
 from dist_gat.sampling.block import Block

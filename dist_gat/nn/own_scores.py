@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dist_gat.config.sections import DecoderConfig
+from dist_gat.config.model_sections import DecoderConfig
 from dist_gat.nn.popularity import Popularity
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_gat.base.random import Purpose, make_key
-from dist_gat.config.sections import ModelConfig, SamplingConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import SamplingConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.schema import Relation
 from dist_gat.nn.decoder import Decoder

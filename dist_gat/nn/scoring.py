@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.config.sections import AttentionConfig
+from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.kernels.weighting import MAX_EXPONENT, MIN_SCORE_SUM, Rule, Weighting
 from dist_gat.nn.edge_keys import EdgeKeys
 from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds, EdgeTerms, degrees_of_ends, edges_alike

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from dist_gat.config.sections import Config, EvaluateConfig, LossConfig, ModelConfig, NegativesConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import Config, EvaluateConfig, LossConfig, NegativesConfig
 from dist_gat.evaluate.full_ranking import split_metrics
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows

@@ -12,7 +12,8 @@ from helpers import INTERACTS, ITEM, Ranks, adjacency, split_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_gat.config.sections import EvaluateConfig, ModelConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.full_ranking import rank_representations, ranking_metrics
 from dist_gat.evaluate.inference import MIN_WIDTH, Turn, degree_chunks, infer_representations, turns_of
 from dist_gat.evaluate.user_sample import sample_users

@@ -13,7 +13,8 @@ import pytest
 import torch
 from helpers import INTERACTS, ITEM, USER, Ranks, split_pairs
 
-from dist_gat.config.sections import EvaluateConfig, ModelConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate import beyond_accuracy as beyond
 from dist_gat.evaluate.full_ranking import judge, rank_representations
 from dist_gat.evaluate.metrics import metric_names

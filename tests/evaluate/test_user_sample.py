@@ -11,7 +11,8 @@ import torch
 from helpers import INTERACTS, Ranks, same_on_all, split_pairs
 
 from dist_gat.baselines.baseline import evaluate_baseline
-from dist_gat.config.sections import EvaluateConfig, ModelConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.full_ranking import judge, rank_representations, split_metrics
 from dist_gat.evaluate.metrics import metric_names, user_metrics
 from dist_gat.evaluate.slices import slice_metrics

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import ITEM, USER, adjacency, prepare_pairs, random_pairs, split_pairs
 
-from dist_gat.config.sections import ModelConfig
+from dist_gat.config.model_sections import ModelConfig
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood, positions

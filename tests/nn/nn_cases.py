@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from dist_gat.config.sections import AttentionConfig
+from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.graph.schema import Relation, Schema
 from dist_gat.kernels.weighting import Rule, Weighting
 from dist_gat.nn.edge_terms import edge_kinds

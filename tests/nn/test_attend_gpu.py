@@ -271,7 +271,7 @@ def test_the_cpu_needs_no_triton():
 import sys
 sys.modules["triton"] = None
 import torch
-from dist_gat.config.sections import AttentionConfig
+from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.sampling.block import Block
 layer = AttentionLayer(AttentionConfig(num_heads=2), 16, 16)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dist_gat.config.sections import DecoderConfig
+from dist_gat.config.model_sections import DecoderConfig
 from dist_gat.nn.decoder import Decoder
 
 CONFIGS = [DecoderConfig(), DecoderConfig(kind="cosine", temperature=0.2)]

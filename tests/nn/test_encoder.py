@@ -4,7 +4,7 @@ import torch
 from nn_cases import SIZE_OF, random_block
 from torch.testing import assert_close
 
-from dist_gat.config.sections import ModelConfig
+from dist_gat.config.model_sections import ModelConfig
 from dist_gat.nn.encoder import Encoder, RunningCombination
 from dist_gat.sampling.block import Block
 

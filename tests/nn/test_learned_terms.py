@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dist_gat.config.sections import ModelConfig
+from dist_gat.config.model_sections import ModelConfig
 from dist_gat.graph.schema import Relation, Schema
 from dist_gat.nn.edge_terms import KNOTS, edge_kinds
 from dist_gat.nn.encoder import Encoder

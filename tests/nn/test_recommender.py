@@ -4,7 +4,7 @@ from helpers import INTERACTS, ITEM
 from nn_cases import SIZE_OF
 from torch.testing import assert_close
 
-from dist_gat.config.sections import DecoderConfig, ModelConfig
+from dist_gat.config.model_sections import DecoderConfig, ModelConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.nn.recommender import build_dense, build_recommender

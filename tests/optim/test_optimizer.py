@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dist_gat.config.sections import ModelConfig, TrainConfig
+from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.sections import TrainConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.nn.recommender import Recommender, build_recommender
 from dist_gat.optim.gradient_rules import build_gradient_rules

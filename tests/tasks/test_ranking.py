@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from dist_gat.config.sections import DecoderConfig, LossConfig, NegativesConfig
+from dist_gat.config.model_sections import DecoderConfig
+from dist_gat.config.sections import LossConfig, NegativesConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.nn.decoder import Decoder
 from dist_gat.sampling.batch import Batch
