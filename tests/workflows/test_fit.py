@@ -12,9 +12,10 @@ from helpers import INTERACTS
 from recipes import small_recipe as recipe
 
 from dist_gat import api
-from dist_gat.config.sections import Config
+from dist_gat.config.sections import BlendConfig, Config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import open_prepared
+from dist_gat.workflows.final_recipe import final_recipe
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,16 @@ def test_the_last_training_has_the_validation_pairs_and_no_test_pair(fitted: tup
     assert result["final"]["blend"] == result["chosen"]["blend"] != {"spectral": 0.0, "linear": 0.0}
     assert result["chosen"]["blended"] >= result["chosen"]["valid"][config.train.metric]
     assert result["final"]["blended"] is None
+
+
+def test_the_last_training_has_the_half_life_that_validation_chose() -> None:
+    chosen = {"best_epoch": 2, "blend": {"linear": 1.5}, "half_life": None, "calibration": {}}
+    for given, last in (([None, 5.0], [None]), ([7.0, None], [None]), (7.0, 7.0), (None, None)):
+        blend = BlendConfig(linear=True, half_life=given)
+        config = recipe(Path()).model_copy(update={"blend": blend})
+        found = final_recipe(config, chosen).blend
+        assert (found.half_life, found.linear_weight) == (last, 1.5)
+        assert found.reads_weights == blend.reads_weights
 
 
 def test_recommendations_are_the_ranking_that_was_tested(fitted: tuple[Config, dict[str, Any]]) -> None:
