@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
@@ -159,6 +160,16 @@ class RelationConfig(Section):
         return self
 
 
+def reached_types(relations: Iterable[RelationConfig]) -> set[str]:
+    """The node types that users and items are joined with, by relations or as other names of theirs."""
+    joined = [{one.source, one.target, *([one.same_as.type] if one.same_as else [])} for one in relations]
+    found, before = {"user", "item"}, 0
+    while len(found) > before:
+        before = len(found)
+        found |= {kind for kinds in joined if kinds & found for kind in kinds}
+    return found
+
+
 class DataConfig(Section):
     """Where the interactions come from. Relative file names are below `path`; absolute ones and `..` are taken as they
     stand, since a recipe is yours.
@@ -227,6 +238,12 @@ class DataConfig(Section):
     def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:
         types = {kind for relation in relations.values() for kind in (relation.source, relation.target)}
         check_names("a relation", relations, (*RESERVED_RELATIONS, *sorted(types - {"user", "item"})))
+        if lost := types - reached_types(relations.values()):
+            names = sorted(name for name, one in relations.items() if {one.source, one.target} & lost)
+            raise ValueError(
+                f"{', '.join(names)}: no relation leads from user or item to {' or '.join(sorted(lost))}, so nobody "
+                "would hear of their nodes; correct source and target, or say with same_as which of the nodes are items"
+            )
         return relations
 
     @model_validator(mode="after")

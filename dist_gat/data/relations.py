@@ -158,6 +158,12 @@ def _tell_unknown(
         f"({shown(source)}, {shown(target)})" for source, target in engine.frame(first).select(IDS).iter_rows()
     )
     what = " or ".join(plural(kind) for kind in kinds)
+    if loops == table.num_rows:
+        raise DataError(
+            f"{table.source.name}: all {loops:,} rows of relation {name} lead from a node to itself; expected two "
+            f"nodes in the columns {' and '.join(relation.ids)}; name the right ones with "
+            f"data.relations.{name}.columns"
+        )
     if not count:
         raise DataError(
             f"{table.source.name}: no row of relation {name} has known ends; its first are {examples}; expected {what} "

@@ -188,7 +188,9 @@ class ShardWriter:
         path = self.folder / "ids" / f"{kind}.parquet"
         path.parent.mkdir(exist_ok=True)
         numbers, start, writer = self.labels.nodes[kind], 0, None
-        for ids in nodes.ids(engine):
+        # of a type whose nodes are all of another under other names, nothing is left
+        none = pl.Series([], dtype=pl.String)
+        for ids in nodes.ids(engine) if len(numbers) else [none]:
             own = slice(start, start + len(ids))
             table = pl.DataFrame({"external_id": ids, "node_id": numbers[own]})
             if titles is not None:

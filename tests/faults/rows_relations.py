@@ -75,7 +75,7 @@ def kill_among_relations(folder: Path) -> str:
 
 @row(
     24, "many relations, strict time: 1 → 4 → 2 ranks across resumes, parts read and asked for in turn",
-    f"loaded tables bit-identical, losses within {TOLERANCE:g} relative", is_quick=True,
+    f"loaded tables bit-identical, losses within {TOLERANCE:g} relative",
 )  # fmt: skip
 def other_world_sizes_among_relations(folder: Path) -> str:
     for num_workers, last, access in ((1, 7, "auto"), (4, 16, "exchange"), (2, NUM_STEPS, "auto")):

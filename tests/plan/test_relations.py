@@ -14,6 +14,7 @@ from test_plan import CPU, steps
 
 from dist_gat.api import prepare
 from dist_gat.base.errors import ConfigError
+from dist_gat.cli.plan_command import counts_of
 from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
@@ -134,3 +135,10 @@ def test_bytes_exchanged_are_those_that_the_channels_count(
 def test_missing_sizes_are_named(world: Path, relations: dict[str, int], types: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         expected_messages(planned(world, {}), GraphShape(70, 300, relations=relations, types=types))
+
+
+@pytest.mark.parametrize("text", ["tags", "tags=", "=5", "tags=many", "tags=-1"])
+def test_sizes_on_the_command_line_are_names_and_numbers(text: str) -> None:
+    assert counts_of("--relation", ["tags=70", "kg-item-entity=9"]) == {"tags": 70, "kg-item-entity": 9}
+    with pytest.raises(ConfigError, match="--relation .*: expected NAME=NUMBER"):
+        counts_of("--relation", [text])

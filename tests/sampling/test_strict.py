@@ -165,6 +165,8 @@ def test_ranks_train_and_a_model_explains(folder: Path, tmp_path: Path) -> None:
         assert other["valid"] == pytest.approx(alone["valid"], rel=1e-8)
     found = api.explain(tmp_path / "one", "u3")
     assert found["score"] == pytest.approx(found["saved_score"], rel=1e-5)
+    assert found["num_item_users"], "it has some, and interactions have times"
+    assert found["item_users"] == []
 
 
 def test_it_needs_times(tmp_path: Path) -> None:
