@@ -18,7 +18,18 @@ from pathlib import Path
 
 from benchmarks.harness import Line, print_table, save_lines
 
-SUITE = ("attention", "step", "dist_dgl", "inference", "ranking", "partition", "assignment", "scaling", "cache")
+SUITE = (
+    "attention",
+    "relations",
+    "step",
+    "dist_dgl",
+    "inference",
+    "ranking",
+    "partition",
+    "assignment",
+    "scaling",
+    "cache",
+)
 NEEDS_DATA = ("ranking",)
 RESULTS = Path(__file__).parent / "results"
 

@@ -12,7 +12,15 @@ from scipy.stats import chisquare
 
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.sampling.draws import NO_TIMES, hide_pairs, sample_rows
-from dist_gat.sampling.edge_draws import NO_LIMITS, DrawnEdges, close_ranks, count_before, draw_edges
+from dist_gat.sampling.edge_draws import (
+    NO_LIMITS,
+    DrawnEdges,
+    clear_edges,
+    close_ranks,
+    count_before,
+    draw_edges,
+    put_edges,
+)
 
 NODE = 50
 NOTHING = hide_pairs(np.zeros((0, 2), np.int64))
@@ -103,6 +111,57 @@ def test_weights_are_drawn_without_replacement_past_hidden_ones() -> None:
         ).sources[0]  # fmt: skip
         assert set(found.tolist()) < {2, 4, 6}
         assert len(set(found.tolist())) == 2
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "recent", "weight"])
+@pytest.mark.parametrize("is_limited", [False, True])
+def test_many_rows_are_drawn_as_each_alone(strategy: str, is_limited: bool) -> None:
+    rng = np.random.default_rng(0)
+    degrees = rng.integers(0, 9, 700)
+    indptr = np.append(0, np.cumsum(degrees))
+    times = np.concatenate([np.sort(rng.integers(0, 99, degree))[::-1] for degree in degrees]) * SECOND
+    sources = np.concatenate([np.sort(rng.choice(50, degree, replace=False)) for degree in degrees])
+    weights, nodes = rng.random(len(times)).astype(np.float32), 100 + np.arange(700)
+    pairs = [(100 + row, indptr[row]) for row in range(0, 700, 7) if degrees[row]]
+    hidden = hide_pairs(
+        np.array([(node, sources[edge]) for node, edge in pairs]), times[[edge for _, edge in pairs]]
+    )  # fmt: skip
+    limits = rng.integers(20, 99, 700) * SECOND if is_limited else NO_LIMITS
+    read = lambda rows: draw_edges(  # noqa: E731
+        indptr, sources, times, weights, rows, nodes[rows], 4, key_of(0), hidden,
+        limits[rows] if is_limited else limits, strategy,
+    )  # fmt: skip
+    together, alone = read(np.arange(700)), [read(np.array([row])) for row in range(700)]
+    for name, values in together._asdict().items():
+        np.testing.assert_array_equal(values, np.concatenate([getattr(one, name) for one in alone]), err_msg=name)
+    drawn = together.sources >= 0
+    np.testing.assert_array_equal(together.sources[drawn], sources[together.edges[drawn]])
+    np.testing.assert_array_equal(together.weights[drawn], weights[together.edges[drawn]])
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+@pytest.mark.parametrize("needed", [[1, 2, 3, 4, 5], [0, 0, 1, 0, 2], [0, 0, 0, 0, 0]])
+def test_what_is_drawn_is_put_beside_the_sources(kind: type, needed: list[int]) -> None:
+    rng, width, first = np.random.default_rng(1), 6, 2
+    found = DrawnEdges(
+        np.array([[5, 8, -1], [-1, -1, -1], [7, 6, 9]]), rng.integers(0, 20, (3, 3)),
+        rng.integers(0, 99, (3, 3)).astype(np.int32), rng.random((3, 3), np.float32), rng.random((3, 3), np.float32),
+    )  # fmt: skip
+    categories, places = rng.integers(0, 99, 20).astype(np.uint16), np.array([3, 0, 1])
+    out = np.full((4, width * (1 + max(needed))), 77, kind)
+    clear_edges(out, places, width)
+    put_edges(out, places, width, first, np.array(needed), 4, *found, categories)
+    expected = np.full_like(out, 77)
+    expected[places] = 0
+    expected[places, :width] = -1
+    bits = lambda numbers: numbers.view(np.int32)  # noqa: E731
+    carried = [np.full((3, 3), 4), categories[found.edges], bits(found.weights), bits(found.ages), found.ranks]
+    for i, j in np.argwhere(found.sources >= 0):
+        expected[places[i], first + j] = found.sources[i, j]
+        for block, values in zip(needed, carried, strict=True):
+            if block:
+                expected[places[i], block * width + first + j] = values[i, j]
+    np.testing.assert_array_equal(out, expected)
 
 
 @given(st.lists(st.lists(st.sampled_from([-1, 3, 8]), min_size=5, max_size=5), max_size=6))
