@@ -306,15 +306,6 @@ class Config(Section):
             raise ValueError(f"blend ranks items: set spectral_rank=0 and linear=false with task.kind={self.task.kind}")
         if self.task.kind == "ranking":
             self._check_blended_relations(self.task.relation)
-        if (
-            self.blend.linear_deflation
-            and not self.blend.reads_weights
-            and any(relation.messages for relation in self.data.relations.values())
-        ):
-            raise ValueError(
-                "blend.linear_deflation takes out directions of all messages, and the linear filter has those of one "
-                "relation: name others in blend.relations, or leave it out with data.relations"
-            )
         if self.task.kind != "ranking" and self.sampling.time == "strict":
             raise ValueError(
                 f"sampling.time=strict is for ranking, whose items are compared with a user of a time: set it to any "

@@ -126,9 +126,11 @@ class _Filters:
         is_set = config.spectral_weight is not None and config.linear_weight is not None
         self.has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
         self.has_linear = config.linear and not (is_set and config.linear_weight == 0)
+        # else the messages along one relation are the edges of the filters, each counting 1
+        self.has_own_edges = config.reads_weights or max(store.prepared.schema.slots) > 1
         self.spectral: SpectralFilter | None = None
         if self.has_spectral:
-            neighbors = self._neighbors(self._weights(None)) if config.reads_weights else None
+            neighbors = self._neighbors(self._weights(None)) if self.has_own_edges else None
             self.spectral = SpectralFilter(
                 store, worker, relation, config.spectral_rank, config.spectral_ridge, edge_chunk, seed, neighbors
             )
@@ -144,7 +146,7 @@ class _Filters:
         spectral_Ok = deflation_Oj = torch.zeros(store.ownership.num_nodes, 0)
         linear, deflation = None, config.linear_deflation if self.has_linear else 0
         neighbors = None
-        if (self.has_spectral and half_life is not None) or (deflation and config.reads_weights):
+        if (self.has_spectral and half_life is not None) or (deflation and self.has_own_edges):
             neighbors = self._neighbors(weights)
         if self.spectral is not None:
             spectral_Ok = self.spectral.rows(None if half_life is None else neighbors)

@@ -137,7 +137,6 @@ RANKED = {"kind": "ranking", "relation": "collect"}
             "collect has no validation pairs: put a task",
         ),
         ({"task": TOGETHER, "train": {"metric": "collect/ndcg@20"}}, "train.metric=collect/ndcg@20 is not one of buy/"),
-        ({"blend": {"linear": True, "linear_deflation": 4}}, "leave it out with data.relations"),
         ({"data": {"columns": {"labels": {"row": "x"}}}}, "'row' can't name a label"),
     ],
 )

@@ -113,6 +113,25 @@ def test_filters_with_weights_are_their_closed_forms(prepared: PreparedGraph, na
         np.testing.assert_allclose(found, expected[np.ix_(users, items)], atol=1e-4 * np.abs(expected).max())
 
 
+def test_without_weights_the_filters_have_the_edges_of_the_task_alone(prepared: PreparedGraph) -> None:
+    """The graph has messages of what was collected, and of tags."""
+    worker, store, table = open_all(prepared.folder)
+    settings = {"spectral_rank": 12, "linear": True, "linear_deflation": 5, "spectral_weight": 1, "linear_weight": 1}
+    config, evaluate = BlendConfig.model_validate(settings), small_recipe(Path()).evaluate
+    rows_OR, relation = table.weight.detach(), prepared.schema.relations[0]
+    blend = build_blend(rows_OR, store, worker, relation, config, evaluate, "ndcg@5", seed=3)
+    users, items = nodes_of(prepared, USER), nodes_of(prepared, ITEM)
+    plain = interactions(prepared)
+    spectral = dense_spectral(plain, 12)[np.ix_(users, items)]
+    np.testing.assert_allclose(
+        (blend.spectral_Ok[users] @ blend.spectral_Ok[items].T).numpy(), spectral, atol=1e-4 * spectral.max()
+    )
+    taken_out = (dense_deflated(plain, 5) - dense_linear(plain))[np.ix_(users, items)]
+    np.testing.assert_allclose(
+        (blend.deflation_Oj[users] @ blend.deflation_Oj[items].T).numpy(), taken_out, atol=1e-3 * abs(taken_out).max()
+    )
+
+
 @pytest.mark.parametrize("name", ["relations", "all"])
 def test_weighted_filters_have_the_bits_of_one_rank(prepared: PreparedGraph, ranks: Ranks, name: str) -> None:
     weights = weights_of(prepared, SETTINGS[name])
