@@ -18,6 +18,10 @@ class AttentionConfig(Section):
     terms: list[Literal["relation", "category", "weight", "age", "rank", "degree"]] = Field(
         [], description="what an edge carries, as learned terms of its logit; all start at 0"
     )
+    weight_scale: Literal["linear", "log"] = Field(
+        "linear",
+        description="log: the term weight is a curve of log(1 + weight), for counts, of which few are large",
+    )
     keys: list[Literal["relation", "category"]] = Field(
         [], description="the same as learned vectors, added to a neighbour's row in the logit; they start at 0"
     )

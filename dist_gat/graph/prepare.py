@@ -216,14 +216,19 @@ def partition_quality(
 
 
 def weights_of(edges: EdgeFile) -> dict[str, float]:
-    """Mean and deviation of the weights of a relation's edges, with which the model standardises them."""
-    sums: list[float] = []
-    for exponent in (1, 2):
-        sums.append(
-            math.fsum(float((c[WEIGHT].astype(np.float64) ** exponent).sum()) for c in edges.chunks(BLOCK_ROWS))
-        )
-    mean = sums[0] / edges.count
-    return {"mean": mean, "deviation": math.sqrt(max(sums[1] / edges.count - mean * mean, 0.0))}
+    """Mean and deviation of the weights w of a relation's edges, with which the model standardises them, and of
+    log(1 + w), where a w below 0 counts as 0.
+    """
+    sums: list[list[float]] = []
+    for chunk in edges.chunks(BLOCK_ROWS):
+        weights = chunk[WEIGHT].astype(np.float64)
+        logs = np.log1p(np.maximum(weights, 0))
+        sums.append([float(values.sum()) for values in (weights, weights**2, logs, logs**2)])
+    mean, square, log_mean, log_square = (math.fsum(column) / edges.count for column in zip(*sums, strict=True))
+    return {
+        "mean": mean, "deviation": math.sqrt(max(square - mean**2, 0.0)),
+        "log_mean": log_mean, "log_deviation": math.sqrt(max(log_square - log_mean**2, 0.0)),
+    }  # fmt: skip
 
 
 def describe_labels(dataset: Dataset, schema: Schema) -> dict[str, dict[str, Any]]:

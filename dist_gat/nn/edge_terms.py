@@ -39,7 +39,7 @@ class EdgeKinds:
 
     slot: the place among those that lead to the same type. reverse_slot: that of the same relation the other way, among
     those that lead to the source's type; None where nothing goes there. num_categories, and mean and deviation of the
-    weights; 0 and 1 where there are none. has_time: whether edges have times.
+    weights, and of the logarithms of 1 + them; 0 and 1 where there are none. has_time: whether edges have times.
     """
 
     names: tuple[str, ...]
@@ -48,6 +48,8 @@ class EdgeKinds:
     num_categories: tuple[int, ...]
     weight_mean: tuple[float, ...]
     weight_deviation: tuple[float, ...]
+    log_weight_mean: tuple[float, ...]
+    log_weight_deviation: tuple[float, ...]
     has_time: tuple[bool, ...]
 
     @property
@@ -57,7 +59,9 @@ class EdgeKinds:
 
 
 def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
-    """weights: by relation that has weights, their `mean` and `deviation`, as the manifest has them."""
+    """weights: by relation that has weights, their `mean`, `deviation`, `log_mean` and `log_deviation`, as the manifest
+    has them.
+    """
     types = schema.edge_types
     slot = schema.slot_of
     reverse: list[int | None] = []
@@ -76,6 +80,8 @@ def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
         tuple(len(one.relation.categories) * (2 if one.is_symmetric else 1) for one in types),
         tuple(float(one.get("mean", 0.0)) for one in found),
         tuple(float(one.get("deviation", 0.0)) or 1.0 for one in found),
+        tuple(float(one.get("log_mean", 0.0)) for one in found),
+        tuple(float(one.get("log_deviation", 0.0)) or 1.0 for one in found),
         schema.has_time,
     )
 
@@ -104,11 +110,18 @@ KNOTS = {"weight": Knots(-3.0, 0.5, 13), "age": Knots(0.0, 1.0, 33), "rank": Kno
 
 
 class EdgeTerms(nn.Module):
-    """b_DFH of the edges of a block. terms: which, of `relation`, `category`, `weight`, `age`, `rank` and `degree`."""
+    """b_DFH of the edges of a block. terms: which, of `relation`, `category`, `weight`, `age`, `rank` and `degree`.
 
-    def __init__(self, terms: Sequence[str], num_heads: int, kinds: EdgeKinds) -> None:
+    log_weights: the curve is of log(1 + weight), for counts, of which few are large.
+    """
+
+    def __init__(self, terms: Sequence[str], num_heads: int, kinds: EdgeKinds, log_weights: bool = False) -> None:
         super().__init__()
         self.terms, self.kinds, num_kinds = tuple(terms), kinds, len(kinds.slot)
+        self.log_weights = log_weights
+        self.weight_mean, self.weight_deviation = kinds.weight_mean, kinds.weight_deviation
+        if log_weights:
+            self.weight_mean, self.weight_deviation = kinds.log_weight_mean, kinds.log_weight_deviation
         self.relation_KH = _zeros(num_kinds, num_heads) if "relation" in terms else None
         self.category_CH = _zeros(max(sum(kinds.num_categories), 1), num_heads) if "category" in terms else None
         self.curves = nn.ParameterDict(
@@ -123,8 +136,8 @@ class EdgeTerms(nn.Module):
         self.deviation: Tensor
         for name, table in (
             ("first_category", starts), ("has_category", torch.tensor(kinds.num_categories) > 0),
-            ("has_time", torch.tensor(kinds.has_time)), ("mean", torch.tensor(kinds.weight_mean)),
-            ("deviation", torch.tensor(kinds.weight_deviation)),
+            ("has_time", torch.tensor(kinds.has_time)), ("mean", torch.tensor(self.weight_mean)),
+            ("deviation", torch.tensor(self.weight_deviation)),
         ):  # fmt: skip
             self.register_buffer(name, table, persistent=False)
 
@@ -163,7 +176,7 @@ class EdgeTerms(nn.Module):
         curve = np.stack([first[name] + number * KNOTS[name].number if name in first else nowhere for name in CURVES])
         has_curve = np.stack([np.array([name == "weight" or x for x in self.kinds.has_time]) for name in CURVES])
         mean, scale = np.zeros(curve.shape), np.ones(curve.shape)
-        mean[0], scale[0] = self.kinds.weight_mean, 1 / np.array(self.kinds.weight_deviation)
+        mean[0], scale[0] = self.weight_mean, 1 / np.array(self.weight_deviation)
         category = num_categories.cumsum() - num_categories + first.get("category", 0)
         return TablePlaces(
             relation=first["relation"] + number if "relation" in first else nowhere,
@@ -178,7 +191,12 @@ class EdgeTerms(nn.Module):
     def _column(self, block: Block, name: str, is_read: bool) -> np.ndarray:
         """Flat: float32 for weight and age, else int64; empty where nothing reads it."""
         kind = torch.float32 if name in FLOATS else torch.int64
-        return block.edges[name].to(kind).contiguous().view(-1).numpy() if is_read else np.zeros(0, FLAT[kind])
+        return self._values(block, name).to(kind).contiguous().view(-1).numpy() if is_read else np.zeros(0, FLAT[kind])
+
+    def _values(self, block: Block, name: str) -> Tensor:
+        """[D, F], as the curves have them."""
+        values_DF = block.edges[name]
+        return values_DF.clamp(min=0).log1p() if name == "weight" and self.log_weights else values_DF
 
     def _each(self, block: Block) -> list[Tensor]:
         """Each term but that of degrees, in plain torch operations; a test holds `_sum_on_cpu` equal to their sum."""
@@ -191,7 +209,7 @@ class EdgeTerms(nn.Module):
             at_DF = (self.first_category[kind_DF] + edges["category"]).clamp(max=len(self.category_CH) - 1)
             found.append(self._where(functional.embedding(at_DF, self.category_CH), self.has_category, kind_DF))
         for name, values in self.curves.items():
-            read = self._curve(values, KNOTS[name], kind_DF, self._position(name, edges[name], kind_DF))
+            read = self._curve(values, KNOTS[name], kind_DF, self._position(name, self._values(block, name), kind_DF))
             found.append(read if name == "weight" else self._where(read, self.has_time, kind_DF))
         return found
 

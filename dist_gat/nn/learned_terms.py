@@ -17,8 +17,8 @@ from dist_gat.nn.encoder import Encoder
 class LearnedCurve(NamedTuple):
     """What a term multiplies attention with. layer: from 1. edge_type: its name.
 
-    knots: float64 [n], of a weight in deviations from its mean, of an age log2(1 + seconds), of a rank log2(1 + newer
-    edges). factors: float64 [n], as shares of the largest; NaN where training had no edge.
+    knots: float64 [n], of a weight, or its logarithm, in deviations from its mean, of an age log2(1 + seconds), of a
+    rank log2(1 + newer edges). factors: float64 [n], as shares of the largest; NaN where training had no edge.
     """
 
     term: str

@@ -287,7 +287,7 @@ def build_scoring(config: AttentionConfig, in_size: int, out_size: int, kinds: E
         else:
             scoring = UniformScoring() if config.scoring == "uniform" else DegreeScoring(kinds)
     if config.terms:
-        scoring.terms = EdgeTerms(config.terms, config.num_heads, kinds)
+        scoring.terms = EdgeTerms(config.terms, config.num_heads, kinds, config.weight_scale == "log")
         scoring.needs_degree = scoring.needs_degree or "degree" in config.terms
     if config.keys:
         scoring.keys = EdgeKeys(config.keys, in_size, kinds)

@@ -12,7 +12,7 @@ from small_world import RELATIONS, edges_of_parts, expected_edges, world_recipe,
 
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
-from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.graph.part import Part, PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.sampling.hop_plan import plan_hops
 
@@ -49,6 +49,27 @@ def test_messages_are_those_of_the_tables(folder: Path, tmp_path: Path, method: 
     assert set(parts) == {0, 1, 2, 3}
     newest = [part.edge_column("time")[part.indptr[0] : part.indptr[1]] for part in prepared.parts]
     assert all((np.diff(times) <= 0).all() for times in newest), "the newest edge first"
+
+
+def test_the_manifest_has_mean_and_deviation_of_weights(folder: Path) -> None:
+    prepared = open_prepared(world_recipe(folder).data.prepared)
+    for name, found in prepared.manifest["weights"].items():
+        number = next(n for n, one in enumerate(prepared.schema.edge_types) if one.relation.name == name)
+        weights = np.concatenate([weights_along(part, prepared, number) for part in prepared.parts]).astype(np.float64)
+        for prefix, values in (("", weights), ("log_", np.log1p(np.maximum(weights, 0)))):
+            assert found[f"{prefix}mean"] == pytest.approx(values.mean())
+            assert found[f"{prefix}deviation"] == pytest.approx(values.std())
+    assert "interacts" in prepared.manifest["weights"]
+
+
+def weights_along(part: Part, prepared: PreparedGraph, number: int) -> np.ndarray:
+    """Of the edges of a part along an edge type."""
+    one = prepared.schema.edge_types[number]
+    nodes = np.arange(part.first_node, part.first_node + part.num_nodes)
+    kind = prepared.schema.node_types.index(one.target)
+    rows = part.rows.of(nodes[part.rows.type_of(nodes) == kind]) + prepared.schema.slot_of[number]
+    edges = [np.arange(part.indptr[row], part.indptr[row + 1]) for row in rows]
+    return np.asarray(part.edge_column("weight"))[np.concatenate([np.zeros(0, np.int64), *edges])]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100])

@@ -71,7 +71,7 @@ SCHEMA = Schema(
         Relation("kg", "item", "tag", has_pairs=False, columns=("category",), categories=("a", "b", "c")),
     ),
 )
-KINDS = edge_kinds(SCHEMA, {"buy": {"mean": 3.0, "deviation": 0.5}})
+KINDS = edge_kinds(SCHEMA, {"buy": {"mean": 3.0, "deviation": 0.5, "log_mean": 1.4, "log_deviation": 0.2}})
 
 
 def attention(**settings: object) -> AttentionConfig:

@@ -53,9 +53,10 @@ def test_the_kernel_adds_a_bias_as_plain_torch_does(rule: Rule, shared: bool, me
     assert not torch.allclose(without, ours[0])
 
 
-def test_terms_are_what_numpy_makes_of_them() -> None:
+@pytest.mark.parametrize("log_weights", [False, True])
+def test_terms_are_what_numpy_makes_of_them(log_weights: bool) -> None:
     names = ["relation", "category", "weight", "age", "rank", "degree"]
-    terms, block = EdgeTerms(names, 2, KINDS).double(), block_of_kinds()
+    terms, block = EdgeTerms(names, 2, KINDS, log_weights).double(), block_of_kinds()
     for parameter in terms.parameters():
         torch.nn.init.normal_(parameter)
     found = terms(block).detach().numpy()
@@ -67,8 +68,12 @@ def test_terms_are_what_numpy_makes_of_them() -> None:
             expected = relation[kind].copy()
             if kind >= 4:
                 expected += category[3 * (kind - 4) + int(edges["category"][u, f])]
+            weight = (edges["weight"][u, f] - KINDS.weight_mean[kind]) / KINDS.weight_deviation[kind]
+            if log_weights:
+                logarithm = np.log1p(max(edges["weight"][u, f], 0))
+                weight = (logarithm - KINDS.log_weight_mean[kind]) / KINDS.log_weight_deviation[kind]
             values = {
-                "weight": (edges["weight"][u, f] - KINDS.weight_mean[kind]) / KINDS.weight_deviation[kind],
+                "weight": weight,
                 "age": edges["age"][u, f], "rank": np.log2(1 + edges["rank"][u, f]),
             }  # fmt: skip
             for name, value in values.items():
