@@ -1,8 +1,8 @@
 """The numba kernels of `EdgeTerms` on the CPU: one pass over the edges that adds up rows of a table.
 
 A term reads one row of the table, or two neighbouring ones with shares, where it is a curve. Columns that no term reads
-are empty. `heads` is a `known` number: a row of the table is as many lanes. Subscripts are unsigned, because numba would
-check signed ones for negative values.
+are empty. `heads` is a `known` number: a row of the table is as many lanes. Subscripts are unsigned, because numba
+would check signed ones for negative values.
 
 Shape legend: e edges, R rows of the table, H heads, K edge types, C tasks.
 """
