@@ -1,7 +1,8 @@
 """The numba kernels of `EdgeTerms` on the CPU: one pass over the edges that adds up rows of a table.
 
 A term reads one row of the table, or two neighbouring ones with shares, where it is a curve. Columns that no term reads
-are empty. `heads` is a `known` number: a row of the table is as many lanes.
+are empty. `heads` is a `known` number: a row of the table is as many lanes. Subscripts are unsigned, because numba
+would check signed ones for negative values.
 
 Shape legend: e edges, R rows of the table, H heads, K edge types, C tasks.
 """
@@ -16,7 +17,7 @@ from numba import njit
 from dist_gat.kernels.lanes import fill, fma, load, store
 
 CURVES = ("weight", "age", "rank")
-WEIGHT, AGE, RANK = range(3)
+WEIGHT, AGE, RANK = (np.uint64(curve) for curve in range(3))
 # log2(1 + rank), beyond which the curve is flat
 LOG_RANKS = np.log2(1.0 + np.arange(1 << 16)).astype(np.float32)
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -57,7 +58,7 @@ def read_curve(curve, e, k, weight, age, rank, logs, row, mean, scale, offset, l
     elif curve == AGE:
         value = age[e]
     else:
-        value = logs[min(max(rank[e], 0), logs.shape[0] - 1)]
+        value = logs[np.uint64(min(max(rank[e], 0), logs.shape[0] - 1))]
     at = (value - mean[curve, k]) * scale[curve, k] + offset[curve]
     # what is no number is at the beginning
     at = at if at > np.float32(0) else np.float32(0)
@@ -73,14 +74,14 @@ def add_terms(columns, places, logs, table, out, start, stop, heads):  # type: i
     kind, category, weight, age, rank = columns
     relation, first_category, curve_row, mean, scale, offset, last = places
     has_kind, number = kind.shape[0] > 0, table.dtype.type
-    for e in range(start, stop):
-        k = kind[e] if has_kind else 0
+    for e in range(np.uint64(start), np.uint64(stop)):
+        k = np.uint64(kind[e]) if has_kind else np.uint64(0)
         total = fill(number(0), heads)
         if relation[k] >= 0:
             total = total + load(table, relation[k], 0, heads)
         if first_category[k] >= 0:
             total = total + load(table, first_category[k] + category[e], 0, heads)
-        for curve in range(WEIGHT, RANK + 1):
+        for curve in range(WEIGHT, RANK + np.uint64(1)):
             if curve_row[curve, k] >= 0:
                 row, share = read_curve(
                     curve, e, k, weight, age, rank, logs, curve_row, mean, scale, offset, last
@@ -96,15 +97,15 @@ def add_gradients(columns, places, logs, gradient, sums, start, stop, heads):  #
     kind, category, weight, age, rank = columns
     relation, first_category, curve_row, mean, scale, offset, last = places
     has_kind, number = kind.shape[0] > 0, sums.dtype.type
-    for e in range(start, stop):
-        k = kind[e] if has_kind else 0
+    for e in range(np.uint64(start), np.uint64(stop)):
+        k = np.uint64(kind[e]) if has_kind else np.uint64(0)
         change = load(gradient, e, 0, heads)
         if relation[k] >= 0:
             store(sums, relation[k], 0, load(sums, relation[k], 0, heads) + change)
         if first_category[k] >= 0:
             row = first_category[k] + category[e]
             store(sums, row, 0, load(sums, row, 0, heads) + change)
-        for curve in range(WEIGHT, RANK + 1):
+        for curve in range(WEIGHT, RANK + np.uint64(1)):
             if curve_row[curve, k] >= 0:
                 row, share = read_curve(
                     curve, e, k, weight, age, rank, logs, curve_row, mean, scale, offset, last
