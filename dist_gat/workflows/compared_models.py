@@ -20,7 +20,9 @@ from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import FIRST_RELATION, TaskConfig, TogetherTask
 
-PLAIN = {"normalization": "softmax", "transform": "none"}
+PLAIN = {
+    "normalization": "softmax", "transform": "none", "terms": [], "keys": [], "softmax": "all", "projection": "none",
+}  # fmt: skip
 ALONE = {"spectral_rank": 0, "linear": False}
 # of several tasks, one alone
 ONLY = "only-"

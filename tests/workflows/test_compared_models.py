@@ -40,7 +40,7 @@ def differing(name: str, config: Config) -> dict[str, Any]:
 
 
 def test_a_model_differs_from_the_recipe_in_what_makes_it_and_in_its_folder() -> None:
-    config = recipe(model={"decoder": {"popularity": True}})
+    config = recipe(model={"decoder": {"popularity": True}, "projection": "relation"})
     own = {"evaluate.baselines": []}
     assert differing("recipe", config) == own
     place = {name: own | {"name": f"mine-{name}", "run": f"runs/mine/compare/{name}"} for name in MODELS}
@@ -48,6 +48,7 @@ def test_a_model_differs_from_the_recipe_in_what_makes_it_and_in_its_folder() ->
     assert differing("gat", config) == place["gat"] | {
         "model.scoring": "additive",
         "model.normalization": "softmax",
+        "model.projection": "none",
         "model.decoder.popularity": False,
         "train.dense_learning_rate": 0.002,
     }
@@ -56,6 +57,7 @@ def test_a_model_differs_from_the_recipe_in_what_makes_it_and_in_its_folder() ->
         "model.scoring": "degree",
         "model.num_heads": 1,
         "model.normalization": "softmax",
+        "model.projection": "none",
         "model.residual": False,
         "model.combination": "mean",
     }
