@@ -46,7 +46,8 @@ def attend_gpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
     if block.dst_at_D is None:
         assert block.num_dst <= len(rows_SI), "the destinations are the first rows"
     elif own_HI is not None:
-        own_HI, bias_DFH = None, _with_own_scores(rows_SI, block, own_HI, bias_DFH)
+        bias_DFH = _with_own_scores(rows_SI, block, own_HI, bias_DFH)
+        own_HI = None
     # the kernels know no strides
     block = Block(block.neighbors_DF.contiguous(), block.count_D.contiguous(), block.num_src)
     query_QHI, own_HI, bias_DFH, alpha_DFH = (

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dist_gat.base.errors import DataError
 from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import INTERACTIONS, Schema
@@ -90,6 +91,24 @@ def prepared_kinds(prepared: PreparedGraph) -> EdgeKinds:
     return edge_kinds(prepared.schema, prepared.manifest.get("weights", {}))
 
 
+def check_edges(config: AttentionConfig, prepared: PreparedGraph) -> None:
+    """Raise `DataError` where no edge carries what the layers are to read."""
+    found, reads = prepared.schema.edge_columns, {*config.terms, *config.keys}
+    for name, (column, setting) in READ_FROM.items():
+        if name in reads and column not in found:
+            setting_of_model = f"model.{'terms' if name in config.terms else 'keys'}"
+            raise DataError(
+                f"{prepared.folder}: {setting_of_model} names {name}, and no edges have a {column}: name its column in "
+                f"{setting} and prepare again, or leave {name} out"
+            )
+    weights = prepared.manifest.get("weights", {}).values()
+    if config.weight_scale == "log" and any("log_mean" not in one for one in weights):
+        raise DataError(
+            f"{prepared.folder}: written before model.weight_scale=log, so that it lacks the mean logarithm of the "
+            "weights; run `dist-gat prepare` again"
+        )
+
+
 # of a graph of interactions without times and weights
 PLAIN_KINDS = edge_kinds(INTERACTIONS, {})
 
@@ -102,6 +121,13 @@ class Knots(NamedTuple):
     number: int
 
 
+# by term or key: the column of an edge that it reads, and the setting that names that column
+READ_FROM = {
+    "category": ("category", "data.relations.NAME.columns.category"),
+    "weight": ("weight", "data.columns.weight"),
+    "age": ("time", "data.columns.datetime"),
+    "rank": ("time", "data.columns.datetime"),
+}
 TABLES = ("relation", "category", "weight", "age", "rank")
 KERNEL_TYPES = (torch.float32, torch.float64)
 FLAT = {torch.float32: np.float32, torch.int64: np.int64}
@@ -238,8 +264,10 @@ def columns_read(config: AttentionConfig, reads_degree: bool, kinds: EdgeKinds) 
     """What a layer needs of each edge. reads_degree: whether its scoring does."""
     carried: set[str] = {*config.terms, *config.keys}
     wanted = carried & set(EDGE_COLUMNS)
-    by_relation = reads_degree or "relation" in (config.softmax, config.projection)
-    if len(kinds.slot) > 1 and (carried or (by_relation and kinds.are_several)):
+    # a projection has a matrix for each way along a relation, also where one leads to each node type
+    by_type = bool(carried) or config.projection == "relation"
+    by_slot = kinds.are_several and (reads_degree or config.softmax == "relation")
+    if len(kinds.slot) > 1 and (by_type or by_slot):
         wanted.add("kind")
     return tuple(name for name in EDGE_COLUMNS if name in wanted)
 
