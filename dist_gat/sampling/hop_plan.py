@@ -122,15 +122,15 @@ def plan_hops(schema: Schema, sampling: SamplingConfig, needs: Sequence[str]) ->
         fan_outs, strategies = [], []
         for one in schema.edge_types:
             # what is said of this way alone comes last, and counts
-            own = [sampling.relations[name] for name in dict.fromkeys(one.settings) if name in sampling.relations]
-            given = [settings.fanouts[hop] for settings in own if settings.fanouts is not None]
+            own = {name: sampling.relations[name] for name in one.settings if name in sampling.relations}
+            given = [settings.fanouts[hop] for settings in own.values() if settings.fanouts is not None]
             fan_outs.append(given[-1] if given else default)
-            chosen = [settings.strategy for settings in own if settings.strategy is not None]
-            strategy = chosen[-1] if chosen else sampling.strategy
+            chosen = [(name, settings.strategy) for name, settings in own.items() if settings.strategy is not None]
+            said_of, strategy = chosen[-1] if chosen else ("", sampling.strategy)
             strategies.append(_usable(strategy, one.relation.columns))
             if chosen and strategies[-1] != strategy:
                 raise ConfigError(
-                    f"sampling.relations.{one.relation.name}.strategy={strategy} needs "
+                    f"sampling.relations.{said_of}.strategy={strategy} needs "
                     f"{'times' if strategy == 'recent' else 'weights'}, which its edges don't have; take uniform"
                 )
         plans.append(HopPlan(schema, tuple(fan_outs), tuple(strategies), tuple(needs)))
