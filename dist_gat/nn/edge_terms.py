@@ -26,12 +26,13 @@ from torch.nn import functional
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.model_sections import AttentionConfig
+from dist_gat.config.sections import SamplingConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import INTERACTIONS, Schema
 from dist_gat.kernels.edge_terms_numba import CURVES, EdgeColumns, TablePlaces
 from dist_gat.nn.edge_terms_cpu import sum_terms
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.hop_plan import EDGE_COLUMNS, FLOATS
+from dist_gat.sampling.hop_plan import EDGE_COLUMNS, FLOATS, silent_types
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class EdgeKinds:
     slot: the place among those that lead to the same type. reverse_slot: that of the same relation the other way, among
     those that lead to the source's type; None where nothing goes there. num_categories, and mean and deviation of the
     weights, and of the logarithms of 1 + them; 0 and 1 where there are none. has_time: whether edges have times.
+    silent: by layer too, whether nobody attends along it there; () where somebody does along all.
     """
 
     names: tuple[str, ...]
@@ -52,6 +54,7 @@ class EdgeKinds:
     log_weight_mean: tuple[float, ...]
     log_weight_deviation: tuple[float, ...]
     has_time: tuple[bool, ...]
+    silent: tuple[tuple[bool, ...], ...] = ()
 
     @property
     def are_several(self) -> bool:
@@ -59,9 +62,11 @@ class EdgeKinds:
         return max(self.slot) > 0
 
 
-def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
+def edge_kinds(
+    schema: Schema, weights: Mapping[str, Any], silent: tuple[tuple[bool, ...], ...] = ()
+) -> EdgeKinds:  # fmt: skip
     """weights: by relation that has weights, their `mean`, `deviation`, `log_mean` and `log_deviation`, as the manifest
-    has them.
+    has them. silent: as `silent_types` gives.
     """
     types = schema.edge_types
     slot = schema.slot_of
@@ -84,11 +89,15 @@ def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
         tuple(float(one.get("log_mean", 0.0)) for one in found),
         tuple(float(one.get("log_deviation", 0.0)) or 1.0 for one in found),
         schema.has_time,
+        silent,
     )
 
 
-def prepared_kinds(prepared: PreparedGraph) -> EdgeKinds:
-    return edge_kinds(prepared.schema, prepared.manifest.get("weights", {}))
+def prepared_kinds(prepared: PreparedGraph, sampling: SamplingConfig) -> EdgeKinds:
+    """Those of a data set, where neighbours are drawn so."""
+    return edge_kinds(
+        prepared.schema, prepared.manifest.get("weights", {}), silent_types(prepared.schema, sampling)
+    )  # fmt: skip
 
 
 def check_edges(config: AttentionConfig, prepared: PreparedGraph) -> None:
@@ -265,7 +274,7 @@ def columns_read(config: AttentionConfig, reads_degree: bool, kinds: EdgeKinds) 
     carried: set[str] = {*config.terms, *config.keys}
     wanted = carried & set(EDGE_COLUMNS)
     # a projection has a matrix for each way along a relation, also where one leads to each node type
-    by_type = bool(carried) or config.projection == "relation"
+    by_type = bool(carried) or config.projection == "relation" or bool(kinds.silent)
     by_slot = kinds.are_several and (reads_degree or config.softmax == "relation")
     if len(kinds.slot) > 1 and (by_type or by_slot):
         wanted.add("kind")

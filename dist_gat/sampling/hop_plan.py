@@ -66,7 +66,7 @@ class HopPlan:
     @property
     def has_gaps(self) -> bool:
         """Whether there may be gaps between the columns of several edge types."""
-        return any(count > 1 for count in self.schema.slots)
+        return self.width > 0 and any(count > 1 for count in self.schema.slots)
 
     def draw(
         self, part: Part, nodes: np.ndarray, limits: np.ndarray, key: np.uint64, hidden: Mapping[str, HiddenEdges],
@@ -135,6 +135,13 @@ def plan_hops(schema: Schema, sampling: SamplingConfig, needs: Sequence[str]) ->
                 )
         plans.append(HopPlan(schema, tuple(fan_outs), tuple(strategies), tuple(needs)))
     return plans
+
+
+def silent_types(schema: Schema, sampling: SamplingConfig) -> tuple[tuple[bool, ...], ...]:
+    """By layer, that of the outermost hop first, and edge type: whether nothing is drawn along it, so that nobody
+    attends there. () where something is drawn along each."""
+    found = tuple(tuple(not count for count in plan.fan_outs) for plan in reversed(plan_hops(schema, sampling, ())))
+    return found if any(map(any, found)) else ()
 
 
 def _usable(strategy: str, columns: tuple[str, ...]) -> str:
