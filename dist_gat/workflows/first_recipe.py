@@ -25,14 +25,28 @@ SPLITS = {
 }  # fmt: skip
 COLUMNS = {"user": "user_id", "item": "item_id", "label": "weight", "time": "datetime"}
 YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
+SAMPLING = "sampling: {fanouts: [10]}                    # one attention layer; [10, 10] for two\n"
 RANKING = """\
 negatives: {num_shared: 256, in_batch: true}
 model:
   embedding_size: 64
   scoring: degree
+  terms: [degree]                            # attention learns how far to depart from degrees
   residual: false
   decoder: {kind: cosine, temperature: 0.15, popularity: true}
 blend: {spectral_rank: 128, linear: true}    # closed-form scores beside the model's; validation weighs them
+"""
+# where there are times: what comes next hangs on what came last
+SAMPLING_BY_TIME = "sampling: {fanouts: [50], strategy: recent, time: strict}   # the newest of what came before\n"
+RANKING_BY_TIME = """\
+negatives: {num_shared: 256, in_batch: true}
+model:
+  embedding_size: 64
+  scoring: uniform
+  terms: [rank, age]                         # attention learns how much the newest count
+  residual: false
+  decoder: {kind: cosine, temperature: 0.15, popularity: true}
+blend: {spectral_rank: 128, linear: true, half_life: [null, 20, 5]}   # closed-form scores; validation weighs them
 """
 PAIRS = """\
 model: {embedding_size: 64, scoring: degree, residual: false}
@@ -149,15 +163,18 @@ def recipe_text(field: str, name: str, source: Source, tables: Sequence[str], gu
         *columns,
         f"  prepared: {_quoted(f'prepared/{name}')}",
         "parts: {num_parts: 4, method: metis}",
-        "sampling: {fanouts: [10]}                    # one attention layer; [10, 10] for two",
     ]
-    body = TASKS[guesses.kind] + (RANKING if guesses.kind == "ranking" else PAIRS)
+    by_time = guesses.kind == "ranking" and guesses.time is not None
+    baselines = "popularity, itemknn-recent, markov" if by_time else "popularity, itemknn"
+    body = SAMPLING_BY_TIME if by_time else SAMPLING
+    body += TASKS[guesses.kind]
+    body += PAIRS if guesses.kind != "ranking" else RANKING_BY_TIME if by_time else RANKING
     # of counts with a long tail, the other metrics hang on a few pairs
     metric = ", metric: rmse_log" if guesses.kind == "count" else ""
     size = batch_size(guesses.num_rows)
     tail = [
         f"train: {{num_epochs: 20, batch_size: {size}, learning_rate: 0.01, patience: 3{metric}}}",
-        *(["evaluate: {ks: [10, 20], baselines: [popularity, itemknn]}"] if guesses.kind == "ranking" else []),
+        *([f"evaluate: {{ks: [10, 20], baselines: [{baselines}]}}"] if guesses.kind == "ranking" else []),
         "launch: {launcher: local, num_workers: 1}   # launcher: ray for several workers and hosts",
     ]
     return "\n".join(head) + "\n" + body + "\n".join(tail) + "\n"
