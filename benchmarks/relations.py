@@ -32,6 +32,7 @@ from benchmarks.graph import prepared_graph
 from benchmarks.harness import OURS, Line, Step
 from benchmarks.step import HEADS, SEEDS, SIZE, our_sampling, our_step
 from dist_gat.config.model_sections import AttentionConfig
+from dist_gat.config.sections import SamplingConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.attention import AttentionLayer
@@ -62,6 +63,10 @@ def our_layer(block: Block, kinds: EdgeKinds, scoring: str, terms: Sequence[str]
     return step
 
 
+def kinds_of(prepared: PreparedGraph) -> EdgeKinds:
+    return prepared_kinds(prepared, SamplingConfig())
+
+
 class TypedBlock:
     """A block as the peers have it: its rows by node type, and its edges by edge type (source, name, target)."""
 
@@ -78,7 +83,7 @@ class TypedBlock:
         source, kind_E = block.neighbors_DF[destination, column], block.edges["kind"][destination, column]
         self.edges = {
             (one.source, name, one.target): torch.stack([place_S[source], place_S[destination]])[:, kind_E == n]
-            for n, (one, name) in enumerate(zip(schema.edge_types, prepared_kinds(prepared).names, strict=True))
+            for n, (one, name) in enumerate(zip(schema.edge_types, kinds_of(prepared).names, strict=True))
         }
 
 
@@ -128,7 +133,7 @@ def compare(
 def compare_terms(arguments: object) -> list[Line]:
     results = []
     with prepared_graph(arguments.nodes, arguments.interactions, has_edge_columns=True) as prepared:
-        kinds = prepared_kinds(prepared)
+        kinds = kinds_of(prepared)
         _, block = outer_block(prepared, SEEDS, [10, 10], TERMS)
         for scoring in ("additive", "dot"):
             steps = {OURS: our_layer(block, kinds, scoring, TERMS), PLAIN: our_layer(block, kinds, scoring, [])}
@@ -146,7 +151,7 @@ def compare_relations(arguments: object) -> list[Line]:
         for name, (_, block) in drawn.items():
             print(f"{name}: {block.num_src:,} sources, {block.num_dst:,} destinations, {edges[name]:,} edges")
         layers = {
-            name: our_layer(drawn[name][1], prepared_kinds(graph), "additive", ["relation", *TERMS])
+            name: our_layer(drawn[name][1], kinds_of(graph), "additive", ["relation", *TERMS])
             for name, (graph, _, _) in sides.items()
         }
         results += compare("four relations, additive", layers, RELATIONS_BAR, arguments, edges)

@@ -30,7 +30,7 @@ from benchmarks.harness import OURS, Line, Step
 from benchmarks.peer import STOCK, StockPeer
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.config.model_sections import ModelConfig
-from dist_gat.config.sections import TrainConfig
+from dist_gat.config.sections import SamplingConfig, TrainConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.launcher.host import keep_freed_memory
@@ -126,7 +126,7 @@ def our_step(prepared: PreparedGraph, fanouts: list[int] = FANOUTS, terms: Seque
     owned = share_nodes(prepared.ranges, 1, 0)
     settings = {"embedding_size": SIZE, "scoring": "additive", "num_heads": HEADS, "terms": list(terms)}
     config = ModelConfig.model_validate(settings | {"residual": False, "combination": "last"})
-    kinds = prepared_kinds(prepared)
+    kinds = prepared_kinds(prepared, SamplingConfig(fanouts=fanouts))
     model = build_recommender(config, len(fanouts), {}, owned, Channel("rows"), 0, kinds=kinds)
     optimizers = build_optimizers(model, TrainConfig(learning_rate=0.01), 1)
     batches = our_batches(prepared, fanouts, model.encoder.edge_columns)

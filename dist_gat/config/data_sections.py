@@ -13,6 +13,8 @@ from dist_gat.config.task_sections import FIRST_RELATION
 # names of the first relation, of its ends, and of a folder beside those of relations
 RESERVED_RELATIONS = (FIRST_RELATION, "user", "item", "features")
 RESERVED_TYPES = (FIRST_RELATION, "features")
+# ends the name of the way from a relation's sources to its targets
+REVERSED = "_reversed"
 # names of the standard columns of interactions, and of files beside those of labels
 RESERVED_LABELS = ("user_id", "item_id", "weight", "datetime", "time", "row", "prediction")
 AUTO = "auto"
@@ -238,6 +240,9 @@ class DataConfig(Section):
     def _plain_relations(cls, relations: dict[str, RelationConfig]) -> dict[str, RelationConfig]:
         types = {kind for relation in relations.values() for kind in (relation.source, relation.target)}
         check_names("a relation", relations, (*RESERVED_RELATIONS, *sorted(types - {"user", "item"})))
+        ways = {f"{name}{REVERSED}": name for name in (FIRST_RELATION, *relations)}
+        for name in ways.keys() & relations.keys():
+            raise ValueError(f"{name}: so the way of {ways[name]} from its sources to its targets is called; rename it")
         if lost := types - reached_types(relations.values()):
             names = sorted(name for name, one in relations.items() if {one.source, one.target} & lost)
             raise ValueError(

@@ -21,7 +21,8 @@ def differing_settings(
 ) -> list[str]:
     """`key: saved VALUE, now VALUE` of every setting that differs, in the order of the configuration.
 
-    Compares whole trees, including mappings and keys that only one of the two has.
+    Compares whole trees, including mappings and keys that only one of the two has. Where `saved` is older than a
+    setting, it counts as having the default.
     """
     return list(_differences(saved, now, _Level(root), "", may_differ))
 
@@ -48,6 +49,14 @@ def resume_rule(field: FieldInfo) -> OnResume | None:
     return next((rule for rule in field.metadata if isinstance(rule, OnResume)), None)
 
 
+def default_of(field: FieldInfo | None) -> Any:
+    """The default of a setting as a plain value; None where there is none."""
+    if field is None or field.is_required():
+        return None
+    default = field.get_default(call_default_factory=True)
+    return default.model_dump(mode="json") if isinstance(default, Section) else default
+
+
 def _differences(
     saved: Mapping[str, Any], now: Mapping[str, Any], level: _Level, prefix: str, may_differ: MayDiffer
 ) -> Iterator[str]:
@@ -56,7 +65,9 @@ def _differences(
         key, field = prefix + name, fields.get(name)
         if field is not None and may_differ(key, field):
             continue
-        before, after = saved.get(name), now.get(name)
+        # a tree that was saved before there was this setting has its default
+        default = default_of(field) if name in now else None
+        before, after = saved.get(name, default), now.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from _differences(before, after, level.below(name), f"{key}.", may_differ)
         elif before != after:

@@ -38,7 +38,7 @@ class AttentionConfig(Section):
     negative_slope: float = 0.2
 
     @model_validator(mode="after")
-    def _linear_is_for_dot(self) -> AttentionConfig:
+    def _fits_together(self) -> AttentionConfig:
         if self.normalization == "linear" and self.scoring != "dot":
             raise ValueError(f"normalization=linear is defined for scoring=dot alone, not for {self.scoring}")
         for name, chosen in (("terms", self.terms), ("keys", self.keys)):
@@ -51,6 +51,8 @@ class AttentionConfig(Section):
                 f"keys={self.keys} are for scorings that compare rows before anything else: dot, dot_exp, additive and "
                 f"degree_dot; with {self.scoring} take terms={self.keys}"
             )
+        if self.weight_scale == "log" and "weight" not in self.terms:
+            raise ValueError("weight_scale=log is of the term weight: name it in terms, or leave weight_scale out")
         if self.transform == "mlp" and self.scoring not in ("dot", "dot_exp"):
             raise ValueError(f"transform=mlp is for scoring=dot and dot_exp, not for {self.scoring}")
         return self

@@ -13,7 +13,6 @@ Shape legend: O own nodes, D destinations of a chunk, S sources, F widest row, E
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -200,15 +199,8 @@ def block_in_place(
 
 def without_times(block: Block, schema: Schema) -> Block:
     """Without the edges whose relation has times. The block has their edge types."""
-    has_time = torch.tensor(schema.has_time)
-    kept_DF = block.mask_DF() & ~has_time[block.edges["kind"]]
-    order_DF = (~kept_DF).long().argsort(dim=1, stable=True)
-    return replace(
-        block,
-        neighbors_DF=block.neighbors_DF.gather(1, order_DF),
-        count_D=kept_DF.sum(dim=1),
-        edges={name: values.gather(1, order_DF) for name, values in block.edges.items()},
-    )
+    kept, _ = block.keeping(~torch.tensor(schema.has_time)[block.edges["kind"]])
+    return kept
 
 
 def neighbors_of(

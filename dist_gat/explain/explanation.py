@@ -47,8 +47,8 @@ def explain_item(
     tells, `contribution`, `weight`, `layers` [L][H], and `behind`, the heaviest edges of the interaction's item),
     `others` (the same of friends and other neighbours that are no items), `counterfactual` (see there), `item_users`
     (the heaviest of `num_item_users`; none where items are represented without edges that have times), `fidelity`.
-    Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, and for a user who has
-    met every item.
+    Without `item` the user's best new item is explained. Raises `DataError` for an unknown ID, for a user who has met
+    every item, and for one who attends to nothing.
     """
     if top < 1:
         raise ConfigError(f"top={top}: expected a positive number of interactions to show")
@@ -58,7 +58,11 @@ def explain_item(
     targets = np.array([user_node, item_node])
     near = run.neighborhood(targets)
     progress(f"neighbourhood: {len(near.nodes):,} nodes, {near.num_edges:,} edges")
-    assert near.indptr[USER_AT + 1], "every user of a prepared data set has a training pair of some relation"
+    if not near.indptr[USER_AT + 1]:
+        raise DataError(
+            f"user '{user}' attends to nothing, so no edges explain its list: none of its pairs carries a message "
+            "(data.min_message_weight, data.relations.NAME.messages)"
+        )
     input_SE = run.input_rows(near.nodes)
     encoded = run.encode(near, input_SE)
     own_scores = run.model.own_scores(targets, run.store)

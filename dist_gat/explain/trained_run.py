@@ -134,7 +134,7 @@ def open_trained_run(
     task = build_task(config, prepared)
     model = build_recommender(
         config.model, num_layers, prepared.feature_sizes, no_rows, Channel("rows"), config.seed,
-        build_head=task.build_head, kinds=prepared_kinds(prepared),
+        build_head=task.build_head, kinds=prepared_kinds(prepared, config.sampling),
         untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip
     load_dense(saved.folder, model)

@@ -126,8 +126,9 @@ class _Filters:
         is_set = config.spectral_weight is not None and config.linear_weight is not None
         self.has_spectral = config.spectral_rank > 0 and not (is_set and config.spectral_weight == 0)
         self.has_linear = config.linear and not (is_set and config.linear_weight == 0)
-        # else the messages along one relation are the edges of the filters, each counting 1
-        self.has_own_edges = config.reads_weights or max(store.prepared.schema.slots) > 1
+        # else all messages are along this relation, and they are the edges of the filters, each counting 1
+        several = max(store.prepared.schema.slots) > 1
+        self.has_own_edges = config.reads_weights or several or not relation.messages
         self.spectral: SpectralFilter | None = None
         if self.has_spectral:
             neighbors = self._neighbors(self._weights(None)) if self.has_own_edges else None

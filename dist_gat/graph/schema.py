@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.base.errors import StorageError
+from dist_gat.config.data_sections import REVERSED
 from dist_gat.config.task_sections import FIRST_RELATION
 
 # names of node types and relations, which are also names of files and folders
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 COLUMNS = ("category", "weight", "time")
-# ends the name of the way from a relation's sources to its targets
-REVERSED = "_reversed"
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ def _sorted(edges: Columns) -> Columns:
     if "category" in edges:  # which tells edges between the same nodes apart
         order = np.lexsort([edges["category"], edges["src"], edges["dst"]])
         return {name: values[order] for name, values in edges.items()}
+    if not len(edges["dst"]):
+        return edges
     first = edges["dst"].min()
     num_nodes = int(edges["dst"].max() - first) + 1
     # sorted by source already, as edges of users are whose node IDs keep their order: counting is three times as fast

@@ -59,7 +59,7 @@ def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
     task = build_task(config, prepared)
     model = build_recommender(
         config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed,
-        build_head=task.build_head, kinds=prepared_kinds(prepared),
+        build_head=task.build_head, kinds=prepared_kinds(prepared, config.sampling),
         untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip
     load_weights(folder, model, store)

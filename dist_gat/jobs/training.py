@@ -12,7 +12,6 @@ from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import build_blend
-from dist_gat.filters.history_weights import check_history
 from dist_gat.serve.saved_model import RANKING_ROWS, save_model
 from dist_gat.tasks.build_task import single_tasks
 from dist_gat.tasks.pair_task import PairTask
@@ -27,7 +26,6 @@ def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
     """
     reset_peak_memory()
     trainer = Trainer(config, worker)
-    check_history(trainer.store.prepared, trainer.task.relation, config.blend)
     try:
         with worker.requests.heard():
             return trainer.result(stopped=True) if trainer.run() else save_best(trainer)

@@ -41,16 +41,29 @@ def attend_gpu(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Ten
     A neighbour outside of the rows makes its destination NaN, at which training stops: looking at the block
     beforehand, as on the CPU, would make the host wait for the GPU.
     """
-    assert block.dst_at_D is None, "here the destinations are the first rows"
-    assert len(block.count_D) == block.num_dst <= len(rows_SI), "the destinations are the first rows"
+    assert len(block.count_D) == block.num_dst, "there is a count a destination"
+    own_HI, bias_DFH = weighting.own_HI, weighting.bias_DFH
+    if block.dst_at_D is None:
+        assert block.num_dst <= len(rows_SI), "the destinations are the first rows"
+    elif own_HI is not None:
+        bias_DFH = _with_own_scores(rows_SI, block, own_HI, bias_DFH)
+        own_HI = None
     # the kernels know no strides
     block = Block(block.neighbors_DF.contiguous(), block.count_D.contiguous(), block.num_src)
     query_QHI, own_HI, bias_DFH, alpha_DFH = (
-        None if x is None else x.contiguous()
-        for x in (weighting.query_QHI, weighting.own_HI, weighting.bias_DFH, weighting.alpha_DFH)
+        None if x is None else x.contiguous() for x in (weighting.query_QHI, own_HI, bias_DFH, weighting.alpha_DFH)
     )
     z_DGI, computed_DFH = _Attend.apply(rows_SI.contiguous(), query_QHI, own_HI, bias_DFH, alpha_DFH, block, weighting)
     return projected(z_DGI, weighting.value_XI), computed_DFH if alpha_DFH is None else alpha_DFH.detach()
+
+
+def _with_own_scores(rows_SI: Tensor, block: Block, own_HI: Tensor, bias_DFH: Tensor | None) -> Tensor:
+    """[D, F, H]: the destinations' own scores as a part of the bias, because the kernels read own rows from the first
+    ones."""
+    # in float32, as the kernels compute them
+    with torch.autocast(rows_SI.device.type, enabled=False):
+        own_D1H = (block.own_rows(rows_SI).float() @ own_HI.float().T)[:, None]
+    return own_D1H.expand(-1, block.neighbors_DF.shape[1], -1) if bias_DFH is None else bias_DFH + own_D1H
 
 
 class _Attend(torch.autograd.Function):

@@ -6,6 +6,7 @@ O output size (of all heads together).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,10 +65,12 @@ class AttentionLayer(nn.Module):
         in_size: I. `dot` without transform, `uniform`, `degree` and the residual need I == O.
         out_size: O; additive scorings divide it among their heads.
         kinds: the edge types of the graph.
+        silent: by edge type, whether its edges are left out, as where none are drawn; (): none is.
     """
 
     def __init__(
-        self, config: AttentionConfig, in_size: int, out_size: int, kinds: EdgeKinds = PLAIN_KINDS
+        self, config: AttentionConfig, in_size: int, out_size: int, kinds: EdgeKinds = PLAIN_KINDS,
+        silent: Sequence[bool] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         assert not config.residual or in_size == out_size, "a residual needs rows of equal size"
@@ -75,8 +78,19 @@ class AttentionLayer(nn.Module):
         self.scoring = build_scoring(config, in_size, out_size, kinds)
         self.gate = RelationGate(in_size, kinds) if config.softmax == "relation" else None
         self.projection = RelationProjection(out_size, kinds) if config.projection == "relation" else None
+        self.silent: Tensor | None
+        self.register_buffer("silent", torch.tensor(silent) if any(silent) else None, persistent=False)
 
     def forward(self, rows_SI: Tensor, block: Block) -> Attended:
+        if self.silent is None:
+            return self._attended(rows_SI, block)
+        heard, order_DF = block.keeping(~self.silent[block.edges["kind"]])
+        rows_DO, alpha_DFH = self._attended(rows_SI, heard)
+        # 0 for the edges that were left out
+        at_DFH = order_DF[:, :, None].expand_as(alpha_DFH)
+        return Attended(rows_DO, torch.zeros_like(alpha_DFH).scatter(1, at_DFH, alpha_DFH))
+
+    def _attended(self, rows_SI: Tensor, block: Block) -> Attended:
         own_DI, rows_SI = own_and_all_rows(rows_SI, block)
         if self.gate is not None:
             rows_DO, alpha_DFH = self._of_gated(rows_SI, split_block(block, self.kinds))

@@ -24,13 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dist_gat.base.errors import DataError
 from dist_gat.config.model_sections import AttentionConfig
+from dist_gat.config.sections import SamplingConfig
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import INTERACTIONS, Schema
 from dist_gat.kernels.edge_terms_numba import CURVES, EdgeColumns, TablePlaces
 from dist_gat.nn.edge_terms_cpu import sum_terms
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.hop_plan import EDGE_COLUMNS, FLOATS
+from dist_gat.sampling.hop_plan import EDGE_COLUMNS, FLOATS, silent_types
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class EdgeKinds:
     slot: the place among those that lead to the same type. reverse_slot: that of the same relation the other way, among
     those that lead to the source's type; None where nothing goes there. num_categories, and mean and deviation of the
     weights, and of the logarithms of 1 + them; 0 and 1 where there are none. has_time: whether edges have times.
+    silent: by layer too, whether nobody attends along it there; () where somebody does along all.
     """
 
     names: tuple[str, ...]
@@ -51,6 +54,7 @@ class EdgeKinds:
     log_weight_mean: tuple[float, ...]
     log_weight_deviation: tuple[float, ...]
     has_time: tuple[bool, ...]
+    silent: tuple[tuple[bool, ...], ...] = ()
 
     @property
     def are_several(self) -> bool:
@@ -58,9 +62,11 @@ class EdgeKinds:
         return max(self.slot) > 0
 
 
-def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
+def edge_kinds(
+    schema: Schema, weights: Mapping[str, Any], silent: tuple[tuple[bool, ...], ...] = ()
+) -> EdgeKinds:  # fmt: skip
     """weights: by relation that has weights, their `mean`, `deviation`, `log_mean` and `log_deviation`, as the manifest
-    has them.
+    has them. silent: as `silent_types` gives.
     """
     types = schema.edge_types
     slot = schema.slot_of
@@ -83,11 +89,33 @@ def edge_kinds(schema: Schema, weights: Mapping[str, Any]) -> EdgeKinds:
         tuple(float(one.get("log_mean", 0.0)) for one in found),
         tuple(float(one.get("log_deviation", 0.0)) or 1.0 for one in found),
         schema.has_time,
+        silent,
     )
 
 
-def prepared_kinds(prepared: PreparedGraph) -> EdgeKinds:
-    return edge_kinds(prepared.schema, prepared.manifest.get("weights", {}))
+def prepared_kinds(prepared: PreparedGraph, sampling: SamplingConfig) -> EdgeKinds:
+    """Those of a data set, where neighbours are drawn so."""
+    return edge_kinds(
+        prepared.schema, prepared.manifest.get("weights", {}), silent_types(prepared.schema, sampling)
+    )  # fmt: skip
+
+
+def check_edges(config: AttentionConfig, prepared: PreparedGraph) -> None:
+    """Raise `DataError` where no edge carries what the layers are to read."""
+    found, reads = prepared.schema.edge_columns, {*config.terms, *config.keys}
+    for name, (column, setting) in READ_FROM.items():
+        if name in reads and column not in found:
+            setting_of_model = f"model.{'terms' if name in config.terms else 'keys'}"
+            raise DataError(
+                f"{prepared.folder}: {setting_of_model} names {name}, and no edges have a {column}: name its column in "
+                f"{setting} and prepare again, or leave {name} out"
+            )
+    weights = prepared.manifest.get("weights", {}).values()
+    if config.weight_scale == "log" and any("log_mean" not in one for one in weights):
+        raise DataError(
+            f"{prepared.folder}: written before model.weight_scale=log, so that it lacks the mean logarithm of the "
+            "weights; run `dist-gat prepare` again"
+        )
 
 
 # of a graph of interactions without times and weights
@@ -102,6 +130,13 @@ class Knots(NamedTuple):
     number: int
 
 
+# by term or key: the column of an edge that it reads, and the setting that names that column
+READ_FROM = {
+    "category": ("category", "data.relations.NAME.columns.category"),
+    "weight": ("weight", "data.columns.weight"),
+    "age": ("time", "data.columns.datetime"),
+    "rank": ("time", "data.columns.datetime"),
+}
 TABLES = ("relation", "category", "weight", "age", "rank")
 KERNEL_TYPES = (torch.float32, torch.float64)
 FLAT = {torch.float32: np.float32, torch.int64: np.int64}
@@ -238,8 +273,10 @@ def columns_read(config: AttentionConfig, reads_degree: bool, kinds: EdgeKinds) 
     """What a layer needs of each edge. reads_degree: whether its scoring does."""
     carried: set[str] = {*config.terms, *config.keys}
     wanted = carried & set(EDGE_COLUMNS)
-    by_relation = reads_degree or "relation" in (config.softmax, config.projection)
-    if len(kinds.slot) > 1 and (carried or (by_relation and kinds.are_several)):
+    # a projection has a matrix for each way along a relation, also where one leads to each node type
+    by_type = bool(carried) or config.projection == "relation" or bool(kinds.silent)
+    by_slot = kinds.are_several and (reads_degree or config.softmax == "relation")
+    if len(kinds.slot) > 1 and (by_type or by_slot):
         wanted.add("kind")
     return tuple(name for name in EDGE_COLUMNS if name in wanted)
 

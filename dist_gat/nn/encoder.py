@@ -46,7 +46,10 @@ class Encoder(nn.Module):
         size = model.embedding_size
         self.combination = model.combination
         self.representation_size = representation_size(model, num_layers)
-        self.layers = nn.ModuleList(AttentionLayer(model, size, size, kinds) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            AttentionLayer(model, size, size, kinds, kinds.silent[layer] if kinds.silent else ())
+            for layer in range(num_layers)
+        )
         # what the layers read of an edge
         self.edge_columns = columns_read(model, self.needs_degree, kinds) if num_layers else ()
 

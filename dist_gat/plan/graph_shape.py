@@ -21,7 +21,7 @@ from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.graph.schema import EdgeType, Relation, Schema
 from dist_gat.nn.edge_terms import columns_read, edge_kinds
 from dist_gat.nn.recommender import messages_need_degree
-from dist_gat.sampling.hop_plan import HopPlan, plan_hops
+from dist_gat.sampling.hop_plan import HopPlan, plan_hops, silent_types
 
 USER, ITEM = 0, 1
 NUM_CLASSES = 200
@@ -134,7 +134,7 @@ def expected_messages(config: Config, graph: GraphShape) -> Messages:
                 skew = graph.user_skew if kind == USER else graph.item_skew
             degree_D, count_D = _classes(num_nodes[kind], num_nodes[other], num_edges[-1], skew)
             degrees_KD[number, : len(degree_D)], count_TD[kind, : len(count_D)] = degree_D, count_D
-    kinds = edge_kinds(schema, {})
+    kinds = edge_kinds(schema, {}, silent_types(schema, config.sampling))
     needs = columns_read(config.model, messages_need_degree(config.model), kinds)
     plans = plan_hops(schema, config.sampling, needs)
     return Messages(schema, num_nodes, tuple(num_edges), count_TD, in_KD, out_KD, plans)

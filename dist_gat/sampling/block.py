@@ -7,7 +7,7 @@ Shape legend: S sources, D destinations, F fan-out (the widest row), K edge type
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -46,3 +46,12 @@ class Block(Movable):
         """bool, True where an entry is a real neighbour."""
         fan_out = self.neighbors_DF.shape[1]
         return torch.arange(fan_out, device=self.count_D.device) < self.count_D[:, None]
+
+    def keeping(self, kept_DF: Tensor) -> tuple[Block, Tensor]:
+        """The block with the real edges of `kept_DF`, bool, alone, in their order; and int64 [D, F], where each entry
+        was."""
+        kept_DF = self.mask_DF() & kept_DF
+        order_DF = (~kept_DF).long().argsort(dim=1, stable=True)
+        edges = {name: values.gather(1, order_DF) for name, values in self.edges.items()}
+        near_DF = self.neighbors_DF.gather(1, order_DF)
+        return replace(self, neighbors_DF=near_DF, count_D=kept_DF.sum(dim=1), edges=edges), order_DF

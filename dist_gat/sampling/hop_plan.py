@@ -66,7 +66,7 @@ class HopPlan:
     @property
     def has_gaps(self) -> bool:
         """Whether there may be gaps between the columns of several edge types."""
-        return any(count > 1 for count in self.schema.slots)
+        return self.width > 0 and any(count > 1 for count in self.schema.slots)
 
     def draw(
         self, part: Part, nodes: np.ndarray, limits: np.ndarray, key: np.uint64, hidden: Mapping[str, HiddenEdges],
@@ -122,19 +122,26 @@ def plan_hops(schema: Schema, sampling: SamplingConfig, needs: Sequence[str]) ->
         fan_outs, strategies = [], []
         for one in schema.edge_types:
             # what is said of this way alone comes last, and counts
-            own = [sampling.relations[name] for name in dict.fromkeys(one.settings) if name in sampling.relations]
-            given = [settings.fanouts[hop] for settings in own if settings.fanouts is not None]
+            own = {name: sampling.relations[name] for name in one.settings if name in sampling.relations}
+            given = [settings.fanouts[hop] for settings in own.values() if settings.fanouts is not None]
             fan_outs.append(given[-1] if given else default)
-            chosen = [settings.strategy for settings in own if settings.strategy is not None]
-            strategy = chosen[-1] if chosen else sampling.strategy
+            chosen = [(name, settings.strategy) for name, settings in own.items() if settings.strategy is not None]
+            said_of, strategy = chosen[-1] if chosen else ("", sampling.strategy)
             strategies.append(_usable(strategy, one.relation.columns))
             if chosen and strategies[-1] != strategy:
                 raise ConfigError(
-                    f"sampling.relations.{one.relation.name}.strategy={strategy} needs "
+                    f"sampling.relations.{said_of}.strategy={strategy} needs "
                     f"{'times' if strategy == 'recent' else 'weights'}, which its edges don't have; take uniform"
                 )
         plans.append(HopPlan(schema, tuple(fan_outs), tuple(strategies), tuple(needs)))
     return plans
+
+
+def silent_types(schema: Schema, sampling: SamplingConfig) -> tuple[tuple[bool, ...], ...]:
+    """By layer, that of the outermost hop first, and edge type: whether nothing is drawn along it, so that nobody
+    attends there. () where something is drawn along each."""
+    found = tuple(tuple(not count for count in plan.fan_outs) for plan in reversed(plan_hops(schema, sampling, ())))
+    return found if any(map(any, found)) else ()
 
 
 def _usable(strategy: str, columns: tuple[str, ...]) -> str:

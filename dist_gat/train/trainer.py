@@ -60,7 +60,7 @@ class Trainer:
         self.store = open_store(prepared, worker.sampling, sampling.access, sampling.cache_bytes)
         read_ahead(self.store)
         self.task = build_task(config, prepared)
-        self.kinds = prepared_kinds(prepared)
+        self.kinds = prepared_kinds(prepared, sampling)
         self.model = build_recommender(
             config.model,
             len(config.sampling.fanouts),

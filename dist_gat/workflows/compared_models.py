@@ -22,6 +22,7 @@ from dist_gat.config.task_sections import FIRST_RELATION, TaskConfig, TogetherTa
 
 PLAIN = {
     "normalization": "softmax", "transform": "none", "terms": [], "keys": [], "softmax": "all", "projection": "none",
+    "weight_scale": "linear",
 }  # fmt: skip
 ALONE = {"spectral_rank": 0, "linear": False}
 # of several tasks, one alone

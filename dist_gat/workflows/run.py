@@ -17,6 +17,7 @@ from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.exchange.worker import lone_worker
+from dist_gat.filters.history_weights import check_history
 from dist_gat.graph.made_from import open_made
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.jobs.evaluation import evaluate_worker
@@ -24,6 +25,7 @@ from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
 from dist_gat.launcher.progress import tell_lines
 from dist_gat.launcher.ray_tasks import ray_tasks
+from dist_gat.nn.edge_terms import check_edges
 from dist_gat.sampling.hop_plan import plan_hops
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import build_task, predicted_relation
@@ -70,19 +72,21 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     Returns epochs, steps, the best epoch, its validation metrics, the history of validations, the loss of
     every step, seconds, `resumed_from`, a step or None, and `stopped`: whether a signal ended the run early, in
     which case there is a checkpoint but no saved model. Before any worker starts, the files of the data set are
-    checked: size and ends, and with `verify` the SHA-256 of them whole; and that it has what task and sampling need.
-    Raises `StorageError` where the data set
-    is not prepared or damaged, a checkpoint is damaged or another run holds the folder, `ConfigError` where the
-    checkpoints belong to other settings or the run would replace what is none of ours, `TrainingError`
-    where a number is not finite, `ClusterError` where a worker fails.
+    checked: size and ends, and with `verify` the SHA-256 of them whole; and that it has what task, sampling, layers and
+    blend read. Raises `StorageError` where the data set is not prepared or damaged, a checkpoint is damaged or another
+    run holds the folder, `DataError` where the data set lacks what is to be read, `ConfigError` where the checkpoints
+    belong to other settings or the run would replace what is none of ours, `TrainingError` where a number is not
+    finite, `ClusterError` where a worker fails.
     """
     started = time.perf_counter()
     check_run_folder(config.run_folder)
     refuse_foreign_folder(config.run_folder)
     prepared = open_made(config, verify, progress)
-    # which the workers do too: what the data set has not is refused before they start
+    # what the data set has not is refused before workers start
     build_task(config, prepared)
     plan_hops(prepared.schema, config.sampling, ())
+    check_edges(config.model, prepared)
+    check_history(prepared, predicted_relation(prepared.schema, config.task), config.blend)
     with lock_run(config.run_folder):
         checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         if config.checkpoint.resume == "restart":

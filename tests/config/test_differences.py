@@ -67,6 +67,16 @@ def test_a_name_of_one_side_alone_is_a_difference() -> None:
     assert unknown == "newer: saved {'x': 1}, now None"
 
 
+def test_a_setting_that_is_newer_than_the_saved_tree_had_its_default() -> None:
+    saved = tree(nodes={"user": {}})
+    for name in ("seed", "extra"):
+        del saved[name]
+    del saved["nodes"]["user"]["columns"]
+    assert differences(saved, tree(nodes={"user": {}})) == []
+    now = tree(nodes={"user": {"columns": ["a"]}}, seed=3)
+    assert differences(saved, now) == ["seed: saved 0, now 3", "nodes.user.columns: saved [], now ['a']"]
+
+
 def test_every_setting_says_what_a_resumed_run_may_do_with_it() -> None:
     """Those that are free are listed here once more, so that a new one is decided about."""
 

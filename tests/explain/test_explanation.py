@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import INTERACTS
+from recipes import prepare_and_train
+from recipes import recipe as any_recipe
 from recipes import small_recipe as recipe
 
 from dist_gat.api import explain, prepare, recommend, train
@@ -229,3 +231,14 @@ def test_another_data_set_or_no_run_is_refused(small_run: Path, tmp_path: Path) 
     shutil.copy(small_run / "run" / "config.yaml", tmp_path)
     with pytest.raises(StorageError, match="dist-gat train"):
         explain(tmp_path, "u3")
+
+
+def test_a_user_without_messages_is_told(tmp_path: Path) -> None:
+    """All that u0 met is below `data.min_message_weight`."""
+    rows = [f"u{user},i{item},{1 + bool(user)}" for user in range(12) for item in range(10) if (user + item) % 3]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "interactions.csv").write_text("\n".join(["user_id,item_id,rating", *rows]))
+    prepare_and_train(any_recipe(tmp_path, data={"min_message_weight": 2.0}, train={"num_epochs": 1}))
+    with pytest.raises(DataError, match="user 'u0' attends to nothing.*min_message_weight"):
+        explain(tmp_path / "run", "u0")
+    assert explain(tmp_path / "run", "u1")["interactions"]

@@ -132,6 +132,23 @@ def test_without_weights_the_filters_have_the_edges_of_the_task_alone(prepared: 
     )
 
 
+def test_a_relation_without_messages_has_its_own_edges(folder: Path) -> None:
+    """Also where the messages are along one other relation alone."""
+    config = small_recipe(
+        folder, data={"relations": {"cart": RELATIONS["cart"]}, "prepared": str(folder / "carts")},
+        task={"kind": "ranking", "relation": "cart"},
+    )  # fmt: skip
+    api.prepare(config)
+    worker, store, table = open_all(folder / "carts")
+    relation = store.prepared.schema.relations[1]
+    settings = BlendConfig(spectral_rank=12, spectral_weight=1, linear_weight=0)
+    blend = build_blend(table.weight.detach(), store, worker, relation, settings, config.evaluate, "ndcg@5", seed=3)
+    users, items = nodes_of(store.prepared, USER), nodes_of(store.prepared, ITEM)
+    expected = dense_spectral(interactions(store.prepared, HistoryWeights({relation: 1.0})), 12)[np.ix_(users, items)]
+    found = (blend.spectral_Ok[users] @ blend.spectral_Ok[items].T).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
+
+
 @pytest.mark.parametrize("name", ["relations", "all"])
 def test_weighted_filters_have_the_bits_of_one_rank(prepared: PreparedGraph, ranks: Ranks, name: str) -> None:
     weights = weights_of(prepared, SETTINGS[name])
@@ -216,9 +233,11 @@ def test_settings_are_checked(settings: dict[str, Any], words: str) -> None:
 
 
 def test_data_without_times_or_weights_are_told_before_training(folder: Path, synthetic: PreparedGraph) -> None:
+    said: list[str] = []
     with pytest.raises(DataError, match=r"half_life goes by time.* cart have none: name data.relations.cart.columns"):
         blend = {"linear": True, "half_life": [None, 3], "relations": {"cart": 1}}
-        api.train(small_recipe(folder, "untimed", blend=blend))
+        api.train(small_recipe(folder, "untimed", blend=blend), progress=said.append)
+    assert not any("starting" in line for line in said)
     prepared, relation = open_prepared(folder / "prepared"), synthetic.schema.relations[0]
     check_history(prepared, relation, BlendConfig(half_life=3.0, linear=True))
     check_history(prepared, relation, BlendConfig(edge_weights="log", linear=True, relations={"cart": 1.0}))

@@ -87,6 +87,7 @@ def test_chunks_make_no_difference(folder: Path, tmp_path: Path, rows: int) -> N
     [
         ({"friends": {"table": "friends.csv", "target": "user"}}, "both ends are in the column user_id"),
         ({"tag": {"table": "tags.csv", "source": "item", "target": "tag"}}, "'tag' can't name a relation"),
+        ({"interacts_reversed": {"table": "buy.csv"}}, "interacts_reversed: so the way of interacts .* rename it"),
         ({"tags": {"table": "tags.csv", "source": "a/b"}}, "'a/b' can't name a node type"),
         ({"kg": {**RELATIONS["kg"], "same_as": {"type": "tag"}}}, "same_as.type=tag: expected user or item"),
         ({"tags": {**RELATIONS["tags"], "sorce": "item"}}, "sorce"),
@@ -172,6 +173,7 @@ def test_sampling_that_the_graph_can_not_do_is_told(folder: Path) -> None:
     for sampling, words in (
         ({"relations": {"likes": {}}}, "sampling.relations names likes"),
         ({"relations": {"tags": {"strategy": "recent"}}}, "strategy=recent needs times"),
+        ({"relations": {"tags_reversed": {"strategy": "recent"}}}, "tags_reversed.strategy=recent needs times"),
     ):
         with pytest.raises(ConfigError, match=words):
             api.train(world_recipe(folder, "refused", sampling=sampling))

@@ -12,6 +12,15 @@ from dist_gat.graph.sorted_runs import run_starts, sorted_edges
 NUM_EDGES, NUM_NODES = 500, 60
 
 
+@pytest.mark.parametrize("columns", [["dst", "src"], ["dst", "src", "time"]])
+def test_edges_may_all_be_left_out(tmp_path: Path, columns: list[str]) -> None:
+    """As by a `data.min_message_weight` that no interaction has."""
+    none = {name: np.zeros(0, np.int64) for name in columns}
+    (found,) = sorted_edges(iter([none, none]), np.array([0, 5]), tmp_path / "runs")
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(columns, 0)
+    assert not list(sorted_edges(iter([none]), np.array([0, 2, 5]), tmp_path / "runs"))
+
+
 @pytest.mark.parametrize("ascending", [True, False], ids=["by source", "in any order"])
 @pytest.mark.parametrize("has_time", [True, False], ids=["with times", "ends alone"])
 @pytest.mark.parametrize("rows", [1, 70, 10**6])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,17 @@ def test_kernels_equal_the_plain_version_in_float64(device, rule, kind, num_head
     block = ragged_block(fan_out, 4, 6, fan_out)
     # s exp(s) makes more of a rounding of s
     check(device, *case(size, block, rule, num_heads, size, *kind, dtype=torch.float32), block, tolerance=1e-4)
+
+
+@every_rule
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_destinations_may_be_any_rows(device, rule, kind, dtype):
+    """Also the same row several times, and more destinations than rows, as a softmax a relation has them."""
+    at = torch.tensor([5, 0, 2, 2, 4, 5, 0, 1])
+    block = replace(ragged_block(3, 8, 6, 5), dst_at_D=at)
+    leaves, weighting_of = case(3, block, rule, 2, 13, *kind, dtype=torch.float32)
+    check(device, [x.detach().to(dtype) for x in leaves], weighting_of, block, tolerance=1e-4)
 
 
 @every_rule

@@ -149,5 +149,7 @@ def test_a_key_is_a_neighbour_with_the_vector_added() -> None:
 def test_keys_and_terms_that_mean_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="keys.*degree_dot; with degree take terms"):
         attention(scoring="degree", keys=["relation"])
+    with pytest.raises(ValueError, match="weight_scale=log is of the term weight"):
+        attention(terms=["rank"], weight_scale="log")
     with pytest.raises(ValueError, match="keys are for the logits of a softmax"):
         attention(scoring="dot", normalization="linear", keys=["relation"])

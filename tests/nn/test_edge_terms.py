@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from nn_cases import KINDS, SCHEMA, SIZE_OF, attention, block_of_kinds, case, ragged_block, random_block, run
 from torch.testing import assert_close
 
+from dist_gat.base.errors import DataError
+from dist_gat.graph.schema import INTERACTIONS, Schema
 from dist_gat.kernels.weighting import Rule
 from dist_gat.nn.attend import attend, attend_plain
 from dist_gat.nn.attention import AttentionLayer, attention_shares
@@ -18,6 +21,7 @@ from dist_gat.nn.edge_terms import (
     KNOTS,
     PLAIN_KINDS,
     EdgeTerms,
+    check_edges,
     columns_read,
     degrees_of_ends,
     edges_alike,
@@ -173,7 +177,9 @@ def test_only_what_is_read_is_fetched() -> None:
     assert columns_read(attention(terms=["rank", "weight"]), False, KINDS) == ("kind", "weight", "rank")
     assert columns_read(attention(keys=["category"]), False, KINDS) == ("kind", "category")
     assert columns_read(attention(softmax="relation"), False, KINDS) == ("kind",)
-    assert columns_read(attention(projection="relation"), False, PLAIN_KINDS) == ()
+    assert columns_read(attention(softmax="relation"), False, PLAIN_KINDS) == ()
+    # users and items have a matrix each, with terms and without
+    assert columns_read(attention(projection="relation"), False, PLAIN_KINDS) == ("kind",)
 
 
 def test_shares_of_attention_by_edge_type() -> None:
@@ -225,3 +231,20 @@ def test_an_edge_type_that_there_is_none_of_is_refused() -> None:
     wrong = replace(block, edges={**block.edges, "kind": block.edges["kind"] + 6})
     with pytest.raises(AssertionError, match="an edge of a type or category that there is none of"):
         terms(wrong)
+
+
+@pytest.mark.parametrize(
+    ("schema", "settings", "told"),
+    [
+        (INTERACTIONS, {"terms": ["rank"]}, "model.terms names rank, and no edges have a time.* data.columns.datetime"),
+        (INTERACTIONS, {"terms": ["weight"]}, "model.terms names weight, .* data.columns.weight"),
+        (INTERACTIONS, {"keys": ["category"]}, "model.keys names category"),
+        (SCHEMA, {"terms": ["weight"], "weight_scale": "log"}, "weight_scale=log.* run `dist-gat prepare` again"),
+    ],
+)
+def test_what_no_edge_carries_is_told(schema: Schema, settings: dict, told: str) -> None:
+    prepared: Any = SimpleNamespace(folder="data", schema=schema, manifest={"weights": {"buy": {"mean": 3.0}}})
+    with pytest.raises(DataError, match=told):
+        check_edges(attention(**settings), prepared)
+    prepared.schema = SCHEMA
+    check_edges(attention(terms=["category", "weight", "age"]), prepared)

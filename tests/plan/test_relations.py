@@ -74,7 +74,7 @@ def test_nodes_edges_and_columns_are_those_of_a_sampled_graph(world: Path, sampl
     config = planned(world, sampling, terms=TERMS, scoring="degree")
     prepared = open_prepared(config.data.prepared)
     store, task = open_store(prepared, Channel("sampling"), "auto"), build_task(config, prepared)
-    needs = columns_read(config.model, messages_need_degree(config.model), prepared_kinds(prepared))
+    needs = columns_read(config.model, messages_need_degree(config.model), prepared_kinds(prepared, config.sampling))
     sampler = SeedBlockSampler(store, config.sampling, task.source(store), 0, True, needs)
     batches = [sampler.sample(store, torch.tensor([epoch, step])) for epoch in range(6) for step in range(10)]
     expected = expected_workload(config, shape_of(prepared), 1)

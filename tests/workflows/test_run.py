@@ -90,7 +90,8 @@ def test_results_of_others_are_not_replaced(config: Config) -> None:
     ("section", "changed", "told"),
     [("sampling", {"relations": {"friends": {"fanouts": [1]}}}, "sampling.relations names friends"),
      ("task", {"kind": "click"}, "weight 3; expected 0 or 1"),
-     ("data", {"min_user_interactions": 2}, "data.min_user_interactions")],
+     ("data", {"min_user_interactions": 2}, "data.min_user_interactions"),
+     ("model", {"keys": ["category"]}, "model.keys names category")],
 )  # fmt: skip
 def test_what_can_not_run_is_refused_before_workers_start(
     config: Config, section: str, changed: dict[str, Any], told: str
