@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dist_gat.base.random import Purpose, make_key, permute
 from dist_gat.explain.trained_run import TrainedRun
+from dist_gat.nn.attention import AttentionLayer
 
 MAX_NODES = 256
 
@@ -31,10 +32,16 @@ def attention_by_degree(run: TrainedRun, max_nodes: int = MAX_NODES) -> list[dic
     indptr = near.indptr[: num_targets + 1]
     bucket_of = np.log2(np.maximum(np.diff(indptr), 1)).astype(np.int64)
     rows = []
-    for layer, alpha_AH in enumerate(alphas, start=1):
-        entropy_D = row_entropy(alpha_AH[: int(indptr[-1])], indptr)
-        for bucket in np.unique(bucket_of[bucket_of > 0]).tolist():
-            mine = torch.from_numpy(bucket_of == bucket)
+    kind_A = near.stored["kind"][: int(indptr[-1])]
+    for layer, (alpha_AH, module) in enumerate(zip(alphas, run.model.encoder.layers, strict=True), start=1):
+        assert isinstance(module, AttentionLayer), "layers of attention"
+        heard_A = np.ones(len(kind_A), bool) if module.silent is None else ~module.silent.numpy()[kind_A]
+        heard_ends = np.append(0, np.cumsum(heard_A))[indptr]
+        entropy_D = row_entropy(alpha_AH[: len(kind_A)][torch.from_numpy(heard_A)], heard_ends)
+        # of some nodes the layer may read no edges
+        measured = (bucket_of > 0) & ~entropy_D.isnan().numpy()
+        for bucket in np.unique(bucket_of[measured]).tolist():
+            mine = torch.from_numpy((bucket_of == bucket) & measured)
             row = {"layer": layer, "first_degree": 2**bucket, "last_degree": 2 ** (bucket + 1) - 1}
             rows.append({**row, "nodes": int(mine.sum()), "entropy": float(entropy_D[mine].mean())})
     return rows

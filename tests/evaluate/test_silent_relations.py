@@ -13,6 +13,8 @@ from recipes import recipe
 from dist_gat import api
 from dist_gat.config.model_sections import AttentionConfig
 from dist_gat.config.sections import Config
+from dist_gat.explain.attention_by_degree import attention_by_degree
+from dist_gat.explain.trained_run import open_trained_run
 from dist_gat.graph.schema import Relation, Schema
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.edge_terms import edge_kinds
@@ -64,6 +66,16 @@ def test_a_silent_relation_is_as_none(folder: Path, scoring: str) -> None:
     assert explained["others"]
     for friend in explained["others"]:
         assert (friend["weight"], friend["contribution"]) == (0, pytest.approx(0, abs=1e-6))
+
+
+def test_entropy_is_that_of_the_edges_that_are_read(folder: Path) -> None:
+    """Of items there are none, nor of a user with one interaction."""
+    sampling = {"relations": {"friends": {"fanouts": [0, 0]}, "interacts_reversed": {"fanouts": [0, 0]}}}
+    api.train(silent_recipe(folder, "uniform", FRIENDS, sampling=sampling, model={"scoring": "uniform"}))
+    rows = attention_by_degree(open_trained_run(folder / "uniform"))
+    assert {row["layer"] for row in rows} == {1, 2}
+    assert [row["entropy"] for row in rows] == pytest.approx([1.0] * len(rows))
+    assert NUM_USERS < sum(row["nodes"] for row in rows) <= 2 * NUM_USERS
 
 
 def test_a_hop_may_draw_nothing(folder: Path) -> None:
