@@ -281,10 +281,10 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def save_rows(rows: Sequence[Row]) -> None:
-    """Rows of other lines stay."""
-    names = {x.line for x in rows}
+    """All others stay."""
+    new = {(x.line, x.metric, x.peer) for x in rows}
     earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    kept = [entry for entry in earlier if entry["line"] not in names]
+    kept = [entry for entry in earlier if (entry["line"], entry["metric"], entry["peer"]) not in new]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([*kept, *map(asdict, rows)], indent=1) + "\n")
 
