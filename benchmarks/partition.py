@@ -68,6 +68,7 @@ def run(side: str, method: str, table: Path) -> None:
 def main() -> None:
     parser = harness.new_parser(__doc__, repeats=3)
     parser.add_argument("--run", nargs=3, metavar=("SIDE", "METHOD", "TABLE"), help=argparse.SUPPRESS)
+    parser.add_argument("--methods", nargs="*", choices=PAIRS, default=list(PAIRS), help="of ours")
     arguments = parser.parse_args()
     if arguments.run:
         side, method, table = arguments.run
@@ -78,7 +79,8 @@ def main() -> None:
         table = Path(folder) / "interactions.parquet"
         half = arguments.nodes // 2
         power_law_pairs(half, half, arguments.interactions).write_parquet(table)
-        for ours, (theirs, speed_bar, memory_bar) in PAIRS.items():
+        for ours in arguments.methods:
+            theirs, speed_bar, memory_bar = PAIRS[ours]
             runs: dict[str, list[tuple[float, int]]] = {OURS: [], PEER: []}
             for _ in range(arguments.repeats):
                 runs[OURS].append(measure(OURS, ours, table))
