@@ -29,7 +29,7 @@ from dist_gat.graph.part import open_prepared
 RECIPE, NO_BLEND = "recipe", ("blend.linear=false", "blend.spectral_rank=0")
 ALONE = "model alone"
 # of the held-out pairs whose items have few training pairs, how many are in the lists
-RARE, MOST_PAIRS = "recall@20 of items with 10 training pairs or fewer", 10
+RARE, MOST_PAIRS, LONG_LIST = "recall@200 of items with 10 training pairs or fewer", 10, 200
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def recall_of_rare_items(run: Path) -> float:
 
     often = pairs("train").group_by("item_id").len().filter(pl.col("len") > MOST_PAIRS)
     rare = pairs("test").join(often, on="item_id", how="anti")
-    lists = api.recommend(run, rare["user_id"].unique(maintain_order=True).to_list(), 20)
+    lists = api.recommend(run, rare["user_id"].unique(maintain_order=True).to_list(), LONG_LIST)
     return len(rare.join(lists, on=["user_id", "item_id"])) / len(rare)
 
 
