@@ -84,7 +84,10 @@ class AttentionLayer(nn.Module):
     def forward(self, rows_SI: Tensor, block: Block) -> Attended:
         if self.silent is None:
             return self._attended(rows_SI, block)
-        heard, order_DF = block.keeping(~self.silent[block.edges["kind"]])
+        is_silent_DF = self.silent[block.kind_DF()]
+        if not (is_silent_DF & block.mask_DF()).any():  # as in training, which draws none
+            return self._attended(rows_SI, block)
+        heard, order_DF = block.keeping(~is_silent_DF)
         rows_DO, alpha_DFH = self._attended(rows_SI, heard)
         # 0 for the edges that were left out
         at_DFH = order_DF[:, :, None].expand_as(alpha_DFH)

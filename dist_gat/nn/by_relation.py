@@ -53,8 +53,7 @@ def split_block(block: Block, kinds: EdgeKinds) -> SplitBlock:
     """The block with a destination for each relation of a destination; edges keep their order."""
     num_slots, mask_DF = max(kinds.slot) + 1, block.mask_DF()
     device, (num_dst, fan_out) = block.count_D.device, block.neighbors_DF.shape
-    kind_DF = block.edges["kind"] if "kind" in block.edges else torch.zeros_like(block.neighbors_DF)
-    slot_DF = torch.tensor(kinds.slot, device=device)[kind_DF].masked_fill(~mask_DF, num_slots)
+    slot_DF = torch.tensor(kinds.slot, device=device)[block.kind_DF()].masked_fill(~mask_DF, num_slots)
     count_DK = nn.functional.one_hot(slot_DF, num_slots + 1).sum(dim=1)
     widest = max(int(count_DK[:, :num_slots].max()) if num_dst and fan_out else 0, 1)
     # among the edges of a destination along one relation
@@ -79,8 +78,7 @@ def split_block(block: Block, kinds: EdgeKinds) -> SplitBlock:
         edges={name: spread(values_DF) for name, values_DF in block.edges.items()},
         dst_at_D=own_D.repeat_interleave(num_slots),
     )
-    kind_P = split.edges["kind"][:, 0] if "kind" in split.edges else torch.zeros_like(split.count_D)
-    return SplitBlock(split, place_DF, kind_P, num_slots)
+    return SplitBlock(split, place_DF, split.kind_DF()[:, 0], num_slots)
 
 
 class RelationGate(nn.Module):

@@ -37,7 +37,7 @@ class EdgeKeys(nn.Module):
         """q^T v of every edge, [D, F, H]."""
         number_QVH = torch.einsum("qhi,vi->qvh", query_QHI, self.vector_VI.to(query_QHI.dtype))
         number_DVH = number_QVH.expand(block.num_dst, -1, -1)
-        kind_DF = block.edges["kind"] if "kind" in block.edges else torch.zeros_like(block.neighbors_DF)
+        kind_DF = block.kind_DF()
         found = []
         if "relation" in self.keys:
             found.append(_at(number_DVH, kind_DF))

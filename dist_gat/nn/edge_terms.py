@@ -236,7 +236,7 @@ class EdgeTerms(nn.Module):
     def _each(self, block: Block) -> list[Tensor]:
         """Each term but that of degrees, in plain torch operations; a test holds `_sum_on_cpu` equal to their sum."""
         edges = block.edges
-        kind_DF = edges["kind"] if "kind" in edges else torch.zeros_like(block.neighbors_DF)
+        kind_DF = block.kind_DF()
         found: list[Tensor] = []
         if self.relation_KH is not None:
             found.append(functional.embedding(kind_DF, self.relation_KH))

@@ -47,6 +47,10 @@ class Block(Movable):
         fan_out = self.neighbors_DF.shape[1]
         return torch.arange(fan_out, device=self.count_D.device) < self.count_D[:, None]
 
+    def kind_DF(self) -> Tensor:
+        """int64, the number of each entry's edge type; 0 where nobody asked for them, as in a graph of one."""
+        return self.edges["kind"] if "kind" in self.edges else torch.zeros_like(self.neighbors_DF)
+
     def keeping(self, kept_DF: Tensor) -> tuple[Block, Tensor]:
         """The block with the real edges of `kept_DF`, bool, alone, in their order; and int64 [D, F], where each entry
         was."""

@@ -26,26 +26,18 @@ SPLITS = {
 COLUMNS = {"user": "user_id", "item": "item_id", "label": "weight", "time": "datetime"}
 YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 SAMPLING = "sampling: {fanouts: [10]}                    # one attention layer; [10, 10] for two\n"
-RANKING = """\
-negatives: {num_shared: 256, in_batch: true}
-model:
-  embedding_size: 64
+ATTENTION = """\
   scoring: degree
   terms: [degree]                            # attention learns how far to depart from degrees
-  residual: false
-  decoder: {kind: cosine, temperature: 0.15, popularity: true}
-blend: {spectral_rank: 128, linear: true}    # closed-form scores beside the model's; validation weighs them
 """
+BLEND = "blend: {spectral_rank: 128, linear: true}    # closed-form scores beside the model's; validation weighs them\n"
 # where there are times: what comes next hangs on what came last
 SAMPLING_BY_TIME = "sampling: {fanouts: [50], strategy: recent, time: strict}   # the newest of what came before\n"
-RANKING_BY_TIME = """\
-negatives: {num_shared: 256, in_batch: true}
-model:
-  embedding_size: 64
+ATTENTION_BY_TIME = """\
   scoring: uniform
   terms: [rank, age]                         # attention learns how much the newest count
-  residual: false
-  decoder: {kind: cosine, temperature: 0.15, popularity: true}
+"""
+BLEND_BY_TIME = """\
 blend: {spectral_rank: 128, linear: true, half_life: [null, 20, 5]}   # closed-form scores; validation weighs them
 """
 PAIRS = """\
@@ -168,7 +160,7 @@ def recipe_text(field: str, name: str, source: Source, tables: Sequence[str], gu
     baselines = "popularity, itemknn-recent, markov" if by_time else "popularity, itemknn"
     body = SAMPLING_BY_TIME if by_time else SAMPLING
     body += TASKS[guesses.kind]
-    body += PAIRS if guesses.kind != "ranking" else RANKING_BY_TIME if by_time else RANKING
+    body += ranking_text(by_time) if guesses.kind == "ranking" else PAIRS
     # of counts with a long tail, the other metrics hang on a few pairs
     metric = ", metric: rmse_log" if guesses.kind == "count" else ""
     size = batch_size(guesses.num_rows)
@@ -178,6 +170,16 @@ def recipe_text(field: str, name: str, source: Source, tables: Sequence[str], gu
         "launch: {launcher: local, num_workers: 1}   # launcher: ray for several workers and hosts",
     ]
     return "\n".join(head) + "\n" + body + "\n".join(tail) + "\n"
+
+
+def ranking_text(by_time: bool) -> str:
+    """What a recipe that ranks says of negatives, model and blend."""
+    return (
+        "negatives: {num_shared: 256, in_batch: true}\nmodel:\n  embedding_size: 64\n"
+        + (ATTENTION_BY_TIME if by_time else ATTENTION)
+        + "  residual: false\n  decoder: {kind: cosine, temperature: 0.15, popularity: true}\n"
+        + (BLEND_BY_TIME if by_time else BLEND)
+    )
 
 
 def batch_size(num_rows: int) -> int:
