@@ -85,29 +85,35 @@ def weights(rows_SI: Tensor, near_DFI: Tensor, block: Block, weighting: Weightin
 def own_and_all_rows(rows_SI: Tensor, block: Block) -> tuple[Tensor, Tensor]:
     """The destinations' rows [D, I], and all rows [S, I]; their gradients are added without a copy of all rows."""
     if block.dst_at_D is None:
-        return OwnRows.apply(rows_SI, block.num_dst)
+        return first_rows(rows_SI, block.num_dst)
     return block.own_rows(rows_SI), rows_SI
 
 
-class OwnRows(torch.autograd.Function):
-    """The destinations' rows, and all rows, with one gradient for both.
+def first_rows(rows_SI: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """The first rows [number, I], and all rows [S, I], with one gradient for both.
 
-    As a slice of its own, `rows_SI[:D]` would send back S rows of gradient, nearly all of them zero, to be added
-    to the S rows that come from the neighbours. Here D rows are added in place.
+    As a slice of its own, `rows_SI[:number]` would send back S rows of gradient, nearly all of them zero, to be added
+    to the S rows that come from elsewhere. Here the few rows are added in place.
     """
+    first, every = FirstRows.apply(rows_SI, number)
+    return first, every
+
+
+class FirstRows(torch.autograd.Function):
+    """See `first_rows`."""
 
     @staticmethod
-    def forward(ctx: Any, rows_SI: Tensor, num_dst: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, rows_SI: Tensor, number: int) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.num_dst, ctx.shape = num_dst, rows_SI.shape
-        return rows_SI[:num_dst], rows_SI.view_as(rows_SI)
+        ctx.number, ctx.shape = number, rows_SI.shape
+        return rows_SI[:number], rows_SI.view_as(rows_SI)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_DI: Tensor | None, grad_SI: Tensor | None) -> tuple[Tensor | None, None]:
-        if grad_DI is None:
+    def backward(ctx: Any, grad_NI: Tensor | None, grad_SI: Tensor | None) -> tuple[Tensor | None, None]:
+        if grad_NI is None:
             return grad_SI, None
         if grad_SI is None:
-            grad_SI = grad_DI.new_zeros(ctx.shape)
-        grad_SI[: ctx.num_dst] += grad_DI
+            grad_SI = grad_NI.new_zeros(ctx.shape)
+        grad_SI[: ctx.number] += grad_NI
         return grad_SI, None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_gat.config.model_sections import ModelConfig
+from dist_gat.nn.attend import first_rows
 from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds, columns_read
 from dist_gat.sampling.block import Block
@@ -70,13 +71,15 @@ class Encoder(nn.Module):
         destinations of the one before it, so that the seeds are the first N rows at every depth.
         """
         assert len(blocks) == len(self.layers), f"{len(self.layers)} layers but {len(blocks)} blocks"
-        depths, alphas = [rows_SE], []
-        for layer, block in zip(self.layers, blocks, strict=True):
-            attended = layer(depths[-1], block)
-            depths.append(attended.rows_DO)
-            alphas.append(attended.alpha_DFH.detach())
         num_seeds = blocks[-1].num_dst if blocks else len(rows_SE)
-        return Encoded(self.combine([rows[:num_seeds] for rows in depths]), alphas)
+        of_seeds, alphas = [], []
+        for layer, block in zip(self.layers, blocks, strict=True):
+            own_NE, rows_SE = first_rows(rows_SE, num_seeds)
+            of_seeds.append(own_NE)
+            attended = layer(rows_SE, block)
+            rows_SE = attended.rows_DO
+            alphas.append(attended.alpha_DFH.detach())
+        return Encoded(self.combine([*of_seeds, rows_SE]), alphas)
 
     def combine(self, depths: Sequence[Tensor]) -> Tensor:
         """Representations [N, R] from the rows [N, E] at depths 0 (input) to L."""

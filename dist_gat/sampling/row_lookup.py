@@ -76,6 +76,26 @@ def lookup_rows(table_OE: Tensor, lookup: RowLookup, channel: Channel) -> Tensor
     return _LookupRows.apply(table_OE, lookup, channel)
 
 
+def take_rows(table_OE: Tensor, nodes_S: Tensor) -> Tensor:
+    """The rows of distinct nodes, [S, E], where there is one rank; their gradient is sparse."""
+    return _TakeRows.apply(table_OE, nodes_S)
+
+
+class _TakeRows(torch.autograd.Function):
+    """Unlike torch's embedding it has rows on their way before it reads them: each is a cache miss."""
+
+    @staticmethod
+    def forward(ctx: Any, table_OE: Tensor, nodes_S: Tensor) -> Tensor:
+        ctx.nodes_S, ctx.shape = nodes_S, table_OE.shape
+        rows_SE = table_OE.new_empty((len(nodes_S), table_OE.shape[1]))
+        put_rows(table_OE, nodes_S, rows_SE, torch.arange(len(nodes_S), device=nodes_S.device))
+        return rows_SE
+
+    @staticmethod
+    def backward(ctx: Any, gradient_SE: Tensor) -> tuple[Tensor, None]:
+        return torch.sparse_coo_tensor(ctx.nodes_S[None], gradient_SE, ctx.shape, check_invariants=False), None
+
+
 class _LookupRows(torch.autograd.Function):
     """Own rows are copied while those of others are on their way, in both directions."""
 

@@ -9,13 +9,12 @@ Shape legend: O rows that this rank owns, S rows asked for, E embedding size.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dist_gat.base.random import Purpose, make_key, normal_rows
 from dist_gat.exchange.channel import Channel
 from dist_gat.sampling.ownership import Ownership
-from dist_gat.sampling.row_lookup import RowLookup, lookup_rows
+from dist_gat.sampling.row_lookup import RowLookup, lookup_rows, take_rows
 
 
 class EmbeddingShard(nn.Module):
@@ -43,5 +42,5 @@ class EmbeddingShard(nn.Module):
         """
         if lookup is None:
             assert self.channel.group is None, "the rows of other ranks need a lookup"
-            return F.embedding(nodes_S, self.weight, sparse=True)
+            return take_rows(self.weight, nodes_S)
         return lookup_rows(self.weight, lookup, self.channel)
