@@ -45,6 +45,7 @@ class Run:
     first_step_s: float = 0.0
     stopped_s: float = 0.0
     seeds_per_s: float = 0.0
+    edges_per_s: float = 0.0
     own: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
 
@@ -62,14 +63,15 @@ def train(prepared: Path, folder: Path, interactions: int, validates: bool) -> R
     words = [f"{key}={value}" for key, value in settings.items()]
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "dist_gat.cli.main", "train", str(recipe), *words])
-    tail, run, speeds, phase = EventTail(folder / PROGRESS_FILE), Run(interactions), [], PHASES[0]
+    tail, run, phase = EventTail(folder / PROGRESS_FILE), Run(interactions), PHASES[0]
+    speeds: list[tuple[float, float]] = []
     while process.poll() is None:
         time.sleep(LOOK_EVERY_S)
         for event in tail.read():
             if event["event"] == "step":
                 run.first_step_s = run.first_step_s or time.monotonic() - started
                 phase = PHASES[1] if event["step"] < STEPS else PHASES[2]
-                speeds.append(event["seeds_per_s"])
+                speeds.append((event["seeds_per_s"], event["edges_per_s"]))
                 if event["step"] == STEPS and not validates:
                     asked = time.monotonic()
                     process.terminate()
@@ -78,7 +80,7 @@ def train(prepared: Path, folder: Path, interactions: int, validates: bool) -> R
             peaks[phase] = max(peaks.get(phase, 0), memory_of(process.pid, found))
     assert process.returncode == (0 if validates else STOPPED), process.returncode
     run.stopped_s = 0.0 if validates else time.monotonic() - asked
-    run.seeds_per_s = statistics.median(speeds[WARM_UP:STEPS])
+    run.seeds_per_s, run.edges_per_s = map(statistics.median, zip(*speeds[WARM_UP:STEPS], strict=True))
     return run
 
 
@@ -94,13 +96,18 @@ def report(runs: Sequence[Run]) -> None:
     state = 3 * 4 * SIZE * (NUM_USERS + NUM_ITEMS)
     print(f"embedding rows and moments: {state / 1e9:.2f} GB")
     for run in runs:
-        print(f"{run.interactions:,} interactions: {run.seeds_per_s:,.0f} seeds/s, first step after", end=" ")
+        print(f"{run.interactions:,} interactions: {run.seeds_per_s:,.0f} seeds/s of", end=" ")
+        print(
+            f"{run.edges_per_s / run.seeds_per_s:.0f} edges each, {run.edges_per_s:,.0f} edges/s, first step after",
+            end=" ",
+        )
         print(f"{run.first_step_s:.1f} s (bar {FIRST_STEP_BAR_S:.0f} s), stopped {run.stopped_s:.1f} s after SIGTERM")
         for phase, own in run.own.items():
             print(f"  {phase}: {own / 1e9:.2f} GB, {(own - state) / 1e9:+.2f} GB beside the state", end="")
             print(f" (bar {MEMORY_BAR / 1e9:.0f}), pages of files {run.files[phase] / 1e9:.2f} GB")
     share = runs[-1].seeds_per_s / runs[0].seeds_per_s
-    print(f"seeds/s of the last size over those of the first: {share:.2f} (bar {SPEED_BAR})")
+    of_edges = runs[-1].edges_per_s / runs[0].edges_per_s
+    print(f"of the last size over those of the first: seeds/s {share:.2f} (bar {SPEED_BAR}), edges/s {of_edges:.2f}")
 
 
 def main() -> None:

@@ -264,8 +264,9 @@ class Trainer:
         point |= {f"model/{name}": value for name, value in self.model.dense.own_scores.monitored().items()}
         self.log.scalars(self.progress.step, point)
         self.log.event(
-            "step", step=self.progress.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"]
-        )
+            "step", step=self.progress.step, loss=point["train/loss"], seeds_per_s=point["speed/seeds_per_s"],
+            edges_per_s=point["speed/edges_per_s"],
+        )  # fmt: skip
         self.window = self.new_window()
 
     def new_window(self) -> LogWindow:
