@@ -7,6 +7,7 @@ it, and no work goes into padding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class TextEncoder:
 
     def _reads_tokens(self) -> bool:
         """Whether the model takes plain tokens; others (chats, static embeddings) are left to the library whole."""
-        from sentence_transformers.models import Pooling, Transformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
         first = self.model[0]
         chats = "message" in getattr(first, "modality_config", {})
@@ -104,7 +105,6 @@ def open_model(model: Path | str, config: TextEncoderConfig, device: torch.devic
             "been fetched before"
         ) from None
     opened.eval().requires_grad_(False)
-    own = getattr(opened, "max_seq_length", None)
-    if hasattr(opened[0], "max_seq_length"):
-        opened.max_seq_length = min(config.max_tokens, own or config.max_tokens)
+    with suppress(AttributeError):  # static embeddings read texts whole
+        opened.max_seq_length = min(config.max_tokens, opened.max_seq_length or config.max_tokens)
     return opened
