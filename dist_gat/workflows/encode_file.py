@@ -74,7 +74,7 @@ def encode_file(
 
 def _read(path: Path, column: str, only: bool) -> pl.DataFrame:
     """The column, or the whole table, in the order of its rows."""
-    table = open_beside(str(path), DataConfig(), "the table")
+    table = open_beside(str(path), DataConfig(interactions=str(path)), "the table")
     table.check_column(column, "--column")
     names = [column] if only else table.names
     batches = list(table.batches({name: name for name in names}))

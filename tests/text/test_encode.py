@@ -1,4 +1,4 @@
-"""Texts to vectors, with random encoders of a few hundred parameters; sentence-transformers' own `encode` is the oracle."""
+"""Texts to vectors, with random encoders of some thousand parameters; the oracle is sentence-transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from text.tiny_models import SIZE, WORDS, save_bert, save_sentence_model
+from tiny_models import SIZE, WORDS, save_bert, save_sentence_model
 
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.text_section import TextEncoderConfig
@@ -220,6 +220,7 @@ def test_stopped_work_goes_on(bert: Path, tmp_path: Path, opened: list[int], mon
     assert sum(opened) == 200 - kept
 
 
+@pytest.mark.slow  # a process that imports the libraries
 def test_a_killed_process_loses_no_finished_shard(
     bert: Path, tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

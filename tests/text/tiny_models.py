@@ -1,4 +1,4 @@
-"""Models of a few hundred parameters, random, that tests make as folders: a BERT, one of sentence-transformers, a CLIP."""
+"""Random models of some thousand parameters, as folders: a BERT, one of sentence-transformers, a CLIP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-WORDS = "the a of red green blue cat dog fish house river mountain eats sees likes old new small".split()
+WORDS = ["the", "a", "red", "green", "blue", "cat", "dog", "fish", "house", "river", "eats", "sees", "old", "new"]
 SIZE = 8
 
 
