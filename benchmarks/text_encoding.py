@@ -59,9 +59,8 @@ def compare_speed(texts: pl.Series, repeats: int) -> list[Line]:
     found = {}
 
     def ours() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            with mock.patch.object(encode, "TextEncoder", lambda model, config: opened):
-                found["ours"] = encode_texts(texts, config, Path(folder))
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(encode, "TextEncoder", return_value=opened):
+            found["ours"] = encode_texts(texts, config, Path(folder))
 
     def theirs(batch_size: int) -> None:
         found["theirs"] = opened.model.encode(listed, batch_size=batch_size, show_progress_bar=False)
@@ -98,7 +97,7 @@ def time_second_run(texts: pl.Series, repeats: int) -> Line:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts.to_frame().write_parquet(folder / "items.parquet")
-        with mock.patch.object(encode, "TextEncoder", lambda model, config: RandomEncoder()):
+        with mock.patch.object(encode, "TextEncoder", return_value=RandomEncoder()):
             started = time.perf_counter()
             encode_to_disk(folder)
             print(f"{len(texts):,} vectors put into the cache: {time.perf_counter() - started:.1f} s", flush=True)

@@ -19,3 +19,12 @@ class TextEncoderConfig(Section):
     prompt: str | None = Field(None, description="stands before every text; by default what the model asks for")
     store: Literal["float32", "float16"] = Field("float32", description="numbers of the cache")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+
+
+class TextTuningConfig(Section):
+    """An encoder that trains with the graph through low-rank updates of its linear layers (LoRA)."""
+
+    rank: PositiveInt = 8
+    alpha: float = Field(16.0, gt=0, description="the updates count alpha / rank times")
+    nodes_per_step: PositiveInt = Field(128, description="whose texts are encoded in a step; others have kept vectors")
+    refresh_every: PositiveInt = Field(1, description="epochs after which all kept vectors are made anew")

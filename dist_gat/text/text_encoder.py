@@ -56,19 +56,19 @@ class TextEncoder:
         )
         return {str(name): values for name, values in found.items()}
 
+    def vectors(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """float32 [b, D] of tokens of one length, int64 [b, length] for each input of the model."""
+        found: torch.Tensor = self.model(batch)["sentence_embedding"]
+        return found.float()
+
     def _by_tokens(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         tokens = self.tokens(texts)
         lengths_N = np.array([len(ids) for ids in tokens["input_ids"]])
-        for length in np.unique(lengths_N):
-            same = np.flatnonzero(lengths_N == length)
-            step = max(1, TOKENS[self.device.type] // int(length))
-            for start in range(0, len(same), step):
-                rows = same[start : start + step]
-                batch = {
-                    name: torch.tensor([values[row] for row in rows], device=self.device)
-                    for name, values in tokens.items()
-                }
-                yield rows, self.model(batch)["sentence_embedding"].float().cpu().numpy()
+        for rows in of_one_length(lengths_N, TOKENS[self.device.type]):
+            batch = {
+                name: torch.tensor([values[row] for row in rows], device=self.device) for name, values in tokens.items()
+            }
+            yield rows, self.vectors(batch).cpu().numpy()
 
     def _by_library(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(texts), LIBRARY_BATCH):
@@ -84,6 +84,14 @@ class TextEncoder:
         chats = "message" in getattr(first, "modality_config", {})
         leaves_out_prompt = any(isinstance(part, Pooling) and not part.include_prompt for part in self.model)
         return isinstance(first, Transformer) and not chats and not (self.prompt and leaves_out_prompt)
+
+
+def of_one_length(lengths_N: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """Numbers of texts of one length, int64 [b], of at most `tokens` tokens, or one text: all texts."""
+    for length in np.unique(lengths_N):
+        same = np.flatnonzero(lengths_N == length)
+        step = max(1, tokens // max(1, int(length)))
+        yield from (same[start : start + step] for start in range(0, len(same), step))
 
 
 def open_model(model: Path | str, config: TextEncoderConfig, device: torch.device) -> Any:
