@@ -110,8 +110,8 @@ def lodgers(sources: Sources) -> list[str]:
     return [
         f"{module} imports {name}"
         for module, text in sources.items()
-        for library, homes in ALONE.items()
         for name in sorted(imports_of(module, text))
+        for library, homes in ALONE.items()
         if (name == library or name.startswith(library + ".")) and module not in homes
     ]
 

@@ -24,6 +24,8 @@ class TextTower(nn.Module):
     of the encoder as it was. Its dropout stays off: a vector is a function of the text and the weights.
     """
 
+    kept_ND: torch.Tensor
+
     def __init__(
         self, encoder: TextEncoder, texts: Sequence[str], kept_ND: torch.Tensor, config: TextTuningConfig, seed: int
     ) -> None:
