@@ -62,7 +62,7 @@ def encode_texts(
     model = model or find_model(config.encoder)
     made_by = {
         "encoder": config.encoder,
-        "fingerprint": fingerprint(model) if model else "",
+        "fingerprint": fingerprint(model) if model else config.encoder,
         "max_tokens": config.max_tokens,
         "prompt": config.prompt,
     }
@@ -90,7 +90,7 @@ def encode_all(
     encoder = None
     if len(missing):
         known = len(keys) - int(numbered["shard"].null_count())
-        progress(f"encoding {len(missing):,} {what}; {known:,} of {len(keys):,} are in the cache, others come again")
+        progress(f"encoding {len(missing):,} different {what}; {known:,} of {len(keys):,} are in the cache")
         encoder = open_encoder()
         _fill(cache, contents, missing, encoder, what, progress, requests)
     size = cache.size or (encoder or open_encoder()).size
@@ -115,7 +115,7 @@ def _fill(
         for chunk in _chunks(contents, numbers_M):
             some = contents.gather(numbers_M[chunk]).to_list()
             for batch, vectors_bD in encoder.encode(some):
-                if not np.isfinite(vectors_bD.astype(cache.store)).all():
+                if not _fits(vectors_bD, cache.store):
                     raise DataError(
                         f"the encoder's vectors of {what} are not finite as {cache.store.name}, for example of "
                         f"{str(some[batch[0]])[:SHOWN]!r}; store float32, or take another encoder"
@@ -133,6 +133,12 @@ def _fill(
                     raise Stopped
     finally:
         cache.flush()
+
+
+def _fits(vectors_bD: np.ndarray, store: np.dtype) -> bool:
+    """Whether all numbers are finite in the type that they are kept in."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(vectors_bD.astype(store)).all())
 
 
 def _chunks(contents: pl.Series, numbers_M: np.ndarray) -> Iterator[slice]:

@@ -46,7 +46,7 @@ def encode_images(
     model = find_model(encoder)
     opened = None if model else ImageEncoder(encoder, device)
     model = model or find_model(encoder)
-    made_by = {"encoder": encoder, "fingerprint": fingerprint(model) if model else "", "of": "images"}
+    made_by = {"encoder": encoder, "fingerprint": fingerprint(model) if model else encoder, "of": "images"}
     return encode_all(
         pl.Series([str(path) for path in paths], dtype=pl.String), hash_files(paths),
         files.is_not_null().arg_true().to_numpy(), len(files), lambda: opened or ImageEncoder(model or encoder, device),

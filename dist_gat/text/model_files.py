@@ -14,7 +14,8 @@ from dist_gat.base.storage import DIGEST_THREADS, sha256_of
 PACKAGE = "package:"
 ORGANISATION = "sentence-transformers"  # of names without one
 CONFIGS = ("config.json", "modules.json", "config_sentence_transformers.json")
-READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+WEIGHTS = (".safetensors", ".bin")
+READ = (*WEIGHTS, ".json", ".jinja", ".model", ".txt")
 # the same weights for other runtimes
 OTHER_RUNTIMES = ("onnx", "openvino")
 EXTRA = "pip install 'dist-gat[text]'"
@@ -66,7 +67,8 @@ def _in_hub_cache(name: str) -> Path | None:
                 found = try_to_load_from_cache(full_name, config)
             except HFValidationError:
                 raise ConfigError(f"encoder={name}: neither a folder nor a name that the hub may have") from None
-            if isinstance(found, str):
+            # one may have fetched the settings alone
+            if isinstance(found, str) and any(path.suffix in WEIGHTS for path in Path(found).parent.rglob("*")):
                 return Path(found).parent
     return None
 

@@ -37,7 +37,9 @@ WHERE = ("shard", "row")
 class VectorCache:
     """The vectors of one encoder as it is set: `folder/NAME`, where NAME is a digest of `made_by`.
 
-    made_by: whatever the vectors depend on beside the content, with the keys `encoder`, its name, and `fingerprint`.
+    made_by: whatever the vectors depend on beside the content, with the encoder's `fingerprint`; and `encoder`, its
+    name here, which they don't depend on.
+
     A shard is a folder with hashes.npy, uint64 [n, 2], vectors.npy, float32 or float16 [n, D], and their manifest. It
     is there as a whole or not at all; one whose files have other sizes or ends than its manifest says is thrown away.
     """
@@ -46,7 +48,9 @@ class VectorCache:
         self, folder: Path, made_by: dict[str, Any], store: str, say: Callable[[str], None] = lambda message: None
     ) -> None:
         made_by = {**made_by, "store": store}
-        digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+        # a model that has moved is still the same
+        known_by = json.dumps({**made_by, "encoder": None}, sort_keys=True)
+        digest = hashlib.sha256(known_by.encode()).hexdigest()[:16]
         self.folder, self.made_by, self.store = folder / digest, made_by, np.dtype(store)
         self.shards: list[np.ndarray] = []  # memory-mapped [n, D]
         self.index = as_keys(np.empty((0, 2), np.uint64)).with_columns(pl.lit(0, pl.UInt32).alias(c) for c in WHERE)

@@ -117,7 +117,7 @@ def test_texts_are_encoded_once(bert: Path, tmp_path: Path, opened: list[int]) -
     said: list[str] = []
     both = encode_texts(pl.concat([more, texts]), of(bert), tmp_path, said.append)
     assert opened == [60, 20]
-    assert "encoding 20 texts; 60 of 80 are in the cache" in said[0]
+    assert "encoding 20 different texts; 60 of 80 are in the cache" in said[0]
     assert np.array_equal(both[20:], first[:60])
 
 
@@ -266,15 +266,37 @@ def test_vectors_go_where_they_are_asked_for(bert: Path, tmp_path: Path, monkeyp
     assert np.array_equal(np.load(tmp_path / "out.npy"), encode_texts(texts, of(bert), tmp_path / "other"))
 
 
-def test_vectors_that_are_not_finite(bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("factor", "store"), [(float("nan"), "float32"), (1e6, "float16")])
+def test_vectors_that_are_not_finite(bert: Path, tmp_path: Path, factor: float, store: str) -> None:
     from safetensors.torch import load_file, save_file
 
     model = shutil.copytree(bert, tmp_path / "model")
     weights = load_file(model / "model.safetensors")
-    weights["embeddings.word_embeddings.weight"][:] = float("nan")
+    weights["encoder.layer.1.output.LayerNorm.weight"] *= factor
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match="vectors of texts are not finite as float32"):
-        encode_texts(some_texts(5), of(model), tmp_path / "cache")
+    with pytest.raises(DataError, match=f"vectors of texts are not finite as {store}"):
+        encode_texts(some_texts(5), of(model, store=store), tmp_path / "cache")
+
+
+def test_a_name_of_the_hub_is_found_in_its_cache(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[int]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("someone/tiny", "sentence-transformers/tiny-too"):
+        folder = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(bert, folder / "snapshots" / "abc")
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("abc")
+    texts = some_texts(5)
+    first = encode_texts(texts, TextEncoderConfig(encoder="someone/tiny", device="cpu"), tmp_path / "cache")
+    assert np.array_equal(first, encode_texts(texts, of(bert), tmp_path / "cache"))
+    short = encode_texts(texts, TextEncoderConfig(encoder="tiny-too", device="cpu"), tmp_path / "cache")
+    assert np.array_equal(first, short)
+    assert opened == [5]  # the same files under three names
+    (tmp_path / "hub/models--someone--tiny/snapshots/abc/model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="someone/tiny: can't be opened"):
+        encode_texts(texts, TextEncoderConfig(encoder="someone/tiny", device="cpu"), tmp_path / "cache")
 
 
 def test_models_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
