@@ -74,6 +74,7 @@ def test_every_command_of_the_documents_is_valid(page: Path, arguments: list[str
     [
         "init",
         "prepare",
+        "encode",
         "inspect",
         "train",
         "evaluate",

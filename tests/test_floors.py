@@ -15,9 +15,9 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
-    "kernels", "base", "config", "exchange", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim", "filters",
-    "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "workflows", "tune", "pages",
-    "api", "cli",
+    "kernels", "base", "config", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
+    "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "workflows", "tune",
+    "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {
@@ -28,6 +28,9 @@ ALONE = {
     "dgl": ("dist_gat.sampling.dgl",),
     "pymetis": ("dist_gat.graph.assign",),
     "implicit": ("dist_gat.baselines.als",),
+    "transformers": ("dist_gat.text.image_encoder",),
+    "sentence_transformers": ("dist_gat.text.text_encoder",),
+    "peft": ("dist_gat.text.text_tower",),
     "triton": ("dist_gat.kernels.attend_triton", "dist_gat.kernels.row_adam_triton"),
 }
 MAX_LINES = 400
@@ -107,8 +110,8 @@ def lodgers(sources: Sources) -> list[str]:
     return [
         f"{module} imports {name}"
         for module, text in sources.items()
-        for library, homes in ALONE.items()
         for name in sorted(imports_of(module, text))
+        for library, homes in ALONE.items()
         if (name == library or name.startswith(library + ".")) and module not in homes
     ]
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from dist_gat import __version__
 from dist_gat.base.errors import DistGatError
 from dist_gat.base.metric_counts import is_count, sample_in_words
+from dist_gat.cli.encode_command import encode
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.explanation_tables import explanation_tables
 from dist_gat.cli.fit_command import fit
@@ -68,6 +69,11 @@ app.command(epilog="Example: dist-gat init --for shop data/shop/purchases.csv --
 
 
 app.command(epilog="Example: dist-gat prepare configs/ml-100k.yaml parts.num_parts=8")(prepare)
+
+
+app.command(
+    epilog="Example: dist-gat encode items.csv --column title --encoder all-MiniLM-L6-v2 --output titles.parquet"
+)(encode)
 
 
 app.command(epilog="Example: dist-gat inspect data/ml-100k/prepared --html data.html")(inspect)

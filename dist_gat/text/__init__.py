@@ -1,0 +1,1 @@
+"""Pre-trained encoders: texts and images to vectors, once, and kept."""
