@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dist_gat.baselines.neighbors import fit_itemknn, fit_userknn
 from dist_gat.baselines.scorer import Fit, Scorer
 from dist_gat.config.sections import BaselineConfig, EvaluateConfig
 from dist_gat.evaluate.full_ranking import PartRanking, rank_parts, ranking_metrics
+from dist_gat.evaluate.split_metrics import cold_metrics
 from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.history_weights import decay, newer_in_history
@@ -56,8 +58,11 @@ def evaluate_baseline(
     def measure(score: Scorer, split: str) -> dict[str, float]:
         parts = range(prepared.ranges.num_parts)
         sample = sample_users(prepared, relation, split, parts, config.num_users, seed, worker.control)
-        rankings = rank_baseline(score, prepared, relation, split, config, sample.users, worker)
-        return ranking_metrics(rankings, prepared, worker.control, relation, split, config.ks) | sample.counts
+        rank = partial(rank_baseline, score, prepared, relation, split, config, sample.users, worker)
+        rankings = rank()
+        found = ranking_metrics(rankings, prepared, worker.control, relation, split, config.ks)
+        apart, _ = cold_metrics(rankings, rank, prepared, relation, split, parts, worker.control, config.ks)
+        return found | apart | sample.counts
 
     if name in PLAIN:
         return {"metrics": measure(PLAIN[name](histories.matrix(), config.baseline), split), "note": ""}
@@ -87,9 +92,9 @@ def fit_recent(name: str, histories: Histories, config: BaselineConfig) -> Calla
 
 def rank_baseline(
     score: Scorer, prepared: PreparedGraph, relation: Relation, split: str, config: EvaluateConfig,
-    users: Mapping[int, np.ndarray], worker: Worker,
+    users: Mapping[int, np.ndarray], worker: Worker, among: np.ndarray | None = None,
 ) -> list[PartRanking]:  # fmt: skip
-    """The best items of `users`, part by part."""
+    """The best items of `users`, part by part. among: see `rank_parts`."""
     ranges = prepared.ranges
     user_shift, item_shift = shifts(ranges, relation.source), shifts(ranges, relation.target)
 
@@ -97,4 +102,6 @@ def rank_baseline(
         shift = int(item_shift[ranges.part_of(np.array(first))])
         return score(users_n - user_shift[part], slice(first - shift, last - shift))
 
-    return rank_parts(prepared, relation, users, split, max(config.ks), config.user_chunk, score_part, worker)
+    return rank_parts(
+        prepared, relation, users, split, max(config.ks), config.user_chunk, score_part, worker, among=among
+    )
