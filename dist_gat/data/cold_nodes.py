@@ -41,8 +41,8 @@ class ColdNodes:
 
     @property
     def is_warm_user(self) -> np.ndarray:
-        """bool, of the vocabulary."""
-        return np.True_ if self.users is None else self.users == TRAIN
+        """bool, of the vocabulary, or [1] where nobody is cold."""
+        return np.ones(1, bool) if self.users is None else self.users == TRAIN
 
     def of_kept(self, item_index: np.ndarray, train_degree: np.ndarray, pairs: Mapping[str, EdgeFile]) -> ColdNodes:
         """With items by dense index. item_index: int64, from the vocabulary to dense indices, -1 where left out.

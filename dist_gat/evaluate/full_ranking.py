@@ -25,7 +25,6 @@ from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
 from dist_gat.evaluate.score_term import ScoreTerm
 from dist_gat.evaluate.topk import RunningTopK, known_items
-from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.route import share_rows
@@ -102,8 +101,8 @@ def rank_representations(
 ) -> list[PartRanking]:  # fmt: skip
     """Rank for `users` of this rank's parts by the inner product of representations, plus `terms`. Collective.
 
-    rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them. among: see `rank_parts`. Raises `DataError` where they are not
-    finite.
+    rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them. among: see `rank_parts`. Raises `DataError`
+    where rows are not finite.
     """
     if not bool(torch.isfinite(rows_OR).all()):
         raise DataError("representations have NaN or infinite values: training diverged; lower train.learning_rate")

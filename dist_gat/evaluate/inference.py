@@ -46,7 +46,8 @@ def infer_representations(
     """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
 
     edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`. steps: of a worker, to tell how far it
-    is and to stop. depths: gets copies of what each layer reads, [O, E] on the CPU. Nodes of the model's `untimed` type are represented without edges that have times.
+    is and to stop. depths: gets copies of what each layer reads, [O, E] on the CPU. Nodes of the model's `untimed` type
+    are represented without edges that have times.
     """
     rows_OR = _infer(model, store, edge_chunk, steps, False, depths)
     if model.untimed is not None:
@@ -58,7 +59,12 @@ def infer_representations(
 
 @torch.no_grad()
 def _infer(
-    model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps, untimed: bool, depths: list[Tensor] | None = None
+    model: Recommender,
+    store: GraphStore,
+    edge_chunk: int,
+    steps: Steps,
+    untimed: bool,
+    depths: list[Tensor] | None = None,
 ) -> Tensor:
     """untimed: without edges that have times. depths: see `infer_representations`."""
     encoder, table, ownership = model.encoder, model.table, store.ownership

@@ -45,8 +45,8 @@ from dist_gat.tasks.task_heads import PREFIX
 
 @dataclass(frozen=True)
 class History:
-    """What a new user has met: item nodes, int64 [m], each once. name: of the user. weights: float32 [m]; None: unknown.
-    times: int64 [m], microseconds; without any the order of the list, the last one the newest."""
+    """What a new user has met: item nodes, int64 [m], each once. name: of the user. weights: float32 [m]; None: not
+    known. times: int64 [m], microseconds; without any the order of the list, the last one the newest."""
 
     name: str
     items: np.ndarray
@@ -59,9 +59,9 @@ class History:
         return np.arange(len(self.items)) if self.times is None else self.times
 
     def part(self, places: np.ndarray) -> History:
-        """Some of the interactions."""
-        weights, times = (None if x is None else x[places] for x in (self.weights, self.times))
-        return History(self.name, self.items[places], weights, times)
+        """Some of the interactions, in any order, at their moments."""
+        weights = None if self.weights is None else self.weights[places]
+        return History(self.name, self.items[places], weights, self.moments[places])
 
 
 def recommend_new(
