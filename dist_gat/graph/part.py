@@ -199,6 +199,10 @@ class PreparedGraph:
         found: dict[str, list[int]] | None = self.manifest.get("cold", {}).get(relation.target)
         return found if is_first else None
 
+    def num_cold_users(self, split: str) -> int:
+        """How many users of a split are no nodes, since a recipe holds them out."""
+        return int(self.manifest.get("cold", {}).get(self.schema.relations[0].source, {}).get(split, 0))
+
     def cold_users(self, split: str) -> pl.DataFrame:
         """Columns user_id, item, a node ID[, weight, time]: what users of a split who are no nodes have met."""
         path = self.folder / COLD_USERS / f"{split}.parquet"

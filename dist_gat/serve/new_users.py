@@ -12,7 +12,7 @@ K edge types that lead to one type.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,6 +27,7 @@ from dist_gat.base.storage import MANIFEST
 from dist_gat.checkpoints.weight_files import DENSE, load_tensors
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
+from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.evaluate.topk import RunningTopK, known_items
 from dist_gat.filters.history_weights import decay, newer_in_history, rated
 from dist_gat.filters.linear_filter import user_scale
@@ -43,27 +44,6 @@ from dist_gat.serve.saved_model import DEPTH, RANKING_ROWS, REMEDY, SavedModel
 from dist_gat.tasks.task_heads import PREFIX
 
 
-@dataclass(frozen=True)
-class History:
-    """What a new user has met: item nodes, int64 [m], each once. name: of the user. weights: float32 [m]; None: not
-    known. times: int64 [m], microseconds; without any the order of the list, the last one the newest."""
-
-    name: str
-    items: np.ndarray
-    weights: np.ndarray | None = None
-    times: np.ndarray | None = None
-
-    @property
-    def moments(self) -> np.ndarray:
-        """int64 [m]: times, or the order as microseconds, which are as good as one time."""
-        return np.arange(len(self.items)) if self.times is None else self.times
-
-    def part(self, places: np.ndarray) -> History:
-        """Some of the interactions, in any order, at their moments."""
-        weights = None if self.weights is None else self.weights[places]
-        return History(self.name, self.items[places], weights, self.moments[places])
-
-
 def recommend_new(
     model: SavedModel, histories: Sequence[History], k: int, progress: Callable[[str], None] = lambda message: None
 ) -> pl.DataFrame:
@@ -74,14 +54,12 @@ def recommend_new(
     for a model that has no answer for new users.
     """
     new = open_new_users(model, k)
-    tables = [new.ranker.empty().with_columns(pl.col("user_id").cast(pl.String))]
+    empty = new.ranker.empty().with_columns(pl.col("user_id").cast(pl.String))
     without = [history.name for history in histories if not new.hears(history)]
     if without:
         by = "best predictions without a history" if new.ranker.scales else "most popular items"
         progress(f"{', '.join(without[:3])}{' and others' if len(without) > 3 else ''}: no interactions, so the {by}")
-    for start in range(0, len(histories), new.ranker.chunk):
-        tables.append(new.recommend(histories[start : start + new.ranker.chunk]))
-    return pl.concat(tables)
+    return pl.concat([empty, *new.recommend(histories)])
 
 
 @dataclass(frozen=True)
@@ -103,9 +81,20 @@ class NewUsers:
     def model(self) -> SavedModel:
         return self.ranker.model
 
-    def recommend(self, histories: Sequence[History]) -> pl.DataFrame:
-        """Of one chunk."""
-        names = pl.Series("user_id", [history.name for history in histories], dtype=pl.String)
+    def recommend(self, histories: Sequence[History]) -> Iterator[pl.DataFrame]:
+        """Chunk by chunk."""
+        for start in range(0, len(histories), self.ranker.chunk):
+            chunk = histories[start : start + self.ranker.chunk]
+            names = pl.Series("user_id", [history.name for history in chunk], dtype=pl.String)
+            yield self.ranker.table_of(names, self._best(chunk))
+
+    def best_items(self, histories: Sequence[History]) -> np.ndarray:
+        """int64 [n, K]: nodes of the recommended items, -1 where there are fewer."""
+        size = self.ranker.chunk
+        chunks = [self._best(histories[start : start + size]) for start in range(0, len(histories), size)]
+        return np.concatenate([best.items_UK for best in chunks])
+
+    def _best(self, histories: Sequence[History]) -> RunningTopK:
         place = np.repeat(np.arange(len(histories)), [len(history.items) for history in histories])
         met = np.concatenate([np.zeros(0, np.int64), *(history.items for history in histories)])
         known = known_items(np.arange(len(histories)), [np.stack([place, met], axis=1)])
@@ -120,7 +109,7 @@ class NewUsers:
                 items = np.arange(first, first + scores.shape[1])
                 scores[by_popularity] = self.in_degree(items).astype(np.float32)
             best.merge(0, scores, first, known)
-        return self.ranker.table_of(names, best)
+        return best
 
     def hears(self, history: History) -> bool:
         """Whether some of its interactions carry messages."""

@@ -21,7 +21,7 @@ from dist_gat.data.parquet import read_parquet
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import LAST_SECOND, UNITS
 from dist_gat.data.vocabulary import encode
-from dist_gat.serve.new_users import History
+from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.serve.pairs_file import FORMATS, SEPARATORS, unreadable
 from dist_gat.serve.saved_model import SavedModel
 

@@ -1,4 +1,4 @@
-"""New users: the same bits as users of the graph without an ID row, alone or together, in Python and on the terminal."""
+"""New users get the bits of users of the graph without an ID row: alone or together, in Python or on the terminal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.cli.main import app
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.exchange.worker import join_workers
 from dist_gat.filters.blend import build_blend
 from dist_gat.graph.part import open_prepared
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.recommender import build_recommender, untimed_type
 from dist_gat.sampling.graph_store import open_store
-from dist_gat.serve.new_users import History, open_new_users, recommend_new
+from dist_gat.serve.new_users import open_new_users, recommend_new
 from dist_gat.serve.recommend import open_ranker
 from dist_gat.serve.saved_model import open_model, save_model
 from dist_gat.tasks.build_task import build_task
@@ -64,8 +65,10 @@ def recipe_of(folder: Path, run: str, **sections: Any) -> Config:
 
 
 def save_with_zero_rows(config: Config) -> tuple[torch.Tensor, torch.Tensor, dict[int, History]]:
-    """Save a model of random weights where some users have an ID row of 0. Representations and ranking rows of all nodes, and what
-    these users have met in training, in any order."""
+    """Save a model of random weights where some users have an ID row of 0.
+
+    Returns representations and ranking rows of all nodes, and what these users have met in training, in any order.
+    """
     worker, prepared = join_workers(torch.device("cpu"), 1, 30), open_prepared(config.data.prepared)
     store, task = open_store(prepared, worker.sampling, "auto"), build_task(config, prepared)
     model = build_recommender(
@@ -130,7 +133,7 @@ def test_filters_see_a_new_user_as_one_of_the_graph(world: Path) -> None:
     together = recommend_new(model, list(histories.values()), 30)
     alone = pl.concat([recommend_new(model, [history], 30) for history in histories.values()])
     assert together.equals(alone)
-    for node, history in histories.items():
+    for history in histories.values():
         own = together.filter(pl.col("user_id") == history.name)
         met = set(history.items.tolist())
         item_of = dict(model.ids(ITEM).select("external_id", "node_id").rows())
