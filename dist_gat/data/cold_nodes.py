@@ -7,7 +7,7 @@ is best for cold nodes. In the last training of `fit`, with `merge_valid`, the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dist_gat.base.plural import plural
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
 from dist_gat.data.engine import Engine
-from dist_gat.data.split import SPLITS, TEST, TRAIN, VALID, hash_ids
+from dist_gat.data.split import SPLITS, TEST, TRAIN, VALID, hash_ids, split_edges, with_keys
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import Vocabulary, encode
 
@@ -44,6 +44,11 @@ class ColdNodes:
         """bool, of the vocabulary, or [1] where nobody is cold."""
         return np.ones(1, bool) if self.users is None else self.users == TRAIN
 
+    def merged(self) -> ColdNodes:
+        """With those of validation as any others."""
+        items, users = (None if x is None else np.where(x == VALID, TRAIN, x) for x in (self.items, self.users))
+        return replace(self, items=items, users=users)
+
     def of_kept(self, item_index: np.ndarray, train_degree: np.ndarray, pairs: Mapping[str, EdgeFile]) -> ColdNodes:
         """With items by dense index. item_index: int64, from the vocabulary to dense indices, -1 where left out.
         train_degree: int64, by dense index. pairs: items as in the vocabulary."""
@@ -62,6 +67,31 @@ def _with_items(edges: EdgeFile, item_index: np.ndarray) -> EdgeFile:
             yield own | {"target": item_index[own["target"]]}
 
     return write_edges(edges.folder.with_name(f"{edges.folder.name}-dense"), edges.types, dense())
+
+
+def hold_out(
+    engine: Engine, config: DataConfig, edges: EdgeFile, users: Vocabulary, items: Vocabulary, rows: int, seed: int
+) -> tuple[EdgeFile, ColdNodes, Mapping[str, EdgeFile]]:
+    """The edges with their splits, the cold nodes, and the interactions of cold users, by split.
+
+    edges: of given splits, or of none. rows: of a chunk. Raises what `find_cold` does.
+    """
+    is_given, merges = config.split.method == "files", config.split.merge_valid
+    cold = find_cold(engine, config, edges, users, items, rows, seed)
+    edges, apart = without_cold_users(edges, cold, rows, (TEST,) if merges else (VALID, TEST))
+
+    def divided(edges: EdgeFile) -> EdgeFile:
+        if config.split.method == "random" and (config.split.valid_ratio or config.split.test_ratio):
+            hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
+            edges = with_keys(edges, hashes, rows)
+        degree = degrees(edges, "source", users.count, rows)
+        return with_split(edges, split_edges(edges, config.split, degree, rows))
+
+    if cold.items is not None or cold.users is not None:
+        edges = with_cold_splits(edges, cold, rows, None if is_given else divided)
+    elif not is_given:
+        edges = divided(edges)
+    return edges, cold.merged() if merges else cold, apart
 
 
 def find_cold(
@@ -87,9 +117,8 @@ def find_cold(
             is_test = np.zeros(vocabulary.count, bool)
             is_test[order[: round(given * len(order))]] = True
         split = np.where(is_test, TEST, TRAIN).astype(np.uint8)
-        if not config.split.merge_valid:
-            rest = order[~is_test[order]]
-            split[rest[: int(is_test.sum()) // 2]] = VALID
+        rest = order[~is_test[order]]
+        split[rest[: int(is_test.sum()) // 2]] = VALID
         found[kind] = split
     return ColdNodes(found["item"], found["user"], warnings, NOTHING)
 
@@ -125,54 +154,67 @@ def _named(
 
 
 def without_cold_users(
-    edges: EdgeFile, cold: ColdNodes, rows: int
+    edges: EdgeFile, cold: ColdNodes, rows: int, splits: Sequence[int] = (VALID, TEST)
 ) -> tuple[EdgeFile, Mapping[str, EdgeFile]]:  # fmt: skip
-    """The edges of the other users, and those of cold users by split."""
+    """The edges of the other users, and those of the cold users of some splits, by split."""
     of_user = cold.users
     if of_user is None:
         return edges, NOTHING
     types = {name: kind for name, kind in edges.types.items() if name != "split"}
-    writers = {n: EdgeWriter(edges.folder.with_name(f"{edges.folder.name}-cold-{n}"), types) for n in (VALID, TEST)}
+    writers = {n: EdgeWriter(edges.folder.with_name(f"{edges.folder.name}-cold-{n}"), types) for n in splits}
 
     def others() -> Iterator[Columns]:
         for chunk in edges.chunks(rows):
             split = of_user[chunk["source"]]
             for number, writer in writers.items():
                 writer.append({name: chunk[name][split == number] for name in types})
-            yield {name: values[split == TRAIN] for name, values in chunk.items()}
+            left = ~np.isin(split, splits)
+            yield {name: values[left] for name, values in chunk.items()}
 
     kept = write_edges(edges.folder.with_name(f"{edges.folder.name}-warm-users"), edges.types, others())
     apart = {SPLITS[number]: writer.close() for number, writer in writers.items()}
     return kept, {split: found for split, found in apart.items() if found.count}
 
 
-def with_cold_items(
-    edges: EdgeFile, of_item: np.ndarray, rows: int, divided: Callable[[EdgeFile], EdgeFile] | None
+def with_cold_splits(
+    edges: EdgeFile, cold: ColdNodes, rows: int, divided: Callable[[EdgeFile], EdgeFile] | None
 ) -> EdgeFile:
-    """The edges with splits: those of cold items by these, the others as `divided` says; None: as they are split."""
+    """The edges with splits: those of cold items by these, of cold users who are left TRAIN; the others as `divided`
+    says, which sees no more of them than of any set of edges; None: as they are split."""
+
+    def known_splits(chunk: Columns) -> tuple[np.ndarray, np.ndarray]:
+        """bool and uint8, of each edge: whether cold nodes say its split, and which it is."""
+        split, is_cold = np.zeros(len(chunk["source"]), np.uint8), np.zeros(len(chunk["source"]), bool)
+        if cold.items is not None:
+            split = cold.items[chunk["target"]]
+            is_cold = split != TRAIN
+        if cold.users is not None:
+            is_cold = is_cold | (cold.users[chunk["source"]] != TRAIN)
+        return is_cold, split
+
+    def given() -> Iterator[np.ndarray]:
+        for chunk in edges.chunks(rows, ["source", "target", "split"]):
+            is_cold, split = known_splits(chunk)
+            yield np.where(is_cold & (chunk["split"] != GONE), split, chunk["split"])
+
     if divided is None:
-        given = (
-            np.where((of_item[c["target"]] != TRAIN) & (c["split"] != GONE), of_item[c["target"]], c["split"])
-            for c in edges.chunks(rows, ["target", "split"])
-        )
-        return with_split(edges, given)
+        return with_split(edges, given())
 
     def others() -> Iterator[Columns]:
         for chunk in edges.chunks(rows):
-            warm = of_item[chunk["target"]] == TRAIN
-            yield {name: values[warm] for name, values in chunk.items()}
+            is_cold, _ = known_splits(chunk)
+            yield {name: values[~is_cold] for name, values in chunk.items()}
 
-    warm = divided(write_edges(edges.folder.with_name(f"{edges.folder.name}-warm-items"), edges.types, others()))
+    warm = divided(write_edges(edges.folder.with_name(f"{edges.folder.name}-warm"), edges.types, others()))
 
     def splits() -> Iterator[np.ndarray]:
         start = 0
-        for chunk in edges.chunks(rows, ["target"]):
-            split = of_item[chunk["target"]].copy()
-            is_warm = split == TRAIN
-            stop = start + int(is_warm.sum())
-            if stop > start:
-                split[is_warm] = warm.read(start, stop, ["split"])["split"]
+        for chunk in edges.chunks(rows, ["source", "target"]):
+            is_cold, split = known_splits(chunk)
+            stop = start + int((~is_cold).sum())
+            out = split.copy()
+            out[~is_cold] = warm.read(start, stop, ["split"])["split"]
             start = stop
-            yield split
+            yield out
 
     return with_split(edges, splits())

@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig
-from dist_gat.data.cold_nodes import ColdNodes, find_cold, with_cold_items, without_cold_users
+from dist_gat.data.cold_nodes import ColdNodes, hold_out
 from dist_gat.data.distinct_pairs import (
     Repeats,
     Shared,
@@ -26,7 +26,7 @@ from dist_gat.data.overlap import check_overlap
 from dist_gat.data.relations import Edges, Related, open_relation, relate
 from dist_gat.data.side_table import NodeTable, read_features, read_titles
 from dist_gat.data.source import open_source
-from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits, hash_ids, split_edges, with_keys
+from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits
 from dist_gat.data.table import IDS, Table, read_table
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import IdColumn, Vocabulary, build_vocabulary, doubtful_ids
@@ -137,21 +137,8 @@ def load_dataset(
         )
     edges, gone = left_out(edges, config, users.count, items.count, rows)
     dropped |= gone
-    cold = find_cold(engine, config, edges, users, items, rows, seed)
+    edges, cold, apart = hold_out(engine, config, edges, users, items, rows, seed)
     warnings += cold.warnings
-    edges, apart = without_cold_users(edges, cold, rows)
-
-    def divided(edges: EdgeFile) -> EdgeFile:
-        if config.split.method == "random" and (config.split.valid_ratio or config.split.test_ratio):
-            hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
-            edges = with_keys(edges, hashes, rows)
-        degree = degrees(edges, "source", users.count, rows)
-        return with_split(edges, split_edges(edges, config.split, degree, rows))
-
-    if cold.items is None:
-        edges = edges if is_given else divided(edges)
-    else:
-        edges = with_cold_items(edges, cold.items, rows, None if is_given else divided)
 
     known = degrees(edges, "source", users.count, rows, TRAIN) > 0
     if not known.any():
