@@ -64,8 +64,8 @@ def recommend_new(
 
 @dataclass(frozen=True)
 class NewUsers:
-    """A saved model that is ready for new users. edge_type: along which they attend to items. depths: by layer and
-    part, what it reads; degrees: by part."""
+    """A saved model that is ready for new users. edge_type: along which they attend to items. rows: of a name
+    and part, degrees: of a part; each is read once."""
 
     ranker: Ranker
     config: Config
@@ -74,7 +74,7 @@ class NewUsers:
     decoder: Decoder
     head: PairHead | None
     edge_type: int
-    depths: Callable[[int, int], Tensor]
+    rows: Callable[[str, int], Tensor]
     degrees: Callable[[int], np.ndarray]
 
     @property
@@ -134,7 +134,7 @@ class NewUsers:
         combination = RunningCombination(self.encoder)
         combination.add(own_1E)
         for number, layer in enumerate(self.encoder.layers):
-            own_1E = layer(torch.cat([own_1E, self._depth(number, heard.items)]), block).rows_DO
+            own_1E = layer(torch.cat([own_1E, self._gather(f"{DEPTH}{number}", heard.items)]), block).rows_DO
             combination.add(own_1E)
         assert combination.rows is not None, "there is an input"
         return combination.rows
@@ -208,17 +208,11 @@ class NewUsers:
             found[mine] = self.degrees(part)[at]
         return found
 
-    def _depth(self, layer: int, nodes: np.ndarray) -> Tensor:
-        """[n, E]: what a layer reads of nodes."""
-        rows = torch.empty(len(nodes), self.config.model.embedding_size)
-        for part, mine, at in self._by_part(nodes):
-            rows[torch.from_numpy(mine)] = self.depths(layer, part)[torch.from_numpy(at)]
-        return rows
-
     def _gather(self, name: str, nodes: np.ndarray) -> Tensor:
+        """[n, columns]: saved rows of nodes."""
         rows = torch.empty(len(nodes), self.model.row_sizes[name])
         for part, mine, at in self._by_part(nodes):
-            rows[torch.from_numpy(mine)] = self.model.rows(part, name)[torch.from_numpy(at)]
+            rows[torch.from_numpy(mine)] = self.rows(name, part)[torch.from_numpy(at)]
         return rows
 
     def _by_part(self, nodes: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
@@ -259,7 +253,7 @@ def open_new_users(model: SavedModel, k: int) -> NewUsers:
         _load(head, dense, f"head.pairs.{PREFIX}{scored[0]}.", model)
     return NewUsers(
         open_ranker(model, k), config, schema, encoder.eval(), Decoder(config.model.decoder), head, ways[0],
-        cache(lambda layer, part: model.rows(part, f"{DEPTH}{layer}")), cache(model.degrees),
+        cache(lambda name, part: model.rows(part, name)), cache(model.degrees),
     )  # fmt: skip
 
 

@@ -35,26 +35,27 @@ def read_histories(source: NewUserRows, model: SavedModel, progress: Progress) -
     """In the order of the source. An item that comes again counts once, as its last row says; items that training never
     saw are left out, and `progress` is told. Raises `DataError` for what can't be read."""
     given = list(_given(source))
-    ids = model.ids(model.relation.target)
-    names, nodes = ids["external_id"].cast(pl.String), ids["node_id"].to_numpy()
-    histories, unknown, seen = [], [], set()
+    if not given:
+        return []
     for where, user in given:
         _check(user, where)
+    ids = model.ids(model.relation.target)
+    every = pl.Series([str(item) for _, user in given for item in user["items"]], dtype=pl.String)
+    places = encode(every, ids["external_id"].cast(pl.String))
+    ends = np.cumsum([len(user["items"]) for _, user in given])
+    nodes, histories, seen = ids["node_id"].to_numpy(), [], set()
+    for (where, user), own in zip(given, np.split(places, ends[:-1]), strict=True):
         name = str(user["user"])
         if name in seen:
             raise DataError(f"{where}: user {shown(name)} again; expected each new user once: put the items together")
         seen.add(name)
-        places = encode(pl.Series([str(item) for item in user["items"]], dtype=pl.String), names)
-        unknown += [item for item, place in zip(user["items"], places.tolist(), strict=True) if place < 0]
-        # the last of equal ones, in the order of the list
-        last = {place: at for at, place in enumerate(places.tolist()) if place >= 0}
-        kept = np.array(sorted(last.values()), dtype=np.int64)
         weights, times = _numbers(user, "weights", where), _times(user, where)
-        whole = History(
-            name, nodes[np.maximum(places, 0)], None if weights is None else weights.astype(np.float32), times
-        )
-        histories.append(whole.part(kept))
-    if unknown:
+        whole = History(name, nodes[np.maximum(own, 0)], None if weights is None else weights.astype(np.float32), times)
+        # the last of equal ones, in the order of the list
+        last = {place: at for at, place in enumerate(own.tolist()) if place >= 0}
+        histories.append(whole.part(np.array(sorted(last.values()), dtype=np.int64)))
+    unknown = every.filter(places < 0)
+    if len(unknown):
         examples = ", ".join(shown(item) for item in unknown[:NUM_EXAMPLES])
         progress(f"{len(unknown):,} items are unknown to the model and left out, for example {examples}")
     return histories

@@ -161,6 +161,7 @@ def test_the_same_from_the_terminal_from_python_from_a_table_alone_and_together(
 ) -> None:
     lines, told = tmp_path / "new.jsonl", []
     lines.write_text("\n".join(json.dumps(user) for user in NEW) + "\n")
+    assert len(api.recommend(trained.run_folder, new_users=[])) == 0
     together = api.recommend(trained.run_folder, new_users=NEW, k=6, progress=told.append)
     assert together["user_id"].unique(maintain_order=True).to_list() == ["ann", "bob", "eve", "new"]
     assert "1 items are unknown" in told[0]
