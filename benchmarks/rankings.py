@@ -124,6 +124,19 @@ LINES = {
         (Bar("ndcg@20", "without knowledge"), Bar(RARE, "without knowledge")),
         {"without knowledge": without("kg")},
     ),
+    "cold": Line(
+        "citeulike-t, a fifth of the items new", "citeulike-cold", "citeulike-t",
+        (
+            Bar("cold_among_cold/recall@20", "cosine of tags", 0.54 / 0.46, published=0.46),
+            Bar("cold_among_cold/recall@20", "without tags"),
+            Bar("cold_among_cold/recall@20", "without citations"),
+            Bar("warm_among_warm/recall@20", "without both"),
+        ),
+        {
+            "without tags": without("tags"), "without citations": without("citations"),
+            "without both": Variant(("data.relations={}", "sampling.relations={}", "train.metric=recall@20")),
+        },
+    ),
     "gowalla": Line(
         "Gowalla, given split", "../gowalla", "gowalla",
         # not behind by more than the deviation over the seeds

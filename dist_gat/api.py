@@ -40,6 +40,8 @@ from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
+from dist_gat.serve.new_users import recommend_new
+from dist_gat.serve.new_users_file import NewUserRows, read_histories
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend import recommend_items
@@ -90,17 +92,26 @@ def inspect(
 
 
 def recommend(
-    model: RunSource, users: Sequence[Any], k: int = 10, verify: bool = False, progress: Progress = be_silent,
-    overrides: Sequence[str] = (),
+    model: RunSource, users: Sequence[Any] = (), k: int = 10, verify: bool = False, progress: Progress = be_silent,
+    overrides: Sequence[str] = (), new_users: NewUserRows | str | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """The K best new items of each user: columns user_id, item_id, score, rank[, title].
 
     `model` is a run folder, the model folder in it, or the recipe of a run, with `overrides`; nothing else is read. Its
     files are checked as in `train`. A user who has met every item has no row. Raises `DataError` for an unknown user,
     `StorageError` for a damaged model.
+
+    new_users: in place of `users`, some whom training never saw, with what they have met: a file, a data frame or
+    dictionaries, see `dist_gat.serve.new_users_file`. Items that the model doesn't know are left out, which `progress`
+    is told.
     """
     opened = open_model(model_folder(model, overrides), verify, progress)
-    return recommend_items(opened, [str(user) for user in users], k)
+    if new_users is None:
+        return recommend_items(opened, [str(user) for user in users], k)
+    if len(users):
+        raise ConfigError("new_users: goes without users; ask for known users in a call of its own")
+    source = Path(new_users) if isinstance(new_users, str) else new_users
+    return recommend_new(opened, read_histories(source, opened, progress), k, progress)
 
 
 def recommend_to(

@@ -9,7 +9,7 @@ from rich.table import Table
 from dist_gat.base.metric_counts import sample_in_words
 from dist_gat.cli.output import make_table
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import RANKING_METRICS, TogetherTask, task_metrics
+from dist_gat.config.task_sections import AMONG, COLD_METRICS, RANKING_METRICS, TogetherTask, task_metrics
 
 ACTIVITY, POPULARITY = "by activity of users (training degree)", "by popularity of {}items (training degree)"
 # as many as 80 columns hold; --json has all
@@ -39,7 +39,26 @@ def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slic
     users = sample or f", {found['num_users']:,.0f} users"
     title = f"{split}, full ranking over all items{users}"
     tables = [make_table(title, ["model", *names], rows)]
+    if some_are_cold(found):
+        tables.append(cold_table(shown, split, max(settings.evaluate.ks), sample))
     return tables + slice_tables(result["slices"][split], max(settings.evaluate.ks), sample) if slices else tables
+
+
+def some_are_cold(metrics: dict[str, float]) -> bool:
+    """Whether they are of a split that holds items out."""
+    return any(name.startswith(f"{COLD_METRICS[0]}/") for name in metrics)
+
+
+def cold_table(shown: dict[str, dict[str, float]], split: str, k: int, sample: str) -> Table:
+    """Of models, by name, what is measured of cold and warm items apart."""
+    rows = []
+    for model, metrics in shown.items():
+        for name in COLD_METRICS:
+            kind, _, among = name.partition(AMONG)
+            values = [metrics[f"{name}/{metric}@{k}"] for metric in ("recall", "ndcg")]
+            rows.append([model, kind, f"{among or 'all'} items", int(metrics[f"{name}/num_users"]), *values])
+    columns = ["model", "interactions with", "ranked among", "users", f"recall@{k}", f"ndcg@{k}"]
+    return make_table(f"{split}, cold items and the others{sample}", columns, rows)
 
 
 def compared_metrics(settings: Config) -> list[str]:
@@ -48,6 +67,8 @@ def compared_metrics(settings: Config) -> list[str]:
     if isinstance(settings.task, TogetherTask):
         firsts = {name: next(iter(task_metrics(task, [k]))) for name, task in settings.task.tasks.items()}
         return [f"{name}/{metric}" for name, metric in firsts.items()][:MAX_COMPARED]
+    if settings.task.kind == "ranking" and settings.data.split.cold_items:
+        return [f"recall@{k}", *(f"{name}/recall@{k}" for name in COLD_METRICS)]
     if settings.task.kind == "ranking":
         return [f"{name}@{k}" for name in ("recall", "ndcg", "mrr")]
     return settings.metric_names[:MAX_COMPARED]

@@ -104,7 +104,7 @@ def train(
             raise typer.Exit(STOPPED)
         rows = [[name, value] for name, value in result["valid"].items() if not is_count(name)]
         if result["blended"] is not None:
-            rows.append([f"{settings.train.metric} with the blend", result["blended"]])
+            rows.append([f"{settings.train.metric.rpartition('/')[2]} with the blend", result["blended"]])
         title = f"{settings.name}: best epoch {result['best_epoch']} of {result['epochs']}, validation"
         title += sample_in_words(result["valid"])
         tables = [make_table(title, ["metric", "value"], rows)] if rows else []

@@ -21,6 +21,14 @@ def recommend(
     users: Annotated[
         Path | None, typer.Option(parser=path, help="a file of IDs: one a line, or a table with a column user_id")
     ] = None,
+    new_users: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-users",
+            parser=path,
+            help='users whom training never saw: lines of {"user": "x", "items": ["a", "b"]}, or a table',
+        ),
+    ] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="everybody whom the model knows")] = False,
     output_file: Annotated[
         Path | None, typer.Option("--output", parser=path, help="where the table goes: .parquet, .csv or .tsv")
@@ -36,10 +44,10 @@ def recommend(
     """
     from dist_gat import api
 
-    if bool(user) + (users is not None) + all_users != 1:
-        raise ConfigError("give one of --user ID, --users FILE and --all-users")
-    if all_users and output_file is None or user and output_file is not None:
-        raise ConfigError("--output TABLE goes with --all-users, and with --users FILE; --user prints")
+    if bool(user) + (users is not None) + (new_users is not None) + all_users != 1:
+        raise ConfigError("give one of --user ID, --users FILE, --new-users FILE and --all-users")
+    if all_users and output_file is None or (user or new_users) and output_file is not None:
+        raise ConfigError("--output TABLE goes with --all-users, and with --users FILE; --user and --new-users print")
     with open_output(as_json) as output:
         if output_file is not None:
             done = api.recommend_to(model, output_file, users, k, overrides or [], verify, output.progress)
@@ -47,6 +55,11 @@ def recommend(
             others = f"; {left:,} users have met every item, so there is nothing to recommend to them" if left else ""
             told = f"{done['rows']:,} rows of {done['users']:,} users in {output_file}, {done['seconds']:.1f} s{others}"
             output.result(done, notes=told)
+            return
+        if new_users is not None:
+            table = api.recommend(model, (), k, verify, output.progress, overrides or [], new_users)
+            shown = make_table("recommendations", table.columns, [list(row) for row in table.rows()])
+            output.result({"recommendations": table.to_dicts()}, shown)
             return
         asked = user or ([] if users is None else [str(one) for one in api.read_users(users)])
         table = api.recommend(model, asked, k, verify, output.progress, overrides or [])

@@ -76,6 +76,9 @@ class SplitConfig(Section):
     `files` takes the split from `data.train`, `data.valid` and `data.test`; the others divide
     `data.interactions`: `temporal` by time over all rows, `leave_last_out` per user, `random` by a hash of
     the pair, so that the split does not depend on the order of the rows.
+
+    Cold items and users are drawn by a hash of their IDs. All of their interactions are held out: they are test, and
+    those of half as many further ones valid. The method divides the others.
     """
 
     method: Literal["files", "temporal", "leave_last_out", "random"] = "random"
@@ -85,6 +88,15 @@ class SplitConfig(Section):
         False, description="files: the valid pairs also stand in the train file, and are taken out of it"
     )
     merge_valid: bool = Field(False, description="train on the valid pairs too: `fit` does so once all is chosen")
+    cold_items: Ratio | FileName | None = Field(
+        None, description="a share of the items, or a file with an ID a line, that training shall not meet"
+    )
+    cold_users: Ratio | FileName | None = Field(
+        None, description="the same of users, who are left out of the graph and measured as new ones"
+    )
+    cold_user_history: list[PositiveInt] = Field(
+        [1, 5, 10], min_length=1, description="from how many interactions the rest of a cold user is predicted"
+    )
 
 
 class FeatureConfig(Section):

@@ -338,9 +338,12 @@ class Config(Section):
     @property
     def higher_is_better(self) -> bool:
         """Of `train.metric`."""
-        return task_metrics(self.task, self.evaluate.ks)[self.train.metric]
+        return self._metrics()[self.train.metric]
 
     @property
     def metric_names(self) -> list[str]:
         """What validation measures: by the kind of the task."""
-        return list(task_metrics(self.task, self.evaluate.ks))
+        return list(self._metrics())
+
+    def _metrics(self) -> dict[str, bool]:
+        return task_metrics(self.task, self.evaluate.ks, bool(self.data.split.cold_items))

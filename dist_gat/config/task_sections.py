@@ -13,6 +13,9 @@ RANKING_DEFAULT = "ndcg@20"
 # the relation of the table of interactions, which alone has validation and test pairs
 FIRST_RELATION = "interacts"
 RANKING_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+# of a split that holds items out: of the interactions with which items, and in a ranking among which
+AMONG = "_among_"
+COLD_METRICS = ("cold", f"cold{AMONG}cold", "warm", f"warm{AMONG}warm")
 # of a pair's prediction, the first one by default; True where higher is better
 PAIR_METRICS = {
     "rating": {"rmse": False, "mae": False},
@@ -155,10 +158,13 @@ TaskConfig = Annotated[
 ]
 
 
-def task_metrics(task: TaskConfig, ks: Sequence[int]) -> dict[str, bool]:
-    """What validation measures by name, and whether higher is better. ks: the lengths of ranked lists."""
+def task_metrics(task: TaskConfig, ks: Sequence[int], some_are_cold: bool = False) -> dict[str, bool]:
+    """What validation measures by name, and whether higher is better. ks: the lengths of ranked lists. some_are_cold:
+    the split holds items out."""
     if isinstance(task, RankingTask):
-        return {f"{name}@{k}": True for name in RANKING_METRICS for k in ks}
+        names = [f"{name}@{k}" for name in RANKING_METRICS for k in ks]
+        names += [f"{kind}/{name}" for kind in COLD_METRICS for name in names] if some_are_cold else []
+        return dict.fromkeys(names, True)
     if isinstance(task, OwnTask):
         return {task.metric: task.higher_is_better}
     if isinstance(task, TogetherTask):
@@ -166,7 +172,7 @@ def task_metrics(task: TaskConfig, ks: Sequence[int]) -> dict[str, bool]:
             f"{name}/{metric}": better
             for name, single in task.tasks.items()
             if single.relation == FIRST_RELATION
-            for metric, better in task_metrics(single, ks).items()
+            for metric, better in task_metrics(single, ks, some_are_cold).items()
         }
     return PAIR_METRICS[task.kind]
 

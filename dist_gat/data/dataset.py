@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig
+from dist_gat.data.cold_nodes import ColdNodes, hold_out
 from dist_gat.data.distinct_pairs import (
     Repeats,
     Shared,
@@ -25,7 +26,7 @@ from dist_gat.data.overlap import check_overlap
 from dist_gat.data.relations import Edges, Related, open_relation, relate
 from dist_gat.data.side_table import NodeTable, read_features, read_titles
 from dist_gat.data.source import open_source
-from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits, hash_ids, split_edges, with_keys
+from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits
 from dist_gat.data.table import IDS, Table, read_table
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import IdColumn, Vocabulary, build_vocabulary, doubtful_ids
@@ -73,6 +74,7 @@ class Dataset:
     dropped: dict[str, int]  # reason -> rows left out, where there are any
     notes: dict[str, Any]  # what was recognised and decided, for the report
     warnings: list[str]
+    cold: ColdNodes
 
     @property
     def users(self) -> Nodes:
@@ -135,19 +137,16 @@ def load_dataset(
         )
     edges, gone = left_out(edges, config, users.count, items.count, rows)
     dropped |= gone
-    if not is_given:
-        if config.split.method == "random" and (config.split.valid_ratio or config.split.test_ratio):
-            hashes = hash_ids(engine, users, f"{seed}/user_id/"), hash_ids(engine, items, f"{seed}/item_id/")
-            edges = with_keys(edges, hashes, rows)
-        degree = degrees(edges, "source", users.count, rows)
-        edges = with_split(edges, split_edges(edges, config.split, degree, rows))
+    edges, cold, apart = hold_out(engine, config, edges, users, items, rows, seed)
+    warnings += cold.warnings
 
     known = degrees(edges, "source", users.count, rows, TRAIN) > 0
     if not known.any():
         _refuse_no_training(config, list(main.values()))
     for file in relation_edges:
         known |= degrees(file, "source", users.count, rows) > 0
-    edges = _without_cold_users(engine, edges, known, main, config, users, rows, dropped)
+    known &= cold.is_warm_user
+    edges = _without_unknown_users(engine, edges, known, main, config, users, rows, dropped)
     if is_given:
         of_splits = {SPLITS.index(name): table for name, table in main.items()}
         warnings += check_overlap(engine, of_splits, edges, relation_edges, "item", items, rows)
@@ -160,6 +159,7 @@ def load_dataset(
             item_known |= degrees(file, "target", items.count, rows) > 0
     nodes = {"user": Nodes(users, _dense(known)), "item": Nodes(items, _dense(item_known))}
     train, valid, test = _separated(edges, nodes["user"], nodes["item"], rows)
+    cold = cold.of_kept(nodes["item"].index, degrees(train, "target", nodes["item"].count, rows), apart)
     context = relate(
         engine, config, {name: more[name] for name in more if name not in behaviours},
         {"user": users, "item": items}, tables,
@@ -170,7 +170,7 @@ def load_dataset(
     for reason, count in context.dropped.items():
         _count(dropped, reason, count)
     notes["repeated"] |= _repeated({name: own.repeats for name, own in context.edges.items()})
-    data = Dataset(nodes, train, valid, test, found, None, {}, dropped, notes, [*warnings, *context.warnings])
+    data = Dataset(nodes, train, valid, test, found, None, {}, dropped, notes, [*warnings, *context.warnings], cold)
     return _with_side_tables(engine, data, config, rows, tables)
 
 
@@ -266,7 +266,7 @@ def _refuse_no_training(config: DataConfig, tables: list[Table]) -> None:
     raise DataError(f"{tables[0].source.name}: no interaction is left for training; {hint}")
 
 
-def _without_cold_users(
+def _without_unknown_users(
     engine: Engine, edges: EdgeFile, known: np.ndarray, main: Mapping[str, Table], config: DataConfig,
     users: Vocabulary, rows: int, dropped: dict[str, int],
 ) -> EdgeFile:  # fmt: skip
@@ -278,7 +278,7 @@ def _without_cold_users(
         for number, users_of in cold.items():
             users_of[chunk["source"][gone & (chunk["split"] == number)]] = True
     for split in np.flatnonzero(counts).tolist():
-        if config.split.method == "files" and not config.skip_bad_rows:
+        if config.split.method == "files" and not config.skip_bad_rows and config.split.cold_items is None:
             some = np.flatnonzero(cold[split])
             examples = ", ".join(map(shown, users.at(engine, some[:NUM_EXAMPLES].tolist())))
             raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from dist_gat.base.errors import DataError
-from dist_gat.config.data_sections import DataConfig
+from dist_gat.config.data_sections import DataConfig, Files
 from dist_gat.data.data_file import DataFile, find_files
 
 
@@ -16,8 +16,9 @@ def source_files(config: DataConfig) -> list[DataFile]:
     """
     own = (config.train, config.valid, config.test) if config.split.method == "files" else (config.interactions,)
     beside = (config.user_features, config.item_features, config.item_titles)
-    names = [*own, *(relation.table for relation in config.relations.values())]
+    names: list[Files | None] = [*own, *(relation.table for relation in config.relations.values())]
     names += [feature.path for feature in beside if feature is not None]
+    names += [given for given in (config.split.cold_items, config.split.cold_users) if isinstance(given, str)]
     found: dict[str, DataFile] = {}
     for name in names:
         if name is not None and not str(name).startswith("postgres"):

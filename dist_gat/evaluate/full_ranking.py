@@ -25,7 +25,6 @@ from dist_gat.config.sections import EvaluateConfig
 from dist_gat.evaluate.metrics import find_hits, metric_names, user_metrics
 from dist_gat.evaluate.score_term import ScoreTerm
 from dist_gat.evaluate.topk import RunningTopK, known_items
-from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.route import share_rows
@@ -56,9 +55,11 @@ ScoreBlock = Callable[[int, np.ndarray, int, int], np.ndarray]
 def rank_parts(
     prepared: PreparedGraph, relation: Relation, users: Mapping[int, np.ndarray], split: str, k: int, user_chunk: int,
     score: ScoreBlock, worker: Worker, next_block: Callable[[int, int], None] = lambda first, last: None,
-    block_size: int = ITEM_BLOCK,
+    block_size: int = ITEM_BLOCK, among: np.ndarray | None = None,
 ) -> list[PartRanking]:  # fmt: skip
     """Rank all items for `users` of this rank's parts, except each user's items in the splits before `split`.
+
+    among: bool, by node: of the items that are ranked; None: all.
 
     `next_block(first, last)` is called, by every rank in the same order, before the block's scores. Collective.
     """
@@ -78,7 +79,10 @@ def rank_parts(
             begun = first
         if chunk is not None:
             p, start = chunk
-            best[p].merge(start, score(p, users[p][start : start + user_chunk], first, last), first, known[p])
+            scores = score(p, users[p][start : start + user_chunk], first, last)
+            if among is not None:
+                scores = np.where(among[first:last], scores, np.float32(-np.inf))
+            best[p].merge(start, scores, first, known[p])
     return [PartRanking(p, own, best[p].items_UK, best[p].scores_UK) for p, own in users.items()]
 
 
@@ -93,12 +97,12 @@ def item_blocks(prepared: PreparedGraph, relation: Relation, size: int) -> list[
 
 def rank_representations(
     rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation, split: str, config: EvaluateConfig,
-    users: Mapping[int, np.ndarray], terms: Sequence[ScoreTerm] = (),
+    users: Mapping[int, np.ndarray], terms: Sequence[ScoreTerm] = (), among: np.ndarray | None = None,
 ) -> list[PartRanking]:  # fmt: skip
     """Rank for `users` of this rank's parts by the inner product of representations, plus `terms`. Collective.
 
-    rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them. Raises `DataError` where they are not
-    finite.
+    rows_OR: of this rank's nodes, as `Recommender.ranking_rows` gives them. among: see `rank_parts`. Raises `DataError`
+    where rows are not finite.
     """
     if not bool(torch.isfinite(rows_OR).all()):
         raise DataError("representations have NaN or infinite values: training diverged; lower train.learning_rate")
@@ -120,7 +124,7 @@ def rank_representations(
 
     size = max((term.block_size for term in terms), default=ITEM_BLOCK)
     return rank_parts(
-        prepared, relation, users, split, max(config.ks), config.user_chunk, score, worker, next_block, size
+        prepared, relation, users, split, max(config.ks), config.user_chunk, score, worker, next_block, size, among
     )
 
 
@@ -131,25 +135,19 @@ def ranking_metrics(
     relation: Relation,
     split: str,
     ks: Sequence[int],
+    relevant: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Mean metrics over the ranked users with interactions in `split`, and their number as `num_users`. Collective."""
+    """Mean metrics over the ranked users with interactions in `split`, and their number as `num_users`. Collective.
+
+    relevant: see `judge`.
+    """
     sums = np.zeros((prepared.ranges.num_parts, len(metric_names(ks)) + 1))
-    for judged in judge(rankings, prepared, relation, split):
+    for judged in judge(rankings, prepared, relation, split, relevant):
         values = user_metrics(judged.hits, judged.num_relevant, ks)
         sums[judged.part] = [*values.sum(axis=0), len(values)]
     *totals, num_users = sum_of_parts(sums, channel).tolist()
     means = {name: total / max(num_users, 1) for name, total in zip(metric_names(ks), totals, strict=True)}
     return {**means, "num_users": num_users}
-
-
-def split_metrics(
-    rows_OR: Tensor, store: GraphStore, worker: Worker, relation: Relation, split: str, config: EvaluateConfig,
-    seed: int,
-) -> dict[str, float]:  # fmt: skip
-    """Full-ranking metrics of a split, by a model's ranking rows alone. Collective."""
-    sample = sample_users(store.prepared, relation, split, store.own_parts, config.num_users, seed, worker.control)
-    rankings = rank_representations(rows_OR, store, worker, relation, split, config, sample.users)
-    return ranking_metrics(rankings, store.prepared, worker.control, relation, split, config.ks) | sample.counts
 
 
 @dataclass(frozen=True)
@@ -167,14 +165,19 @@ class JudgedRanking:
 
 
 def judge(
-    rankings: Sequence[PartRanking], prepared: PreparedGraph, relation: Relation, split: str
-) -> list[JudgedRanking]:
-    """The rankings of the users that metrics are about: those with interactions in `split`."""
+    rankings: Sequence[PartRanking], prepared: PreparedGraph, relation: Relation, split: str,
+    relevant: np.ndarray | None = None,
+) -> list[JudgedRanking]:  # fmt: skip
+    """The rankings of the users that metrics are about: those with interactions in `split`.
+
+    relevant: bool, by node: of the items whose interactions count; None: all.
+    """
     judged = []
     for ranking in rankings:
-        hits, num_relevant = find_hits(
-            ranking.users, ranking.items, pairs_of(prepared.parts[ranking.part].pairs(relation, split), ranking.users)
-        )
+        truth = pairs_of(prepared.parts[ranking.part].pairs(relation, split), ranking.users)
+        if relevant is not None:
+            truth = truth[relevant[truth[:, 1]]]
+        hits, num_relevant = find_hits(ranking.users, ranking.items, truth)
         some = num_relevant > 0
         judged.append(
             JudgedRanking(ranking.part, ranking.users[some], ranking.items[some], hits[some], num_relevant[some])

@@ -39,13 +39,17 @@ from dist_gat.sampling.sampler import gather_features
 MIN_WIDTH = 32
 
 
-def infer_representations(model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps = plain_steps) -> Tensor:
+def infer_representations(
+    model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps = plain_steps,
+    depths: list[Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """[O, R]: the representations of this rank's nodes, in node-ID order. Collective.
 
     edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`. steps: of a worker, to tell how far it
-    is and to stop. Nodes of the model's `untimed` type are represented without edges that have times.
+    is and to stop. depths: gets copies of what each layer reads, [O, E] on the CPU. Nodes of the model's `untimed` type
+    are represented without edges that have times.
     """
-    rows_OR = _infer(model, store, edge_chunk, steps, False)
+    rows_OR = _infer(model, store, edge_chunk, steps, False, depths)
     if model.untimed is not None:
         without_OR = _infer(model, store, edge_chunk, steps, True)
         is_untimed_O = torch.from_numpy(store.ranges.is_of_type(store.ownership.own_nodes, model.untimed))
@@ -54,8 +58,15 @@ def infer_representations(model: Recommender, store: GraphStore, edge_chunk: int
 
 
 @torch.no_grad()
-def _infer(model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps, untimed: bool) -> Tensor:
-    """untimed: without edges that have times."""
+def _infer(
+    model: Recommender,
+    store: GraphStore,
+    edge_chunk: int,
+    steps: Steps,
+    untimed: bool,
+    depths: list[Tensor] | None = None,
+) -> Tensor:
+    """untimed: without edges that have times. depths: see `infer_representations`."""
     encoder, table, ownership = model.encoder, model.table, store.ownership
     parts = [store.prepared.parts[p] for p in store.own_parts]
     first, own_nodes, device = ownership.first_node, ownership.own_nodes, table.weight.device
@@ -95,6 +106,8 @@ def _infer(model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps,
         for kind in kinds
     }
     for number, layer in enumerate(encoder.layers, start=1):
+        if depths is not None:
+            depths.append(below.detach().to("cpu", copy=True))
         # not over the table itself, which training reads afterwards
         above = torch.empty_like(below) if below is table.weight else below
         waiting: dict[str, list[tuple[Tensor, Tensor]]] = {}

@@ -46,7 +46,8 @@ ROUNDING = 1e-3
 class Blend:
     """spectral_Ok, deflation_Oj: unweighted rows of this rank's nodes; k and j may be 0. linear: None where it is off.
 
-    A filter of weight 0 adds nothing to the model's score. half_life: of the edges of both filters. value: the metric
+    scale_O1: d^-¼ of nodes, with which the spectral filter scales items; None without one. A filter of weight 0 adds
+    nothing to the model's score. half_life: of the edges of both filters. value: the metric
     with the blend, of the users by whom validation chose it; None where it didn't.
     """
 
@@ -57,6 +58,7 @@ class Blend:
     linear_weight: float = 0.0
     half_life: float | None = None
     value: float | None = None
+    scale_O1: Tensor | None = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -78,14 +80,15 @@ class Blend:
         split: str,
         config: EvaluateConfig,
         users: Mapping[int, np.ndarray],
+        among: np.ndarray | None = None,
     ) -> list[PartRanking]:
-        """The best items of `users` of this rank's parts. Collective."""
+        """The best items of `users` of this rank's parts. among: see `rank_parts`. Collective."""
         weighted = self.weighted_rows
         rows = torch.cat([rows_OR, weighted.to(rows_OR)], dim=1) if weighted.shape[1] else rows_OR
         terms = []
         if self.linear is not None and self.linear_weight:
             terms.append(LinearTerm(self.linear, self.linear_weight, store, relation))
-        return rank_representations(rows, store, worker, relation, split, config, users, terms)
+        return rank_representations(rows, store, worker, relation, split, config, users, terms, among)
 
 
 def build_blend(
@@ -163,6 +166,7 @@ class _Filters:
         return Blend(
             spectral_Ok, deflation_Oj, linear, (config.spectral_weight or 0.0) * self.has_spectral,
             (config.linear_weight or 0.0) * self.has_linear, half_life,
+            scale_O1=None if self.spectral is None else self.spectral.graph.scale_O1,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ def held_out_warnings(data: DataConfig, counts: Mapping[str, int], dropped: Mapp
     split = data.split
     ratios = {"valid": split.valid_ratio, "test": split.test_ratio}
     divides = split.method in ("random", "temporal")
-    if divides and not any(ratios.values()):
+    if divides and not any(ratios.values()) and not counts["valid"] + counts["test"]:
         return [
             f"no validation and no test interactions: data.split.valid_ratio and test_ratio are 0, all "
             f"{counts['train']:,} interactions are for training, and nothing can be measured"

@@ -1,6 +1,7 @@
 """`PreparedGraph`: the folder that `prepare` writes, opened. `Part`: the arrays of one part, memory-mapped.
 
 manifest.json              schema, counts, bounds, partition report, what it was made from; size and SHA-256 of files
+cold_users/SPLIT.parquet   user_id, item (node ID)[, weight, time]: what users who are no nodes have met
 ids/TYPE.parquet           node_id, external_id[, title]: sorted by external ID
 parts/0000/
   indptr.npy               int64 [r + 1]   CSC of in-edges, with the rows of `PartRows`: one a node and edge type
@@ -9,6 +10,7 @@ parts/0000/
   edge_weight.npy          float32 [e]     where any has weights
   edge_time.npy            int64 [e]       where any has times, microseconds
   features/TYPE.npy        float32 [n_t, f]
+  cold/item.npy            uint8 [n_t]     where a recipe holds items out: see `Part.cold`
   RELATION/                of each relation that a task can predict
     {train,valid,test}.npy int64 [m, 2]    (source, target) node IDs of the pairs whose source is here, sorted
     ..._LABEL.npy          float32 [m]     of each of these pairs: `weight`, where the input has it, and named labels
@@ -41,6 +43,7 @@ FORMAT, VERSION = "dist_gat.parts", 6
 SPLITS = ("train", "valid", "test")
 POPULARITY_EXPONENT = 0.75  # of the degree, in what negatives are drawn by
 EDGE_TYPES = {"category": "uint16", "weight": "float32", "time": "int64"}
+COLD_USERS = "cold_users"  # the folder of users who are no nodes
 MADE_FROM = "made_from"  # the key of a manifest
 REMEDY = "run `dist-gat prepare` with this configuration to write it anew"
 
@@ -114,6 +117,18 @@ class Part:
         """int64 [m]: when each of these pairs was, in microseconds; where the relation has times."""
         return self._opened(f"{relation.name}/{split}_time", "int64", (self.num_pairs[relation.name][split],))
 
+    def cold(self, kind: str) -> np.ndarray:
+        """uint8 [n_t]: 1 and 2 of items whose interactions are valid, or test, all of them; 0 of those that have a
+        training interaction, 3 of others. Where a recipe holds items out."""
+        return self._opened(f"cold/{kind}", "uint8", (len(self.ranges.nodes_of_type(self.number, kind)),))
+
+    def trained(self, kind: str) -> np.ndarray:
+        """int64: the places of the nodes of a type whose `cold` is 0, among those of the part."""
+        name = f"trained/{kind}"
+        if name not in self._arrays:
+            self._arrays[name] = np.flatnonzero(self.cold(kind) == 0)
+        return self._arrays[name]
+
     def _opened(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in self._arrays:
             self._arrays[name] = open_array(self.folder / f"{name}.npy", (dtype,), shape, REMEDY)
@@ -177,6 +192,24 @@ class PreparedGraph:
 
     def has_label(self, relation: Relation, label: str) -> bool:
         return label in self.manifest["labels"][relation.name]
+
+    def cold_targets(self, relation: Relation) -> dict[str, list[int]] | None:
+        """How many targets have each `Part.cold`, by split and part, where the split holds some of them out."""
+        is_first = relation.name == self.schema.relations[0].name
+        found: dict[str, list[int]] | None = self.manifest.get("cold", {}).get(relation.target)
+        return found if is_first else None
+
+    def num_cold_users(self, split: str) -> int:
+        """How many users of a split are no nodes, since a recipe holds them out."""
+        return int(self.manifest.get("cold", {}).get(self.schema.relations[0].source, {}).get(split, 0))
+
+    def cold_users(self, split: str) -> pl.DataFrame:
+        """Columns user_id, item, a node ID[, weight, time]: what users of a split who are no nodes have met."""
+        path = self.folder / COLD_USERS / f"{split}.parquet"
+        try:
+            return read_parquet(path)
+        except ValueError as err:
+            raise StorageError(f"{path}: expected a readable parquet file: {err}; {REMEDY}") from None
 
     def num_pairs(self, relation: Relation, split: str) -> int:
         return int(sum(self.manifest["split_counts"][relation.name][split]))

@@ -131,6 +131,14 @@ def _write(
                 counts.setdefault(relation.name, {})[split] = writer.splits(relation, split, chosen, columns)
     mass, to_targets = writer.messages(schema, edges, data.min_message_weight)
     writer.features(dataset)
+    cold: dict[str, Any] = {}
+    if dataset.cold.items is not None:
+        cold[INTERACTS.target] = writer.cold_items(dataset.cold.items, INTERACTS.target)
+    if dataset.cold.users is not None:
+        cold[INTERACTS.source] = {
+            split: writer.cold_users(engine, dataset.users.vocabulary, split, own)
+            for split, own in dataset.cold.pairs.items()
+        }
     totals = {split: sum(of_parts) for split, of_parts in counts[INTERACTS.name].items()}
     quality = {
         relation.name: partition_quality(edges[relation.name], relation, labels, writer.rows)
@@ -146,6 +154,7 @@ def _write(
         "weights": {name: weights_of(edges[name]) for name in edges if WEIGHT in edges[name].labels},
         "popularity_mass": mass,
         "target_messages": to_targets,
+        **({"cold": cold} if cold else {}),
         "feature_sizes": {kind: table.values.shape[1] for kind, table in dataset.features.items()},
         "features": {
             kind: {"columns": t.columns, "mean": t.mean, "deviation": t.deviation, "nodes_with_a_row": t.num_found}

@@ -22,8 +22,9 @@ from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.data.dataset import WEIGHT, Dataset, Nodes
 from dist_gat.data.edge_file import Columns, EdgeFile, degrees
 from dist_gat.data.engine import Engine
+from dist_gat.data.vocabulary import Vocabulary
 from dist_gat.graph.array_file import ArrayFile
-from dist_gat.graph.part import EDGE_TYPES, POPULARITY_EXPONENT, part_folder
+from dist_gat.graph.part import COLD_USERS, EDGE_TYPES, POPULARITY_EXPONENT, SPLITS, part_folder
 from dist_gat.graph.part_rows import rows_of_part
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import EdgeType, Relation, Schema
@@ -182,6 +183,32 @@ class ShardWriter:
                 owned = self.labels.ranges.nodes_of_type(part, kind)
                 rows = row_of_node[owned.start : owned.stop]
                 save_array(part_folder(self.folder, part) / "features" / f"{kind}.npy", table.values[rows])
+
+    def cold_items(self, split_of_item: np.ndarray, kind: str) -> dict[str, list[int]]:
+        """`Part.cold` of each part, from the same by dense index. Returns the number of items by split and part."""
+        nodes, ranges = self.labels.nodes[kind], self.labels.ranges
+        of_node = np.zeros(ranges.num_nodes, np.uint8)
+        of_node[nodes] = split_of_item
+        counts: dict[str, list[int]] = {split: [] for split in SPLITS}
+        for part in range(ranges.num_parts):
+            owned = ranges.nodes_of_type(part, kind)
+            own = of_node[owned.start : owned.stop]
+            save_array(part_folder(self.folder, part) / "cold" / f"{kind}.npy", own)
+            for number, split in enumerate(SPLITS):
+                counts[split].append(int(np.count_nonzero(own == number)))
+        return counts
+
+    def cold_users(self, engine: Engine, users: Vocabulary, split: str, edges: EdgeFile) -> int:
+        """What the cold users of a split have met: user_id, item, a node, and weight and time. Returns their number."""
+        own = edges.read(0, edges.count)
+        distinct, place = np.unique(own["source"], return_inverse=True)
+        names = pl.concat(list(users.ids(engine))).gather(distinct.astype(np.int64))
+        columns = {"user_id": names.gather(place), "item": self.labels.nodes["item"][own["target"]]}
+        columns |= {name: own[name] for name in (WEIGHT, "time") if name in own}
+        path = self.folder / COLD_USERS / f"{split}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pl.DataFrame(columns).write_parquet(path)
+        return len(distinct)
 
     def ids(self, engine: Engine, kind: str, nodes: Nodes, titles: np.ndarray | None) -> None:
         """external_id, node_id[, title], sorted by external ID."""

@@ -38,7 +38,15 @@ def run_baseline(name: str, config: Config, worker: Worker) -> dict[str, Any]:
             found = {"metrics": evaluate_pair_baseline(name, task, prepared, split)}
         else:
             found = evaluate_baseline(
-                name, prepared, relation, split, config.evaluate, config.train.metric, config.seed, worker
+                name,
+                prepared,
+                relation,
+                split,
+                config.evaluate,
+                config.train.metric,
+                config.seed,
+                worker,
+                config.data.split.cold_user_history,
             )
     except ConfigError as err:
         return {"note": str(err)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from dist_gat.evaluate.full_ranking import judge, ranking_metrics
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.evaluate.pair_slices import pair_slices
 from dist_gat.evaluate.slices import slice_metrics
+from dist_gat.evaluate.split_metrics import cold_metrics
 from dist_gat.evaluate.spread import pair_spread, ranking_spread
 from dist_gat.evaluate.user_sample import sample_users
 from dist_gat.exchange.long_work import Stopped
@@ -103,11 +105,16 @@ def evaluate_ranking(
             sample = sample_users(
                 prepared, relation, split, store.own_parts, evaluate.num_users, task.seed, worker.control
             )
-            rankings = blend.rank(rows_OR, store, worker, relation, split, evaluate, sample.users)
+            rank = partial(blend.rank, rows_OR, store, worker, relation, split, evaluate, sample.users)
+            rankings = rank()
             metrics = ranking_metrics(rankings, prepared, worker.control, relation, split, evaluate.ks)
-            result[split] = metrics | sample.counts
             judged = judge(rankings, prepared, relation, split)
-            result["spread"][split] = ranking_spread(judged, store.ranges.num_parts, worker.control, evaluate.ks)
+            spread = ranking_spread(judged, store.ranges.num_parts, worker.control, evaluate.ks)
+            apart, spread_apart = cold_metrics(
+                rankings, rank, prepared, relation, split, store.own_parts, worker.control, evaluate.ks
+            )
+            result[split] = metrics | apart | sample.counts
+            result["spread"][split] = spread | spread_apart
             result["slices"][split] = {
                 **slice_metrics(judged, store, worker.control, relation, split, evaluate.ks),
                 "beyond_accuracy": beyond_accuracy(judged, own_OR, store, worker, relation, evaluate.ks),

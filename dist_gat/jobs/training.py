@@ -45,11 +45,12 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     trainer.log.event("export", epoch=result["best_epoch"])
     task, nodes = trainer.task, store.ownership.own_nodes
     relation = task.relation
-    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk, worker.steps)
+    depths: list[Tensor] = []
+    representation_OR = infer_representations(model, store, config.evaluate.edge_chunk, worker.steps, depths)
     rows_OR = task.rows(model, representation_OR, nodes, store)
-    blend = build_blend(
-        rows_OR, store, worker, relation, config.blend, config.evaluate, config.train.metric, config.seed
-    )  # fmt: skip
+    # of all interactions, whichever items validation of the model goes by
+    metric = config.train.metric.rpartition("/")[2]
+    blend = build_blend(rows_OR, store, worker, relation, config.blend, config.evaluate, metric, config.seed)
     result |= {"blend": blend.weights, "half_life": blend.half_life, "blended": blend.value}
     pairs: dict[str, dict[str, Any]] = {}
     more_rows: dict[str, Tensor] = {}
@@ -63,7 +64,7 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
             pairs[name]["rows"] = f"{RANKING_ROWS}.{name}"
             more_rows[pairs[name]["rows"]] = single.rows(model, representation_OR, nodes, store)
     result["calibration"] = {name: saved["calibration"] for name, saved in pairs.items()}
-    save_model(config, model, rows_OR, blend, store, relation, worker, pairs, more_rows)
+    save_model(config, model, rows_OR, blend, store, relation, worker, pairs, more_rows, depths)
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
     told = ("epochs", "steps", "best_epoch", "valid", "peak_memory_bytes")
     trainer.log.event("done", **{key: result[key] for key in told})

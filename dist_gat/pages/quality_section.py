@@ -53,7 +53,7 @@ def quality_section(
 
 
 def is_higher_better(config: Config, metric: str) -> bool:
-    return task_metrics(config.task, config.evaluate.ks).get(metric, True)
+    return task_metrics(config.task, config.evaluate.ks, True).get(metric, True)
 
 
 def count_of(metrics: dict[str, Any], metric: str) -> str:

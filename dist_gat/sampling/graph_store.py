@@ -12,7 +12,7 @@ import torch
 
 from dist_gat.base.random import uniform
 from dist_gat.exchange.channel import Channel
-from dist_gat.graph.part import Part, PreparedGraph
+from dist_gat.graph.part import SPLITS, Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges, parts_of_ranks
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.draws import NO_TIMES, HiddenEdges, hide_pairs, sample_into
@@ -185,10 +185,14 @@ class GraphStore:
     ) -> np.ndarray:
         """int64 [n]: the target of a relation that each draw number draws, first its part and then the node in it.
 
+        Where the split holds targets out, those without a training pair are never drawn: they would learn to be
+        negative alone.
+
         is_common: the draws are the same on every rank, so owners send the targets without being asked.
         """
         mass = self.target_mass(relation, distribution)
         running = np.cumsum(mass)
+        some_are_cold = self.prepared.cold_targets(relation) is not None
 
         def part_of(draws: np.ndarray) -> np.ndarray:
             return np.minimum(np.searchsorted(running, uniform(key, draws) * running[-1], side="right"), len(mass) - 1)
@@ -199,7 +203,11 @@ class GraphStore:
             position = inside
             if distribution == "popularity":
                 position = np.searchsorted(part.popularity(relation), inside, side="right")
-            out[places] = targets.start + np.clip(np.asarray(position, dtype=np.int64), 0, len(targets) - 1)
+            position = np.asarray(position, dtype=np.int64)
+            if distribution == "uniform" and some_are_cold:
+                trained = part.trained(relation.target)
+                position = trained[np.clip(position, 0, len(trained) - 1)]
+            out[places] = targets.start + np.clip(position, 0, len(targets) - 1)
 
         out = np.empty(len(draws), np.int64)
         if is_common:
@@ -210,6 +218,8 @@ class GraphStore:
         """float64 [P]: the share of each part in a distribution over a relation's targets, not normalised."""
         if distribution == "popularity":
             return self.prepared.popularity_mass(relation)
+        if (cold := self.prepared.cold_targets(relation)) is not None:
+            return np.array(cold[SPLITS[0]], dtype=np.float64)
         return self.ranges.counts(relation.target).astype(np.float64)
 
 

@@ -76,7 +76,7 @@ class Ranker:
 
     def empty(self) -> pl.DataFrame:
         """A table of no recommendations."""
-        return self._table(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+        return self._table(self.user_ids[:0], np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
 
     @property
     def chunk(self) -> int:
@@ -91,16 +91,24 @@ class Ranker:
     def _recommend(self, places: np.ndarray) -> pl.DataFrame:
         nodes = self.users["node_id"].to_numpy()[places]
         rows_nR, known = self.rows_of_users(nodes)
-        best = RunningTopK(len(nodes), self.k)
-        for first, scores in self.score_blocks(rows_nR, None if self.linear is None else self.profiles_of_users(nodes)):
+        profiles_nN = None if self.linear is None else self.profiles_of_users(nodes)
+        return self.ranked(self.user_ids.gather(places), rows_nR, known, profiles_nN)
+
+    def ranked(self, users: pl.Series, rows_nR: Tensor, known: Known, profile_nN: csr_array | None) -> pl.DataFrame:
+        """The recommendations of users by what `score_blocks` reads of them. users: their names. known: not ranked."""
+        best = RunningTopK(len(users), self.k)
+        for first, scores in self.score_blocks(rows_nR, profile_nN):
             best.merge(0, scores, first, known)
+        return self.table_of(users, best)
+
+    def table_of(self, users: pl.Series, best: RunningTopK) -> pl.DataFrame:
         found = best.items_UK >= 0
         scores = best.scores_UK[found].astype(np.float64)
         for scale in self.scales:
             if scale.rows == RANKING_ROWS:
                 scores = scale.predictions([scale.values(scores)])
         row, column = np.nonzero(found)
-        return self._table(places[row], best.items_UK[found], scores, column + 1)
+        return self._table(users.gather(row), best.items_UK[found], scores, column + 1)
 
     def score_blocks(self, rows_nR: Tensor, profile_nN: csr_array | None) -> Iterator[tuple[int, np.ndarray]]:
         """The first item node of each block, ascending, and the scores of users for its items, float32 [n, m].
@@ -121,11 +129,11 @@ class Ranker:
                     scores += np.float32(model.linear_weight) * self.linear.scores_of_users(companions, first, last)
                 yield first, scores
 
-    def _table(self, places: np.ndarray, nodes: np.ndarray, scores: np.ndarray, rank: np.ndarray) -> pl.DataFrame:
+    def _table(self, users: pl.Series, nodes: np.ndarray, scores: np.ndarray, rank: np.ndarray) -> pl.DataFrame:
         item_nodes = self.items["node_id"].to_numpy()
         at = self.item_order[np.searchsorted(item_nodes, nodes, sorter=self.item_order)]
         columns = {
-            "user_id": self.user_ids.gather(places),
+            "user_id": users,
             "item_id": self.items["external_id"].gather(at),
             "score": scores,
             "rank": rank,

@@ -4,7 +4,9 @@ manifest.json, config.yaml     format, schema, the predicted relation, counts, S
                                `pairs`: of each task that predicts pairs, see `PairTask.saved`
 dense.safetensors              dense weights: inputs, layers, own scores, heads of tasks
 parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
-                               the filters (`spectral`), rows of further tasks (`representation.TASK`)
+                               the filters (`spectral`), rows of further tasks (`representation.TASK`). For new users:
+                               what each layer reads (`depth.0` and so on), in-degrees by edge type (`degree`), and the
+                               scale that the spectral filter has of a node (`filter_scale`)
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
 history/0000.{indptr,items,weights}.npy  what the linear filter has of each user, where it counts: items, int64, and
                                the weight of each, float32
@@ -14,13 +16,14 @@ ids/TYPE.parquet               external IDs, node IDs, titles
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -52,6 +55,7 @@ from dist_gat.sampling.graph_store import GraphStore
 
 FORMAT, VERSION = "dist_gat.model", 6
 RANKING_ROWS = "representation"
+DEPTH = "depth."  # begins the names of what layers read
 NONE: Mapping[str, Any] = {}
 REMEDY = "run `dist-gat train` to write the model anew"
 
@@ -59,13 +63,18 @@ REMEDY = "run `dist-gat train` to write the model anew"
 def save_model(
     config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, relation: Relation,
     worker: Worker, pairs: Mapping[str, Mapping[str, Any]] = NONE, more_rows: Mapping[str, Tensor] = NONE,
+    depths: Sequence[Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Write `run_folder/model`. Collective; ranks share the file system. Raises `Stopped`, and writes nothing then.
 
     pairs: of tasks that predict pairs, by name, what turns products of their rows into predictions. more_rows: rows of
-    these [O, …], by name, where they are not the ranking rows.
+    these [O, …], by name, where they are not the ranking rows. depths: what each layer reads, [O, E], for new users;
+    None: the model has no answer for these.
     """
     ranges, weighted_Ok = store.ranges, blend.weighted_rows
+    more_rows = {**more_rows, **{f"{DEPTH}{layer}": rows for layer, rows in enumerate(depths or ())}}
+    if blend.scale_O1 is not None:
+        more_rows["filter_scale"] = blend.scale_O1
     content = {
         "name": config.name,
         "schema": store.prepared.schema.to_plain(),
@@ -80,6 +89,12 @@ def save_model(
         "row_sizes": {name: rows.shape[1] for name, rows in more_rows.items()},
     }
     folder, extra = config.run_folder / "model", {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
+    if depths is not None:
+        content["new_users"] = {
+            "weights": store.prepared.manifest.get("weights", {}),
+            "spectral_columns": blend.spectral_Ok.shape[1] if blend.spectral_weight else 0,
+        }
+        extra["degree"] = torch.from_numpy(store.degrees(store.ownership.own_nodes))
     control, what = worker.control, f"{folder}: can't be written, nothing was changed"
     parts = padded(store.own_parts, None, control)
     with shared_folder(folder, control, FORMAT, VERSION, content, worker.steps) as own:
@@ -150,6 +165,15 @@ class SavedModel:
             raise StorageError(f"{file}: expected {name} rows {list(expected)}, found {found}; {REMEDY}")
         # whatever training computed with
         return rows.float()
+
+    def degrees(self, part: int) -> np.ndarray:
+        """int64 [nodes of the part, K]: in-degrees by edge type, of a model that has answers for new users. Raises
+        `StorageError`."""
+        file, num_nodes = part_file(self.folder, part), int(np.diff(self.ranges.starts)[part])
+        found = load_tensors(file).get("degree")
+        if found is None or found.dtype != torch.int64 or len(found) != num_nodes:
+            raise StorageError(f"{file}: expected degree, int64, of {num_nodes} nodes; {REMEDY}")
+        return found.numpy()
 
     def known(self, part: int) -> Known:
         """What each user of the part has met. Raises `StorageError`."""

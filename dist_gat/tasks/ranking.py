@@ -17,7 +17,7 @@ from torch.nn.functional import embedding
 
 from dist_gat.config.model_sections import ModelConfig
 from dist_gat.config.sections import Config, EvaluateConfig, LossConfig, NegativesConfig
-from dist_gat.evaluate.full_ranking import split_metrics
+from dist_gat.evaluate.split_metrics import split_metrics
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.route import share_rows
 from dist_gat.exchange.worker import Worker
@@ -34,7 +34,7 @@ from dist_gat.tasks.regularisation import l2_term
 
 @dataclass(frozen=True)
 class RankingTask:
-    """A `Task`. batch_size: pairs of a step over all ranks. metric: of full ranking, such as ndcg@20."""
+    """A `Task`. batch_size: pairs of a step over all ranks. metric: `train.metric`, such as ndcg@20."""
 
     relation: Relation
     negatives: NegativesConfig
@@ -70,7 +70,7 @@ class RankingTask:
 def build_ranking(config: Config, relation: Relation) -> RankingTask:
     return RankingTask(
         relation, config.negatives, config.loss, config.evaluate, config.train.batch_size, config.seed,
-        config.train.metric.rpartition("/")[2], needs_degree(config.model, config.loss, config.negatives),
+        config.train.metric, needs_degree(config.model, config.loss, config.negatives),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from dist_gat.checkpoints.checkpoint_store import CHECKPOINTS_FOLDER, open_check
 from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
+from dist_gat.evaluate.new_user_metrics import new_user_metrics
 from dist_gat.exchange.worker import lone_worker
 from dist_gat.filters.history_weights import check_history
 from dist_gat.graph.made_from import open_made
+from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
@@ -27,6 +30,7 @@ from dist_gat.launcher.progress import tell_lines
 from dist_gat.launcher.ray_tasks import ray_tasks
 from dist_gat.nn.edge_terms import check_edges
 from dist_gat.sampling.hop_plan import plan_hops
+from dist_gat.serve.new_users import open_new_users
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import build_task, predicted_relation
 from dist_gat.train.event_log import PROGRESS_FILE
@@ -127,16 +131,36 @@ def evaluate(
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
     if result.get("stopped"):
         return result
+    if config.task.kind == "ranking":
+        new = partial(_of_new_users, config, prepared)
+        result |= {
+            name: result.get(name, {}) | new(name) for name in ("valid", "test") if prepared.num_cold_users(name)
+        }
     log_evaluation(config.run_folder, result)
     if config.evaluate.baselines:
         worker = lone_worker(tell=tell_lines(progress))
         result["baselines"] = {}
         for name in config.evaluate.baselines:
             found = evaluate_baseline(
-                name, prepared, relation, split, config.evaluate, config.train.metric, config.seed, worker
+                name,
+                prepared,
+                relation,
+                split,
+                config.evaluate,
+                config.train.metric,
+                config.seed,
+                worker,
+                config.data.split.cold_user_history,
             )
             result["baselines"][name] = {split: found["metrics"], "note": found["note"]}
     result |= {"stopped": False, "seconds": time.perf_counter() - started}
     result["model_sha256"] = model_digest(config.run_folder)
     write_text(config.run_folder / EVALUATION_FILE, to_json(result))
     return result
+
+
+def _of_new_users(config: Config, prepared: PreparedGraph, split: str) -> dict[str, float]:
+    """Metrics of the saved model for the users of a split whom the recipe holds out."""
+    new = open_new_users(open_model(config.run_folder / "model"), max(config.evaluate.ks))
+    lengths = config.data.split.cold_user_history
+    return new_user_metrics(new.best_items, prepared, split, lengths, config.evaluate, config.seed)

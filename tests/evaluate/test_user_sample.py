@@ -13,9 +13,10 @@ from helpers import INTERACTS, Ranks, same_on_all, split_pairs
 from dist_gat.baselines.baseline import evaluate_baseline
 from dist_gat.config.model_sections import ModelConfig
 from dist_gat.config.sections import EvaluateConfig
-from dist_gat.evaluate.full_ranking import judge, rank_representations, split_metrics
+from dist_gat.evaluate.full_ranking import judge, rank_representations
 from dist_gat.evaluate.metrics import metric_names, user_metrics
 from dist_gat.evaluate.slices import slice_metrics
+from dist_gat.evaluate.split_metrics import split_metrics
 from dist_gat.evaluate.user_sample import UserSample, sample_users
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import join_workers, lone_worker
