@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from dist_gat.config.data_sections import DataConfig, FeatureConfig, RelationConfig, SplitConfig
+from dist_gat.config.data_sections import DataConfig, RelationConfig, SplitConfig
+from dist_gat.config.node_sections import FeatureConfig
 from dist_gat.config.sections import NegativesConfig, PartsConfig, SamplingConfig
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset

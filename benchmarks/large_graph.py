@@ -63,7 +63,7 @@ def write_large_graph(
             "split_counts": {INTERACTS.name: split_counts},
             "popularity_mass": {INTERACTS.name: mass},
             "target_messages": {INTERACTS.name: sum(split_counts["train"])},
-            "feature_sizes": {},
+            "columns": {},
             "labels": {INTERACTS.name: {}},
             MADE_FROM: made_from(DataConfig(interactions=TABLE), PartsConfig(num_parts=num_parts), seed),
         }

@@ -34,6 +34,8 @@ from dist_gat.tasks.ranking_seeds import ranking_source
 
 Pairs = Iterable[tuple[int, int]]
 NUM_FEATURES = {"user": 3, "item": 2}
+# of the matrix: `known`, numbers, and of items a category and up to three more
+WIDTHS = {"user": 1 + 3, "item": 1 + 2 + 1 + 3}
 RAW = {"standardize": False}
 USER, ITEM = INTERACTIONS.node_types
 (INTERACTS,) = INTERACTIONS.relations
@@ -71,20 +73,37 @@ def prepare_pairs(
 def prepare_synthetic(
     folder: Path, num_parts: int = 4, method: str = "metis", num_users: int = 120, num_items: int = 60
 ) -> PreparedGraph:
-    """Prepare a synthetic data set with titles, and with features of users and of most items."""
+    """Prepare a synthetic data set with titles, numbers of users and most items, and categories of these items."""
     write_synthetic(folder, num_users, num_items, 4, 9, 0.2, seed=0)
     for kind, count in (("user", num_users), ("item", num_items - 5)):
         columns = [f"f{n}" for n in range(NUM_FEATURES[kind])]
-        rows = [",".join([f"{kind[0]}{i}", *(f"{i + n / 8}" for n in range(len(columns)))]) for i in range(count)]
-        (folder / f"{kind}_features.csv").write_text("\n".join([",".join(["id", *columns]), *rows]))
+        rows = [
+            ",".join(
+                [f"{kind[0]}{i}", *(f"{i + n / 8}" for n in range(len(columns))), f"c{i % 5}", " ".join(tags_of(i))]
+            )
+            for i in range(count)
+        ]
+        header = ",".join(["id", *columns, "cluster", "tags"])
+        (folder / f"{kind}_features.csv").write_text("\n".join([header, *rows]))
     settings = {
         "interactions": "interactions.csv",
         "split": {"method": "random", "valid_ratio": 0.1, "test_ratio": 0.15},
         "item_titles": {"path": "items.csv", "id_column": "item_id", "columns": ["title"]},
         "user_features": {"path": "user_features.csv", "id_column": "id", "columns": ["f0", "f1", "f2"], **RAW},
         "item_features": {"path": "item_features.csv", "id_column": "id", "columns": ["f0", "f1"], **RAW},
-    }
+        "nodes": {
+            "item": {
+                "table": "item_features.csv", "id_column": "id",
+                "columns": {"cluster": "category", "tags": "categories"},
+            }
+        },
+    }  # fmt: skip
     return prepare(folder, settings, num_parts, method)
+
+
+def tags_of(number: int) -> list[str]:
+    """Of an item: up to three, and none of some items."""
+    return [f"t{tag}" for tag in range(number % 4)]
 
 
 def prepare(folder: Path, data: dict[str, Any], num_parts: int, method: str, seed: int = 0) -> PreparedGraph:

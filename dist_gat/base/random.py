@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     SPECTRAL = 11
     USERS = 12
     SPREAD = 13
+    ID_DROPOUT = 14
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

@@ -54,6 +54,11 @@ def prepare(
                 "balance",
                 f"largest part {partition['node_balance']:.2f} × mean nodes, {partition['edge_balance']:.2f} × edges",
             ],
+            *[
+                [f"{column['name']} of {plural(kind)}", f"{column['num_values']:,} nodes ({column['kind']})"]
+                for kind, columns in report["columns"].items()
+                for column in columns
+            ],
             *[["repeated", words] for words in repeated_in_words(report["repeated"])],
             *[[f"dropped: {reason}", f"{count:,}"] for reason, count in report["dropped"].items()],
         ]

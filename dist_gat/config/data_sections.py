@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from dist_gat.config.node_sections import (
+    ColumnSource,
+    FeatureConfig,
+    Files,
+    NodesConfig,
+    columns_of_table,
+    columns_of_type,
+)
 from dist_gat.config.section import FileName, PositiveInt, Ratio, Section, check_names
 from dist_gat.config.task_sections import FIRST_RELATION
 
@@ -21,8 +29,6 @@ AUTO = "auto"
 
 Format = Literal["auto", "parquet", "csv", "tsv", "recbole", "lightgcn", "jsonl", "arrow", "sqlite", "postgres"]
 Repeated = Literal["auto", "first", "last", "sum", "max", "count", "error"]
-# a file, a folder, a pattern, an address, or several of these
-Files = Annotated[FileName | list[FileName], Field(union_mode="left_to_right")]
 
 
 class EdgeColumnsConfig(Section):
@@ -97,15 +103,6 @@ class SplitConfig(Section):
     cold_user_history: list[PositiveInt] = Field(
         [1, 5, 10], min_length=1, description="from how many interactions the rest of a cold user is predicted"
     )
-
-
-class FeatureConfig(Section):
-    """A table of numeric input features of one node type, keyed by external ID."""
-
-    path: Files
-    id_column: str
-    columns: list[str] = Field(min_length=1)
-    standardize: bool = Field(True, description="subtract the mean of training nodes, divide by their deviation")
 
 
 class SameAsConfig(Section):
@@ -223,8 +220,9 @@ class DataConfig(Section):
     k_core: bool = Field(False, description="leave out again, until all users and items have as many")
     max_user_interactions: PositiveInt | None = Field(None, description="a user with more, perhaps a bot, is left out")
     split: SplitConfig = SplitConfig()
-    user_features: FeatureConfig | None = None
-    item_features: FeatureConfig | None = None
+    nodes: dict[str, NodesConfig] = Field({}, description="columns of nodes, by their type: user, item, and others")
+    user_features: FeatureConfig | None = Field(None, description="in short: numeric columns of users")
+    item_features: FeatureConfig | None = Field(None, description="in short: numeric columns of items")
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
     prepared: FileName = Field(
         "", description="the folder that `prepare` writes and `train` reads; default: prepared/NAME"
@@ -262,6 +260,26 @@ class DataConfig(Section):
                 "would hear of their nodes; correct source and target, or say with same_as which of the nodes are items"
             )
         return relations
+
+    @property
+    def node_columns(self) -> dict[str, list[ColumnSource]]:
+        """Columns by node type, those of the short forms too; for the types that have any."""
+        found = {kind: columns_of_type(kind, nodes) for kind, nodes in self.nodes.items()}
+        for kind, feature in (("user", self.user_features), ("item", self.item_features)):
+            if feature is not None:
+                found[kind] = [*found.get(kind, []), *columns_of_table(feature, f"data.{kind}_features")]
+        return {kind: columns for kind, columns in found.items() if columns}
+
+    @model_validator(mode="after")
+    def _columns_of_known_types(self) -> DataConfig:
+        known = reached_types(self.relations.values())
+        for kind in self.nodes.keys() - known:
+            raise ValueError(f"nodes.{kind}: no relation has nodes of this type; expected {', '.join(sorted(known))}")
+        for kind, columns in self.node_columns.items():
+            names = ["known", *(column.name for column in columns)]  # the first is our own
+            if again := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"nodes.{kind}: two columns are called {again[0]}; rename one of them")
+        return self
 
     @model_validator(mode="after")
     def _files_match_split(self) -> DataConfig:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dist_gat.config.section import PositiveInt, Section
+from dist_gat.config.section import PositiveInt, Ratio, Section
 
 
 class AttentionConfig(Section):
@@ -66,10 +66,21 @@ class DecoderConfig(Section):
     popularity: bool = Field(False, description="add β log(1 + degree of the item) to the score, with a learned β")
 
 
+class InputsConfig(Section):
+    """How the row of a node's ID and its columns become the row that the first layer reads."""
+
+    fusion: Literal["sum", "gate", "attention"] = Field(
+        "sum", description="gate: a sum with learned weights; attention: a mean over what a node has"
+    )
+    ids: list[str] | None = Field(None, description="node types whose nodes have a learned row each; default: all")
+    id_dropout: Ratio = Field(0.0, description="share of nodes that a training step sees without their ID rows")
+
+
 class ModelConfig(AttentionConfig):
     """The recommender: ID embeddings, attention layers (one per fan-out, alike), combination, decoder."""
 
     embedding_size: PositiveInt = 64
     init_std: float = Field(0.1, gt=0.0)
+    inputs: InputsConfig = InputsConfig()
     combination: Literal["last", "mean", "concat"] = "mean"
     decoder: DecoderConfig = DecoderConfig()

@@ -22,9 +22,10 @@ from dist_gat.data.distinct_pairs import (
 from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
 from dist_gat.data.engine import Engine
 from dist_gat.data.filters import left_out
+from dist_gat.data.node_columns import NodeColumns, read_node_columns
 from dist_gat.data.overlap import check_overlap
 from dist_gat.data.relations import Edges, Related, open_relation, relate
-from dist_gat.data.side_table import NodeTable, read_features, read_titles
+from dist_gat.data.side_table import read_titles
 from dist_gat.data.source import open_source
 from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits
 from dist_gat.data.table import IDS, Table, read_table
@@ -70,7 +71,7 @@ class Dataset:
     test: EdgeFile
     relations: dict[str, Edges]  # more of them, by name: for training all of them
     titles: np.ndarray | None  # str objects by item index, None where unknown
-    features: dict[str, NodeTable]  # "user" or "item"
+    columns: dict[str, NodeColumns]  # by node type, of those that have any
     dropped: dict[str, int]  # reason -> rows left out, where there are any
     notes: dict[str, Any]  # what was recognised and decided, for the report
     warnings: list[str]
@@ -353,20 +354,14 @@ def _dense(known: np.ndarray) -> np.ndarray:
 def _with_side_tables(
     engine: Engine, data: Dataset, config: DataConfig, rows: int, tables: Mapping[str, Any] | None
 ) -> Dataset:
-    features: dict[str, NodeTable] = {}
+    columns: dict[str, NodeColumns] = {}
     warnings = list(data.warnings)
-    for kind, feature, nodes, edges_of in (
-        ("user", config.user_features, data.users, "source"), ("item", config.item_features, data.items, "target"),
-    ):  # fmt: skip
-        if feature is not None:
-            in_training = np.zeros(nodes.count, bool)
-            for chunk in data.train.chunks(rows):
-                in_training[chunk[edges_of]] = True
-            features[kind] = read_features(
-                engine, config, feature, f"data.{kind}_features", nodes.vocabulary, nodes.index, in_training, tables
-            )
-            _count(data.dropped, f"{BAD_ROWS} of {kind} features", features[kind].num_bad)
-            warnings += features[kind].warnings
+    for kind in config.node_columns:
+        found = read_node_columns(
+            engine, config, kind, data.nodes[kind], _met_in_training(data, config, kind, rows), tables
+        )
+        _count(data.dropped, f"{BAD_ROWS} of {kind} columns", found.num_bad)
+        columns[kind], warnings = found, warnings + found.warnings
     titles = None
     if config.item_titles is not None:
         titles, num_bad, more = read_titles(
@@ -374,7 +369,17 @@ def _with_side_tables(
         )
         _count(data.dropped, f"{BAD_ROWS} of item titles", num_bad)
         warnings += more
-    return replace(data, features=features, titles=titles, warnings=warnings)
+    return replace(data, columns=columns, titles=titles, warnings=warnings)
+
+
+def _met_in_training(data: Dataset, config: DataConfig, kind: str, rows: int) -> np.ndarray:
+    """bool [nodes]: of users and items whether a training pair has them; nodes of other types have an edge."""
+    if kind not in ("user", "item"):
+        return np.ones(data.nodes[kind].count, bool)
+    behaviours = {name for name, relation in config.relations.items() if relation.is_behaviour}
+    pairs = [data.train, *(own.file for name, own in data.relations.items() if name in behaviours)]
+    end, count = ("source" if kind == "user" else "target"), data.nodes[kind].count
+    return np.any([degrees(file, end, count, rows) > 0 for file in pairs], axis=0)
 
 
 def _count(dropped: dict[str, int], reason: str, number: int) -> None:

@@ -27,16 +27,19 @@ from dist_gat.graph.part import Part
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import Schema
 from dist_gat.nn.encoder import RunningCombination
+from dist_gat.nn.inputs.node_inputs import Features
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.edge_columns import edges_in_full
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.id_rows import ids_present
 from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.relabeller import Relabeller
-from dist_gat.sampling.sampler import gather_features
 
 # memory of a destination beside its edges, in edges: its rows, and the sums of its heads where they are kept
 MIN_WIDTH = 32
+# nodes whose columns are encoded at once
+INPUT_ROWS = 1 << 14
 
 
 def infer_representations(
@@ -70,16 +73,13 @@ def _infer(
     encoder, table, ownership = model.encoder, model.table, store.ownership
     parts = [store.prepared.parts[p] for p in store.own_parts]
     first, own_nodes, device = ownership.first_node, ownership.own_nodes, table.weight.device
-    features = {
-        kind: (at.to(device), rows.to(device)) for kind, (at, rows) in gather_features(store, own_nodes).items()
-    }
     schema, names = store.prepared.schema, encoder.edge_columns
     if untimed:
         names = tuple(dict.fromkeys(["kind", *names]))
     all_here = table.channel.group is None and device.type == "cpu"
     in_place = all_here and not encoder.projects_sources
     degree_SK = torch.from_numpy(store.degrees(own_nodes)) if in_place and encoder.needs_degree else None
-    below = model.dense.inputs(table.weight, features)
+    below = _own_input_rows(model, store)
 
     def attended(layer: nn.Module, part: Part, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Positions among O of some rows of a part [D], and the layer's output for them [D, E]. Collective."""
@@ -126,6 +126,41 @@ def _infer(
         below = above
     assert combination.rows is not None, "there is an input"
     return combination.rows.clone() if combination.rows is table.weight else combination.rows
+
+
+def input_rows(
+    model: Recommender, ranges: NodeRanges, nodes: np.ndarray, embedding_nE: Tensor, features: Features
+) -> Tensor:
+    """[n, E]: what the first layer reads of distinct nodes, from the rows of their IDs and their columns."""
+    device = embedding_nE.device
+    features = {kind: (at.to(device), rows.to(device)) for kind, (at, rows) in features.items()}
+    present = ids_present(ranges, nodes, model.dense.inputs.config)
+    has_id_n = None if present is None else torch.from_numpy(present).to(device)
+    rows_nE: Tensor = model.dense.inputs(embedding_nE, features, has_id_n)
+    return rows_nE
+
+
+def _own_input_rows(model: Recommender, store: GraphStore) -> Tensor:
+    """[O, E]: of this rank's nodes; the table itself where nothing else is known.
+
+    In blocks that are cut inside parts, so that memory is bounded and bits don't depend on the number of ranks.
+    """
+    table, first, ranges = model.table.weight, store.ownership.first_node, store.ranges
+    if not store.prepared.layouts and model.dense.inputs.config.ids is None:
+        return table
+    rows_OE = torch.empty_like(table)
+    for part in (store.prepared.parts[number] for number in store.own_parts):
+        for start in range(part.first_node, part.first_node + part.num_nodes, INPUT_ROWS):
+            stop = min(start + INPUT_ROWS, part.first_node + part.num_nodes)
+            features = {}
+            for kind, columns in part.features.items():
+                of_type = ranges.nodes_of_type(part.number, kind)
+                own = range(max(start, of_type.start), max(min(stop, of_type.stop), max(start, of_type.start)))
+                rows = np.array(columns[own.start - of_type.start : own.stop - of_type.start])
+                features[kind] = torch.arange(own.start - start, own.stop - start), torch.from_numpy(rows)
+            at = slice(start - first, stop - first)
+            rows_OE[at] = input_rows(model, ranges, np.arange(start, stop), table[at], features)
+    return rows_OE
 
 
 class Turn(NamedTuple):

@@ -20,6 +20,7 @@ from dist_gat.base.storage import refuse_links_out
 from dist_gat.checkpoints.weight_files import load_dense, load_rows, part_file
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
+from dist_gat.evaluate.inference import input_rows
 from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
 from dist_gat.graph.made_from import open_made
@@ -57,7 +58,7 @@ class TrainedRun:
         """[n, E]: ID embeddings and projected features, what the first layer reads."""
         embedding = self._read("embedding", self.config.model.embedding_size, nodes)
         with torch.no_grad():
-            return self.model.dense.inputs(embedding, gather_features(self.store, nodes))
+            return input_rows(self.model, self.store.ranges, nodes, embedding, gather_features(self.store, nodes))
 
     def representations(self, nodes: np.ndarray) -> Tensor:
         """[n, R]: the rows that `recommend` multiplies."""
@@ -133,7 +134,7 @@ def open_trained_run(
     num_layers = len(config.sampling.fanouts)
     task = build_task(config, prepared)
     model = build_recommender(
-        config.model, num_layers, prepared.feature_sizes, no_rows, Channel("rows"), config.seed,
+        config.model, num_layers, prepared.layouts, no_rows, Channel("rows"), config.seed,
         build_head=task.build_head, kinds=prepared_kinds(prepared, config.sampling),
         untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip

@@ -46,7 +46,13 @@ def inspect_prepared(prepared: PreparedGraph, progress: Callable[[str], None] = 
         "folder": str(prepared.folder),
         "fingerprint": prepared.fingerprint,
         "num_nodes": {kind: prepared.ranges.count(kind) for kind in kinds},
-        "num_features": prepared.feature_sizes,
+        "columns": {
+            kind: {
+                column.name: {"kind": column.kind, "nodes": column.num_values, "categories": column.num_categories}
+                for column in layout
+            }
+            for kind, layout in prepared.layouts.items()
+        },
         "pairs": {
             relation.name: {split: prepared.num_pairs(relation, split) for split in SPLITS}
             for relation in prepared.schema.relations

@@ -22,7 +22,7 @@ from dist_gat.graph.part import MADE_FROM, REMEDY, PreparedGraph, open_prepared
 
 SECTIONS = ("data", "parts")
 # keys of file names, in the section `data` and below it
-FILE_KEYS = ("interactions", "train", "valid", "test", "path", "cold_items", "cold_users")
+FILE_KEYS = ("interactions", "train", "valid", "test", "path", "table", "ids", "cold_items", "cold_users")
 # where the data are; and with bad rows there is either the same folder or none
 LEFT_OUT = {"path", "prepared", "skip_bad_rows", "memory_gb"}
 RATIOS = ("data.split.valid_ratio", "data.split.test_ratio")

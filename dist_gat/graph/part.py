@@ -3,13 +3,14 @@
 manifest.json              schema, counts, bounds, partition report, what it was made from; size and SHA-256 of files
 cold_users/SPLIT.parquet   user_id, item (node ID)[, weight, time]: what users who are no nodes have met
 ids/TYPE.parquet           node_id, external_id[, title]: sorted by external ID
+categories/TYPE/COLUMN.parquet   category: their names, in the order of their codes
 parts/0000/
   indptr.npy               int64 [r + 1]   CSC of in-edges, with the rows of `PartRows`: one a node and edge type
   indices.npy              int32/64 [e]    source node IDs: the newest edge first where there are times, then ascending
   edge_category.npy        uint16 [e]      where any relation has categories
   edge_weight.npy          float32 [e]     where any has weights
   edge_time.npy            int64 [e]       where any has times, microseconds
-  features/TYPE.npy        float32 [n_t, f]
+  features/TYPE.npy        float32 [n_t, f] what is known of nodes, see `column_layout`
   cold/item.npy            uint8 [n_t]     where a recipe holds items out: see `Part.cold`
   RELATION/                of each relation that a task can predict
     {train,valid,test}.npy int64 [m, 2]    (source, target) node IDs of the pairs whose source is here, sorted
@@ -34,12 +35,13 @@ import polars as pl
 
 from dist_gat.base.errors import DataError, StorageError
 from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_files
+from dist_gat.data.column_layout import Layout, read_layouts, width_of
 from dist_gat.data.parquet import read_parquet
 from dist_gat.graph.part_rows import PartRows, rows_of_part
 from dist_gat.graph.ranges import NodeRanges, read_ranges
 from dist_gat.graph.schema import Relation, Schema, read_schema
 
-FORMAT, VERSION = "dist_gat.parts", 6
+FORMAT, VERSION = "dist_gat.parts", 7
 SPLITS = ("train", "valid", "test")
 POPULARITY_EXPONENT = 0.75  # of the degree, in what negatives are drawn by
 EDGE_TYPES = {"category": "uint16", "weight": "float32", "time": "int64"}
@@ -184,8 +186,21 @@ class PreparedGraph:
 
     @property
     def feature_sizes(self) -> dict[str, int]:
-        """Node type → number of input feature columns, for the types that have any."""
-        return dict(self.manifest["feature_sizes"])
+        """Node type → width of the matrix of what is known of its nodes, for the types that have one."""
+        return {kind: width_of(layout) for kind, layout in self.layouts.items()}
+
+    @cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """Node type → the columns of its nodes, for the types that have any."""
+        return read_layouts(self.manifest, self.schema.node_types, self.folder / MANIFEST, REMEDY)
+
+    def categories(self, node_type: str, column: str) -> pl.Series:
+        """The names of a column's categories, by code. Raises `StorageError`."""
+        path = self.folder / "categories" / node_type / f"{column}.parquet"
+        try:
+            return read_parquet(path)["category"]
+        except (ValueError, pl.exceptions.PolarsError) as err:
+            raise StorageError(f"{path}: expected a readable parquet file: {err}; {REMEDY}") from None
 
     def has_times(self, relation: Relation) -> bool:
         return any("time" in one.columns for one in self.schema.relations if one.name == relation.name)
@@ -278,23 +293,23 @@ def open_prepared(
     _check_counts(manifest, folder / MANIFEST, schema, ranges)
     if verify:
         verify_files(folder, manifest, REMEDY, progress)
-    return PreparedGraph(folder, manifest, schema, ranges)
+    prepared = PreparedGraph(folder, manifest, schema, ranges)
+    _ = prepared.layouts  # checks them
+    return prepared
 
 
 def _check_counts(manifest: dict[str, Any], file: Path, schema: Schema, ranges: NodeRanges) -> None:
-    """Raise `StorageError` unless a manifest has a number for each part, and sizes of features."""
+    """Raise `StorageError` unless a manifest has a number for each part."""
     counts: Any
     mass: Any
-    sizes: Any
     labels: Any
     received: Any
-    keys = ("split_counts", "popularity_mass", "feature_sizes", "labels", "target_messages")
-    counts, mass, sizes, labels, received = (manifest.get(key) for key in keys)
+    keys = ("split_counts", "popularity_mass", "labels", "target_messages")
+    counts, mass, labels, received = (manifest.get(key) for key in keys)
     try:
         names = [relation.name for relation in schema.relations if relation.has_pairs]
         lists = [*(counts[name][split] for name in names for split in SPLITS), *(mass[name] for name in names)]
         fits = all(keyed.keys() == set(names) for keyed in (counts, mass, labels, received))
-        fits = fits and sizes.keys() <= set(ranges.node_types)
         described = [label for name in names for label in labels[name].values()]
         fits = fits and all(isinstance(label[key], float) for label in described for key in ("mean", "min", "max"))
     except (TypeError, KeyError, AttributeError):
@@ -302,7 +317,7 @@ def _check_counts(manifest: dict[str, Any], file: Path, schema: Schema, ranges: 
     if not fits or not all(_is_number_a_part(values, ranges.num_parts) for values in lists):
         raise StorageError(
             f"{file}: expected split_counts of {', '.join(SPLITS)} and popularity_mass by relation, with a number for "
-            f"each of {ranges.num_parts} parts, and feature_sizes by node type, labels by relation; {REMEDY}"
+            f"each of {ranges.num_parts} parts, and labels by relation; {REMEDY}"
         )
 
 

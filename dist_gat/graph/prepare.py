@@ -24,6 +24,7 @@ from dist_gat.base.run_folder import LOCK_FILE, lock_run
 from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, write_manifest, write_text
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.sections import PartsConfig
+from dist_gat.data.column_layout import to_plain
 from dist_gat.data.dataset import WEIGHT, Dataset, chunk_rows, load_dataset
 from dist_gat.data.distinct_pairs import Repeats
 from dist_gat.data.edge_file import EdgeFile, degrees
@@ -130,7 +131,7 @@ def _write(
                 chosen = getattr(dataset, split) if relation.name == INTERACTS.name else chosen
                 counts.setdefault(relation.name, {})[split] = writer.splits(relation, split, chosen, columns)
     mass, to_targets = writer.messages(schema, edges, data.min_message_weight)
-    writer.features(dataset)
+    writer.columns(dataset)
     cold: dict[str, Any] = {}
     if dataset.cold.items is not None:
         cold[INTERACTS.target] = writer.cold_items(dataset.cold.items, INTERACTS.target)
@@ -155,11 +156,7 @@ def _write(
         "popularity_mass": mass,
         "target_messages": to_targets,
         **({"cold": cold} if cold else {}),
-        "feature_sizes": {kind: table.values.shape[1] for kind, table in dataset.features.items()},
-        "features": {
-            kind: {"columns": t.columns, "mean": t.mean, "deviation": t.deviation, "nodes_with_a_row": t.num_found}
-            for kind, t in dataset.features.items()
-        },
+        "columns": {kind: to_plain(table.layout) for kind, table in dataset.columns.items()},
         "dropped": dataset.dropped,
         **dataset.notes,
         "warnings": [*dataset.warnings, *held_out_warnings(data, totals, dataset.dropped)],

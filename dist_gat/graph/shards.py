@@ -1,4 +1,4 @@
-"""The files of the parts: pairs of each split and relation, messages as CSC, features, IDs.
+"""The files of the parts: pairs of each split and relation, messages as CSC, columns of nodes, IDs.
 
 EdgeFile come and go in chunks; what stays in memory grows with the nodes alone. Shape legend: N nodes, P parts.
 """
@@ -174,8 +174,9 @@ class ShardWriter:
         source, target = nodes[relation.source][chunk["source"]], nodes[relation.target][chunk["target"]]
         return {"dst": source, "src": target} if way.backward else {"dst": target, "src": source}
 
-    def features(self, dataset: Dataset) -> None:
-        for kind, table in dataset.features.items():
+    def columns(self, dataset: Dataset) -> None:
+        """What is known of nodes: a matrix a type and part, and the names of categories by code."""
+        for kind, table in dataset.columns.items():
             nodes = self.labels.nodes[kind]
             row_of_node = np.full(self.labels.ranges.num_nodes, -1, dtype=np.int64)
             row_of_node[nodes] = np.arange(len(nodes))
@@ -183,6 +184,10 @@ class ShardWriter:
                 owned = self.labels.ranges.nodes_of_type(part, kind)
                 rows = row_of_node[owned.start : owned.stop]
                 save_array(part_folder(self.folder, part) / "features" / f"{kind}.npy", table.values[rows])
+            for name, categories in table.categories.items():
+                path = self.folder / "categories" / kind / f"{name}.parquet"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pa_parquet.write_table(plain_text(pl.DataFrame({"category": categories}).to_arrow()), path)
 
     def cold_items(self, split_of_item: np.ndarray, kind: str) -> dict[str, list[int]]:
         """`Part.cold` of each part, from the same by dense index. Returns the number of items by split and part."""

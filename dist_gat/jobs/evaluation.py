@@ -60,7 +60,7 @@ def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
     num_layers = len(config.sampling.fanouts)
     task = build_task(config, prepared)
     model = build_recommender(
-        config.model, num_layers, prepared.feature_sizes, store.ownership, worker.rows, config.seed,
+        config.model, num_layers, prepared.layouts, store.ownership, worker.rows, config.seed,
         build_head=task.build_head, kinds=prepared_kinds(prepared, config.sampling),
         untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip

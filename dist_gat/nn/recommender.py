@@ -5,7 +5,7 @@ Shape legend: S outermost sources, N seed nodes, E embedding size, R representat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.nn import functional
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.config.model_sections import ModelConfig
 from dist_gat.config.sections import SamplingConfig
+from dist_gat.data.column_layout import Layout
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.schema import Relation
 from dist_gat.nn.decoder import Decoder
@@ -51,10 +52,10 @@ class DenseModel(nn.Module):
 
     def forward(
         self, embedding_UE: Tensor, features: Features, blocks: Sequence[Block], degree_N: Tensor | None = None,
-        place_S: Tensor | None = None,
+        place_S: Tensor | None = None, has_id_U: Tensor | None = None,
     ) -> Encoded:  # fmt: skip
-        """place_S: see `Batch`."""
-        encoded = self.encoder(rows_at(self.inputs(embedding_UE, features), place_S), blocks)
+        """place_S, has_id_U: see `Batch`."""
+        encoded = self.encoder(rows_at(self.inputs(embedding_UE, features, has_id_U), place_S), blocks)
         return encoded._replace(rows_NR=self.with_own_scores(encoded.rows_NR, degree_N))
 
     def with_own_scores(self, rows_NR: Tensor, degree_N: Tensor | None) -> Tensor:
@@ -111,11 +112,11 @@ class Recommender:
 
 
 def build_dense(
-    config: ModelConfig, num_layers: int, feature_sizes: dict[str, int], build_head: BuildHead = no_head,
+    config: ModelConfig, num_layers: int, layouts: Mapping[str, Layout], build_head: BuildHead = no_head,
     kinds: EdgeKinds = PLAIN_KINDS,
 ) -> DenseModel:  # fmt: skip
     """A dense model with initial values from torch's global generator."""
-    inputs = NodeInputs(feature_sizes, config.embedding_size)
+    inputs = NodeInputs(layouts, config.embedding_size, config.inputs, config.init_std)
     encoder, own_scores = Encoder(config, num_layers, kinds), build_own_scores(config.decoder)
     return DenseModel(inputs, encoder, own_scores, build_head(encoder.representation_size))
 
@@ -123,7 +124,7 @@ def build_dense(
 def build_recommender(
     config: ModelConfig,
     num_layers: int,
-    feature_sizes: dict[str, int],
+    layouts: Mapping[str, Layout],
     ownership: Ownership,
     channel: Channel,
     seed: int,
@@ -134,11 +135,12 @@ def build_recommender(
 ) -> Recommender:
     """A new recommender whose initial values depend on the configuration and the seed alone.
 
+    layouts: of the columns of each node type that has some.
     build_head: of the task, see `Task.build_head`. kinds: the edge types of the graph. untimed: see `Recommender`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(make_key(seed, Purpose.WEIGHTS) >> np.uint64(1)))
-        dense = build_dense(config, num_layers, feature_sizes, build_head, kinds)
+        dense = build_dense(config, num_layers, layouts, build_head, kinds)
     table = EmbeddingShard(ownership, config.embedding_size, channel, seed, config.init_std, dtype)
     return Recommender(dense.to(channel.device, dtype), table, Decoder(config.decoder), untimed)
 

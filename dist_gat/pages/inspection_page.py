@@ -37,7 +37,11 @@ def count_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     for relation, splits in found["pairs"].items():
         rows += [(f"{relation}, {split}", f"{count:,}") for split, count in splits.items() if count]
     rows.append(("messages", f"{found['messages']:,}"))
-    rows += [(f"features of a {kind}", f"{count:,}") for kind, count in found["num_features"].items()]
+    rows += [
+        (f"{name} of {plural(kind)}", f"{column['nodes']:,} nodes"
+         + (f", {column['categories']:,} categories" if column["categories"] else ""))
+        for kind, columns in found["columns"].items() for name, column in columns.items()
+    ]  # fmt: skip
     # to the second, and all are UTC
     return rows + [(f"{end} time", at[:19].replace("T", " ")) for end, at in (found["time"] or {}).items()]
 

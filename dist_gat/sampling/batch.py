@@ -28,7 +28,8 @@ class Batch(Movable):
     blocks:           one a layer, the outermost hop first.
     degree_N:         int64 in-degrees of the seed nodes, or None where nothing asks for degrees.
     lookup:           how the rows of nodes_U come from their owners, None where there is one rank.
-    features:         node type → (positions among U, float32 rows) of the nodes that have input features.
+    features:         node type → (positions among U, float32 rows) of the nodes that have columns.
+    has_id_U:         bool: whose ID row counts, see `ids_present`; None: of all.
     seconds:          what the background spent on this batch: sample, exchange.
     """
 
@@ -43,6 +44,7 @@ class Batch(Movable):
     degree_N: Tensor | None = None
     lookup: RowLookup | None = None
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    has_id_U: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,7 @@ import torch
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.base.random import Purpose, make_key
+from dist_gat.config.model_sections import InputsConfig
 from dist_gat.config.sections import SamplingConfig
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.block import Block
@@ -18,6 +19,7 @@ from dist_gat.sampling.dgl import BlockSampler
 from dist_gat.sampling.draws import HiddenEdges, count_neighbors, hide_pairs
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.hop_plan import plan_hops
+from dist_gat.sampling.id_rows import ids_present
 from dist_gat.sampling.instances import Instances, distinct, instances_of
 from dist_gat.sampling.relabeller import Relabeller
 from dist_gat.sampling.row_lookup import plan_lookup
@@ -29,9 +31,9 @@ class SeedBlockSampler(BlockSampler):
 
     def __init__(
         self, store: GraphStore, sampling: SamplingConfig, source: SeedSource, seed: int, needs_degree: bool,
-        edge_columns: Sequence[str] = (),
+        edge_columns: Sequence[str] = (), inputs: InputsConfig | None = None,
     ) -> None:  # fmt: skip
-        """edge_columns: what the layers read of an edge, of `EDGE_COLUMNS`."""
+        """edge_columns: what the layers read of an edge, of `EDGE_COLUMNS`. inputs: decides whose ID row counts."""
         super().__init__()
         self.store = store
         self.sampling = sampling
@@ -39,6 +41,7 @@ class SeedBlockSampler(BlockSampler):
         self.source = source
         self.seed = seed
         self.needs_degree = needs_degree
+        self.inputs = inputs or InputsConfig()
 
     def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Batch:
         """The batch of (epoch, step) = `seeds`, an int64 [2] tensor; DGL's DataLoader calls this with its graph."""
@@ -65,6 +68,7 @@ class SeedBlockSampler(BlockSampler):
             in_degree = None if degrees is None else g.in_degree(nodes)[place]
         placed = drawn.place(at, relabeller, in_degree)
         features = gather_features(g, nodes)
+        has_id = ids_present(g.ranges, nodes, self.inputs, make_key(self.seed, Purpose.ID_DROPOUT, epoch, step))
         lookup = plan_lookup(nodes, g.ownership, g.channel) if g.channel.group is not None else None
         exchange_s = g.channel.traffic.seconds - exchanged
         return Batch(
@@ -79,6 +83,7 @@ class SeedBlockSampler(BlockSampler):
             degree_N=None if in_degree is None else torch.from_numpy(in_degree[:num_seed_nodes]),
             lookup=lookup,
             features=features,
+            has_id_U=None if has_id is None else torch.from_numpy(has_id),
             seconds={"sample": time.perf_counter() - started - exchange_s, "exchange": exchange_s},
         )
 
@@ -133,5 +138,5 @@ class SeedBlockSampler(BlockSampler):
 
 
 def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """By node type with input features: positions among distinct `nodes`, int64 [n], and rows, float32 [n, f]."""
+    """By node type with columns: positions among distinct `nodes`, int64 [n], and rows, float32 [n, f]."""
     return {kind: (torch.from_numpy(at), torch.from_numpy(rows)) for kind, (at, rows) in store.features(nodes).items()}

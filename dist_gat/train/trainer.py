@@ -64,7 +64,7 @@ class Trainer:
         self.model = build_recommender(
             config.model,
             len(config.sampling.fanouts),
-            prepared.feature_sizes,
+            prepared.layouts,
             self.store.ownership,
             worker.rows,
             config.seed,
@@ -81,6 +81,7 @@ class Trainer:
                 config.seed,
                 self.task.needs_degree,
                 self.model.encoder.edge_columns,
+                config.model.inputs,
             )
             for stream in open_streams(self.store, count_streams(sampling), config.launch.timeout_s)
         ]
@@ -209,7 +210,9 @@ class Trainer:
         exchanged = rows.traffic.seconds
         with clock.phase("compute"):
             with autocast(config.train.precision, self.worker.device):
-                encoded = self.dense(embedding_UE, batch.features, batch.blocks, batch.degree_N, batch.place_S)
+                encoded = self.dense(
+                    embedding_UE, batch.features, batch.blocks, batch.degree_N, batch.place_S, batch.has_id_U
+                )
             rows_NR = encoded.rows_NR.to(embedding_UE.dtype)
             terms = self.task.loss(self.model, rows_NR, rows_at(embedding_UE, batch.place_S), batch, rows)
             torch.stack(list(terms.values())).sum().backward()

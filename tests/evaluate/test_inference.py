@@ -42,7 +42,7 @@ def infer_and_rank(
     worker = join_workers(torch.device("cpu"), 1, 30)
     prepared = open_prepared(folder)
     store = open_store(prepared, worker.sampling, "auto")
-    sizes = prepared.feature_sizes if features else {}
+    sizes = prepared.layouts if features else {}
     model = build_recommender(model_config(**settings), LAYERS, sizes, store.ownership, worker.rows, 0)
     table = model.table.weight.detach().clone()
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_degree_layers_are_lightgcn_on_the_full_graph(holed: PreparedGraph) -> N
 def test_combinations_are_those_of_training(request: pytest.FixtureRequest, combination: str, graph: str) -> None:
     """With and without input features, whose sum with the table is a tensor of its own."""
     prepared = request.getfixturevalue(graph)
-    assert bool(prepared.feature_sizes) == (graph == "synthetic")
+    assert bool(prepared.layouts) == (graph == "synthetic")
     settings = {"scoring": "degree", "residual": False, "combination": combination}
     edges = adjacency(prepared).toarray()
     degree = np.maximum(edges.sum(axis=1), 1)
@@ -108,7 +108,7 @@ def test_combinations_are_those_of_training(request: pytest.FixtureRequest, comb
 def model_of(prepared: PreparedGraph, settings: dict[str, Any]) -> Any:
     worker = join_workers(torch.device("cpu"), 1, 30)
     owned = share_nodes(prepared.ranges, 1, 0)
-    return build_recommender(model_config(**settings), LAYERS, prepared.feature_sizes, owned, worker.rows, 0)
+    return build_recommender(model_config(**settings), LAYERS, prepared.layouts, owned, worker.rows, 0)
 
 
 def test_attention_is_over_all_neighbours(holed: PreparedGraph) -> None:

@@ -26,7 +26,7 @@ SCORINGS = ["dot", "dot_exp", "additive", "additive_v2", "uniform", "degree"]
 def model_and_store(prepared: PreparedGraph, num_layers: int, **settings: Any) -> tuple[Recommender, GraphStore]:
     config = ModelConfig.model_validate({"embedding_size": 16, "init_std": 1.0, "num_heads": 2, **settings})
     owned = share_nodes(prepared.ranges, 1, 0)
-    model = build_recommender(config, num_layers, prepared.feature_sizes, owned, Channel("rows"), 0)
+    model = build_recommender(config, num_layers, prepared.layouts, owned, Channel("rows"), 0)
     return model, open_store(prepared, Channel("sampling"), "auto")
 
 

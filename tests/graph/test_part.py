@@ -15,9 +15,11 @@ from helpers import INTERACTS, prepare_pairs, random_pairs
 
 from dist_gat.base.errors import StorageError
 from dist_gat.base.storage import MANIFEST, save_array, write_manifest
+from dist_gat.data.column_layout import Column, laid_out, to_plain
 from dist_gat.graph.part import FORMAT, VERSION, PreparedGraph, open_prepared
 
 INDICES = "parts/0001/indices.npy"
+KNOWN_COLUMN = to_plain(laid_out([Column("known", "known", 1, 3)]))[0]
 RELATION = {"name": "interacts", "source": "user", "target": "item"}
 
 
@@ -133,7 +135,12 @@ def test_verification_reads_files_whole(folder: Path) -> None:
         ("split_counts", {"interacts": {split: [1] for split in ("train", "valid", "test")}}),
         ("popularity_mass", {"interacts": ["a", "b", "c", "d"]}),
         ("popularity_mass", [1, 2, 3, 4]),
-        ("feature_sizes", {"../user": 1}),
+        ("columns", None),
+        ("columns", {"../user": [KNOWN_COLUMN]}),
+        ("columns", {"user": []}),
+        ("columns", {"user": [{**KNOWN_COLUMN, "kind": "numeric"}]}),
+        ("columns", {"user": [KNOWN_COLUMN, {**KNOWN_COLUMN, "name": "age", "kind": "numeric", "offset": 2}]}),
+        ("columns", {"user": [KNOWN_COLUMN, {**KNOWN_COLUMN, "name": "age", "kind": "numeric", "width": "x"}]}),
     ],
 )
 def test_a_manifest_that_describes_no_parts_is_refused(folder: Path, key: str, value: Any) -> None:

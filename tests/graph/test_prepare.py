@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from helpers import INTERACTS, ITEM, NUM_FEATURES, USER, adjacency, prepare, prepare_pairs, random_pairs, split_pairs
+from helpers import (
+    INTERACTS,
+    ITEM,
+    NUM_FEATURES,
+    USER,
+    WIDTHS,
+    adjacency,
+    prepare,
+    prepare_pairs,
+    random_pairs,
+    split_pairs,
+    tags_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
@@ -135,18 +147,27 @@ def test_weights_and_times_follow_their_edges(tmp_path: Path) -> None:
 
 
 def test_features_and_titles_stand_with_their_nodes(synthetic: PreparedGraph) -> None:
-    assert synthetic.feature_sizes == NUM_FEATURES
+    assert synthetic.feature_sizes == WIDTHS
+    names = {column.name: synthetic.categories("item", column.name) for column in synthetic.layouts["item"][3:]}
     for kind in (USER, ITEM):
         ids = external(synthetic, kind)
         for part in synthetic.parts:
             owned = synthetic.ranges.nodes_of_type(part.number, kind)
             rows = part.features[kind]
-            assert rows.shape == (len(owned), NUM_FEATURES[kind])
+            assert rows.shape == (len(owned), WIDTHS[kind])
             assert rows.dtype == np.float32
             for node, row in zip(owned, rows, strict=True):
                 number = int(ids[node][1:])
                 known = kind == "user" or number < 55
-                assert row.tolist() == [known * (number + n / 8) for n in range(NUM_FEATURES[kind])]
+                numbers = [number + n / 8 if known else np.nan for n in range(NUM_FEATURES[kind])]
+                np.testing.assert_array_equal(row[: 1 + len(numbers)], [1, *numbers])
+                codes = row[1 + len(numbers) :].view(np.int32)
+                if kind == "item":
+                    cluster, *tags = codes
+                    assert (names["cluster"][int(cluster)] if cluster >= 0 else None) == (
+                        f"c{number % 5}" if known else None
+                    )
+                    assert [names["tags"][int(tag)] for tag in tags if tag >= 0] == (tags_of(number) if known else [])
     titles = synthetic.ids("item")
     assert all(
         title.startswith(f"Item {i[1:]} of") for i, title in zip(titles["external_id"], titles["title"], strict=True)

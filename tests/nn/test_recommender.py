@@ -5,6 +5,7 @@ from nn_cases import SIZE_OF
 from torch.testing import assert_close
 
 from dist_gat.config.model_sections import DecoderConfig, ModelConfig
+from dist_gat.data.column_layout import Column, laid_out, width_of
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.nn.recommender import build_dense, build_recommender
@@ -33,11 +34,18 @@ def test_ranking_rows_add_the_popularity_of_items_and_of_no_other_node(synthetic
     assert_close(ranking_NR[~is_item] @ ranking_NR[is_item].T / 0.2, expected_UI, atol=1e-4, rtol=1e-4)
 
 
+KINDS = {"numeric": 1, "category": 1, "categories": 3, "vector": 4}
+LAYOUT = laid_out([
+    Column("known", "known", 1, 0),
+    *(Column(kind, kind, width, 0, num_categories=5) for kind, width in KINDS.items()),
+])  # fmt: skip
+
+
 def test_a_rank_without_seeds_reaches_every_parameter():
     model = ModelConfig(embedding_size=SIZE, scoring="additive_v2", decoder=DecoderConfig(popularity=True))
-    dense = build_dense(model, 2, {"item": 3}).double()
+    dense = build_dense(model, 2, {"item": LAYOUT}).double()
     empty = Block(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 0)
-    nothing = {"item": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.float64))}
+    nothing = {"item": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, width_of(LAYOUT)))}
     encoded = dense(
         torch.zeros(0, SIZE, dtype=torch.float64), nothing, [empty, empty], torch.zeros(0, dtype=torch.int64)
     )

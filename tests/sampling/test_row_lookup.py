@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import NUM_FEATURES, Ranks, ranking_sampler
+from helpers import WIDTHS, Ranks, ranking_sampler
 
 from dist_gat.config.sections import NegativesConfig, SamplingConfig
 from dist_gat.exchange.channel import open_channel, share_memory
@@ -105,7 +105,7 @@ def distinct_bytes(batch: Batch, rank: int, ranges: NodeRanges, rank_starts: np.
     total += remote(nodes) * ID_BYTES * 2  # in-degrees
     total += remote(nodes) * ID_BYTES  # of the lookup, whose rows travel later
     for kind, (at, _) in batch.features.items():
-        total += remote(nodes[at]) * (ID_BYTES + 4 * NUM_FEATURES[kind])
+        total += remote(nodes[at]) * (ID_BYTES + 4 * WIDTHS[kind])
     return total
 
 

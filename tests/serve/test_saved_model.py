@@ -47,7 +47,7 @@ def save(run: Path, folder: Path) -> dict[str, Any]:
     worker = join_workers(torch.device("cpu"), 1, 30)
     config, prepared = config_of(run, folder), open_prepared(folder)
     store = open_store(prepared, worker.sampling, "auto")
-    model = build_recommender(config.model, 2, prepared.feature_sizes, store.ownership, worker.rows, config.seed)
+    model = build_recommender(config.model, 2, prepared.layouts, store.ownership, worker.rows, config.seed)
     torch.nn.init.constant_(model.dense.own_scores["popularity"].slope, 0.3)
     representation_OR = infer_representations(model, store, config.evaluate.edge_chunk)
     rows_OR = model.ranking_rows(representation_OR, store.ownership.own_nodes, store, INTERACTS)

@@ -1,4 +1,4 @@
-"""`NodeInputs`: the rows that the first layer reads, each the sum of a node's ID embedding and encoded columns.
+"""`NodeInputs`: the rows that the first layer reads, each of the row of a node's ID and its encoded columns.
 
 Shape legend: S nodes of the sample, n nodes of one type, E embedding size.
 """
@@ -7,28 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from dist_gat.nn.inputs.numeric import NumericInput
+from dist_gat.config.model_sections import InputsConfig
+from dist_gat.data.column_layout import Layout
+from dist_gat.nn.inputs.type_inputs import TypeInputs
 
-# node type → (positions among S, int64 [n], and columns, float32 [n, features])
+# node type → (positions among S, int64 [n], and columns, float32 [n, width])
 Features = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class NodeInputs(nn.Module):
-    """x_s = e_s + the rows of its type's columns, where it has some. e_s is the row of its ID, see `EmbeddingShard`."""
+    """x_s = e_s for a type without columns, else the fusion of e_s with them; e_s is the row of its ID, see
+    `EmbeddingShard`. An ID row that a node doesn't have is 0: of a type that has none, of a node that training never
+    met, and of one that a training step leaves out.
+    """
 
-    def __init__(self, feature_sizes: Mapping[str, int], size: int) -> None:
-        """feature_sizes: number of numeric columns of each node type that has some."""
+    def __init__(
+        self, layouts: Mapping[str, Layout], size: int, config: InputsConfig | None = None, init_std: float = 0.1
+    ) -> None:
+        """layouts: of each node type that has columns."""
         super().__init__()
-        self.encoders = nn.ModuleDict({kind: NumericInput(count, size) for kind, count in feature_sizes.items()})
+        self.config = config or InputsConfig()
+        # a module can't be called `keys`, as a type may
+        self.types = nn.ModuleDict(
+            {f"type_{kind}": TypeInputs(layout, size, self.config, init_std) for kind, layout in layouts.items()}
+        )
 
-    def forward(self, embedding_SE: Tensor, features: Features) -> Tensor:
+    def forward(self, embedding_SE: Tensor, features: Features, has_id_S: Tensor | None = None) -> Tensor:
         """[S, E]. features: of each type that has columns, also where no node of it is in the sample (n = 0), so that
-        every worker's backward reaches the same parameters.
+        every worker's backward reaches the same parameters. has_id_S: bool, see `ids_present`; None: all.
         """
-        assert features.keys() == self.encoders.keys(), "give the features of every type, also where n = 0"
-        rows_SE = embedding_SE
-        for kind, (index, columns) in features.items():
-            rows_SE = rows_SE.index_add(0, index, self.encoders[kind](columns.to(rows_SE.dtype)).to(rows_SE.dtype))
+        assert {f"type_{kind}" for kind in features} == self.types.keys(), "give every type's features, also if n = 0"
+        rows_SE = embedding_SE if has_id_S is None else torch.where(has_id_S[:, None], embedding_SE, 0.0)
+        for kind, (at, columns) in features.items():
+            has_id_n = None if has_id_S is None else has_id_S[at]
+            rows_nE = self.types[f"type_{kind}"](embedding_SE[at], has_id_n, columns)
+            rows_SE = rows_SE.index_copy(0, at, rows_nE.to(rows_SE.dtype))
         return rows_SE

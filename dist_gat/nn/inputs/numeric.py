@@ -1,20 +1,25 @@
-"""`NumericInput`: numeric columns of a node type.
+"""`NumericInput`: all numeric columns of a node type.
 
 Shape legend: n nodes, F columns, E embedding size.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from dist_gat.nn.inputs.input_encoder import EncodedColumn
 
 
 class NumericInput(nn.Module):
-    """W f, without a bias: a node whose columns are 0 is as if it had none."""
+    """W f + M m: f are the numbers, 0 where missing, and m is 1 there. There is no bias."""
 
     def __init__(self, num_columns: int, size: int) -> None:
         super().__init__()
         self.project = nn.Linear(num_columns, size, bias=False)
+        self.missing = nn.Parameter(torch.zeros(num_columns, size))
 
-    def forward(self, columns_nF: Tensor) -> Tensor:
-        """[n, E]"""
-        return self.project(columns_nF)
+    def forward(self, columns_nF: Tensor) -> EncodedColumn:
+        missing_nF = columns_nF.isnan()
+        rows_nE = self.project(columns_nF.nan_to_num().to(self.missing.dtype))
+        return EncodedColumn(rows_nE + missing_nF.to(rows_nE.dtype) @ self.missing, ~missing_nF.all(dim=1))

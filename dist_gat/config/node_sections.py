@@ -1,0 +1,139 @@
+"""What is known of nodes: columns by kind, declared beside their type, and tables keyed by external ID."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, field_validator, model_validator
+
+from dist_gat.config.section import FileName, PositiveInt, Section, check_names
+
+# a file, a folder, a pattern, an address, or several of these
+Files = Annotated[FileName | list[FileName], Field(union_mode="left_to_right")]
+ColumnKind = Literal["numeric", "category", "categories", "vector"]
+ARRAYS = (".npy", ".npz")  # whose rows have numbers instead of IDs
+# the kinds that read a setting; others refuse it
+READ_BY: dict[str, tuple[ColumnKind, ...]] = {
+    "scale": ("numeric", "vector"),
+    "separator": ("categories",),
+    "max_length": ("categories",),
+    "max_categories": ("category", "categories"),
+    "ids": ("categories", "vector"),
+    "reduce": ("vector",),
+}
+
+
+class FeatureConfig(Section):
+    """A table of numbers, or of titles, of one node type, keyed by external ID."""
+
+    path: Files
+    id_column: str
+    columns: list[str] = Field(min_length=1)
+    standardize: bool = Field(True, description="subtract the mean of training nodes, divide by their deviation")
+
+
+class NodeColumnConfig(Section):
+    """One column of a node type: its kind alone, as in `year: numeric`, or its kind and what else it needs.
+
+    A vector may be a list column of a table, or a matrix in an `.npy` file; sparse matrices of scipy, in `.npz`, are
+    categories, the largest values of a row first, or with `reduce` a vector. Row n of a matrix is of the node with the
+    ID n, or of the n-th ID of the table `ids`.
+    """
+
+    kind: ColumnKind
+    table: Files | None = Field(None, description="default: that of the node type")
+    id_column: str | None = Field(None, description="of the table, or of `ids`; default: that of the node type")
+    column: str | None = Field(None, description="its name in the table; default: the same")
+    missing: list[str] = Field([], description="of a column of text: values that stand for none, as NULL")
+    scale: Literal["standardize", "l2", "none"] = Field(
+        "standardize",
+        description="numeric, vector: by mean and deviation of training nodes; l2: a vector is divided by its norm",
+    )
+    separator: str = Field(" ", min_length=1, description="categories: between those in a text")
+    max_length: PositiveInt = Field(32, description="categories: the first so many of a node are kept")
+    max_categories: PositiveInt = Field(
+        65536, description="category, categories: the most frequent ones are kept; a node of others is as without"
+    )
+    ids: Files | None = Field(None, description="of a matrix: a table that has the IDs of its rows, in order")
+    reduce: PositiveInt | None = Field(
+        None, description="of a sparse matrix: length of the vectors that its tf-idf becomes (truncated SVD)"
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> NodeColumnConfig:
+        for name, kinds in READ_BY.items():
+            if getattr(self, name) != type(self).model_fields[name].default and self.kind not in kinds:
+                raise ValueError(f"{name} is for {' and '.join(kinds)}, and not for {self.kind}; leave it out")
+        if self.missing and self.kind == "vector":
+            raise ValueError("missing is for columns of text; a vector is missing where its row is, or is null")
+        if self.kind == "numeric" and self.scale == "l2":
+            raise ValueError("scale=l2 is for vectors; expected standardize or none")
+        return self
+
+
+class NodesConfig(Section):
+    """What is known of the nodes of one type: a table with their IDs, and columns by kind."""
+
+    table: Files | None = Field(None, description="with a row for each ID; a column may have its own")
+    id_column: str | None = Field(None, description="default: the node type, and _id")
+    columns: dict[str, NodeColumnConfig] = Field({}, description="by name")
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _kind_alone(cls, columns: Any) -> Any:
+        if not isinstance(columns, dict):
+            return columns
+        return {name: {"kind": one} if isinstance(one, str) else one for name, one in columns.items()}
+
+    @model_validator(mode="after")
+    def _has_tables(self) -> NodesConfig:
+        check_names("a column", self.columns)
+        for name, column in self.columns.items():
+            if column.table is None and self.table is None:
+                raise ValueError(f"columns.{name}: there is no table; name one here or beside `columns`")
+        return self
+
+
+class ColumnSource(NamedTuple):
+    """A column as `prepare` reads it, wherever the recipe declares it.
+
+    setting: its key. keys: of `table`, `id_column` and `column`, for messages.
+    """
+
+    name: str
+    config: NodeColumnConfig
+    files: str | list[str]
+    id_column: str
+    column: str
+    setting: str
+    keys: tuple[str, str, str]
+
+    @property
+    def is_matrix(self) -> bool:
+        return isinstance(self.files, str) and self.files.lower().endswith(ARRAYS)
+
+
+def columns_of_type(node_type: str, nodes: NodesConfig) -> list[ColumnSource]:
+    """The columns of `data.nodes.TYPE`."""
+    found, prefix = [], f"data.nodes.{node_type}"
+    for name, column in nodes.columns.items():
+        own = f"{prefix}.columns.{name}"
+        keys = (
+            f"{own if column.table is not None else prefix}.table",
+            f"{own if column.id_column is not None else prefix}.id_column",
+            f"{own}.column",
+        )
+        files = nodes.table if column.table is None else column.table
+        assert files is not None, "checked by the section"
+        id_column = column.id_column or nodes.id_column or f"{node_type}_id"
+        found.append(ColumnSource(name, column, files, id_column, column.column or name, own, keys))
+    return found
+
+
+def columns_of_table(feature: FeatureConfig, setting: str) -> list[ColumnSource]:
+    """The numbers of `data.user_features` and `data.item_features`."""
+    column = NodeColumnConfig(kind="numeric", scale="standardize" if feature.standardize else "none")
+    keys = (f"{setting}.path", f"{setting}.id_column", f"{setting}.columns")
+    return [
+        ColumnSource(name, column, feature.path, feature.id_column, name, setting, keys) for name in feature.columns
+    ]

@@ -1,0 +1,103 @@
+"""The values of one column of nodes as float32 columns: standardised numbers and vectors, codes of categories.
+
+What is measured (mean, deviation, frequency) is measured on the nodes that training meets.
+
+Shape legend: n nodes of a type, m values of them, D length of a vector.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+import scipy.sparse
+
+from dist_gat.data.column_layout import KNOWN, Column
+
+Scale = Literal["standardize", "l2", "none"]
+MISSING = -1
+
+
+class ColumnValues(NamedTuple):
+    """values: float32 [n, width]. categories: their names by code, where there are any."""
+
+    column: Column
+    values: np.ndarray
+    categories: pl.Series | None = None
+
+
+def known_values(known: np.ndarray) -> ColumnValues:
+    """known: bool [n], whether training meets a node."""
+    return ColumnValues(Column(KNOWN, KNOWN, 1, int(known.sum())), known.astype(np.float32)[:, None])
+
+
+def vector_values(
+    name: str, kind: str, nodes: np.ndarray, rows: np.ndarray, known: np.ndarray, scale: Scale
+) -> ColumnValues:
+    """The vectors float32 [m, D], or numbers [m, 1], of int64 [m] nodes; NaN for the others.
+
+    This is also how the vectors of a pre-trained encoder enter.
+    """
+    values = np.full((len(known), rows.shape[1]), np.nan, np.float32)
+    mean: np.ndarray = np.zeros(rows.shape[1])
+    deviation: np.ndarray = np.ones(rows.shape[1])
+    measured = known[nodes] & ~np.isnan(rows).any(axis=1)
+    if scale == "standardize" and measured.any():
+        numbers = rows[measured].astype(np.float64)
+        mean, deviation = numbers.mean(axis=0), numbers.std(axis=0)
+        deviation[deviation == 0] = 1.0
+        rows = (rows - mean) / deviation
+    elif scale == "l2":
+        norm = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = rows / np.where(norm == 0, 1, norm)
+    values[nodes] = rows
+    moments = (tuple(mean.tolist()), tuple(deviation.tolist())) if scale == "standardize" else ((), ())
+    num_values = int((~np.isnan(values)).any(axis=1).sum())
+    return ColumnValues(Column(name, kind, values.shape[1], num_values, 0, scale, *moments), values)
+
+
+def category_values(
+    name: str, kind: str, nodes: np.ndarray, texts: pl.Series, known: np.ndarray, most: int, max_length: int = 1
+) -> ColumnValues:
+    """The codes of the categories of nodes: of int64 [m] nodes, ascending, one text each, in order of importance.
+
+    most: categories that are kept, the most frequent ones among known nodes. max_length: those of a node.
+    """
+    frame = pl.DataFrame({"node": nodes, "text": texts.cast(pl.String)}).unique(maintain_order=True)
+    counts = (
+        frame.filter(pl.Series(known[frame["node"].to_numpy()]))
+        .group_by("text").len().sort(["len", "text"], descending=[True, False]).head(most)
+    )  # fmt: skip
+    names = counts["text"]
+    num_unknown = frame["text"].n_unique() - len(names)
+    codes = pl.int_range(len(names), dtype=pl.Int32, eager=True)
+    frame = frame.with_columns(code=frame["text"].replace_strict(names, codes, default=MISSING, return_dtype=pl.Int32))
+    frame = frame.filter(pl.col("code") >= 0).with_columns(place=pl.int_range(pl.len()).over("node"))
+    num_cut = frame.filter(pl.col("place") == max_length).height
+    frame = frame.filter(pl.col("place") < max_length)
+    width = int(frame["place"].max() or 0) + 1  # type: ignore[arg-type]
+    values = np.full((len(known), width), MISSING, np.int32)
+    values[frame["node"].to_numpy(), frame["place"].to_numpy()] = frame["code"].to_numpy()
+    column = Column(
+        name, kind, width, int((values[:, 0] >= 0).sum()), num_categories=len(names), num_unknown=num_unknown,
+        num_cut=num_cut,
+    )  # fmt: skip
+    return ColumnValues(column, values.view(np.float32), names)
+
+
+def reduced(weights: scipy.sparse.csr_array, is_fitted: np.ndarray, size: int) -> np.ndarray:
+    """float32 [m, size]: truncated SVD of the tf-idf of a sparse matrix [m, words], both fitted on some rows.
+
+    is_fitted: bool [m]. The same on every run, on one thread of BLAS.
+    """
+    # scikit-learn takes seconds to import
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        transform = TfidfTransformer(sublinear_tf=True).fit(weights[is_fitted])
+        directions = TruncatedSVD(size, random_state=0).fit(transform.transform(weights[is_fitted]))
+        found: np.ndarray = directions.transform(transform.transform(weights)).astype(np.float32)
+    return found
