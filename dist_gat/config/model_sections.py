@@ -66,6 +66,22 @@ class DecoderConfig(Section):
     popularity: bool = Field(False, description="add β log(1 + degree of the item) to the score, with a learned β")
 
 
+class AdapterConfig(Section):
+    """A few trained parameters on a model that `train.init_from` names, which stays as it is. See
+    `dist_gat.nn.adapters`."""
+
+    kind: Literal["low_rank", "bias"] = Field(
+        "low_rank", description="low_rank: LoRA; bias: what the model adds, and one vector for all ID rows"
+    )
+    rank: PositiveInt = Field(8, description="low_rank: of the update of a matrix")
+    alpha: float = Field(8.0, gt=0.0, description="low_rank: the update is alpha / rank times a product")
+    of: list[Literal["attention", "embeddings"]] = Field(
+        ["attention", "embeddings"],
+        min_length=1,
+        description="low_rank: the matrices of the layers; a projection of the ID rows",
+    )
+
+
 class ModelConfig(AttentionConfig):
     """The recommender: ID embeddings, attention layers (one per fan-out, alike), combination, decoder."""
 
@@ -73,3 +89,4 @@ class ModelConfig(AttentionConfig):
     init_std: float = Field(0.1, gt=0.0)
     combination: Literal["last", "mean", "concat"] = "mean"
     decoder: DecoderConfig = DecoderConfig()
+    adapter: AdapterConfig | None = None

@@ -68,7 +68,7 @@ def _infer(model: Recommender, store: GraphStore, edge_chunk: int, steps: Steps,
     all_here = table.channel.group is None and device.type == "cpu"
     in_place = all_here and not encoder.projects_sources
     degree_SK = torch.from_numpy(store.degrees(own_nodes)) if in_place and encoder.needs_degree else None
-    below = model.dense.inputs(table.weight, features)
+    below = model.dense.input_rows(table.weight, features)
 
     def attended(layer: nn.Module, part: Part, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Positions among O of some rows of a part [D], and the layer's output for them [D, E]. Collective."""

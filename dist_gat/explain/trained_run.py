@@ -57,7 +57,7 @@ class TrainedRun:
         """[n, E]: ID embeddings and projected features, what the first layer reads."""
         embedding = self._read("embedding", self.config.model.embedding_size, nodes)
         with torch.no_grad():
-            return self.model.dense.inputs(embedding, gather_features(self.store, nodes))
+            return self.model.dense.input_rows(embedding, gather_features(self.store, nodes))
 
     def representations(self, nodes: np.ndarray) -> Tensor:
         """[n, R]: the rows that `recommend` multiplies."""
