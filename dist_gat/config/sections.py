@@ -337,7 +337,7 @@ class Config(Section):
                 f"evaluate.baselines rank items: leave them out with task.kind={self.task.kind}; "
                 "`dist-gat compare` has those of each kind"
             )
-        if self.task.kind != "ranking" and self.model.decoder.popularity:
+        if self.task.kind not in RANKING_KINDS and self.model.decoder.popularity:
             raise ValueError(f"model.decoder.popularity is for ranking: leave it out with task.kind={self.task.kind}")
         heads, size = self.model.num_heads, self.model.embedding_size
         if self.model.scoring in ("additive", "additive_v2") and size % heads:

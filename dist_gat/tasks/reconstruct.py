@@ -1,10 +1,10 @@
 """Reconstruction: a graph auto-encoder, to pre-train a model that other tasks begin with.
 
 Each step hides edges of all relations that have pairs, and predicts them from what is left of the graph, as MaskGAE
-does (Li et al., KDD 2023): the encoder is the recommender's, the decoder its product of rows, and the loss of a relation is
-that of ranking its hidden targets above negatives (`negatives`, `loss`). Edges are hidden in runs, several of a source
-at once, so that what is left of a neighbourhood must say more than with one edge hidden. The share of edges that a step
-hides is the same for all relations: each takes as many steps for its epoch as the first one, which validation measures.
+does (Li et al., KDD 2023). The encoder is the recommender's and the decoder its product of rows. The loss of a relation
+is that of ranking its hidden targets above negatives (`negatives`, `loss`). Several edges of a source are hidden at
+once, so that what is left of a neighbourhood must say more than with one edge hidden. A step hides the same share of
+the edges of each relation: an epoch of each takes as many steps as one of the first, which validation measures.
 
 Shape legend: N seed nodes, O own nodes, R representation size, S outermost sources, E embedding size.
 """
