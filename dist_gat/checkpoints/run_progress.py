@@ -11,12 +11,14 @@ from typing import Any
 @dataclass
 class RunProgress:
     """step: updates made so far. history: epoch, step and metrics of each validation. best: the best of them, or
-    empty. losses: the loss of every step, over all ranks."""
+    empty. losses: the loss of every step, over all ranks. base: the fingerprint of the model that the run began with.
+    """
 
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    base: str | None = None
 
     def validated(self, metrics: dict[str, Any], metric: str, higher_is_better: bool) -> bool:
         """Record a validation; returns whether it is the best so far."""

@@ -72,6 +72,7 @@ def take_snapshot(
         "step": progress.step,
         "best": progress.best,
         "history": list(progress.history),
+        "base": progress.base,
         "world_size": store.channel.world_size,
         "row_optimizer_steps": optimizers.row_steps(model),
         "data_fingerprint": store.prepared.fingerprint,
@@ -124,7 +125,8 @@ def load_checkpoint(
         for part in store.own_parts:
             load_rows(part_file(folder, part), part_rows(model, store, part, moments))
         losses = load_tensors(folder / LOSSES)["losses"].tolist()
-    return RunProgress(manifest["step"], manifest["best"], manifest["history"], losses)
+    # an older checkpoint is of a run that began anew
+    return RunProgress(manifest["step"], manifest["best"], manifest["history"], losses, manifest.get("base"))
 
 
 def load_best(checkpoints: CheckpointStore, step: int, model: Recommender, store: GraphStore) -> None:

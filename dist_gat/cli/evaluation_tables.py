@@ -9,7 +9,14 @@ from rich.table import Table
 from dist_gat.base.metric_counts import sample_in_words
 from dist_gat.cli.output import make_table
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import AMONG, COLD_METRICS, RANKING_METRICS, TogetherTask, task_metrics
+from dist_gat.config.task_sections import (
+    AMONG,
+    COLD_METRICS,
+    RANKING_KINDS,
+    RANKING_METRICS,
+    TogetherTask,
+    task_metrics,
+)
 
 ACTIVITY, POPULARITY = "by activity of users (training degree)", "by popularity of {}items (training degree)"
 # as many as 80 columns hold; --json has all
@@ -29,7 +36,7 @@ def evaluation_tables(settings: Config, result: dict[str, Any], split: str, slic
                 single.model_copy(update={"name": name}), result["tasks"][name], split, slices
             )
         ]
-    if settings.task.kind != "ranking":
+    if settings.task.kind not in RANKING_KINDS:
         return pair_tables(settings, result, split, slices)
     shown = {name: metrics[split] for name, metrics in result.get("baselines", {}).items()}
     shown[settings.name] = found = result[split]
@@ -69,14 +76,14 @@ def compared_metrics(settings: Config) -> list[str]:
         return [f"{name}/{metric}" for name, metric in firsts.items()][:MAX_COMPARED]
     if settings.task.kind == "ranking" and settings.data.split.cold_items:
         return [f"recall@{k}", *(f"{name}/recall@{k}" for name in COLD_METRICS)]
-    if settings.task.kind == "ranking":
+    if settings.task.kind in RANKING_KINDS:
         return [f"{name}@{k}" for name in ("recall", "ndcg", "mrr")]
     return settings.metric_names[:MAX_COMPARED]
 
 
 def what_is_measured(settings: Config) -> str:
     """In words."""
-    others = {"ranking": "full ranking over all items", "together": "several tasks"}
+    others = {**dict.fromkeys(RANKING_KINDS, "full ranking over all items"), "together": "several tasks"}
     return others.get(settings.task.kind, "predictions of pairs")
 
 

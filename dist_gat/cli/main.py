@@ -27,6 +27,7 @@ from dist_gat.cli.prepare_command import prepare
 from dist_gat.cli.recommend_command import recommend
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
+from dist_gat.config.task_sections import RANKING_KINDS
 from dist_gat.launcher.host import let_threads_sleep
 from dist_gat.launcher.preload import prepare_workers
 
@@ -136,7 +137,7 @@ def evaluate(
         prepare_workers(settings.launch)
         from dist_gat import api
 
-        ranks = settings.task.kind == "ranking"
+        ranks = settings.task.kind in RANKING_KINDS
         at_most = settings.evaluate.num_users
         whom = f"at most {at_most:,} sampled users" if at_most else "every user"
         what = f"ranking all items for {whom}" if ranks else "predicting the held-out pairs"

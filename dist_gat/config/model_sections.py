@@ -76,6 +76,22 @@ class InputsConfig(Section):
     id_dropout: Ratio = Field(0.0, description="share of nodes that a training step sees without their ID rows")
 
 
+class AdapterConfig(Section):
+    """A few trained parameters on a model that `train.init_from` names, which stays as it is. See
+    `dist_gat.nn.adapters`."""
+
+    kind: Literal["low_rank", "bias"] = Field(
+        "low_rank", description="low_rank: LoRA; bias: what the model adds, and one vector for all ID rows"
+    )
+    rank: PositiveInt = Field(8, description="low_rank: of the update of a matrix")
+    alpha: float = Field(8.0, gt=0.0, description="low_rank: the update is alpha / rank times a product")
+    of: list[Literal["attention", "embeddings"]] = Field(
+        ["attention", "embeddings"],
+        min_length=1,
+        description="low_rank: the matrices of the layers; a projection of the ID rows",
+    )
+
+
 class ModelConfig(AttentionConfig):
     """The recommender: ID embeddings, attention layers (one per fan-out, alike), combination, decoder."""
 
@@ -84,3 +100,4 @@ class ModelConfig(AttentionConfig):
     inputs: InputsConfig = InputsConfig()
     combination: Literal["last", "mean", "concat"] = "mean"
     decoder: DecoderConfig = DecoderConfig()
+    adapter: AdapterConfig | None = None

@@ -18,6 +18,7 @@ from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Section
 from dist_gat.config.task_sections import (
     FIRST_RELATION,
     RANKING_DEFAULT,
+    RANKING_KINDS,
     RankingTask,
     TaskConfig,
     TogetherTask,
@@ -147,9 +148,21 @@ class TrainConfig(Section):
 
     num_epochs: Annotated[PositiveInt, LENGTH] = 20
     batch_size: PositiveInt = 4096
-    max_steps: Annotated[int | None, LENGTH] = Field(None, gt=0, description="stop after so many steps, for trials")
+    max_steps: Annotated[int | None, LENGTH] = Field(
+        None, ge=0, description="stop after so many steps, for trials; 0: save what `init_from` loads"
+    )
     stop_epoch: Annotated[int | None, FREE] = Field(
         None, gt=0, description="end after this epoch, with the learning rates of num_epochs: `fit` sets it"
+    )
+    init_from: FileName | None = Field(
+        None, description="a run folder or saved model: begin with its weights, as far as they fit"
+    )
+    adapter_from: FileName | None = Field(
+        None,
+        description="a folder that a run with model.adapter wrote: begin with it, on the same init_from",
+    )
+    freeze: list[str] = Field(
+        [], description="patterns of names of dense parameters, such as encoder.*, and embeddings: not trained"
     )
     learning_rate: float = Field(0.01, gt=0.0)
     dense_learning_rate: float | None = Field(None, gt=0.0, description="default: learning_rate")
@@ -291,6 +304,14 @@ class Config(Section):
                 f"launch.num_workers={self.launch.num_workers} exceeds parts.num_parts={self.parts.num_parts}: "
                 "every worker owns at least one part"
             )
+        if self.model.adapter and not self.train.init_from:
+            raise ValueError("model.adapter adapts a trained model: name its run in train.init_from")
+        if self.train.adapter_from and not self.model.adapter:
+            raise ValueError(
+                "train.adapter_from needs model.adapter, with the settings that the adapter was trained with"
+            )
+        if self.model.adapter and self.model.adapter.rank > self.model.embedding_size:
+            raise ValueError("model.adapter.rank exceeds model.embedding_size, so that it saves nothing: take less")
         singles = self.task.tasks.values() if isinstance(self.task, TogetherTask) else [self.task]
         for task in singles:
             if task.relation not in (FIRST_RELATION, *self.data.relations):
@@ -311,12 +332,12 @@ class Config(Section):
                 f"sampling.time=strict is for ranking, whose items are compared with a user of a time: set it to any "
                 f"with task.kind={self.task.kind}"
             )
-        if self.task.kind != "ranking" and self.evaluate.baselines:
+        if self.task.kind not in RANKING_KINDS and self.evaluate.baselines:
             raise ValueError(
                 f"evaluate.baselines rank items: leave them out with task.kind={self.task.kind}; "
                 "`dist-gat compare` has those of each kind"
             )
-        if self.task.kind != "ranking" and self.model.decoder.popularity:
+        if self.task.kind not in RANKING_KINDS and self.model.decoder.popularity:
             raise ValueError(f"model.decoder.popularity is for ranking: leave it out with task.kind={self.task.kind}")
         heads, size = self.model.num_heads, self.model.embedding_size
         if self.model.scoring in ("additive", "additive_v2") and size % heads:

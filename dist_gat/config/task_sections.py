@@ -106,6 +106,25 @@ class OwnTask(PairSection):
     settings: dict[str, Any] = {}
 
 
+class ReconstructTask(Section):
+    """Reconstruct hidden edges of all relations from what is left of the graph, to pre-train a model."""
+
+    kind: Literal["reconstruct"]
+    hidden_together: PositiveInt = Field(
+        8, description="so many edges of a node are hidden, and reconstructed, at a time; 1: each alone, as in ranking"
+    )
+    weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
+        {}, description="of the losses of single relations, by name; 0: not reconstructed; default: 1"
+    )
+
+    @property
+    def relation(self) -> str:
+        """The one that validation measures."""
+        return FIRST_RELATION
+
+
+# tasks whose rows rank the targets of a relation
+RANKING_KINDS = ("ranking", "reconstruct")
 # of the column that a task which stands alone predicts into
 RESERVED_TASKS = ("prediction",)
 # a task that predicts a label of pairs
@@ -154,14 +173,15 @@ class TogetherTask(Section):
 
 
 TaskConfig = Annotated[
-    RankingTask | RatingTask | ClickTask | CountTask | OwnTask | TogetherTask, Field(discriminator="kind")
+    RankingTask | RatingTask | ClickTask | CountTask | OwnTask | ReconstructTask | TogetherTask,
+    Field(discriminator="kind"),
 ]
 
 
 def task_metrics(task: TaskConfig, ks: Sequence[int], some_are_cold: bool = False) -> dict[str, bool]:
     """What validation measures by name, and whether higher is better. ks: the lengths of ranked lists. some_are_cold:
     the split holds items out."""
-    if isinstance(task, RankingTask):
+    if isinstance(task, RankingTask | ReconstructTask):
         names = [f"{name}@{k}" for name in RANKING_METRICS for k in ks]
         names += [f"{kind}/{name}" for kind in COLD_METRICS for name in names] if some_are_cold else []
         return dict.fromkeys(names, True)

@@ -136,7 +136,7 @@ def input_rows(
     features = {kind: (at.to(device), rows.to(device)) for kind, (at, rows) in features.items()}
     present = ids_present(ranges, nodes, model.dense.inputs.config)
     has_id_n = None if present is None else torch.from_numpy(present).to(device)
-    rows_nE: Tensor = model.dense.inputs(embedding_nE, features, has_id_n)
+    rows_nE: Tensor = model.dense.input_rows(embedding_nE, features, has_id_n)
     return rows_nE
 
 
@@ -146,7 +146,7 @@ def _own_input_rows(model: Recommender, store: GraphStore) -> Tensor:
     In blocks that are cut inside parts, so that memory is bounded and bits don't depend on the number of ranks.
     """
     table, first, ranges = model.table.weight, store.ownership.first_node, store.ranges
-    if not store.prepared.layouts and model.dense.inputs.config.ids is None:
+    if not store.prepared.layouts and model.dense.inputs.config.ids is None and model.dense.row_adapter is None:
         return table
     rows_OE = torch.empty_like(table)
     for part in (store.prepared.parts[number] for number in store.own_parts):

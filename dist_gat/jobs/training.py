@@ -9,12 +9,15 @@ from torch import Tensor
 from dist_gat.base.peak_memory import reset_peak_memory
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import build_blend
+from dist_gat.nn.adapters import merge_adapter
 from dist_gat.serve.saved_model import RANKING_ROWS, save_model
 from dist_gat.tasks.build_task import single_tasks
 from dist_gat.tasks.pair_task import PairTask
+from dist_gat.train.adapter_files import save_adapter
 from dist_gat.train.trainer import Trainer
 
 
@@ -43,6 +46,12 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     trainer.load_best()
     result = trainer.result(stopped=False)
     trainer.log.event("export", epoch=result["best_epoch"])
+    if config.model.adapter is not None:
+        with together(worker.control, f"{config.run_folder}: the adapter can't be written"):
+            if worker.rank == 0:
+                save_adapter(config.run_folder, model, config.model.adapter, trainer.progress.base)
+        # what is saved is a plain model, which works without its base
+        merge_adapter(model)
     task, nodes = trainer.task, store.ownership.own_nodes
     relation = task.relation
     depths: list[Tensor] = []

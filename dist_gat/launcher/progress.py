@@ -110,6 +110,8 @@ class _Lines:
             self.total_steps = event["total_steps"]
             start = f"going on from step {event['step']}" if event["step"] else "training"
             self.say(f"{start}: at most {event['epochs']} epochs of {event['steps_per_epoch']} steps")
+        elif kind == "told":
+            self.say(event["message"])
         elif kind == "step":
             self.step(event)
         elif kind == "valid":

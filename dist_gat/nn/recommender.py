@@ -49,14 +49,22 @@ class DenseModel(nn.Module):
         self.encoder = encoder
         self.own_scores = own_scores
         self.head = head
+        # what stands between ID rows and inputs: see `dist_gat.nn.adapters`
+        self.row_adapter: nn.Module | None = None
 
     def forward(
         self, embedding_UE: Tensor, features: Features, blocks: Sequence[Block], degree_N: Tensor | None = None,
         place_S: Tensor | None = None, has_id_U: Tensor | None = None,
     ) -> Encoded:  # fmt: skip
         """place_S, has_id_U: see `Batch`."""
-        encoded = self.encoder(rows_at(self.inputs(embedding_UE, features, has_id_U), place_S), blocks)
+        encoded = self.encoder(rows_at(self.input_rows(embedding_UE, features, has_id_U), place_S), blocks)
         return encoded._replace(rows_NR=self.with_own_scores(encoded.rows_NR, degree_N))
+
+    def input_rows(self, embedding_UE: Tensor, features: Features, has_id_U: Tensor | None = None) -> Tensor:
+        """[U, E]: what the first layer reads of nodes, from their ID rows and columns. has_id_U: see `ids_present`."""
+        if self.row_adapter is not None:
+            embedding_UE = self.row_adapter(embedding_UE)
+        return self.inputs(embedding_UE, features, has_id_U)
 
     def with_own_scores(self, rows_NR: Tensor, degree_N: Tensor | None) -> Tensor:
         """[N, R], or [N, R + 1] with the nodes' own scores as the last column, as the decoder expects them."""

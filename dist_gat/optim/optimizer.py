@@ -19,7 +19,7 @@ from dist_gat.optim.row_gradient import merge_rows, square_sum
 
 @dataclass(frozen=True)
 class Optimizers:
-    """dense is None where the model has no dense weights (LightGCN, for one)."""
+    """dense is None where the model trains no dense weights (LightGCN, for one)."""
 
     rows: RowAdam
     dense: torch.optim.Adam | None
@@ -46,7 +46,10 @@ class Optimizers:
             self.dense.step()
 
     def row_moments(self, model: Recommender) -> dict[str, Tensor]:
-        """SparseAdam's `exp_avg` and `exp_avg_sq`, [O, E] like the embedding rows; zeros before the first step."""
+        """SparseAdam's `exp_avg` and `exp_avg_sq`, [O, E] like the embedding rows; zeros before the first step. None of
+        frozen rows."""
+        if not model.table.weight.requires_grad:
+            return {}
         state = self.rows.state.get(model.table.weight, {})
         return {name: state[name] for name in MOMENTS} if state else new_moments(model.table.weight)
 
@@ -54,14 +57,17 @@ class Optimizers:
         return int(self.rows.state.get(model.table.weight, {}).get("step", 0))
 
     def start_rows(self, model: Recommender, steps: int) -> dict[str, Tensor]:
-        """Create SparseAdam's state after `steps` steps, and return its moments, which the caller fills in place."""
+        """Create SparseAdam's state after `steps` steps, and return its moments, which the caller fills in place. There
+        are none of frozen rows."""
+        if not model.table.weight.requires_grad:
+            return {}
         moments = new_moments(model.table.weight)
         self.rows.state[model.table.weight] = {"step": steps, **moments}
         return moments
 
 
 def build_optimizers(model: Recommender, config: TrainConfig, total_steps: int) -> Optimizers:
-    dense = list(model.dense.parameters())
+    dense = [parameter for parameter in model.dense.parameters() if parameter.requires_grad]
     return Optimizers(
         RowAdam([model.table.weight], lr=config.learning_rate),
         torch.optim.Adam(dense, lr=config.dense_learning_rate or config.learning_rate) if dense else None,

@@ -48,6 +48,7 @@ TASKS = {
     "ranking": "ranks all items for every user", "rating": "predicts ratings",
     "click": "predicts the probability of a click", "count": "predicts counts",
     "own": "predicts by a task of your own", "together": "does several tasks",
+    "reconstruct": "reconstructs hidden edges, and ranks all items for every user",
 }  # fmt: skip
 SPLITS = {"test": "test", "valid": "validation"}
 

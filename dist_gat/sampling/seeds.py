@@ -83,13 +83,15 @@ class SeedSource(Protocol):
 class StepPairs:
     """The training pairs of a relation, shuffled every epoch, a batch of them each step.
 
-    batch_size: pairs of a step over all ranks. A pair belongs to the rank that owns its source.
+    batch_size: pairs of a step over all ranks. A pair belongs to the rank that owns its source. run: so many pairs that
+    follow each other stay together in the shuffle; they are sorted by source, and so mostly of one.
     """
 
     store: GraphStore
     relation: Relation
     batch_size: int
     seed: int
+    run: int = 1
 
     @property
     def total(self) -> int:
@@ -97,13 +99,24 @@ class StepPairs:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.total / self.batch_size)
+        return math.ceil(self.num_runs / self.runs_a_step)
+
+    @property
+    def num_runs(self) -> int:
+        return math.ceil(self.total / self.run)
+
+    @property
+    def runs_a_step(self) -> int:
+        return max(self.batch_size // self.run, 1)
 
     def draw(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """int64 [n] each: the step's pairs over all ranks, by their numbers in the order of the parts, and the rank of
         each."""
-        places = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, self.total))
-        numbers = permute(make_key(self.seed, Purpose.SHUFFLE, epoch), places, self.total)
+        places = np.arange(step * self.runs_a_step, min((step + 1) * self.runs_a_step, self.num_runs))
+        runs = permute(make_key(self.seed, Purpose.SHUFFLE, epoch), places, self.num_runs)
+        numbers = (runs[:, None] * self.run + np.arange(self.run)).ravel()
+        # the last run may be shorter
+        numbers = numbers[numbers < self.total]
         starts = self.store.prepared.pair_starts(self.relation, "train")[self.store.transport.rank_starts]
         return numbers, np.searchsorted(starts, numbers, side="right") - 1
 

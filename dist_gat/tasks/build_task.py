@@ -7,12 +7,14 @@ from dataclasses import replace
 from dist_gat.base.errors import DataError
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import RankingTask as RankingSection
+from dist_gat.config.task_sections import ReconstructTask as ReconstructSection
 from dist_gat.config.task_sections import SingleTask, TaskConfig
 from dist_gat.config.task_sections import TogetherTask as TogetherSection
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation, Schema
 from dist_gat.tasks.pair_task import ALONE, PairTask, build_pair_task
 from dist_gat.tasks.ranking import RankingTask, build_ranking
+from dist_gat.tasks.reconstruct import ReconstructTask, build_reconstruct
 from dist_gat.tasks.together import TogetherTask
 
 
@@ -29,10 +31,15 @@ def predicted_relation(schema: Schema, task: TaskConfig) -> Relation:
     return found[0]
 
 
-def build_task(config: Config, prepared: PreparedGraph) -> RankingTask | PairTask | TogetherTask:
+AnyTask = RankingTask | PairTask | ReconstructTask | TogetherTask
+
+
+def build_task(config: Config, prepared: PreparedGraph) -> AnyTask:
     """Raises `DataError` where the data set has not what the task predicts."""
     if isinstance(config.task, TogetherSection):
         return build_together(config.task, config, prepared)
+    if isinstance(config.task, ReconstructSection):
+        return build_reconstruct(config.task, config, prepared)
     return build_single(ALONE, config.task, config, prepared)
 
 
@@ -53,6 +60,8 @@ def build_together(together: TogetherSection, config: Config, prepared: Prepared
     return TogetherTask(together, prepared.ranges, tasks, config.train.metric, config.higher_is_better)
 
 
-def single_tasks(task: RankingTask | PairTask | TogetherTask) -> dict[str, RankingTask | PairTask]:
-    """The tasks in a task, by name; one that stands alone is `ALONE`."""
+def single_tasks(task: AnyTask) -> dict[str, RankingTask | PairTask]:
+    """The tasks in a task that are measured, by name; one that stands alone is `ALONE`."""
+    if isinstance(task, ReconstructTask):
+        return {ALONE: task.first}
     return dict(task.of) if isinstance(task, TogetherTask) else {ALONE: task}

@@ -34,7 +34,8 @@ from dist_gat.tasks.regularisation import l2_term
 
 @dataclass(frozen=True)
 class RankingTask:
-    """A `Task`. batch_size: pairs of a step over all ranks. metric: `train.metric`, such as ndcg@20."""
+    """A `Task`. batch_size: pairs of a step over all ranks. metric: of full ranking, such as ndcg@20. run: see
+    `StepPairs`."""
 
     relation: Relation
     negatives: NegativesConfig
@@ -45,12 +46,13 @@ class RankingTask:
     metric: str
     needs_degree: bool
     higher_is_better: bool = True
+    run: int = 1
 
     def build_head(self, size: int) -> None:
         """The decoder is enough."""
 
     def source(self, store: GraphStore) -> RankingSource:
-        return ranking_source(store, self.relation, self.negatives, self.batch_size, self.seed)
+        return ranking_source(store, self.relation, self.negatives, self.batch_size, self.seed, self.run)
 
     def loss(
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel

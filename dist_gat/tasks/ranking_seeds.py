@@ -87,11 +87,11 @@ class RankingSource:
 
 
 def ranking_source(
-    store: GraphStore, relation: Relation, negatives: NegativesConfig, batch_size: int, seed: int
+    store: GraphStore, relation: Relation, negatives: NegativesConfig, batch_size: int, seed: int, run: int = 1
 ) -> RankingSource:
-    """batch_size: pairs of a step over all ranks."""
+    """batch_size: pairs of a step over all ranks. run: see `StepPairs`."""
     return RankingSource(
-        StepPairs(store, relation, batch_size, seed), NegativeSampler(store, relation, negatives, seed)
+        StepPairs(store, relation, batch_size, seed, run), NegativeSampler(store, relation, negatives, seed)
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import open_prepared
 from dist_gat.nn.attention import attention_entropy, attention_shares
 from dist_gat.nn.edge_terms import prepared_kinds
+from dist_gat.nn.frozen import trained_share
 from dist_gat.nn.learned_terms import learned_curves, learned_numbers
 from dist_gat.nn.recommender import Recommender, build_recommender, rows_at, untimed_type
 from dist_gat.optim.gradient_rules import build_gradient_rules
@@ -42,6 +43,7 @@ from dist_gat.sampling.graph_store import open_store, read_ahead
 from dist_gat.sampling.loader import StepRange, count_streams, load_batches, open_streams
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.tasks.build_task import build_task
+from dist_gat.train.begin import begin_model
 from dist_gat.train.log_window import LogWindow
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
@@ -73,6 +75,8 @@ class Trainer:
             self.kinds,
             untimed_type(sampling, self.task.relation),
         )
+        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
+        self.loaded = begin_model(config, self.model, self.store, worker, self.checkpoints)
         self.samplers = [
             SeedBlockSampler(
                 stream,
@@ -88,15 +92,17 @@ class Trainer:
         self.steps_per_epoch = self.samplers[0].source.steps_per_epoch
         self.channels = [worker.rows, *(sampler.store.channel for sampler in self.samplers)]
         whole = config.train.num_epochs * self.steps_per_epoch
-        scheduled = min(whole, config.train.max_steps or whole)
+        most = config.train.max_steps
+        scheduled = whole if most is None else min(whole, most)
         self.optimizers = build_optimizers(self.model, config.train, scheduled)
         self.gradient_rules = build_gradient_rules(config.train)
         self.total_steps = min(scheduled, (config.train.stop_epoch or config.train.num_epochs) * self.steps_per_epoch)
-        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving)
         self.progress = resume(
             self.checkpoints, config.checkpoint, self.model, self.optimizers, self.store, worker.control
         )
+        if self.loaded is not None:
+            self.progress.base = self.loaded.fingerprint
         self.dense = data_parallel(self.model, worker)
         self.log = RunLog(config.run_folder, worker.rank, self.progress.step)
         self.worker = replace(worker, tell=self.log.work)
@@ -114,6 +120,12 @@ class Trainer:
             "start", step=self.progress.step, total_steps=self.total_steps, steps_per_epoch=per_epoch,
             epochs=train.num_epochs, workers=self.worker.world_size, versions=versions(),
         )  # fmt: skip
+        told = [] if self.loaded is None else self.loaded.lines()
+        share = trained_share(self.model, self.worker.control)
+        if not share.is_whole:
+            told.append(share.in_words())
+        for line in told:
+            self.log.event("told", message=line)
         if self.worker.rank == 0:
             write_own_text(self.config.run_folder / CONFIG_FILE, dump_config(self.config))
         # an earlier attempt may have been stopped in a validation
@@ -331,18 +343,21 @@ class Trainer:
             "valid": {name: value for name, value in progress.best.items() if name not in ("epoch", "step")},
             "history": progress.history,
             "losses": progress.losses,
+            "init_from": None if self.loaded is None else self.loaded.lines(),
+            "trained": trained_share(self.model, self.worker.control)._asdict(),
             "peak_memory_bytes": int(self.worker.control.sum(torch.tensor([peak_memory()]))),
         }
 
 
 def data_parallel(model: Recommender, worker: Worker) -> torch.nn.Module:
-    """The dense model under DDP, where it has weights and there are other ranks.
+    """The dense model under DDP, where it trains weights and there are other ranks.
 
     The loss is already divided by the seeds of all ranks, so gradients are summed, not averaged.
     """
-    if worker.world_size == 1 or not list(model.dense.parameters()):
+    trained = [parameter for parameter in model.dense.parameters() if parameter.requires_grad]
+    if worker.world_size == 1 or not trained:
         return model.dense
-    for parameter in model.dense.parameters():
+    for parameter in trained:
         # a dimension of size one may have any stride; DDP warns of those that are not the usual
         parameter.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
     ddp = DistributedDataParallel(model.dense)

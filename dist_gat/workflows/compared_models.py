@@ -18,7 +18,7 @@ from dist_gat.baselines.baseline import BASELINES, TIMED
 from dist_gat.baselines.pair_baselines import PAIR_BASELINES
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
-from dist_gat.config.task_sections import FIRST_RELATION, TaskConfig, TogetherTask
+from dist_gat.config.task_sections import FIRST_RELATION, RANKING_KINDS, TaskConfig, TogetherTask
 
 PLAIN = {
     "normalization": "softmax", "transform": "none", "terms": [], "keys": [], "softmax": "all", "projection": "none",
@@ -49,7 +49,7 @@ def compared_models(task: TaskConfig) -> tuple[str, ...]:
         # pairs of other relations are all for training, so that nothing measures a task of theirs alone
         measured = [name for name, single in task.tasks.items() if single.relation == FIRST_RELATION]
         return (*(f"{ONLY}{name}" for name in measured), *MODELS)
-    return (*(BASELINES if task.kind == "ranking" else PAIR_BASELINES[task.kind]), *MODELS)
+    return (*(BASELINES if task.kind in RANKING_KINDS else PAIR_BASELINES[task.kind]), *MODELS)
 
 
 def choose_models(names: Sequence[str] | None, task: TaskConfig, has_times: bool = True) -> list[str]:
@@ -85,6 +85,8 @@ def model_recipe(name: str, config: Config) -> Config:
         for section, values in changes.items():
             tree[section] |= values
         tree["model"]["decoder"]["popularity"] = False
+        tree["model"]["adapter"] = None
+        tree["train"] |= {"init_from": None, "adapter_from": None, "freeze": []}
         tree["name"] = f"{config.name}-{name}"
         place_run(tree, config, f"compare/{name}", f"compare/{name}")
     return parse_config(tree, where=name)

@@ -33,13 +33,22 @@ from dist_gat.sampling.hop_plan import plan_hops
 from dist_gat.serve.new_users import open_new_users
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import build_task, predicted_relation
+from dist_gat.train.adapter_files import ADAPTER_FOLDER, check_adapter_folder
 from dist_gat.train.event_log import PROGRESS_FILE
+from dist_gat.train.init_from import open_base
 from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, log_evaluation
 from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
 
 Progress = Callable[[str], None]
 # beside the checkpoints: logs, the saved model and its evaluation
-LEFT_BY_RUNS = (f"{EVENTS_FOLDER}/**/{EVENTS_FILES}", "model", PROGRESS_FILE, EVALUATION_FILE, COMPARISON_FILE)
+LEFT_BY_RUNS = (
+    f"{EVENTS_FOLDER}/**/{EVENTS_FILES}",
+    "model",
+    ADAPTER_FOLDER,
+    PROGRESS_FILE,
+    EVALUATION_FILE,
+    COMPARISON_FILE,
+)
 
 
 def be_silent(message: str) -> None:
@@ -85,6 +94,7 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     started = time.perf_counter()
     check_run_folder(config.run_folder)
     refuse_foreign_folder(config.run_folder)
+    check_adapter_folder(config.run_folder)
     prepared = open_made(config, verify, progress)
     # what the data set has not is refused before workers start
     build_task(config, prepared)
@@ -100,6 +110,8 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
             config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "auto"})})
         sweep_run(config.run_folder)
         step = check_resume(checkpoints, config, prepared)
+        if step is None and config.train.init_from is not None:
+            open_base(config.train.init_from)
         started_by = "Ray" if config.launch.launcher == "ray" else "local"
         progress(f"starting {config.launch.num_workers} {started_by} workers")
         result = {"resumed_from": step, **run_job(train_worker, config, quiet)}

@@ -11,6 +11,7 @@ import yaml
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.data_sections import RelationConfig
 from dist_gat.config.files import all_keys, dump_config, load_config, parse_config
+from dist_gat.config.model_sections import AdapterConfig
 from dist_gat.config.sections import Config, RelationSamplingConfig
 from dist_gat.config.task_sections import TaskConfig
 
@@ -200,7 +201,9 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
     relations = {f"data.relations.NAME.{key}" for key in all_keys(RelationConfig)}
     relations |= {f"sampling.relations.NAME.{key}" for key in all_keys(RelationSamplingConfig)}
     found = set(keys) - set(flat(tree))
-    assert found == features | relations | of_other_tasks - {"task.kind", "task.weight", "task.relation"}
+    adapter = {f"model.adapter.{key}" for key in AdapterConfig.model_fields}
+    others = features | relations | of_other_tasks | adapter
+    assert found == others - {"task.kind", "task.weight", "task.relation"}
 
 
 TITLES = {"path": "t", "id_column": "i", "columns": ["c"]}

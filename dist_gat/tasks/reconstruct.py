@@ -1,0 +1,110 @@
+"""Reconstruction: a graph auto-encoder, to pre-train a model that other tasks begin with.
+
+Each step hides edges of all relations that have pairs, and predicts them from what is left of the graph, as MaskGAE
+does (Li et al., KDD 2023). The encoder is the recommender's and the decoder its product of rows. The loss of a relation
+is that of ranking its hidden targets above negatives (`negatives`, `loss`). Several edges of a source are hidden at
+once, so that what is left of a neighbourhood must say more than with one edge hidden. A step hides the same share of
+the edges of each relation: an epoch of each takes as many steps as one of the first, which validation measures.
+
+Shape legend: N seed nodes, O own nodes, R representation size, S outermost sources, E embedding size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from dist_gat.base.errors import DataError
+from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import FIRST_RELATION
+from dist_gat.config.task_sections import ReconstructTask as ReconstructSection
+from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.worker import Worker
+from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.schema import Relation
+from dist_gat.nn.recommender import Recommender
+from dist_gat.sampling.batch import Batch
+from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.tasks.ranking import RankingTask, build_ranking
+from dist_gat.tasks.together import TogetherSeeds, TogetherSource
+
+
+@dataclass(frozen=True)
+class ReconstructTask:
+    """A `Task`. of: the ranking of each relation's hidden edges, by name, the measured one first. weights: of their
+    losses."""
+
+    of: Mapping[str, RankingTask]
+    weights: Mapping[str, float]
+
+    @property
+    def first(self) -> RankingTask:
+        return next(iter(self.of.values()))
+
+    @property
+    def relation(self) -> Relation:
+        return self.first.relation
+
+    @property
+    def needs_degree(self) -> bool:
+        return any(task.needs_degree for task in self.of.values())
+
+    @property
+    def metric(self) -> str:
+        return self.first.metric
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.first.higher_is_better
+
+    def build_head(self, size: int) -> None:
+        """The decoder is enough."""
+
+    def source(self, store: GraphStore) -> TogetherSource:
+        return TogetherSource({name: task.source(store) for name, task in self.of.items()})
+
+    def loss(
+        self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
+    ) -> dict[str, Tensor]:
+        """A term of hidden columns would stand beside those of edges."""
+        seeds = batch.seeds
+        assert isinstance(seeds, TogetherSeeds), "a batch of this task"
+        terms = {}
+        for name, task in self.of.items():
+            own = replace(batch, seeds=seeds.of[name], num_global_seeds=seeds.num_global[name])
+            for term, value in task.loss(model, rows_NR, embedding_SE, own, channel).items():
+                terms[f"{name}/{term}"] = self.weights[name] * value
+        return terms
+
+    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
+        return self.first.rows(model, representation_NR, nodes, store)
+
+    def measure(
+        self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
+    ) -> dict[str, float]:
+        """How the held-out edges of the first relation rank among all, such as mrr@20 and recall@20."""
+        return self.first.measure(model, representation_OR, store, worker, split)
+
+
+def build_reconstruct(section: ReconstructSection, config: Config, prepared: PreparedGraph) -> ReconstructTask:
+    """Raises `DataError` for a weight of a relation that can't be reconstructed."""
+    known = {one.name: one for one in prepared.schema.relations if one.has_pairs and prepared.num_pairs(one, "train")}
+    if unknown := set(section.weights) - set(known):
+        raise DataError(
+            f"task.weights names {', '.join(sorted(unknown))}; the relations whose edges can be reconstructed are "
+            f"{', '.join(known)}"
+        )
+    weights = {name: section.weights.get(name, 1.0) for name in known}
+    chosen = {name: weight for name, weight in weights.items() if weight or name == FIRST_RELATION}
+    steps = math.ceil(prepared.num_pairs(known[FIRST_RELATION], "train") / config.train.batch_size)
+    of = {}
+    for name in chosen:
+        size = math.ceil(prepared.num_pairs(known[name], "train") / steps)
+        # a few edges of a small relation are still several of them
+        run = min(section.hidden_together, size)
+        of[name] = replace(build_ranking(config, known[name]), batch_size=size, run=run)
+    return ReconstructTask(of, chosen)
