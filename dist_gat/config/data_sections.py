@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
@@ -117,14 +117,26 @@ class SameAsConfig(Section):
     alias_column: str = Field("entity_id", description="of the table: the names that the relation has for them")
 
 
+class NearestConfig(Section):
+    """Edges from each node of a type to those whose columns are most similar, see `dist_gat.data.nearest`."""
+
+    columns: list[str] = Field(
+        min_length=1, description="of data.nodes, each counts alike: vectors, and the tf-idf of category and categories"
+    )
+    k: PositiveInt = Field(10, description="neighbours of a node; fewer where fewer have a similarity above 0")
+    metric: Literal["cosine"] = "cosine"
+
+
 class RelationConfig(Section):
     """Edges from a table of its own: what users collected or viewed, their friends, tags and entities of items.
 
     They are training pairs all of them; a task predicts those of users and items by the name of the relation. Rows of
-    users and items that the interactions don't have are left out and counted.
+    users and items that the interactions don't have are left out and counted. With `nearest` there is no table: nodes
+    of one type attend to those that are most like them, and the weight of an edge is the similarity.
     """
 
-    table: Files = Field(validation_alias=AliasChoices("table", "interactions"))
+    table: Files | None = Field(None, validation_alias=AliasChoices("table", "interactions"))
+    nearest: NearestConfig | None = Field(None, description="in place of a table: edges from columns of nodes")
     source: str = Field("user", description="type of the nodes that the edges come from: user, item, or a new one")
     target: str = Field("item", description="type of the nodes that they lead to")
     columns: RelationColumnsConfig = RelationColumnsConfig()
@@ -160,9 +172,30 @@ class RelationConfig(Section):
         check_names("a node type", [kind], RESERVED_TYPES)
         return kind
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nearest_is_directed(cls, given: Any) -> Any:
+        return {"directed": True, **given} if isinstance(given, dict) and given.get("nearest") else given
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> RelationConfig:
+        if (self.table is None) == (self.nearest is None):
+            raise ValueError("expected either `table` or `nearest`; set one of them")
+        if self.nearest is None:
+            return self
+        of_table = self.model_fields_set - {"table", "nearest", "source", "target", "messages", "directed"}
+        if unread := sorted(name for name in of_table if getattr(self, name) != type(self).model_fields[name].default):
+            raise ValueError(f"nearest reads no table, so that {', '.join(unread)} would say nothing; leave it out")
+        if self.source != self.target or not self.directed:
+            raise ValueError(
+                "nearest leads from each node of a type to others of it: set source and target to one type, and leave "
+                "`directed` out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _two_ends(self) -> RelationConfig:
-        if self.ids[0] == self.ids[1]:
+        if self.nearest is None and self.ids[0] == self.ids[1]:
             raise ValueError(
                 f"both ends are in the column {self.ids[0]}; name them with columns.source and columns.target"
             )
@@ -279,6 +312,24 @@ class DataConfig(Section):
             names = ["known", *(column.name for column in columns)]  # the first is our own
             if again := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"nodes.{kind}: two columns are called {again[0]}; rename one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _nearest_by_known_columns(self) -> DataConfig:
+        for name, relation in self.relations.items():
+            if relation.nearest is None:
+                continue
+            kinds = {column.name: column.config.kind for column in self.node_columns.get(relation.source, [])}
+            setting, fit = f"relations.{name}.nearest", sorted(n for n, kind in kinds.items() if kind != "numeric")
+            for column in relation.nearest.columns:
+                if column not in fit:
+                    what = "is numeric, which has no direction" if column in kinds else "is none"
+                    raise ValueError(
+                        f"{setting}.columns: {column} {what}; expected vectors or categories of "
+                        f"nodes.{relation.source}: {', '.join(fit) or 'there are none'}"
+                    )
+            if len(set(relation.nearest.columns)) < len(relation.nearest.columns):
+                raise ValueError(f"{setting}.columns: one of them is there twice; leave it out")
         return self
 
     @model_validator(mode="after")

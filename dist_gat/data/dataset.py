@@ -22,6 +22,7 @@ from dist_gat.data.distinct_pairs import (
 from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
 from dist_gat.data.engine import Engine
 from dist_gat.data.filters import left_out
+from dist_gat.data.nearest import nearest_edges
 from dist_gat.data.node_columns import NodeColumns, read_node_columns
 from dist_gat.data.overlap import check_overlap
 from dist_gat.data.relations import Edges, Related, open_relation, relate
@@ -172,7 +173,7 @@ def load_dataset(
         _count(dropped, reason, count)
     notes["repeated"] |= _repeated({name: own.repeats for name, own in context.edges.items()})
     data = Dataset(nodes, train, valid, test, found, None, {}, dropped, notes, [*warnings, *context.warnings], cold)
-    return _with_side_tables(engine, data, config, rows, tables)
+    return _with_nearest(engine, _with_side_tables(engine, data, config, rows, tables), config)
 
 
 def _read_tables(
@@ -189,7 +190,11 @@ def _read_tables(
             )
     for table in main.values():
         _refuse_other_columns(next(iter(main.values())), table)
-    more = {name: open_relation(engine, name, relation, config, tables) for name, relation in config.relations.items()}
+    more = {
+        name: open_relation(engine, name, relation, config, tables)
+        for name, relation in config.relations.items()
+        if relation.nearest is None
+    }
     if config.split.method in ("temporal", "leave_last_out") and main["interactions"].unit is None:
         raise DataError(
             f"data.split.method={config.split.method} orders interactions by time, and data.interactions has no "
@@ -370,6 +375,15 @@ def _with_side_tables(
         _count(data.dropped, f"{BAD_ROWS} of item titles", num_bad)
         warnings += more
     return replace(data, columns=columns, titles=titles, warnings=warnings)
+
+
+def _with_nearest(engine: Engine, data: Dataset, config: DataConfig) -> Dataset:
+    """With the relations that are made from columns."""
+    relations = dict(data.relations)
+    for name, own in config.relations.items():
+        if own.nearest is not None:
+            relations[name] = nearest_edges(engine, name, own.source, own.nearest, data.columns[own.source])
+    return replace(data, relations=relations)
 
 
 def _met_in_training(data: Dataset, config: DataConfig, kind: str, rows: int) -> np.ndarray:

@@ -54,6 +54,7 @@ def open_relation(
     engine: Engine, name: str, relation: RelationConfig, config: DataConfig, tables: Mapping[str, Any] | None
 ) -> Table:
     """Read and check the table of a relation. Raises `DataError`."""
+    assert relation.table is not None, "one of `nearest` has none"
     setting = f"data.relations.{name}"
     given = {key: getattr(relation, key) for key in ("format", "query", "separator", "header", "quote", "encoding")}
     source = open_beside(relation.table, config, f"{setting}.table", tables, given)

@@ -167,6 +167,8 @@ def shape_schema(config: Config, graph: GraphShape) -> Schema:
                 f"relation {name}: say how many {min(unknown)}s there are with --type {min(unknown)}=NODES"
             )
         columns = ["category"] if one.columns.category else []
+        if one.nearest is not None and "weight" in carried:
+            columns.append("weight")
         for column, setting in (("weight", one.columns.weight), ("time", one.columns.datetime)):
             if column in carried and (one.is_behaviour if setting == AUTO else setting):
                 columns.append(column)

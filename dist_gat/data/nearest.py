@@ -1,0 +1,181 @@
+"""Edges from each node to the k nodes whose columns are most similar: a relation made from what is known of nodes.
+
+Each column is a row of length 1 for a node, or of zeros where it has no value: a vector divided by its norm, or the
+tf-idf of categories, whose frequencies are those of nodes that training meets. The similarity of two nodes is the
+cosine of these rows side by side: with one column its cosine, with more, where both have all, the mean of the cosines.
+Neighbours are exact: those of the highest similarity above 0, of equal ones those of the smallest index, which is the
+smallest ID. Nodes without any value have none.
+
+Blocks of similarities are matrix products in float32, whose last digits depend on threads and blocks. They only leave
+out what is too far away beyond any error; the others are computed again in one order, so that edges don't depend on it.
+
+Shape legend: n nodes, D numbers of their vectors, B and C rows and columns of a block, p pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dist_gat.base.errors import DataError
+from dist_gat.base.plural import plural
+from dist_gat.config.data_sections import NearestConfig
+from dist_gat.data.column_layout import KNOWN, Column
+from dist_gat.data.distinct_pairs import Repeats
+from dist_gat.data.edge_file import Columns, write_edges
+from dist_gat.data.engine import Engine
+from dist_gat.data.node_columns import NodeColumns
+from dist_gat.data.relations import Edges
+
+BLOCK = (512, 1 << 14)  # 32 MiB of float32, and a few times as much beside it
+PAIRS_AT_ONCE = 1 << 14  # whose rows are gathered
+TYPES = {"source": "uint32", "target": "uint32", "weight": "float32"}
+
+
+class Rows(NamedTuple):
+    """What is known of nodes, in rows of length 1 or 0. dense: float32 [n, D]. sparse: float64 [n, categories]."""
+
+    dense: np.ndarray
+    sparse: scipy.sparse.csr_array
+
+
+class Pairs(NamedTuple):
+    """node, neighbour: int64 [p]. similarity: float32 [p]."""
+
+    node: np.ndarray
+    neighbour: np.ndarray
+    similarity: np.ndarray
+
+
+def nearest_edges(engine: Engine, name: str, kind: str, config: NearestConfig, columns: NodeColumns) -> Edges:
+    """The relation `name` between nodes of a type, with similarities as weights; sources attend to targets.
+
+    Takes the memory of the columns again, and some blocks. Raises `DataError` where there are too few nodes.
+    """
+    rows = unit_rows(columns, config.columns)
+    setting, num_known = f"data.relations.{name}.nearest", int(has_row(rows).sum())
+    if config.k >= num_known:
+        raise DataError(
+            f"{setting}.k={config.k}: {num_known:,} {plural(kind)} have values in {', '.join(config.columns)}; "
+            f"expected fewer neighbours than these; lower k, or name other columns"
+        )
+
+    def chunks() -> Iterator[Columns]:
+        for stop, found in nearest_pairs(rows, config.k):
+            engine.progress(f"finding the nearest {plural(kind)} of {name}: {stop:,} of {len(rows.dense):,}")
+            order = np.lexsort((found.neighbour, found.node))
+            yield {key: values[order] for key, values in zip(TYPES, found, strict=True)}
+
+    file = write_edges(engine.work / f"relation-{name}-nearest", TYPES, chunks())
+    if not file.count:
+        raise DataError(
+            f"{setting}: no two {plural(kind)} have a similarity above 0 in {', '.join(config.columns)}; name other "
+            "columns"
+        )
+    return Edges(kind, kind, (), file, Repeats({}))
+
+
+def unit_rows(columns: NodeColumns, names: Sequence[str]) -> Rows:
+    """Those of some columns side by side, of kinds vector, category and categories."""
+    by_name = {column.name: column for column in columns.layout}
+    known = columns.values[:, by_name[KNOWN].slice][:, 0] > 0
+    dense, sparse = [np.zeros((len(known), 0), np.float32)], [scipy.sparse.csr_array((len(known), 0), dtype=np.float64)]
+    num_values = np.zeros(len(known))
+    for column in map(by_name.__getitem__, names):
+        values = columns.values[:, column.slice]
+        if column.kind == "vector":
+            dense.append(_unit_vectors(values))
+            num_values += dense[-1].any(axis=1)
+        else:
+            sparse.append(_tf_idf(values, column, known))
+            num_values += np.diff(sparse[-1].indptr) > 0
+    share = 1 / np.sqrt(np.maximum(num_values, 1))
+    # so that the columns side by side have length 1 too
+    together = np.concatenate(dense, axis=1)
+    together *= share[:, None].astype(np.float32)
+    return Rows(together, scipy.sparse.csr_array(scipy.sparse.diags_array(share) @ scipy.sparse.hstack(sparse, "csr")))
+
+
+def _unit_vectors(values: np.ndarray) -> np.ndarray:
+    """float32 [n, D]: divided by their norms; zeros where missing."""
+    found = np.nan_to_num(values, nan=0.0)
+    norm = np.sqrt(np.square(found, dtype=np.float64).sum(axis=1, keepdims=True))
+    found /= np.where(norm == 0, 1, norm).astype(np.float32)
+    return found
+
+
+def _tf_idf(values: np.ndarray, column: Column, known: np.ndarray) -> scipy.sparse.csr_array:
+    """float64 [n, categories], rows of length 1 or 0."""
+    # scikit-learn takes seconds to import
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    codes = np.ascontiguousarray(values).view(np.int32)
+    node, place = np.nonzero(codes >= 0)
+    shape = (len(codes), max(column.num_categories, 1))
+    counts = scipy.sparse.csr_array((np.ones(len(node)), (node, codes[node, place])), shape)
+    return scipy.sparse.csr_array(TfidfTransformer().fit(counts[known]).transform(counts))
+
+
+def has_row(rows: Rows) -> np.ndarray:
+    """bool [n]: whether a node has any value."""
+    return rows.dense.any(axis=1) | (np.diff(rows.sparse.indptr) > 0)
+
+
+def nearest_pairs(rows: Rows, k: int, block: tuple[int, int] = BLOCK) -> Iterator[tuple[int, Pairs]]:
+    """The pairs of at most `k` each, by runs of nodes, with the end of each run.
+
+    They come by node, similarity descending, and neighbour, and do not depend on `block`, B and C.
+    """
+    num_nodes, width = rows.dense.shape
+    # of the products, of what was rounded before, and of the similarity after it; twice, since two are compared
+    slack = np.float32((width + 4) * 2.0**-23)
+    runs = [slice(first, min(first + block[1], num_nodes)) for first in range(0, num_nodes, block[1])]
+    of_runs = [scipy.sparse.csr_array(rows.sparse[others].T) for others in runs]
+    for start in range(0, num_nodes, block[0]):
+        own = slice(start, min(start + block[0], num_nodes))
+        found = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        least = np.zeros(own.stop - start, np.float32)  # that a k-th neighbour has so far
+        for others, categories in zip(runs, of_runs, strict=True):
+            first = others.start
+            common = (rows.sparse[own] @ categories).toarray() if rows.sparse.nnz else None
+            similar = rows.dense[own] @ rows.dense[others].T
+            if common is not None:
+                similar += common
+            itself = np.arange(max(start, first), min(own.stop, others.stop))
+            similar[itself - start, itself - first] = -np.inf
+            if first == 0 and similar.shape[1] > k:
+                least = np.maximum(least, np.partition(similar, -k, axis=1)[:, -k])
+            # without vectors nothing is uncertain about a similarity of 0
+            row, column = np.nonzero(similar > np.maximum(least - slack, -slack if width else 0)[:, None])
+            exact = _products(rows.dense, row + start, column + first)
+            if common is not None:
+                exact += common[row, column]
+            fresh = Pairs(row + start, column + first, exact.astype(np.float32))
+            found = _nearest_of([found, fresh], k)
+            of_row = np.bincount(found.node - start, minlength=len(least))
+            last = np.cumsum(of_row)[of_row == k] - 1
+            least[of_row == k] = found.similarity[last]
+        yield own.stop, found
+
+
+def _products(rows: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """float64 [p]: of pairs of rows, each added up in the same order wherever it stands."""
+    found = np.zeros(len(left))
+    for start in range(0, len(left), PAIRS_AT_ONCE):
+        some = slice(start, start + PAIRS_AT_ONCE)
+        found[some] = np.multiply(rows[left[some]], rows[right[some]], dtype=np.float64).sum(axis=1)
+    return found
+
+
+def _nearest_of(several: Sequence[Pairs], k: int) -> Pairs:
+    """The first `k` of each node, of similarities above 0."""
+    node, neighbour, similarity = (np.concatenate(values) for values in zip(*several, strict=True))
+    order = np.lexsort((neighbour, -similarity, node))
+    order = order[similarity[order] > 0]
+    sorted_node = node[order]
+    place = np.arange(len(order)) - np.searchsorted(sorted_node, sorted_node)
+    order = order[place < k]
+    return Pairs(node[order], neighbour[order], similarity[order])
