@@ -161,8 +161,12 @@ LISTS = {"item_id": [0, 1, 2]}
         ("categories", f"item_id,x\n0,a\n1,c {'b' * 100_000}\n", ["row 3: 'c bbb", "x is no list of categories"]),
         ("vector", "item_id,x\n0,1 2\n", ["has type", "name an .npy file"]),
         ("vector", pl.DataFrame({**LISTS, "x": [[1.0, 2], [1, 2], [3]]}), ["row 3: [3.0]", "no vector of 2 finite"]),
-        ("vector", pl.DataFrame({**LISTS, "x": [[1.0, 2], [1, NAN], [3, 4]]}), ["row 2: [1.0, nan]", "finite numbers"]),
-        ("vector", pl.DataFrame({**LISTS, "x": [[1.0, 2], [None, 2.0], [3, 4]]}), ["row 2: [None, 2.0]"]),
+        (
+            "vector",
+            pl.DataFrame({**LISTS, "x": [[1.0, 2], [1.0, NAN], [3, 4]]}),
+            ["row 2: [1.0, nan]", "2 finite"],
+        ),
+        ("vector", pl.DataFrame({**LISTS, "x": [[1.0, 2.0], [None, 2.0], [3.0, 4.0]]}), ["row 2: [None, 2.0]"]),
     ],
 )
 def test_a_value_of_another_kind_is_refused_with_its_row(

@@ -75,7 +75,7 @@ def test_a_folder_of_another_format_or_version_is_found(folder: Path) -> None:
     for old, new in ((f'"version": {VERSION}', '"version": 1'), ("dist_gat.parts", "dist_gat.model")):
         assert old in text
         manifest.write_text(text.replace(old, new))
-        refused(folder, "expected format dist_gat.parts version {VERSION}")
+        refused(folder, f"expected format dist_gat.parts version {VERSION}")
 
 
 @pytest.mark.parametrize("name", [INDICES, "ids/user.parquet", "parts/0003/interacts/train.npy"])
