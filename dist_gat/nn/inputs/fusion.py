@@ -20,9 +20,9 @@ class SumFusion(nn.Module):
 
     def forward(self, parts: Sequence[EncodedColumn]) -> Tensor:
         """[n, E] from the C encoded parts of n nodes; an ID row that is absent is 0."""
-        total = parts[0].rows_nE
+        total = parts[0].rows_nE.clone()
         for part in parts[1:]:
-            total = total + part.rows_nE.to(total.dtype)
+            total += part.rows_nE
         return total
 
 
