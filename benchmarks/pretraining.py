@@ -30,7 +30,7 @@ RECIPE = ("blend={}", "model.scoring=degree_dot")
 PRETRAIN = ("task.kind=reconstruct",)
 # the recipe's own undoes in one epoch what was learned before
 RATE = ("train.learning_rate=0.006",)
-ADAPTER = ("model.adapter.rank=4", "model.adapter.alpha=8")
+ADAPTER = ("model.adapter.rank=4", "model.adapter.alpha=8", "train.dense_learning_rate=0.02")
 DATA = "Last.fm with friends and tags, validation"
 COMMAND = "python -m benchmarks.pretraining --data FOLDER --seeds {seeds}"
 
