@@ -76,6 +76,15 @@ def test_a_category_that_training_never_saw_counts_as_missing(tmp_path: Path) ->
     assert few.layout[1].num_unknown == 2
 
 
+def test_a_table_with_a_row_for_each_category(tmp_path: Path) -> None:
+    """In the order of its rows; an ID that is missing is a bad row each time."""
+    table = "item_id,tag\n1,b\n0,a\n1,a\n2,b\n1,a\n"
+    found = columns_of(tmp_path, {"tag": "categories"}, table)
+    assert codes(found, "tag") == [["a"], ["b", "a"], ["b"], [], []]
+    with pytest.raises(DataError, match="item_id is empty, 2 times"):
+        columns_of(tmp_path, {"tag": "categories"}, table + ",a\n,b\n")
+
+
 def test_lists_of_a_parquet_file(tmp_path: Path) -> None:
     frame = pl.DataFrame({
         "item_id": [0, 1, 2, 3, 4],
