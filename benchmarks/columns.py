@@ -24,6 +24,7 @@ from dist_gat.config.sections import PartsConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.inputs.node_inputs import NodeInputs
 from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.sampler import gather_features
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     half = arguments.nodes // 2
     results = []
     with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as work:

@@ -120,6 +120,8 @@ def test_a_matrix_by_row_number_or_by_a_table_of_ids(tmp_path: Path, dtype: type
     np.testing.assert_array_equal(found.values[:, 1:], [rows[2], [NAN, NAN], [NAN, NAN], rows[0], rows[3]])
     (tmp_path / "ids.csv").write_text("item_id\n3\n99\n0\n")
     refused(tmp_path, {"m": {**plain, "ids": "ids.csv"}}, None, "3 rows", "4", "an ID for each row")
+    (tmp_path / "ids.csv").write_text("item_id\n3\n3\n0\n4\n")
+    refused(tmp_path, {"m": {**plain, "ids": "ids.csv"}}, None, "1 bad rows", skip_bad_rows=True)
 
 
 def test_a_sparse_matrix(tmp_path: Path) -> None:
@@ -137,6 +139,19 @@ def test_a_sparse_matrix(tmp_path: Path) -> None:
     np.testing.assert_array_equal(columns_of(tmp_path, kinds).values, found.values)  # NaN aside, there is none
     refused(tmp_path, {"m": {**kinds["short"], "reduce": 4}}, None, "reduce=4", "fewer than")
     refused(tmp_path, {"m": {"kind": "vector", "table": "words.npz"}}, None, "nodes.item.columns.m.reduce")
+
+
+@pytest.mark.parametrize("kind", ["numeric", "category", "categories"])
+def test_a_column_that_no_training_node_has(tmp_path: Path, kind: str) -> None:
+    found = columns_of(tmp_path, {"x": kind}, "item_id,x\n0,\n1,\n2,\n3,\n4,7\n")
+    column = found.layout[1]
+    if kind == "numeric":
+        np.testing.assert_array_equal(found.values[:, 1], [NAN, NAN, NAN, NAN, 7])
+        assert column.num_values == 1
+    else:
+        assert codes(found, "x") == [[]] * 5
+        assert (column.num_values, column.num_categories, column.num_unknown) == (0, 0, 1)
+        assert any("no node has a value that training knows" in warning for warning in found.warnings)
 
 
 def test_values_that_stand_for_none(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ class SumFusion(nn.Module):
 
     def forward(self, parts: Sequence[EncodedColumn]) -> Tensor:
         """[n, E] from the C encoded parts of n nodes; an ID row that is absent is 0."""
-        total = parts[0].rows_nE.clone()
-        for part in parts[1:]:
+        total = parts[0].rows_nE + parts[1].rows_nE.to(parts[0].rows_nE.dtype)
+        for part in parts[2:]:
             total += part.rows_nE
         return total
 
