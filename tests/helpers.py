@@ -78,10 +78,8 @@ def prepare_synthetic(
     for kind, count in (("user", num_users), ("item", num_items - 5)):
         columns = [f"f{n}" for n in range(NUM_FEATURES[kind])]
         rows = [
-            ",".join(
-                [f"{kind[0]}{i}", *(f"{i + n / 8}" for n in range(len(columns))), f"c{i % 5}", " ".join(tags_of(i))]
-            )
-            for i in range(count)
+            ",".join([f"{kind[0]}{i}", *(f"{i + n / 8}" for n in range(len(columns))), f"c{i % 5}", tags])
+            for i, tags in ((i, " ".join(tags_of(i))) for i in range(count))
         ]
         header = ",".join(["id", *columns, "cluster", "tags"])
         (folder / f"{kind}_features.csv").write_text("\n".join([header, *rows]))

@@ -62,7 +62,8 @@ def width_of(layout: Sequence[Column]) -> int:
 
 def to_plain(layout: Layout) -> list[dict[str, Any]]:
     """What a manifest records; `read_layouts` reads it."""
-    return [asdict(column) for column in layout]
+    lists = ("mean", "deviation")
+    return [asdict(column) | {name: list(getattr(column, name)) for name in lists} for column in layout]
 
 
 def read_layouts(

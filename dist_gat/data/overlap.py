@@ -50,8 +50,8 @@ def check_overlap(
             )
         if kind == "item":  # users without training have a rule of their own
             warnings.append(
-                f"{len(absent):,} of {count:,} items of {name} are not in {where}, for example {examples}: nothing is "
-                "known of them, so that recommending them is chance"
+                f"{len(absent):,} of {count:,} items of {name} are not in {where}, for example {examples}: "
+                "recommending them is chance, unless columns tell of them (data.nodes)"
             )
     return warnings
 

@@ -12,6 +12,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.config.data_sections import RelationConfig
 from dist_gat.config.files import all_keys, dump_config, load_config, parse_config
 from dist_gat.config.model_sections import AdapterConfig
+from dist_gat.config.node_sections import NodesConfig
 from dist_gat.config.sections import Config, RelationSamplingConfig
 from dist_gat.config.task_sections import TaskConfig
 
@@ -199,6 +200,7 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
     features = {f"data.{kind}_features.{leaf}" for kind in ("user", "item") for leaf in (*TITLES, "standardize")}
     of_other_tasks = {f"task.{name}" for kind in get_args(get_args(TaskConfig)[0]) for name in kind.model_fields}
     relations = {f"data.relations.NAME.{key}" for key in all_keys(RelationConfig)}
+    relations |= {f"data.nodes.NAME.{key}" for key in all_keys(NodesConfig)}
     relations |= {f"sampling.relations.NAME.{key}" for key in all_keys(RelationSamplingConfig)}
     found = set(keys) - set(flat(tree))
     adapter = {f"model.adapter.{key}" for key in AdapterConfig.model_fields}

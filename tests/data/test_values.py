@@ -132,7 +132,7 @@ def test_features_are_standardised_by_the_nodes_of_training(tmp_path: Path) -> N
     assert open_prepared(tmp_path / "p").manifest["columns"] == report["columns"]
     _, *found = report["columns"]["item"]
     assert [(one["name"], one["mean"], one["deviation"], one["num_values"]) for one in found] == [
-        ("size", (2.0,), (1.0,), 3), ("one", (5.0,), (1.0,), 3)
+        ("size", [2.0], [1.0], 3), ("one", [5.0], [1.0], 3)
     ]  # fmt: skip
     values = np.load(tmp_path / "p" / "parts" / "0000" / "features" / "item.npy")
     np.testing.assert_array_equal(values, [[1, -1, 0], [1, 1, 0], [0, 5, 0], [1, np.nan, np.nan]])

@@ -44,15 +44,19 @@ def small_run(folder: Path, name: str = "run", **sections: dict[str, Any]) -> Co
     tree: dict[str, Any] = {
         "name": "faults",
         "run": str(folder / name),
-        "data": {"path": str(data / "raw"), "interactions": "interactions.csv", "prepared": str(data / "prepared")},
+        "data": {
+            "path": str(data / "raw"), "interactions": "interactions.csv", "prepared": str(data / "prepared"),
+            "nodes": {"item": {"table": "items.csv", "columns": {"title": "categories"}}},
+        },
         "parts": {"num_parts": 4, "method": "hash"},
         "sampling": {"fanouts": [4, 4], "num_streams": 2},
         "negatives": {"num_shared": 32},
-        "model": {"embedding_size": 16, "scoring": "dot", "decoder": {"kind": "cosine", "temperature": 0.2}},
+        "model": {"embedding_size": 16, "scoring": "dot", "decoder": {"kind": "cosine", "temperature": 0.2},
+                  "inputs": {"fusion": "gate", "id_dropout": 0.1}},
         "train": {"num_epochs": 3, "batch_size": 256, "learning_rate": 0.02, "patience": 0, "log_every": 1},
         "evaluate": {"ks": [20]},
         "launch": {"launcher": "local", "num_workers": 2, "threads_per_worker": 1, "timeout_s": 20},
-    }
+    }  # fmt: skip
     config = parse_sections(tree, sections)
     if not (data / "prepared").exists():
         api.write_synthetic(data / "raw", 200, 120, 4, 17, 0.1, 1)

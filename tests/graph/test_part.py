@@ -72,10 +72,10 @@ def test_a_file_of_another_data_set_is_found(folder: Path, tmp_path: Path) -> No
 def test_a_folder_of_another_format_or_version_is_found(folder: Path) -> None:
     manifest = folder / "manifest.json"
     text = manifest.read_text()
-    for old, new in (('"version": 6', '"version": 1'), ("dist_gat.parts", "dist_gat.model")):
+    for old, new in ((f'"version": {VERSION}', '"version": 1'), ("dist_gat.parts", "dist_gat.model")):
         assert old in text
         manifest.write_text(text.replace(old, new))
-        refused(folder, "expected format dist_gat.parts version 6")
+        refused(folder, f"expected format dist_gat.parts version {VERSION}")
 
 
 @pytest.mark.parametrize("name", [INDICES, "ids/user.parquet", "parts/0003/interacts/train.npy"])

@@ -164,9 +164,8 @@ def test_features_and_titles_stand_with_their_nodes(synthetic: PreparedGraph) ->
                 codes = row[1 + len(numbers) :].view(np.int32)
                 if kind == "item":
                     cluster, *tags = codes
-                    assert (names["cluster"][int(cluster)] if cluster >= 0 else None) == (
-                        f"c{number % 5}" if known else None
-                    )
+                    found = names["cluster"][int(cluster)] if cluster >= 0 else None
+                    assert found == (f"c{number % 5}" if known else None)
                     assert [names["tags"][int(tag)] for tag in tags if tag >= 0] == (tags_of(number) if known else [])
     titles = synthetic.ids("item")
     assert all(
@@ -218,7 +217,7 @@ def test_an_error_halfway_leaves_what_was_there(tmp_path: Path, monkeypatch: pyt
     def fail(*args: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(ShardWriter, "features", fail)
+    monkeypatch.setattr(ShardWriter, "columns", fail)
     for folder, others in (("b", ["prepared-hash-4", "train.csv"]), ("c", ["train.csv"])):
         with pytest.raises(OSError, match="disk full"):
             prepare_pairs(tmp_path / folder, random_pairs(5, 4, 0.5))

@@ -1,30 +1,131 @@
-"""What is known of a node, added up; every type's parameters are reached, whoever is in the sample."""
+"""What is known of a node becomes one row: each kind of column, missing values, fusion, absent ID rows."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
+from dist_gat.config.model_sections import InputsConfig
+from dist_gat.data.column_layout import Column, laid_out, width_of
 from dist_gat.nn.inputs.node_inputs import NodeInputs
 
+SIZE = 6
+USER = laid_out([Column("known", "known", 1, 2), Column("age", "numeric", 1, 2)])
+ITEM = laid_out([
+    Column("known", "known", 1, 3), Column("year", "numeric", 1, 2), Column("price", "numeric", 1, 2),
+    Column("maker", "category", 1, 2, num_categories=4), Column("items", "categories", 3, 2, num_categories=5),
+    Column("picture", "vector", 2, 2),
+])  # fmt: skip
+# known, two numbers, a code, three codes, a vector; the last node has nothing at all
+NUMBERS = [[1, 0.5, math.nan], [0, -1, 2], [1, math.nan, math.nan]]
+CODES = [[3, 0, 4, -1], [0, 1, -1, -1], [-1, -1, -1, -1]]
+VECTORS = [[0.25, -2], [1, 1], [math.nan, math.nan]]
+AT = torch.tensor([4, 1, 2])
+FUSIONS = ("sum", "gate", "attention")
 
-def test_rows_are_the_ids_plus_projected_columns() -> None:
-    inputs = NodeInputs({"user": 2, "item": 3}, 6).double()
-    embedding_SE = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
-    values = torch.randn(2, 3, dtype=torch.float64)
-    features = {
-        "user": (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.float64)),
-        "item": (torch.tensor([4, 1]), values),
-    }
-    rows_SE = inputs(embedding_SE, features)
-    expected_SE = embedding_SE.detach().clone()
-    weight = dict(inputs.named_parameters())["encoders.item.project.weight"]
-    expected_SE[4] += weight @ values[0]
-    expected_SE[1] += weight @ values[1]
-    assert_close(rows_SE, expected_SE)
+
+def stored() -> Tensor:
+    """float32 [3, width], as parts have it."""
+    columns = [np.array(NUMBERS, np.float32), np.array(CODES, np.int32).view(np.float32), np.array(VECTORS, np.float32)]
+    return torch.from_numpy(np.concatenate(columns, axis=1))
+
+
+def features() -> dict[str, tuple[Tensor, Tensor]]:
+    """Of five nodes, three items and no user that has columns."""
+    return {"user": (AT[:0], torch.zeros(0, width_of(USER))), "item": (AT, stored())}
+
+
+def inputs_of(fusion: str = "sum") -> NodeInputs:
+    torch.manual_seed(0)
+    made = NodeInputs({"user": USER, "item": ITEM}, SIZE, InputsConfig(fusion=fusion)).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_()
+    return made
+
+
+def ids() -> Tensor:
+    return torch.randn(5, SIZE, dtype=torch.float64, generator=torch.manual_seed(1))
+
+
+def encoded_by_hand(inputs: NodeInputs, row: int) -> list[tuple[bool, Tensor]]:
+    """Whether an item has each of its columns, and what this adds, read off the definitions."""
+    weights = dict(inputs.named_parameters())
+
+    def of(name: str) -> Tensor:
+        return weights[f"types.type_item.encoders.{name}"].detach()
+
+    numbers = NUMBERS[row][1:]
+    numeric = torch.zeros(SIZE, dtype=torch.float64)
+    for place, number in enumerate(numbers):
+        missing = math.isnan(number)
+        numeric += of("numeric.missing")[place] if missing else of("numeric.project.weight")[:, place] * number
+    maker, *genres = CODES[row]
+    found = [(not all(map(math.isnan, numbers)), numeric)]
+    found.append((maker >= 0, of("column_maker.weight")[1 + maker]))
+    codes = [code for code in genres if code >= 0]
+    found.append((bool(codes), of("column_items.weight")[[1 + code for code in codes or [-1]]].mean(0)))
+    vector = torch.tensor(VECTORS[row], dtype=torch.float64)
+    is_there = not bool(vector.isnan().any())
+    found.append((is_there, of("column_picture.weight") @ vector / 2 if is_there else of("column_picture.missing")))
+    return found
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("dropped", [None, 4])
+def test_rows_are_what_the_definitions_say(fusion: str, dropped: int | None) -> None:
+    inputs, embedding_SE = inputs_of(fusion), ids().requires_grad_()
+    has_id_S = None if dropped is None else torch.arange(5) != dropped
+    rows_SE = inputs(embedding_SE, features(), has_id_S)
+    weights = {name.rpartition(".")[2]: value for name, value in inputs.types["type_item"].fusion.named_parameters()}
+    for row, at in enumerate(AT.tolist()):
+        has_id = NUMBERS[row][0] == 1 and at != dropped
+        id_row = embedding_SE.detach()[at] if has_id else torch.zeros(SIZE, dtype=torch.float64)
+        parts = [(has_id, id_row), *encoded_by_hand(inputs, row)]
+        present = torch.tensor([is_there for is_there, _ in parts])
+        rows_CE = torch.stack([rows for _, rows in parts])
+        if fusion == "sum":
+            expected = rows_CE.sum(0)
+        elif fusion == "gate":
+            gate = 2 * torch.sigmoid((rows_CE * weights["weight"]).sum(1) + weights["bias"])
+            expected = (gate[:, None] * rows_CE).sum(0)
+        else:
+            logit = rows_CE @ weights["query"] / math.sqrt(SIZE) + weights["bias"]
+            expected = logit.masked_fill(~present, -math.inf).softmax(0) @ rows_CE
+        assert_close(rows_SE[at], expected)
+    assert_close(rows_SE[0], embedding_SE[0])  # of a node without columns
     rows_SE.sum().backward()
-    assert_close(embedding_SE.grad, torch.ones_like(embedding_SE))
-    assert all(p.grad is not None for p in inputs.parameters())  # DDP: also without users here
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in inputs.parameters())  # DDP: also without users
     with pytest.raises(AssertionError):
-        inputs(embedding_SE, {"item": features["item"]})
+        inputs(embedding_SE, {"item": features()["item"]})
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_node_without_anything_is_what_missing_rows_say(fusion: str) -> None:
+    inputs, nothing = inputs_of(fusion), torch.zeros(5, dtype=torch.bool)
+    rows_SE = inputs(ids(), features(), nothing)
+    assert rows_SE.isfinite().all()
+    assert (rows_SE[2] != 0).all()
+    assert (rows_SE[[0, 3]] == 0).all()
+    # nothing of an absent ID row is left, whatever stands there
+    assert torch.equal(inputs(torch.full((5, SIZE), math.nan, dtype=torch.float64), features(), nothing), rows_SE)
+
+
+def test_a_missing_value_starts_without_effect() -> None:
+    inputs = NodeInputs({"user": USER, "item": ITEM}, SIZE).double()
+    embedding_SE = ids()
+    assert_close(inputs(embedding_SE, features())[2], embedding_SE[2])
+
+
+@pytest.mark.parametrize("fusion", ["gate", "attention"])
+def test_fusion_begins_as_a_sum_or_a_mean(fusion: str) -> None:
+    plain, other = (NodeInputs({"item": ITEM}, SIZE, InputsConfig(fusion=kind)) for kind in ("sum", fusion))  # type: ignore[arg-type]
+    other.load_state_dict(plain.state_dict(), strict=False)
+    of_item = {"item": features()["item"]}
+    rows = [made(ids().float(), of_item)[4] for made in (plain, other)]
+    assert_close(rows[1], rows[0] if fusion == "gate" else rows[0] / 5)
