@@ -190,11 +190,8 @@ def _read_tables(
             )
     for table in main.values():
         _refuse_other_columns(next(iter(main.values())), table)
-    more = {
-        name: open_relation(engine, name, relation, config, tables)
-        for name, relation in config.relations.items()
-        if relation.nearest is None
-    }
+    of_tables = {name: relation for name, relation in config.relations.items() if relation.nearest is None}
+    more = {name: open_relation(engine, name, relation, config, tables) for name, relation in of_tables.items()}
     if config.split.method in ("temporal", "leave_last_out") and main["interactions"].unit is None:
         raise DataError(
             f"data.split.method={config.split.method} orders interactions by time, and data.interactions has no "
@@ -379,11 +376,12 @@ def _with_side_tables(
 
 def _with_nearest(engine: Engine, data: Dataset, config: DataConfig) -> Dataset:
     """With the relations that are made from columns."""
-    relations = dict(data.relations)
-    for name, own in config.relations.items():
-        if own.nearest is not None:
-            relations[name] = nearest_edges(engine, name, own.source, own.nearest, data.columns[own.source])
-    return replace(data, relations=relations)
+    made = {
+        name: nearest_edges(engine, name, own.source, own.nearest, data.columns[own.source])
+        for name, own in config.relations.items()
+        if own.nearest is not None
+    }
+    return replace(data, relations=data.relations | made)
 
 
 def _met_in_training(data: Dataset, config: DataConfig, kind: str, rows: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from dist_gat.data.engine import Engine
 from dist_gat.data.node_columns import NodeColumns
 from dist_gat.data.relations import Edges
 
-BLOCK = (512, 1 << 14)  # 32 MiB of float32, and a few times as much beside it
+BLOCK = (256, 1 << 14)  # 16 MiB of float32; where all nodes are alike, 20 times as much beside it
 PAIRS_AT_ONCE = 1 << 14  # whose rows are gathered
 TYPES = {"source": "uint32", "target": "uint32", "weight": "float32"}
 
@@ -130,14 +130,15 @@ def nearest_pairs(rows: Rows, k: int, block: tuple[int, int] = BLOCK) -> Iterato
     They come by node, similarity descending, and neighbour, and do not depend on `block`, B and C.
     """
     num_nodes, width = rows.dense.shape
-    # of the products, of what was rounded before, and of the similarity after it; twice, since two are compared
-    slack = np.float32((width + 4) * 2.0**-23)
+    # of the products, of what was rounded before, and of the similarity after it; twice, since two are compared.
+    # Without vectors nothing is uncertain
+    slack = np.float32((width + 4) * 2.0**-23 if width else 0)
     runs = [slice(first, min(first + block[1], num_nodes)) for first in range(0, num_nodes, block[1])]
     of_runs = [scipy.sparse.csr_array(rows.sparse[others].T) for others in runs]
     for start in range(0, num_nodes, block[0]):
         own = slice(start, min(start + block[0], num_nodes))
         found = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-        least = np.zeros(own.stop - start, np.float32)  # that a k-th neighbour has so far
+        least = np.zeros(own.stop - start, np.float32)  # of the k-th neighbour so far: later ones must be nearer
         for others, categories in zip(runs, of_runs, strict=True):
             first = others.start
             common = (rows.sparse[own] @ categories).toarray() if rows.sparse.nnz else None
@@ -147,9 +148,9 @@ def nearest_pairs(rows: Rows, k: int, block: tuple[int, int] = BLOCK) -> Iterato
             itself = np.arange(max(start, first), min(own.stop, others.stop))
             similar[itself - start, itself - first] = -np.inf
             if first == 0 and similar.shape[1] > k:
-                least = np.maximum(least, np.partition(similar, -k, axis=1)[:, -k])
-            # without vectors nothing is uncertain about a similarity of 0
-            row, column = np.nonzero(similar > np.maximum(least - slack, -slack if width else 0)[:, None])
+                kth = np.partition(similar, -k, axis=1)[:, -k]
+                least = np.maximum(least, np.nextafter(kth, np.float32(-1)))  # its equals may have smaller indices
+            row, column = np.nonzero(similar > (least - slack)[:, None])
             exact = _products(rows.dense, row + start, column + first)
             if common is not None:
                 exact += common[row, column]

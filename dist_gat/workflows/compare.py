@@ -46,7 +46,8 @@ def compare(
     split = held_out_split(prepared, relation)
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
-    for name in choose_models(models, config.task, prepared.has_times(relation)):
+    made = [name for name, one in config.data.relations.items() if one.nearest is not None]
+    for name in choose_models(models, config.task, prepared.has_times(relation), made):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:

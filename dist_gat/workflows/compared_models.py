@@ -6,6 +6,7 @@ lightgcn  its layers as in LightGCN: neighbours by degree, no residual, the mean
 gat       its layers as in GAT: additive attention (Veličković et al., ICLR 2018)
 recipe    as it is
 only-TASK one of several tasks, with the rest of the recipe as it is
+without-RELATION  the recipe, whose nodes don't attend along a relation that is made from columns
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ PLAIN = {
 ALONE = {"spectral_rank": 0, "linear": False}
 # of several tasks, one alone
 ONLY = "only-"
+# of the recipe, a relation
+WITHOUT = "without-"
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "mf": {"sampling": {"fanouts": []}, "blend": ALONE},
     "lightgcn": {
@@ -43,21 +46,27 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def compared_models(task: TaskConfig) -> tuple[str, ...]:
-    """All that a recipe of this task is compared with, and the recipe; of several tasks, each one alone."""
+def compared_models(task: TaskConfig, made: Sequence[str] = ()) -> tuple[str, ...]:
+    """All that a recipe of this task is compared with, and the recipe; of several tasks, each one alone.
+
+    made: the relations that are made from columns.
+    """
+    models = (*MODELS, *(f"{WITHOUT}{name}" for name in made))
     if isinstance(task, TogetherTask):
         # pairs of other relations are all for training, so that nothing measures a task of theirs alone
         measured = [name for name, single in task.tasks.items() if single.relation == FIRST_RELATION]
-        return (*(f"{ONLY}{name}" for name in measured), *MODELS)
-    return (*(BASELINES if task.kind in RANKING_KINDS else PAIR_BASELINES[task.kind]), *MODELS)
+        return (*(f"{ONLY}{name}" for name in measured), *models)
+    return (*(BASELINES if task.kind in RANKING_KINDS else PAIR_BASELINES[task.kind]), *models)
 
 
-def choose_models(names: Sequence[str] | None, task: TaskConfig, has_times: bool = True) -> list[str]:
+def choose_models(
+    names: Sequence[str] | None, task: TaskConfig, has_times: bool = True, made: Sequence[str] = ()
+) -> list[str]:
     """The named models, or all of a task, each once; without names none that needs times which data don't have.
 
     Raises `ConfigError` for an unknown one.
     """
-    known = compared_models(task)
+    known = compared_models(task, made)
     default = [name for name in known if has_times or name not in TIMED]
     chosen = list(dict.fromkeys(default if names is None else names))
     unknown = [name for name in chosen if name not in known]
@@ -67,7 +76,7 @@ def choose_models(names: Sequence[str] | None, task: TaskConfig, has_times: bool
 
 
 def model_recipe(name: str, config: Config) -> Config:
-    """The recipe of one of `MODELS`: the settings of `config` apart from what makes the model another one.
+    """The recipe of a model that is trained: the settings of `config` apart from what makes the model another one.
 
     The recipe itself trains in its own run folder, the others in `compare/NAME` below it. Raises `ConfigError` where
     the remaining settings don't fit the model.
@@ -87,6 +96,10 @@ def model_recipe(name: str, config: Config) -> Config:
         tree["model"]["decoder"]["popularity"] = False
         tree["model"]["adapter"] = None
         tree["train"] |= {"init_from": None, "adapter_from": None, "freeze": []}
+    if name.startswith(WITHOUT):
+        of_relation = tree["sampling"]["relations"].setdefault(name.removeprefix(WITHOUT), {})
+        of_relation["fanouts"] = [0] * len(config.sampling.fanouts)
+    if name != "recipe":
         tree["name"] = f"{config.name}-{name}"
         place_run(tree, config, f"compare/{name}", f"compare/{name}")
     return parse_config(tree, where=name)
@@ -94,4 +107,4 @@ def model_recipe(name: str, config: Config) -> Config:
 
 def is_trained(name: str) -> bool:
     """Whether a compared model is a recipe, and no baseline."""
-    return name in MODELS or name.startswith(ONLY)
+    return name in MODELS or name.startswith((ONLY, WITHOUT))

@@ -19,6 +19,7 @@ from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.sections import Config
 from dist_gat.data.nearest import Pairs, Rows, nearest_pairs
 from dist_gat.graph.part import open_prepared
+from dist_gat.workflows.compared_models import model_recipe
 
 NUM_ITEMS, K = 60, 4
 TAGS = np.array(list("abcdefghijkl"))
@@ -172,3 +173,14 @@ def test_too_few_nodes_are_refused(folder: Path) -> None:
     nearest = {"columns": ["image"], "k": NUM_ITEMS - 1}
     with pytest.raises(DataError, match=rf"nearest.k={NUM_ITEMS - 1}: {NUM_ITEMS - 1} items have values in image"):
         api.prepare(recipe(folder, "few", data={"relations": {"similar": {"nearest": nearest, "source": "item"}}}))
+
+
+def test_compare_says_what_a_relation_adds(folder: Path) -> None:
+    config = recipe(folder, "compared", task={"kind": "ranking"})
+    api.prepare(config)
+    found = api.compare(config, ["recipe", "without-similar"])["models"]
+    assert found["recipe"]["metrics"].keys() == found["without-similar"]["metrics"].keys() != set()
+    lone = model_recipe("without-similar", config)
+    assert lone.sampling.relations["similar"].fanouts == [0, 0]
+    assert lone.sampling.relations["similar"].strategy == "weight"
+    assert lone.run_folder == config.run_folder / "compare" / "without-similar"
