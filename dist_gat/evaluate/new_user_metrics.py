@@ -25,12 +25,14 @@ NEW_USERS = "new_users_from_"
 @dataclass(frozen=True)
 class History:
     """What a new user has met: item nodes, int64 [m], each once. name: of the user. weights: float32 [m]; None: not
-    known. times: int64 [m], microseconds; without any the order of the list, the last one the newest."""
+    known. times: int64 [m], microseconds; without any the order of the list, the last one the newest. columns: float32
+    [width], what else is known of the user, see `column_layout`; None: nothing."""
 
     name: str
     items: np.ndarray
     weights: np.ndarray | None = None
     times: np.ndarray | None = None
+    columns: np.ndarray | None = None
 
     @property
     def moments(self) -> np.ndarray:
@@ -40,7 +42,7 @@ class History:
     def part(self, places: np.ndarray) -> History:
         """Some of the interactions, in any order, at their moments."""
         weights = None if self.weights is None else self.weights[places]
-        return History(self.name, self.items[places], weights, self.moments[places])
+        return History(self.name, self.items[places], weights, self.moments[places], self.columns)
 
 
 # the best items that users have not met, int64 [U, K], -1 where there are fewer

@@ -196,11 +196,7 @@ class PreparedGraph:
 
     def categories(self, node_type: str, column: str) -> pl.Series:
         """The names of a column's categories, by code. Raises `StorageError`."""
-        path = self.folder / "categories" / node_type / f"{column}.parquet"
-        try:
-            return read_parquet(path)["category"]
-        except (ValueError, pl.exceptions.PolarsError) as err:
-            raise StorageError(f"{path}: expected a readable parquet file: {err}; {REMEDY}") from None
+        return read_categories(self.folder, node_type, column, REMEDY)
 
     def has_times(self, relation: Relation) -> bool:
         return any("time" in one.columns for one in self.schema.relations if one.name == relation.name)
@@ -273,6 +269,15 @@ def read_ids(folder: Path, node_type: str, remedy: str) -> pl.DataFrame:
     if ids.columns[:2] != ["external_id", "node_id"] or ids["node_id"].dtype != pl.Int64:
         raise StorageError(f"{path}: expected external_id and int64 node_id, found {dict(ids.schema)}; {remedy}")
     return ids
+
+
+def read_categories(folder: Path, node_type: str, column: str, remedy: str) -> pl.Series:
+    """The names of a column's categories in `folder/categories`, by code. Raises `StorageError`."""
+    path = folder / "categories" / node_type / f"{column}.parquet"
+    try:
+        return read_parquet(path)["category"]
+    except (ValueError, pl.exceptions.PolarsError) as err:
+        raise StorageError(f"{path}: expected a readable parquet file: {err}; {remedy}") from None
 
 
 def part_folder(root: Path, part: int) -> Path:
