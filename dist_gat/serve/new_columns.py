@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
-from dist_gat.config.files import load_config
 from dist_gat.config.node_sections import NodeColumnConfig
 from dist_gat.data.column_layout import KNOWN, Column, Layout, width_of
 from dist_gat.data.column_values import MISSING, coded, scaled
@@ -31,7 +30,8 @@ BLANKS = " \t\n\r\xa0"  # see `dist_gat.data.values.BLANKS`
 
 @dataclass(frozen=True)
 class NewColumns:
-    """The columns of one node type. layout: of these; empty where the model reads none. categories: names by code.
+    """The columns of one node type. layout: of these; empty where the model reads none. configs: of each, by name.
+    categories: names by code.
 
     notes: what became of values that the model doesn't know, for the user.
     """
@@ -61,8 +61,10 @@ class NewColumns:
             )
         missing_W, row_W = self.missing(), self.missing()
         for column in self.layout:
-            value = _value(given.get(column.name), self.configs.get(column.name))
-            if column.kind == KNOWN or value is None:
+            if column.kind == KNOWN:
+                continue
+            value = _value(given.get(column.name), self.configs[column.name].missing)
+            if value is None:
                 continue
             row_W[column.slice] = self._stored(column, value, f"{where}: columns.{column.name}={str(value)[:80]}")
         return None if np.array_equal(row_W.view(np.int32), missing_W.view(np.int32)) else row_W
@@ -84,12 +86,16 @@ class NewColumns:
         """float32 [width]"""
         if column.kind in ("category", "categories"):
             several = value if isinstance(value, list) and column.kind == "categories" else [value]
-            config = self.configs.get(column.name)
-            if isinstance(value, str) and column.kind == "categories" and config is not None:
-                several = [part for part in value.split(config.separator) if part.strip(BLANKS)]
+            if isinstance(value, str) and column.kind == "categories":
+                parts = value.strip(BLANKS).split(self.configs[column.name].separator)
+                several = [part for part in parts if part.strip(BLANKS)]
             return self._coded(column, [_category(one, where) for one in several if one is not None], where)
         if column.kind == "numeric":
             return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
+        if self.configs[column.name].reduce is not None:
+            raise DataError(
+                f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing"
+            )
         if not isinstance(value, list) or len(value) != column.width:
             found = f"{len(value)} of them" if isinstance(value, list) else "none"
             raise DataError(f"{where}: expected a list of {column.width} numbers; found {found}")
@@ -116,7 +122,7 @@ def open_columns(model: SavedModel, node_type: str) -> NewColumns:
     """Of a model that has answers for new nodes. Raises `StorageError` for a damaged one."""
     model.check_new_nodes()
     layout = model.layouts.get(node_type, ())
-    declared = load_config(model.folder / "config.yaml").data.node_columns.get(node_type, [])
+    declared = model.config.data.node_columns.get(node_type, [])
     with_names = [column.name for column in layout if column.kind in ("category", "categories")]
     return NewColumns(
         node_type, layout, {source.name: source.config for source in declared},
@@ -132,10 +138,9 @@ def tell(notes: Sequence[str], progress: Callable[[str], None]) -> None:
         progress(f"and {len(notes) - NUM_EXAMPLES:,} others like these")
 
 
-def _value(value: Any, config: NodeColumnConfig | None) -> Any:
+def _value(value: Any, missing: Sequence[str]) -> Any:
     """None where a text stands for no value, as in a table."""
-    missing = ["", *(config.missing if config is not None else [])]
-    return None if isinstance(value, str) and value.strip(BLANKS) in missing else value
+    return None if isinstance(value, str) and value.strip(BLANKS) in ("", *missing) else value
 
 
 def _number(value: Any, where: str) -> float:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.checkpoints.weight_files import DENSE, load_tensors
-from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
 from dist_gat.data.column_layout import Layout
 from dist_gat.evaluate.new_user_metrics import History
@@ -166,7 +165,7 @@ class NewNodes:
 def open_new_nodes(model: SavedModel) -> NewNodes:
     """Raises `ConfigError` for a model that has no answer for new nodes, `StorageError` for a damaged one."""
     model.check_new_nodes()
-    config, schema = load_config(model.folder / "config.yaml"), model.schema
+    config, schema = model.config, model.schema
     dense, num_layers = load_tensors(model.folder / DENSE), len(config.sampling.fanouts)
     kinds = edge_kinds(schema, model.manifest["new_users"]["weights"], silent_types(schema, config.sampling))
     encoder = Encoder(config.model, num_layers, kinds)

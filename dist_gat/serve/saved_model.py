@@ -20,6 +20,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from dist_gat.base.storage import (
     verify_files,
 )
 from dist_gat.checkpoints.weight_files import load_tensors, part_file, part_rows, save_dense, save_tensors
-from dist_gat.config.files import dump_config
+from dist_gat.config.files import dump_config, load_config
 from dist_gat.config.sections import Config
 from dist_gat.data.column_layout import Layout, read_layouts, to_plain
 from dist_gat.evaluate.topk import Known, known_items
@@ -150,12 +151,17 @@ class SavedModel:
         """The names of a column's categories, by code. Raises `StorageError`."""
         return read_categories(self.folder, node_type, column, REMEDY)
 
-    @property
+    @cached_property
+    def config(self) -> Config:
+        """The recipe. Raises `ConfigError`."""
+        return load_config(self.folder / "config.yaml")
+
+    @cached_property
     def layouts(self) -> dict[str, Layout]:
         """Node type → the columns of its nodes, of a model that has answers for new nodes. Raises `StorageError`."""
         return read_layouts(self.manifest, self.schema.node_types, self.folder / MANIFEST, REMEDY)
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return read_schema(self.manifest, self.folder / MANIFEST, REMEDY)
 

@@ -1,4 +1,4 @@
-"""New items stand beside the known ones, in everybody's list; columns of new users come in any form, alone or together."""
+"""New items stand beside the known ones in every list; columns of new users come in any form, alone or together."""
 
 from __future__ import annotations
 
