@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 
 from benchmarks import harness
@@ -23,6 +24,7 @@ from dist_gat.config.sections import PartsConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.launcher.host import keep_freed_memory
 from dist_gat.nn.inputs.node_inputs import NodeInputs
 from dist_gat.sampling.graph_store import open_store
 from dist_gat.sampling.sampler import gather_features
@@ -43,9 +45,10 @@ def write_items(folder: Path, num_items: int) -> None:
     frame |= {f"number{n}": random.standard_normal(num_items, dtype=np.float32) for n in range(3)}
     frame |= {f"category{n}": random.integers(0, 1000, num_items) for n in range(3)}
     for n in range(2):
-        lists = random.integers(0, 10_000, (num_items, LONGEST))
-        length = pl.Series(random.integers(1, LONGEST + 1, num_items))
-        frame[f"list{n}"] = pl.Series(lists).arr.to_list().list.head(length)
+        codes = random.integers(0, 10_000, num_items * LONGEST)
+        ends = random.integers(1, LONGEST + 1, num_items).cumsum()
+        starts = np.append(0, ends).astype(np.int64)
+        frame[f"list{n}"] = pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(starts, codes)))
     pl.DataFrame(frame).write_parquet(folder / "items.parquet")
     np.save(folder / "items.npy", random.standard_normal((num_items, WIDTH), dtype=np.float32))
 
@@ -79,6 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     half = arguments.nodes // 2
     results = []
     with tempfile.TemporaryDirectory(prefix="dist-gat-benchmark-") as work:

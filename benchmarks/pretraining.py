@@ -4,9 +4,9 @@ FOLDER holds lastfm-hin/. The recipe is configs/quality/lastfm-social.yaml with 
 have matrices, and without its filters, which have no part in pre-training. For each seed, by NDCG@20 of validation at
 the best epoch:
 
-alone    the recipe
-begun    the same at a lower learning rate, beginning with a model that was pre-trained to reconstruct hidden edges of all relations; also the
-         steps to the best of `alone`
+alone    the recipe, at a lower learning rate, which is better for it too
+begun    the same, beginning with a model that was pre-trained, at the recipe's rate, to reconstruct hidden edges of all
+         relations; also the steps to the best of `alone`
 adapted  the same as `begun`, where low-rank adapters are trained alone; also the share of the dense parameters of the
          whole model that are trained
 
@@ -28,9 +28,9 @@ from dist_gat.config.sections import Config
 METRIC = "ndcg@20"
 RECIPE = ("blend={}", "model.scoring=degree_dot")
 PRETRAIN = ("task.kind=reconstruct",)
-# a rate that does not undo what was learned before; the recipe's own is for rows that begin at random
-BEGIN = ("train.learning_rate=0.006",)
-ADAPTER = ("model.adapter.rank=4", "model.adapter.alpha=8")
+# the recipe's own undoes in one epoch what was learned before
+RATE = ("train.learning_rate=0.006",)
+ADAPTER = ("model.adapter.rank=4", "model.adapter.alpha=8", "train.dense_learning_rate=0.02")
 DATA = "Last.fm with friends and tags, validation"
 COMMAND = "python -m benchmarks.pretraining --data FOLDER --seeds {seeds}"
 
@@ -58,9 +58,9 @@ def steps_to(result: dict[str, Any], value: float) -> int | None:
 def measure(data: Path, work: Path, seed: int, settings: Sequence[str]) -> dict[str, float]:
     """All numbers of one seed."""
     base = recipe(data, work, "base", seed, *PRETRAIN, *settings)
-    begin = (f"train.init_from={base.run_folder}", *BEGIN)
+    begin = (f"train.init_from={base.run_folder}", *RATE)
     api.train(base)
-    alone = api.train(recipe(data, work, "alone", seed, *settings))
+    alone = api.train(recipe(data, work, "alone", seed, *RATE, *settings))
     begun = api.train(recipe(data, work, "begun", seed, *begin, *settings))
     adapted = api.train(recipe(data, work, "adapted", seed, *begin, *ADAPTER, *settings))
     steps = [steps_to(result, best(alone)) for result in (alone, begun)]

@@ -28,7 +28,8 @@ def prepare(
 ) -> None:
     """Read interactions, split them, assign nodes to parts and write checksummed shards."""
     from dist_gat import api
-    from dist_gat.graph.inspection import repeated_in_words
+    from dist_gat.data.column_layout import Column
+    from dist_gat.graph.inspection import columns_in_words, describe_columns, repeated_in_words
 
     extra = ["data.skip_bad_rows=true"] if skip_bad_rows else []
     with open_output(as_json) as output:
@@ -36,6 +37,7 @@ def prepare(
         report = api.prepare(settings, output.progress)
         report["prepared"] = settings.data.prepared
         partition, nodes = report["partition"], report["num_nodes"]
+        layouts = {kind: tuple(Column(**fields) for fields in of_type) for kind, of_type in report["columns"].items()}
         edges = {
             f"{split} {'interactions' if relation == FIRST_RELATION else relation}": sum(counts)
             for relation, splits in report["split_counts"].items()
@@ -54,11 +56,7 @@ def prepare(
                 "balance",
                 f"largest part {partition['node_balance']:.2f} × mean nodes, {partition['edge_balance']:.2f} × edges",
             ],
-            *[
-                [f"{column['name']} of {plural(kind)}", f"{column['num_values']:,} nodes ({column['kind']})"]
-                for kind, columns in report["columns"].items()
-                for column in columns
-            ],
+            *[list(row) for row in columns_in_words(describe_columns(layouts))],
             *[["repeated", words] for words in repeated_in_words(report["repeated"])],
             *[[f"dropped: {reason}", f"{count:,}"] for reason, count in report["dropped"].items()],
         ]

@@ -44,7 +44,7 @@ def read_matrix(
     order = np.argsort(nodes, kind="stable")
     nodes, numbers = nodes[order], numbers[order]
     size = int(index.max(initial=-1)) + 1
-    if not len(nodes):
+    if size and not len(nodes):
         raise DataError(
             f"{file.name}: no node of type {node_type} has a row in it: their IDs are no numbers below "
             f"{matrix.shape[0]}; name with {source.setting}.ids a table that has the IDs of its rows"
@@ -137,13 +137,22 @@ def _rows_of_nodes(
             node_type, source.config.ids, source.id_column, values, f"{source.setting}.ids", source.keys[1]
         )
         found = read_side_table(engine, config, table, vocabulary, index, tables)
+        if found.num_bad:
+            raise DataError(
+                f"{source.config.ids}: {found.num_bad:,} bad rows, without which the others don't say which row of "
+                f"{source.files} is whose; correct them, also with data.skip_bad_rows=true"
+            )
         if found.num_rows != matrix.shape[0]:
             raise DataError(
                 f"{source.setting}.ids has {found.num_rows:,} rows, and the matrix {source.files} has "
                 f"{matrix.shape[0]:,}; expected an ID for each row, in the same order"
             )
         return found.nodes, found.frame["value 0"].to_numpy().astype(np.int64), found.warnings
-    ids = pl.concat([series.cast(pl.String).cast(pl.Int64, strict=False) for series in vocabulary.ids(engine)])
-    numbers = ids.fill_null(-1).to_numpy()
+    numbers = np.full(len(index), -1)
+    start = 0
+    for ids in vocabulary.ids(engine):
+        found_numbers = ids.cast(pl.String).cast(pl.Int64, strict=False).fill_null(-1)
+        numbers[start : start + len(ids)] = found_numbers.to_numpy()
+        start += len(ids)
     has_row = (numbers >= 0) & (numbers < matrix.shape[0]) & (index >= 0)
     return index[has_row], numbers[has_row], []

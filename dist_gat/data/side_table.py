@@ -111,6 +111,8 @@ def read_side_table(
         Stream(schema, source.batches(columns)),
         f"reading {source.name}",
     )
+    if all(value.kind == "categories" for value in table.values):
+        path = _joined(engine, path, table, names)
     num_bad, num_rows = _check(engine, path, source, table, config)
     good = " and ".join(["id is not null", *(f"not {condition}" for condition in _conditions(engine, path, table))])
     text = _text_key(engine, path)
@@ -127,6 +129,21 @@ def read_side_table(
     frame, nodes = frame.filter(nodes >= 0), nodes[nodes >= 0]
     warnings = [*quoted_lines(source), *_unmet(engine, source, table, vocabulary, usable, len(frame), index, num_rows)]
     return SideRows(frame.select(names), nodes, num_rows, num_bad, warnings)
+
+
+def _joined(engine: Engine, path: Path, table: SideTable, names: Sequence[str]) -> Path:
+    """The lists of each ID in one row, where the table has a row for each of a node's categories."""
+    lists = [
+        f"flatten(list({named(name)} order by {ROW}) filter (where {named(name)} is not null)) as {named(name)}, "
+        f"bool_or({_bad(name)}) as {_bad(name)}"
+        for name in names
+    ]
+    # rows without an ID stay apart, to be counted
+    return engine.write(
+        f"{table.setting}-joined",
+        f"select id, min({ROW}) as {ROW}, {', '.join(lists)} from {parquet(path)} "
+        f"group by id, case when id is null then {ROW} end order by min({ROW})",
+    )
 
 
 def _unmet(

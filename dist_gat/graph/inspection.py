@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from dist_gat.base.plural import plural
+from dist_gat.data.column_layout import Layout
 from dist_gat.graph.part import SPLITS, Part, PreparedGraph
 
 BLOCK = 1 << 22  # edges that are looked at together
+MAX_COLUMNS = 16  # of a node type, that people are told of
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -46,13 +49,7 @@ def inspect_prepared(prepared: PreparedGraph, progress: Callable[[str], None] = 
         "folder": str(prepared.folder),
         "fingerprint": prepared.fingerprint,
         "num_nodes": {kind: prepared.ranges.count(kind) for kind in kinds},
-        "columns": {
-            kind: {
-                column.name: {"kind": column.kind, "nodes": column.num_values, "categories": column.num_categories}
-                for column in layout
-            }
-            for kind, layout in prepared.layouts.items()
-        },
+        "columns": describe_columns(prepared.layouts),
         "pairs": {
             relation.name: {split: prepared.num_pairs(relation, split) for split in SPLITS}
             for relation in prepared.schema.relations
@@ -127,6 +124,17 @@ def _span(times: list[tuple[int, int]]) -> dict[str, str] | None:
     return {name: (EPOCH + timedelta(microseconds=at)).isoformat() for name, at in ends.items()}
 
 
+def describe_columns(layouts: Mapping[str, Layout]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By node type and name: the kind, how many nodes have a value, and how many categories there are."""
+    return {
+        kind: {
+            column.name: {"kind": column.kind, "nodes": column.num_values, "categories": column.num_categories}
+            for column in layout
+        }
+        for kind, layout in layouts.items()
+    }
+
+
 def repeated_in_words(repeated: Mapping[str, Any]) -> list[str]:
     """For people, by relation: how many rows had a pair that another row has, and what became of their values."""
     told = []
@@ -135,6 +143,18 @@ def repeated_in_words(repeated: Mapping[str, Any]) -> list[str]:
         told.append(
             f"{found['rows']:,} rows of {relation} had a pair again, which stays once" + (rules and f": {rules}")
         )
+    return told
+
+
+def columns_in_words(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """For people, by node type: names of columns, and how many nodes have each; of many of them the first."""
+    told = []
+    for kind, of_type in columns.items():
+        for name, column in list(of_type.items())[:MAX_COLUMNS]:
+            of = f", {column['categories']:,} categories" if column["categories"] else ""
+            told.append((f"{name} of {plural(kind)}", f"{column['nodes']:,} nodes{of}"))
+        if len(of_type) > MAX_COLUMNS:
+            told.append((f"more columns of {plural(kind)}", f"{len(of_type) - MAX_COLUMNS:,}"))
     return told
 
 

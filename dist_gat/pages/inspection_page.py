@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dist_gat.base.plural import plural
-from dist_gat.graph.inspection import repeated_in_words
+from dist_gat.graph.inspection import columns_in_words, repeated_in_words
 from dist_gat.pages.bar_chart import Bar, bar_chart
 from dist_gat.pages.figures import percent, three_digits
 from dist_gat.pages.histogram_chart import histogram_chart
@@ -37,11 +37,7 @@ def count_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     for relation, splits in found["pairs"].items():
         rows += [(f"{relation}, {split}", f"{count:,}") for split, count in splits.items() if count]
     rows.append(("messages", f"{found['messages']:,}"))
-    rows += [
-        (f"{name} of {plural(kind)}", f"{column['nodes']:,} nodes"
-         + (f", {column['categories']:,} categories" if column["categories"] else ""))
-        for kind, columns in found["columns"].items() for name, column in columns.items()
-    ]  # fmt: skip
+    rows += columns_in_words(found["columns"])
     # to the second, and all are UTC
     return rows + [(f"{end} time", at[:19].replace("T", " ")) for end, at in (found["time"] or {}).items()]
 

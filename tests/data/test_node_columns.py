@@ -76,6 +76,15 @@ def test_a_category_that_training_never_saw_counts_as_missing(tmp_path: Path) ->
     assert few.layout[1].num_unknown == 2
 
 
+def test_a_table_with_a_row_for_each_category(tmp_path: Path) -> None:
+    """In the order of its rows; an ID that is missing is a bad row each time."""
+    table = "item_id,tag\n1,b\n0,a\n1,a\n2,b\n1,a\n"
+    found = columns_of(tmp_path, {"tag": "categories"}, table)
+    assert codes(found, "tag") == [["a"], ["b", "a"], ["b"], [], []]
+    with pytest.raises(DataError, match="item_id is empty, 2 times"):
+        columns_of(tmp_path, {"tag": "categories"}, table + ",a\n,b\n")
+
+
 def test_lists_of_a_parquet_file(tmp_path: Path) -> None:
     frame = pl.DataFrame({
         "item_id": [0, 1, 2, 3, 4],
@@ -111,6 +120,8 @@ def test_a_matrix_by_row_number_or_by_a_table_of_ids(tmp_path: Path, dtype: type
     np.testing.assert_array_equal(found.values[:, 1:], [rows[2], [NAN, NAN], [NAN, NAN], rows[0], rows[3]])
     (tmp_path / "ids.csv").write_text("item_id\n3\n99\n0\n")
     refused(tmp_path, {"m": {**plain, "ids": "ids.csv"}}, None, "3 rows", "4", "an ID for each row")
+    (tmp_path / "ids.csv").write_text("item_id\n3\n3\n0\n4\n")
+    refused(tmp_path, {"m": {**plain, "ids": "ids.csv"}}, None, "1 bad rows", skip_bad_rows=True)
 
 
 def test_a_sparse_matrix(tmp_path: Path) -> None:
@@ -128,6 +139,19 @@ def test_a_sparse_matrix(tmp_path: Path) -> None:
     np.testing.assert_array_equal(columns_of(tmp_path, kinds).values, found.values)  # NaN aside, there is none
     refused(tmp_path, {"m": {**kinds["short"], "reduce": 4}}, None, "reduce=4", "fewer than")
     refused(tmp_path, {"m": {"kind": "vector", "table": "words.npz"}}, None, "nodes.item.columns.m.reduce")
+
+
+@pytest.mark.parametrize("kind", ["numeric", "category", "categories"])
+def test_a_column_that_no_training_node_has(tmp_path: Path, kind: str) -> None:
+    found = columns_of(tmp_path, {"x": kind}, "item_id,x\n0,\n1,\n2,\n3,\n4,7\n")
+    column = found.layout[1]
+    if kind == "numeric":
+        np.testing.assert_array_equal(found.values[:, 1], [NAN, NAN, NAN, NAN, 7])
+        assert column.num_values == 1
+    else:
+        assert codes(found, "x") == [[]] * 5
+        assert (column.num_values, column.num_categories, column.num_unknown) == (0, 0, 1)
+        assert any("no node has a value that training knows" in warning for warning in found.warnings)
 
 
 def test_values_that_stand_for_none(tmp_path: Path) -> None:

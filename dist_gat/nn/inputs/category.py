@@ -13,20 +13,24 @@ from dist_gat.nn.inputs.input_encoder import EncodedColumn
 
 
 class CategoryInput(nn.Module):
-    """A learned row for each category, from N(0, init_std²), and one for nodes without."""
+    """A learned row for each category; see `category_rows`."""
 
     def __init__(self, num_categories: int, size: int, init_std: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(init_std * torch.randn(max(num_categories, 1), size))
-        self.missing = nn.Parameter(torch.zeros(size))
+        self.weight = category_rows(num_categories, size, init_std)
 
     def forward(self, columns_n1: Tensor) -> EncodedColumn:
         code_n = codes_of(columns_n1)[:, 0]
-        present_n = code_n >= 0
-        rows_nE = functional.embedding(code_n.clamp(min=0), self.weight)
-        return EncodedColumn(torch.where(present_n[:, None], rows_nE, self.missing), present_n)
+        return EncodedColumn(functional.embedding(code_n + 1, self.weight), code_n >= 0)
+
+
+def category_rows(num_categories: int, size: int, init_std: float) -> nn.Parameter:
+    """[1 + categories, E]: first the row of nodes without any, 0 at first; then one a code, from N(0, init_std²)."""
+    rows = init_std * torch.randn(1 + num_categories, size)
+    rows[0] = 0
+    return nn.Parameter(rows)
 
 
 def codes_of(columns: Tensor) -> Tensor:
-    """int64: the codes whose bits stand in float32 columns; -1 where there is none."""
-    return columns.view(torch.int32).long()
+    """int32: the codes whose bits stand in float32 columns; -1 where there is none."""
+    return columns.view(torch.int32)

@@ -20,9 +20,9 @@ class SumFusion(nn.Module):
 
     def forward(self, parts: Sequence[EncodedColumn]) -> Tensor:
         """[n, E] from the C encoded parts of n nodes; an ID row that is absent is 0."""
-        total = parts[0].rows_nE
-        for part in parts[1:]:
-            total = total + part.rows_nE.to(total.dtype)
+        total = parts[0].rows_nE + parts[1].rows_nE.to(parts[0].rows_nE.dtype)
+        for part in parts[2:]:
+            total += part.rows_nE
         return total
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class EncodedColumn(NamedTuple):
@@ -19,8 +19,6 @@ class EncodedColumn(NamedTuple):
 
 class InputEncoder(Protocol):
     """There is one file for each kind of column. A missing value is a learned row, which begins as 0."""
-
-    missing: nn.Parameter
 
     def __call__(self, columns: Tensor) -> EncodedColumn:
         """columns: float32 [n, width], as they are stored, see `dist_gat.data.column_layout`."""

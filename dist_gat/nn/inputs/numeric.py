@@ -21,5 +21,7 @@ class NumericInput(nn.Module):
 
     def forward(self, columns_nF: Tensor) -> EncodedColumn:
         missing_nF = columns_nF.isnan()
-        rows_nE = self.project(columns_nF.nan_to_num().to(self.missing.dtype))
-        return EncodedColumn(rows_nE + missing_nF.to(rows_nE.dtype) @ self.missing, ~missing_nF.all(dim=1))
+        # both in one product, which writes the rows once
+        known_nG = torch.cat([columns_nF.nan_to_num(), missing_nF.to(columns_nF.dtype)], dim=1)
+        weight_GE = torch.cat([self.project.weight.T, self.missing])
+        return EncodedColumn(known_nG.to(weight_GE.dtype) @ weight_GE, ~missing_nF.all(dim=1))

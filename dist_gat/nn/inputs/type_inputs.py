@@ -56,4 +56,4 @@ def build_encoder(column: Column, size: int, init_std: float) -> nn.Module:
         return CategoryInput(column.num_categories, size, init_std)
     if column.kind == "categories":
         return CategoriesInput(column.num_categories, size, init_std)
-    return VectorInput(column.width, size)
+    return VectorInput(column.width, size, init_std)

@@ -5,6 +5,8 @@ Shape legend: n nodes, D length of the vectors, E embedding size.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -12,14 +14,19 @@ from dist_gat.nn.inputs.input_encoder import EncodedColumn
 
 
 class VectorInput(nn.Module):
-    """W v, without a bias; a learned row where the vector is missing."""
+    """W v / D, without a bias; a learned row where the vector is missing.
 
-    def __init__(self, length: int, size: int) -> None:
+    With W from N(0, D init_std²) the rows of standardised vectors begin as large as those of IDs. Divided by D, they
+    also move as far in a step of Adam: undivided, a step moves all D weights, and drowns what IDs have learned.
+    """
+
+    def __init__(self, length: int, size: int, init_std: float) -> None:
         super().__init__()
-        self.project = nn.Linear(length, size, bias=False)
+        self.weight = nn.Parameter(init_std * math.sqrt(length) * torch.randn(size, length))
         self.missing = nn.Parameter(torch.zeros(size))
 
     def forward(self, columns_nD: Tensor) -> EncodedColumn:
         present_n = ~columns_nD[:, 0].isnan()
-        rows_nE = self.project(columns_nD.nan_to_num().to(self.missing.dtype))
+        values_nD = columns_nD.nan_to_num().to(self.missing.dtype) / columns_nD.shape[1]
+        rows_nE = values_nD @ self.weight.T
         return EncodedColumn(torch.where(present_n[:, None], rows_nE, self.missing.to(rows_nE.dtype)), present_n)

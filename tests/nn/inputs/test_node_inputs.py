@@ -67,12 +67,12 @@ def encoded_by_hand(inputs: NodeInputs, row: int) -> list[tuple[bool, Tensor]]:
         numeric += of("numeric.missing")[place] if missing else of("numeric.project.weight")[:, place] * number
     maker, *genres = CODES[row]
     found = [(not all(map(math.isnan, numbers)), numeric)]
-    found.append((maker >= 0, of("column_maker.weight")[maker] if maker >= 0 else of("column_maker.missing")))
+    found.append((maker >= 0, of("column_maker.weight")[1 + maker]))
     codes = [code for code in genres if code >= 0]
-    found.append((bool(codes), of("column_items.weight")[codes].mean(0) if codes else of("column_items.missing")))
+    found.append((bool(codes), of("column_items.weight")[[1 + code for code in codes or [-1]]].mean(0)))
     vector = torch.tensor(VECTORS[row], dtype=torch.float64)
     is_there = not bool(vector.isnan().any())
-    found.append((is_there, of("column_picture.project.weight") @ vector if is_there else of("column_picture.missing")))
+    found.append((is_there, of("column_picture.weight") @ vector / 2 if is_there else of("column_picture.missing")))
     return found
 
 
