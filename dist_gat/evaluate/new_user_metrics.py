@@ -81,11 +81,13 @@ def cold_histories(prepared: PreparedGraph, split: str, num_users: int | None, s
     _, user = np.unique(table["user_id"].to_numpy(), return_inverse=True)
     draw = pl.Series("draw", hash_ids(key, user * prepared.ranges.num_nodes + table["item"].to_numpy()))
     table = table.with_columns(draw).sort(["user_id", *order, "draw"])
+    columns = np.array(prepared.cold_user_columns(split)) if "row" in table.columns else None
     histories = []
     for (name,), own in table.group_by(["user_id"], maintain_order=True):
         weights = own["weight"].to_numpy() if "weight" in own.columns else None
         times = own["time"].to_numpy() if order else None
-        histories.append(History(str(name), own["item"].to_numpy(), weights, times))
+        known = None if columns is None else columns[own["row"][0]]
+        histories.append(History(str(name), own["item"].to_numpy(), weights, times, known))
     if num_users is None or num_users >= len(histories):
         return histories
     draws = hash_ids(key, np.arange(len(histories)))

@@ -93,9 +93,7 @@ class NewColumns:
         if column.kind == "numeric":
             return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
         if self.configs[column.name].reduce is not None:
-            raise DataError(
-                f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing"
-            )
+            raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
         if not isinstance(value, list) or len(value) != column.width:
             found = f"{len(value)} of them" if isinstance(value, list) else "none"
             raise DataError(f"{where}: expected a list of {column.width} numbers; found {found}")

@@ -16,8 +16,9 @@ from small_world import write_world
 from dist_gat import api
 from dist_gat.base.errors import DataError
 from dist_gat.evaluate import inference
-from dist_gat.evaluate.new_user_metrics import History
-from dist_gat.serve.new_columns import open_columns
+from dist_gat.evaluate.new_user_metrics import History, cold_histories
+from dist_gat.graph.part import open_prepared
+from dist_gat.serve.new_columns import NewColumns, open_columns
 from dist_gat.serve.new_nodes import open_new_nodes
 
 World = tuple[Path, dict[str, dict[str, dict[str, Any]]]]
@@ -133,3 +134,23 @@ def test_what_is_no_value(world: World, kind: str, given: Any, words: str, monke
     model = saved_model(world, "sum", monkeypatch).model
     with pytest.raises(DataError, match=words):
         open_columns(model, kind).row(given, "here")
+
+
+def test_users_whom_a_split_holds_out_are_measured_with_their_columns(world: World, tmp_path: Path) -> None:
+    split = {"method": "random", "valid_ratio": 0.1, "test_ratio": 0.1, "cold_users": 0.3}
+    data = {"nodes": COLUMNS, "split": split, "prepared": str(tmp_path / "prepared")}
+    config = recipe_of(world[0], "run-cold", ("tags",), data=data)
+    api.prepare(config)
+    prepared = open_prepared(config.data.prepared)
+    configs = {source.name: source.config for source in config.data.node_columns[USER]}
+    names = {"gender": prepared.categories(USER, "gender")}
+    columns = NewColumns(USER, prepared.layouts[USER], configs, names)
+    for name in ("valid", "test"):
+        histories = cold_histories(prepared, name, None, 0)
+        assert len(histories) == prepared.num_cold_users(name) > 3
+        for history in histories:
+            expected = columns.row(world[1][USER][history.name], "here")
+            expected = columns.missing() if expected is None else expected
+            assert history.columns is not None
+            assert np.array_equal(history.columns.view(np.int32), expected.view(np.int32))
+            assert history.part(np.arange(1)).columns is history.columns
