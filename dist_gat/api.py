@@ -40,8 +40,10 @@ from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
+from dist_gat.serve.given_nodes import NewRows
+from dist_gat.serve.new_items_file import read_new_items
 from dist_gat.serve.new_users import recommend_new
-from dist_gat.serve.new_users_file import NewUserRows, read_histories
+from dist_gat.serve.new_users_file import read_histories
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend import recommend_items
@@ -93,7 +95,8 @@ def inspect(
 
 def recommend(
     model: RunSource, users: Sequence[Any] = (), k: int = 10, verify: bool = False, progress: Progress = be_silent,
-    overrides: Sequence[str] = (), new_users: NewUserRows | str | None = None,
+    overrides: Sequence[str] = (), new_users: NewRows | str | None = None,
+    new_items: NewRows | str | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """The K best new items of each user: columns user_id, item_id, score, rank[, title].
 
@@ -101,30 +104,37 @@ def recommend(
     files are checked as in `train`. A user who has met every item has no row. Raises `DataError` for an unknown user,
     `StorageError` for a damaged model.
 
-    new_users: in place of `users`, some whom training never saw, with what they have met: a file, a data frame or
-    dictionaries, see `dist_gat.serve.new_users_file`. Items that the model doesn't know are left out, which `progress`
-    is told.
+    new_users: in place of `users`, some whom training never saw, with what they have met and their columns: a file, a
+    data frame or dictionaries, see `dist_gat.serve.new_users_file`. Items that the model doesn't know are left out,
+    which `progress` is told. new_items: candidates whom training never saw, in the same ways, see
+    `dist_gat.serve.new_items_file`.
     """
     opened = open_model(model_folder(model, overrides), verify, progress)
+    added = [] if new_items is None else read_new_items(_source(new_items), opened, progress)
     if new_users is None:
-        return recommend_items(opened, [str(user) for user in users], k)
+        return recommend_items(opened, [str(user) for user in users], k, added)
     if len(users):
         raise ConfigError("new_users: goes without users; ask for known users in a call of its own")
-    source = Path(new_users) if isinstance(new_users, str) else new_users
-    return recommend_new(opened, read_histories(source, opened, progress), k, progress)
+    return recommend_new(opened, read_histories(_source(new_users), opened, progress), k, progress, added)
+
+
+def _source(rows: NewRows | str) -> NewRows:
+    return Path(rows) if isinstance(rows, str) else rows
 
 
 def recommend_to(
     model: RunSource, output: str | Path, users: str | Path | None = None, k: int = 10, overrides: Sequence[str] = (),
-    verify: bool = False, progress: Progress = be_silent,
+    verify: bool = False, progress: Progress = be_silent, new_items: NewRows | str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The same rows, without titles, of all users, or of those in a file, as a table: see `recommend_file`.
 
     A signal to stop raises `KeyboardInterrupt`, and leaves what stood under the name `output`.
     """
     opened, stop = open_model(model_folder(model, overrides), verify, progress), threading.Event()
+    added = [] if new_items is None else read_new_items(_source(new_items), opened, progress)
     with on_stop_signals(stop.set):
-        return recommend_file(opened, None if users is None else Path(users), Path(output), k, progress, stop.is_set)
+        asked = None if users is None else Path(users)
+        return recommend_file(opened, asked, Path(output), k, progress, stop.is_set, added)
 
 
 @overload

@@ -26,7 +26,15 @@ def recommend(
         typer.Option(
             "--new-users",
             parser=path,
-            help='users whom training never saw: lines of {"user": "x", "items": ["a", "b"]}, or a table',
+            help='users whom training never saw: lines of {"user": "x", "items": ["a"], "columns": {}}, or a table',
+        ),
+    ] = None,
+    new_items: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-items",
+            parser=path,
+            help='candidates that training never saw: lines of {"item": "x", "columns": {"year": 2024}}, or a table',
         ),
     ] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="everybody whom the model knows")] = False,
@@ -50,19 +58,19 @@ def recommend(
         raise ConfigError("--output TABLE goes with --all-users, and with --users FILE; --user and --new-users print")
     with open_output(as_json) as output:
         if output_file is not None:
-            done = api.recommend_to(model, output_file, users, k, overrides or [], verify, output.progress)
+            done = api.recommend_to(model, output_file, users, k, overrides or [], verify, output.progress, new_items)
             left = done["met_everything"]
             others = f"; {left:,} users have met every item, so there is nothing to recommend to them" if left else ""
             told = f"{done['rows']:,} rows of {done['users']:,} users in {output_file}, {done['seconds']:.1f} s{others}"
             output.result(done, notes=told)
             return
         if new_users is not None:
-            table = api.recommend(model, (), k, verify, output.progress, overrides or [], new_users)
+            table = api.recommend(model, (), k, verify, output.progress, overrides or [], new_users, new_items)
             shown = make_table("recommendations", table.columns, [list(row) for row in table.rows()])
             output.result({"recommendations": table.to_dicts()}, shown)
             return
         asked = user or ([] if users is None else [str(one) for one in api.read_users(users)])
-        table = api.recommend(model, asked, k, verify, output.progress, overrides or [])
+        table = api.recommend(model, asked, k, verify, output.progress, overrides or [], None, new_items)
         found = {str(one) for one in table["user_id"]}
         without = [one for one in asked if one not in found]
         output.result(

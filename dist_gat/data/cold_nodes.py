@@ -29,7 +29,8 @@ NOTHING: Mapping[str, EdgeFile] = {}
 @dataclass(frozen=True)
 class ColdNodes:
     """items, users: uint8, by index of the vocabulary: VALID and TEST of cold nodes, TRAIN of the others; None where a
-    recipe asks for none. pairs: the interactions of the cold users, by split: users as in the vocabulary.
+    recipe asks for none. pairs: the interactions of the cold users, by split: users as in the vocabulary. columns:
+    float32, what else is known of the users of `is_measured`, in their order; None where the recipe has no columns.
 
     In a `Dataset` items are by dense index, and GONE are those that have no training interaction by chance.
     """
@@ -38,6 +39,13 @@ class ColdNodes:
     users: np.ndarray | None
     warnings: list[str]
     pairs: Mapping[str, EdgeFile]
+    columns: np.ndarray | None = None
+
+    @property
+    def is_measured(self) -> np.ndarray:
+        """bool, of the vocabulary: the cold users of the splits of `pairs`."""
+        assert self.users is not None, "there are cold users"
+        return np.isin(self.users, [SPLITS.index(split) for split in self.pairs])
 
     @property
     def is_warm_user(self) -> np.ndarray:

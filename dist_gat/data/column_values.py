@@ -7,6 +7,7 @@ Shape legend: n nodes of a type, m values of them, D length of a vector.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -47,14 +48,21 @@ def vector_values(
         numbers = rows[measured].astype(np.float64)
         mean, deviation = numbers.mean(axis=0), numbers.std(axis=0)
         deviation[deviation == 0] = 1.0
-        rows = (rows - mean) / deviation
-    elif scale == "l2":
-        norm = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows / np.where(norm == 0, 1, norm)
-    values[nodes] = rows
     moments = (tuple(mean.tolist()), tuple(deviation.tolist())) if scale == "standardize" else ((), ())
+    values[nodes] = scaled(rows, scale, *moments)
     num_values = int((~np.isnan(values)).any(axis=1).sum())
     return ColumnValues(Column(name, kind, values.shape[1], num_values, 0, scale, *moments), values)
+
+
+def scaled(rows: np.ndarray, scale: str, mean: Sequence[float], deviation: Sequence[float]) -> np.ndarray:
+    """Vectors or numbers [m, D] as they are stored. mean, deviation: of each of D, where the scale is standardize."""
+    if scale == "standardize":
+        found: np.ndarray = (rows - np.array(mean)) / np.array(deviation)
+        return found
+    if scale == "l2":
+        norm = np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows / np.where(norm == 0, 1, norm)
+    return rows
 
 
 def category_values(
@@ -71,9 +79,7 @@ def category_values(
     )  # fmt: skip
     names = counts["text"]
     num_unknown = frame["text"].n_unique() - len(names)
-    codes = pl.int_range(len(names), dtype=pl.Int32, eager=True)
-    frame = frame.with_columns(code=frame["text"].replace_strict(names, codes, default=MISSING, return_dtype=pl.Int32))
-    frame = frame.filter(pl.col("code") >= 0).with_columns(place=pl.int_range(pl.len()).over("node"))
+    frame = coded(frame, names)
     num_cut = frame.filter(pl.col("place") == max_length).height
     frame = frame.filter(pl.col("place") < max_length)
     width = int(frame["place"].max() or 0) + 1  # type: ignore[arg-type]
@@ -84,6 +90,16 @@ def category_values(
         num_cut=num_cut,
     )  # fmt: skip
     return ColumnValues(column, values.view(np.float32), names)
+
+
+def coded(frame: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
+    """The rows of known categories, with columns code, by the place in `names`, and place, from 0 for each node.
+
+    frame: columns node and text, distinct, in order of importance. names: distinct texts.
+    """
+    codes = pl.int_range(len(names), dtype=pl.Int32, eager=True)
+    frame = frame.with_columns(code=frame["text"].replace_strict(names, codes, default=MISSING, return_dtype=pl.Int32))
+    return frame.filter(pl.col("code") >= 0).with_columns(place=pl.int_range(pl.len()).over("node"))
 
 
 def reduced(weights: scipy.sparse.csr_array, is_fitted: np.ndarray, size: int) -> np.ndarray:

@@ -358,12 +358,20 @@ def _with_side_tables(
 ) -> Dataset:
     columns: dict[str, NodeColumns] = {}
     warnings = list(data.warnings)
+    cold = data.cold
     for kind in config.node_columns:
-        found = read_node_columns(
-            engine, config, kind, data.nodes[kind], _met_in_training(data, config, kind, rows), tables
-        )
+        nodes, known = data.nodes[kind], _met_in_training(data, config, kind, rows)
+        if kind == "user" and cold.pairs:
+            # users who are no nodes come after those who are, and training knows none of them
+            index = np.where(cold.is_measured, nodes.count + np.cumsum(cold.is_measured) - 1, nodes.index)
+            nodes = replace(nodes, index=index)
+        padded = np.concatenate([known, np.zeros(nodes.count - len(known), bool)])
+        found = read_node_columns(engine, config, kind, nodes, padded, tables)
         _count(data.dropped, f"{BAD_ROWS} of {kind} columns", found.num_bad)
-        columns[kind], warnings = found, warnings + found.warnings
+        if nodes.count > len(known):
+            cold = replace(cold, columns=found.values[len(known) :])
+        columns[kind] = replace(found, values=found.values[: len(known)])
+        warnings += found.warnings
     titles = None
     if config.item_titles is not None:
         titles, num_bad, more = read_titles(
@@ -371,7 +379,7 @@ def _with_side_tables(
         )
         _count(data.dropped, f"{BAD_ROWS} of item titles", num_bad)
         warnings += more
-    return replace(data, columns=columns, titles=titles, warnings=warnings)
+    return replace(data, columns=columns, titles=titles, warnings=warnings, cold=cold)
 
 
 def _with_nearest(engine: Engine, data: Dataset, config: DataConfig) -> Dataset:

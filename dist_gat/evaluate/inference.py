@@ -50,11 +50,11 @@ def infer_representations(
 
     edge_chunk bounds destinations × widest row of a chunk, see `degree_chunks`. steps: of a worker, to tell how far it
     is and to stop. depths: gets copies of what each layer reads, [O, E] on the CPU. Nodes of the model's `untimed` type
-    are represented without edges that have times.
+    are represented without edges that have times; then `depths` gets what each layer reads for these too.
     """
     rows_OR = _infer(model, store, edge_chunk, steps, False, depths)
     if model.untimed is not None:
-        without_OR = _infer(model, store, edge_chunk, steps, True)
+        without_OR = _infer(model, store, edge_chunk, steps, True, depths)
         is_untimed_O = torch.from_numpy(store.ranges.is_of_type(store.ownership.own_nodes, model.untimed))
         rows_OR = torch.where(is_untimed_O.to(rows_OR.device)[:, None], without_OR, rows_OR)
     return rows_OR

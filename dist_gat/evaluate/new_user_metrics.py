@@ -25,12 +25,14 @@ NEW_USERS = "new_users_from_"
 @dataclass(frozen=True)
 class History:
     """What a new user has met: item nodes, int64 [m], each once. name: of the user. weights: float32 [m]; None: not
-    known. times: int64 [m], microseconds; without any the order of the list, the last one the newest."""
+    known. times: int64 [m], microseconds; without any the order of the list, the last one the newest. columns: float32
+    [width], what else is known of the user, see `column_layout`; None: nothing."""
 
     name: str
     items: np.ndarray
     weights: np.ndarray | None = None
     times: np.ndarray | None = None
+    columns: np.ndarray | None = None
 
     @property
     def moments(self) -> np.ndarray:
@@ -40,7 +42,7 @@ class History:
     def part(self, places: np.ndarray) -> History:
         """Some of the interactions, in any order, at their moments."""
         weights = None if self.weights is None else self.weights[places]
-        return History(self.name, self.items[places], weights, self.moments[places])
+        return History(self.name, self.items[places], weights, self.moments[places], self.columns)
 
 
 # the best items that users have not met, int64 [U, K], -1 where there are fewer
@@ -79,11 +81,13 @@ def cold_histories(prepared: PreparedGraph, split: str, num_users: int | None, s
     _, user = np.unique(table["user_id"].to_numpy(), return_inverse=True)
     draw = pl.Series("draw", hash_ids(key, user * prepared.ranges.num_nodes + table["item"].to_numpy()))
     table = table.with_columns(draw).sort(["user_id", *order, "draw"])
+    columns = np.array(prepared.cold_user_columns(split)) if "row" in table.columns else None
     histories = []
     for (name,), own in table.group_by(["user_id"], maintain_order=True):
         weights = own["weight"].to_numpy() if "weight" in own.columns else None
         times = own["time"].to_numpy() if order else None
-        histories.append(History(str(name), own["item"].to_numpy(), weights, times))
+        known = None if columns is None else columns[own["row"][0]]
+        histories.append(History(str(name), own["item"].to_numpy(), weights, times, known))
     if num_users is None or num_users >= len(histories):
         return histories
     draws = hash_ids(key, np.arange(len(histories)))

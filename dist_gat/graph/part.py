@@ -1,7 +1,8 @@
 """`PreparedGraph`: the folder that `prepare` writes, opened. `Part`: the arrays of one part, memory-mapped.
 
 manifest.json              schema, counts, bounds, partition report, what it was made from; size and SHA-256 of files
-cold_users/SPLIT.parquet   user_id, item (node ID)[, weight, time]: what users who are no nodes have met
+cold_users/SPLIT.parquet   user_id, item (node ID)[, weight, time][, row]: what users who are no nodes have met
+cold_users/SPLIT.npy       float32 [users, f]: what else is known of them, by `row`
 ids/TYPE.parquet           node_id, external_id[, title]: sorted by external ID
 categories/TYPE/COLUMN.parquet   category: their names, in the order of their codes
 parts/0000/
@@ -196,11 +197,7 @@ class PreparedGraph:
 
     def categories(self, node_type: str, column: str) -> pl.Series:
         """The names of a column's categories, by code. Raises `StorageError`."""
-        path = self.folder / "categories" / node_type / f"{column}.parquet"
-        try:
-            return read_parquet(path)["category"]
-        except (ValueError, pl.exceptions.PolarsError) as err:
-            raise StorageError(f"{path}: expected a readable parquet file: {err}; {REMEDY}") from None
+        return read_categories(self.folder, node_type, column, REMEDY)
 
     def has_times(self, relation: Relation) -> bool:
         return any("time" in one.columns for one in self.schema.relations if one.name == relation.name)
@@ -219,12 +216,21 @@ class PreparedGraph:
         return int(self.manifest.get("cold", {}).get(self.schema.relations[0].source, {}).get(split, 0))
 
     def cold_users(self, split: str) -> pl.DataFrame:
-        """Columns user_id, item, a node ID[, weight, time]: what users of a split who are no nodes have met."""
+        """Columns user_id, item, a node ID[, weight, time][, row]: what users of a split who are no nodes have met.
+
+        row: of `cold_user_columns`.
+        """
         path = self.folder / COLD_USERS / f"{split}.parquet"
         try:
             return read_parquet(path)
         except ValueError as err:
             raise StorageError(f"{path}: expected a readable parquet file: {err}; {REMEDY}") from None
+
+    def cold_user_columns(self, split: str) -> np.ndarray:
+        """float32 [users, width]: of these users, where the table has rows. Raises `StorageError`."""
+        kind = self.schema.relations[0].source
+        shape = (self.num_cold_users(split), self.feature_sizes[kind])
+        return open_array(self.folder / COLD_USERS / f"{split}.npy", ("float32",), shape, REMEDY)
 
     def num_pairs(self, relation: Relation, split: str) -> int:
         return int(sum(self.manifest["split_counts"][relation.name][split]))
@@ -273,6 +279,15 @@ def read_ids(folder: Path, node_type: str, remedy: str) -> pl.DataFrame:
     if ids.columns[:2] != ["external_id", "node_id"] or ids["node_id"].dtype != pl.Int64:
         raise StorageError(f"{path}: expected external_id and int64 node_id, found {dict(ids.schema)}; {remedy}")
     return ids
+
+
+def read_categories(folder: Path, node_type: str, column: str, remedy: str) -> pl.Series:
+    """The names of a column's categories in `folder/categories`, by code. Raises `StorageError`."""
+    path = folder / "categories" / node_type / f"{column}.parquet"
+    try:
+        return read_parquet(path)["category"]
+    except (ValueError, pl.exceptions.PolarsError) as err:
+        raise StorageError(f"{path}: expected a readable parquet file: {err}; {remedy}") from None
 
 
 def part_folder(root: Path, part: int) -> Path:

@@ -137,8 +137,8 @@ def _write(
         cold[INTERACTS.target] = writer.cold_items(dataset.cold.items, INTERACTS.target)
     if dataset.cold.users is not None:
         cold[INTERACTS.source] = {
-            split: writer.cold_users(engine, dataset.users.vocabulary, split, own)
-            for split, own in dataset.cold.pairs.items()
+            split: writer.cold_users(engine, dataset.users.vocabulary, split, dataset.cold)
+            for split in dataset.cold.pairs
         }
     totals = {split: sum(of_parts) for split, of_parts in counts[INTERACTS.name].items()}
     quality = {

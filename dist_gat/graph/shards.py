@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ import pyarrow.parquet as pa_parquet
 from dist_gat.base.plural import plural
 from dist_gat.base.storage import save_array
 from dist_gat.config.task_sections import FIRST_RELATION
+from dist_gat.data.cold_nodes import ColdNodes
 from dist_gat.data.dataset import WEIGHT, Dataset, Nodes
 from dist_gat.data.edge_file import Columns, EdgeFile, degrees
 from dist_gat.data.engine import Engine
@@ -203,15 +205,21 @@ class ShardWriter:
                 counts[split].append(int(np.count_nonzero(own == number)))
         return counts
 
-    def cold_users(self, engine: Engine, users: Vocabulary, split: str, edges: EdgeFile) -> int:
-        """What the cold users of a split have met: user_id, item, a node, and weight and time. Returns their number."""
+    def cold_users(self, engine: Engine, users: Vocabulary, split: str, cold: ColdNodes) -> int:
+        """What the cold users of a split have met: user_id, item, a node, and weight and time. Where there are columns
+        of users, these, and `row`, that of each user among them. Returns their number."""
+        edges = cold.pairs[split]
         own = edges.read(0, edges.count)
         distinct, place = np.unique(own["source"], return_inverse=True)
         names = pl.concat(list(users.ids(engine))).gather(distinct.astype(np.int64))
-        columns = {"user_id": names.gather(place), "item": self.labels.nodes["item"][own["target"]]}
+        columns: dict[str, Any] = {"user_id": names.gather(place), "item": self.labels.nodes["item"][own["target"]]}
         columns |= {name: own[name] for name in (WEIGHT, "time") if name in own}
         path = self.folder / COLD_USERS / f"{split}.parquet"
         path.parent.mkdir(exist_ok=True)
+        if cold.columns is not None:
+            columns["row"] = pl.Series(place)
+            rows = np.searchsorted(np.flatnonzero(cold.is_measured), distinct)
+            save_array(path.with_suffix(".npy"), cold.columns[rows])
         pl.DataFrame(columns).write_parquet(path)
         return len(distinct)
 

@@ -1,40 +1,42 @@
 """New users as a user gives them: JSON lines, a table, or Python dictionaries, checked and turned into `History`.
 
-A line is {"user": "x", "items": ["a", "b"]}, and may have "weights" and "times", lists of the same length. A table has
-the columns user_id, item_id[, weight][, time], with a row for each interaction.
+A line is {"user": "x", "items": ["a", "b"]}, and may have "weights" and "times", lists of the same length, and
+"columns", values by name. A table has the columns user_id, item_id[, weight][, time] and those of users, by their names
+or as columns.NAME, with a row for each interaction.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from dist_gat.base.errors import DataError, first_line
-from dist_gat.data.parquet import read_parquet
+from dist_gat.base.errors import DataError
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import LAST_SECOND, UNITS
 from dist_gat.data.vocabulary import encode
 from dist_gat.evaluate.new_user_metrics import History
-from dist_gat.serve.pairs_file import FORMATS, SEPARATORS, unreadable
+from dist_gat.serve.given_nodes import Given, NewRows, check_id, columns_of_table, given_nodes, only_value
+from dist_gat.serve.new_columns import open_columns, tell
 from dist_gat.serve.saved_model import SavedModel
 
-NewUserRows = Path | pl.DataFrame | Sequence[Mapping[str, Any]]
-KEYS = ("user", "items", "weights", "times")
-EXPECTED = 'expected {"user": "x", "items": ["a", "b"]}, and if known "weights" and "times" of the same length'
-Progress = Callable[[str], None]
+LISTS = {"items": "item_id", "weights": "weight", "times": "time"}
+KEYS = ("user", *LISTS, "columns")
+EXPECTED = (
+    'expected {"user": "x", "items": ["a", "b"]}, and if known "weights" and "times" of the same length and "columns"'
+)
 
 
-def read_histories(source: NewUserRows, model: SavedModel, progress: Progress) -> list[History]:
+def read_histories(source: NewRows, model: SavedModel, progress: Callable[[str], None]) -> list[History]:
     """In the order of the source. An item that comes again counts once, as its last row says; items that training never
-    saw are left out, and `progress` is told. Raises `DataError` for what can't be read."""
-    given = list(_given(source))
+    saw are left out, categories that it never saw are missing, and `progress` is told. Raises `DataError` for what
+    can't be read."""
+    columns = open_columns(model, model.relation.source)
+    given = given_nodes(source, "user", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
     if not given:
         return []
     for where, user in given:
@@ -50,7 +52,10 @@ def read_histories(source: NewUserRows, model: SavedModel, progress: Progress) -
             raise DataError(f"{where}: user {shown(name)} again; expected each new user once: put the items together")
         seen.add(name)
         weights, times = _numbers(user, "weights", where), _times(user, where)
-        whole = History(name, nodes[np.maximum(own, 0)], None if weights is None else weights.astype(np.float32), times)
+        whole = History(
+            name, nodes[np.maximum(own, 0)], None if weights is None else weights.astype(np.float32), times,
+            columns.row(user.get("columns"), where),
+        )  # fmt: skip
         # the last of equal ones, in the order of the list
         last = {place: at for at, place in enumerate(own.tolist()) if place >= 0}
         histories.append(whole.part(np.array(sorted(last.values()), dtype=np.int64)))
@@ -58,57 +63,35 @@ def read_histories(source: NewUserRows, model: SavedModel, progress: Progress) -
     if len(unknown):
         examples = ", ".join(shown(item) for item in unknown[:NUM_EXAMPLES])
         progress(f"{len(unknown):,} items are unknown to the model and left out, for example {examples}")
+    tell(columns.notes, progress)
     return histories
 
 
-def _given(source: NewUserRows) -> Iterable[tuple[str, Any]]:
-    """Where it stands, and the dictionary of each user."""
-    if isinstance(source, pl.DataFrame):
-        return _of_table(source, "the table of new users")
-    if not isinstance(source, Path):
-        return [(f"new user {number}", user) for number, user in enumerate(source, start=1)]
-    if not source.is_file():
-        raise DataError(
-            f"{source}: {'no file' if source.exists() else 'no such file'}; expected JSON lines or a table of new users"
-        )
-    form = FORMATS.get(source.suffix, "JSON lines")
-    try:
-        if form == "parquet":
-            return _of_table(read_parquet(source), str(source))
-        if form in SEPARATORS:
-            return _of_table(pl.read_csv(source, separator=SEPARATORS[form], infer_schema=False), str(source))
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError, pl.exceptions.PolarsError) as err:
-        raise unreadable(source, form, first_line(err)) from None
-    return [(f"{source}, line {n}", _parsed(line, f"{source}, line {n}")) for n, line in enumerate(lines, 1) if line]
-
-
-def _parsed(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as err:
-        raise DataError(f"{where}: {first_line(err)}; {EXPECTED}") from None
-
-
-def _of_table(table: pl.DataFrame, where: str) -> list[tuple[str, Any]]:
-    """Users in the order of their first rows."""
-    names = {"user_id": "user", "item_id": "items", "weight": "weights", "time": "times"}
-    if missing := [name for name in ("user_id", "item_id") if name not in table.columns]:
+def _of_table(table: pl.DataFrame, where: str, names: Sequence[str]) -> list[Given]:
+    """Users in the order of their first rows. names: of columns of users; with some, a row may have no item."""
+    needed = ["user_id"] if names else ["user_id", "item_id"]
+    if missing := [name for name in needed if name not in table.columns]:
         found = ", ".join(map(shown, table.columns))
         raise DataError(f"{where}: no column {' and '.join(missing)}; found {found}; expected user_id, item_id[, ...]")
-    kept = table.select([name for name in names if name in table.columns])
-    users = kept.group_by("user_id", maintain_order=True).agg(pl.all()).rename(lambda name: names[name])
-    return [(f"{where}, user {user['user']}", user) for user in users.iter_rows(named=True)]
+    lists = {key: name for name, key in LISTS.items() if key in table.columns}
+    own = columns_of_table(table, names, ["user_id", *LISTS.values()], where)
+    found_users = []
+    for (user,), rows in table.group_by(["user_id"], maintain_order=True):
+        at = f"{where}, user {user}"
+        met = rows.filter(pl.col("item_id").is_not_null()) if names and "item_id" in lists else rows
+        given: dict[str, Any] = {"user": user, "items": []}
+        given |= {name: met[key].to_list() for key, name in lists.items()}
+        values = {name: only_value(rows[column], f"{at}: {column}") for name, column in own.items()}
+        if names:
+            given["columns"] = values
+        found_users.append((at, given))
+    return found_users
 
 
 def _check(user: Any, where: str) -> None:
     """Raise `DataError` unless it is a dictionary with the keys and lists that are known."""
     if not isinstance(user, Mapping) or "user" not in user or not isinstance(user.get("items"), list):
         raise DataError(f"{where}: found {str(user)[:80]}; {EXPECTED}")
-    if "columns" in user:
-        raise DataError(
-            f"{where}: has columns, which this model reads of no new user; leave them out, and give its interactions"
-        )
     if more := [key for key in user if key not in KEYS]:
         raise DataError(f"{where}: unknown key {shown(more[0])}; {EXPECTED}")
     for name in ("weights", "times"):
@@ -116,9 +99,8 @@ def _check(user: Any, where: str) -> None:
             not isinstance(user[name], list) or len(user[name]) != len(user["items"])
         ):  # fmt: skip
             raise DataError(f"{where}: {name} is no list of {len(user['items'])}, as items is; {EXPECTED}")
-    wrong = [one for one in (user["user"], *user["items"]) if isinstance(one, bool) or not isinstance(one, str | int)]
-    if wrong:
-        raise DataError(f"{where}: {str(wrong[0])[:40]!r} is no ID; expected text or whole numbers")
+    for one in (user["user"], *user["items"]):
+        check_id(one, where)
 
 
 def _numbers(user: Mapping[str, Any], name: str, where: str) -> np.ndarray | None:

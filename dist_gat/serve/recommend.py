@@ -8,7 +8,7 @@ Shape legend: n users of a chunk, R representation size, k columns of the filter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,6 +22,8 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.data.vocabulary import encode, parse_id
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
 from dist_gat.filters.linear_filter import LinearFilter
+from dist_gat.sampling.edge_columns import positions
+from dist_gat.serve.new_items import NewItem, NewItemRows, rows_of_new_items
 from dist_gat.serve.pair_scale import PairScale, open_scales
 from dist_gat.serve.saved_model import RANKING_ROWS, SavedModel
 
@@ -31,15 +33,17 @@ ALIGNED = 16  # floats of a vector of 64 bytes
 CHUNK, LINEAR_CHUNK = 1024, SLAB
 
 
-def recommend_items(model: SavedModel, users: list[str], k: int) -> pl.DataFrame:
+def recommend_items(
+    model: SavedModel, users: list[str], k: int, new_items: Sequence[NewItem] = ()
+) -> pl.DataFrame:  # fmt: skip
     """The K best items that each user has not met: user_id, item_id, score, rank[, title].
 
     The score of a task that predicts ratings, clicks or counts is the prediction.
 
     users: external IDs as text; they are read as the type that the data set has. Raises `DataError` for an
-    unknown one.
+    unknown one. new_items: candidates beside those of the graph.
     """
-    ranker = open_ranker(model, k)
+    ranker = open_ranker(model, k, new_items)
     tables = [ranker.empty(), *ranker.recommend(ranker.places_of(users))]
     return pl.concat(tables)
 
@@ -49,7 +53,8 @@ class Ranker:
     """A saved model that is ready to recommend K items to one chunk of users after another.
 
     users, items: IDs of the two node types, see `SavedModel.ids`, sorted by ID. item_order: places of items by node.
-    known, profiles: by part, and read once. rows: of a part, by name.
+    known, profiles: by part, and read once. rows: of a part, by name. new: items that are no nodes, whose numbers come
+    after those of the nodes.
     """
 
     model: SavedModel
@@ -62,6 +67,7 @@ class Ranker:
     rows: Callable[[int], list[Tensor]]
     profiles: Callable[[int], csr_array]
     linear: LinearFilter | None
+    new: NewItemRows | None = None
 
     @property
     def user_ids(self) -> pl.Series:
@@ -128,6 +134,11 @@ class Ranker:
                 if self.linear is not None:
                     scores += np.float32(model.linear_weight) * self.linear.scores_of_users(companions, first, last)
                 yield first, scores
+        if self.new is not None:
+            for start in range(0, len(self.new.rows_mR), SLAB):
+                of_new_mR = self.new.rows_mR[start : start + SLAB]
+                scores = products(slabs_nR, aligned([of_new_mR], SLAB))[:num_users, : len(of_new_mR)]
+                yield self.new.first + start, scores
 
     def _table(self, users: pl.Series, nodes: np.ndarray, scores: np.ndarray, rank: np.ndarray) -> pl.DataFrame:
         item_nodes = self.items["node_id"].to_numpy()
@@ -152,7 +163,16 @@ class Ranker:
             rows_nR[torch.from_numpy(mine)] = torch.cat([rows[at] for rows in self.rows(part)], dim=1)
             met = self.known(part).of(users)
             pairs.append(np.stack([np.repeat(mine, np.diff(met.indptr)), met.items], axis=1))
+        if self.new is not None:
+            pairs.append(self._met_of_new(nodes, self.new))
         return rows_nR, known_items(np.arange(len(nodes)), pairs)
+
+    def _met_of_new(self, nodes: np.ndarray, new: NewItemRows) -> np.ndarray:
+        """int64 [m, 2]: place among user nodes, of which several may be one user, and new item that it has met."""
+        order = np.argsort(nodes, kind="stable")
+        starts, stops = (np.searchsorted(nodes[order], new.met_p2[:, 0], side) for side in ("left", "right"))
+        place = order[positions(starts, stops - starts)]
+        return np.stack([place, np.repeat(new.met_p2[:, 1], stops - starts)], axis=1)
 
     def profiles_of_users(self, nodes: np.ndarray) -> csr_array:
         """float32 [n, N]: the training interactions of user nodes."""
@@ -169,17 +189,21 @@ class Ranker:
             yield part, mine, nodes[mine] - ranges.nodes_of_type(part, self.model.relation.source).start
 
 
-def open_ranker(model: SavedModel, k: int) -> Ranker:
+def open_ranker(model: SavedModel, k: int, new_items: Sequence[NewItem] = ()) -> Ranker:
     """Raises `ConfigError` for a number of items that is none, `StorageError` for a damaged model."""
     if k < 1:
         raise ConfigError(f"k={k}: expected a positive number of items a user")
     profiles, ranges = cache(model.user_items), model.ranges
     items = model.ids(model.relation.target)
+    new = rows_of_new_items(model, new_items) if new_items else None
+    if new is not None:
+        added = pl.DataFrame({"external_id": [one.name for one in new_items], "node_id": new.numbers})
+        items = pl.concat([items.with_columns(pl.col("external_id").cast(pl.String)), added], how="diagonal")
     return Ranker(
         model, k, model.ids(model.relation.source), items, np.argsort(items["node_id"].to_numpy()),
         list(open_scales(model).values()), cache(model.known),
         cache(model.ranking_rows), profiles,
-        LinearFilter(profiles, ranges.num_parts, ranges.num_nodes) if model.linear_weight else None,
+        LinearFilter(profiles, ranges.num_parts, ranges.num_nodes) if model.linear_weight else None, new,
     )  # fmt: skip
 
 

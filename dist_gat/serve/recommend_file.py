@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dist_gat.base.storage import atomic_file
 from dist_gat.data.parquet import read_parquet
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.vocabulary import encode
+from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.pairs_file import FORMATS, SEPARATORS, format_of, unreadable
 from dist_gat.serve.predict import NodeIndex
 from dist_gat.serve.recommend import Ranker, open_ranker
@@ -30,6 +31,7 @@ SAY_EVERY_S = 5.0
 def recommend_file(
     model: SavedModel, users: Path | None, output: Path, k: int,
     progress: Callable[[str], None] = lambda message: None, is_stopped: Callable[[], bool] = lambda: False,
+    new_items: Sequence[NewItem] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Write the K best new items of each user to a table with the columns user_id, item_id, score, rank.
 
@@ -40,7 +42,7 @@ def recommend_file(
     `KeyboardInterrupt` where `is_stopped` says so.
     """
     started = said = time.perf_counter()
-    ranker = open_ranker(model, k)
+    ranker = open_ranker(model, k, new_items)
     nodes = ranker.users["node_id"].to_numpy()
     places = np.argsort(nodes, kind="stable") if users is None else find_users(users, ranker)
     done = rows = without = 0

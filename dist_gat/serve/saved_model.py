@@ -5,12 +5,14 @@ manifest.json, config.yaml     format, schema, the predicted relation, counts, S
 dense.safetensors              dense weights: inputs, layers, own scores, heads of tasks
 parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
                                the filters (`spectral`), rows of further tasks (`representation.TASK`). For new users:
-                               what each layer reads (`depth.0` and so on), in-degrees by edge type (`degree`), and the
+                               what each layer reads (`depth.0` and so on; then without times, of a type that is
+                               represented so), in-degrees by edge type (`degree`), and the
                                scale that the spectral filter has of a node (`filter_scale`)
 known/0000.{indptr,items}.npy  what each user of the part has met in training and validation
 history/0000.{indptr,items,weights}.npy  what the linear filter has of each user, where it counts: items, int64, and
                                the weight of each, float32
 ids/TYPE.parquet               external IDs, node IDs, titles
+categories/TYPE/COLUMN.parquet names of categories, by code, for the columns of new nodes
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from dist_gat.base.errors import StorageError
+from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import (
     MANIFEST,
     open_array,
@@ -39,17 +42,18 @@ from dist_gat.base.storage import (
     verify_files,
 )
 from dist_gat.checkpoints.weight_files import load_tensors, part_file, part_rows, save_dense, save_tensors
-from dist_gat.config.files import dump_config
+from dist_gat.config.files import dump_config, load_config
 from dist_gat.config.sections import Config
+from dist_gat.data.column_layout import Layout, read_layouts, to_plain
 from dist_gat.evaluate.topk import Known, known_items
 from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.long_work import padded
 from dist_gat.exchange.shared_folder import shared_folder
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import Blend
-from dist_gat.graph.part import Part, read_ids
+from dist_gat.graph.part import Part, read_categories, read_ids
 from dist_gat.graph.ranges import NodeRanges, read_ranges
-from dist_gat.graph.schema import Relation, read_schema
+from dist_gat.graph.schema import Relation, Schema, read_schema
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.graph_store import GraphStore
 
@@ -68,8 +72,8 @@ def save_model(
     """Write `run_folder/model`. Collective; ranks share the file system. Raises `Stopped`, and writes nothing then.
 
     pairs: of tasks that predict pairs, by name, what turns products of their rows into predictions. more_rows: rows of
-    these [O, …], by name, where they are not the ranking rows. depths: what each layer reads, [O, E], for new users;
-    None: the model has no answer for these.
+    these [O, …], by name, where they are not the ranking rows. depths: of `infer_representations`, for new nodes; None:
+    the model has no answer for these.
     """
     ranges, weighted_Ok = store.ranges, blend.weighted_rows
     more_rows = {**more_rows, **{f"{DEPTH}{layer}": rows for layer, rows in enumerate(depths or ())}}
@@ -94,6 +98,7 @@ def save_model(
             "weights": store.prepared.manifest.get("weights", {}),
             "spectral_columns": blend.spectral_Ok.shape[1] if blend.spectral_weight else 0,
         }
+        content["columns"] = {kind: to_plain(layout) for kind, layout in store.prepared.layouts.items()}
         extra["degree"] = torch.from_numpy(store.degrees(store.ownership.own_nodes))
     control, what = worker.control, f"{folder}: can't be written, nothing was changed"
     parts = padded(store.own_parts, None, control)
@@ -104,6 +109,8 @@ def save_model(
                 save_dense(own, model)
                 (own / "config.yaml").write_text(dump_config(config), encoding="utf-8")
                 shutil.copytree(store.prepared.folder / "ids", own / "ids")
+                if depths is not None and (store.prepared.folder / "categories").is_dir():
+                    shutil.copytree(store.prepared.folder / "categories", own / "categories")
         for part in worker.steps("writing the model", parts, len(parts)):
             with together(control, what):
                 if part is not None:
@@ -139,6 +146,32 @@ class SavedModel:
 
     def ids(self, node_type: str) -> pl.DataFrame:
         return read_ids(self.folder, node_type, REMEDY)
+
+    def categories(self, node_type: str, column: str) -> pl.Series:
+        """The names of a column's categories, by code. Raises `StorageError`."""
+        return read_categories(self.folder, node_type, column, REMEDY)
+
+    @cached_property
+    def config(self) -> Config:
+        """The recipe. Raises `ConfigError`."""
+        return load_config(self.folder / "config.yaml")
+
+    @cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """Node type → the columns of its nodes, of a model that has answers for new nodes. Raises `StorageError`."""
+        return read_layouts(self.manifest, self.schema.node_types, self.folder / MANIFEST, REMEDY)
+
+    @cached_property
+    def schema(self) -> Schema:
+        return read_schema(self.manifest, self.folder / MANIFEST, REMEDY)
+
+    def check_new_nodes(self) -> None:
+        """Raise `ConfigError` for a model that has no answer for new users and items."""
+        if "new_users" not in self.manifest or "columns" not in self.manifest:
+            raise ConfigError(
+                f"{self.folder}: saved before there were answers for new users and items; run `dist-gat train` with "
+                "the recipe to write the model anew"
+            )
 
     @property
     def row_sizes(self) -> dict[str, int]:

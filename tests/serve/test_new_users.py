@@ -12,25 +12,17 @@ import pytest
 import torch
 from helpers import ITEM, USER
 from recipes import prepare_and_train
-from small_world import RELATIONS, world_recipe, write_world
+from serve_cases import met_in_training, recipe_of, save_without_id_rows
+from small_world import world_recipe, write_world
 from typer.testing import CliRunner
 
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.cli.main import app
 from dist_gat.config.sections import Config
-from dist_gat.evaluate.inference import infer_representations
-from dist_gat.evaluate.new_user_metrics import History
-from dist_gat.exchange.worker import join_workers
-from dist_gat.filters.blend import build_blend
 from dist_gat.graph.part import open_prepared
-from dist_gat.nn.edge_terms import prepared_kinds
-from dist_gat.nn.recommender import build_recommender, untimed_type
-from dist_gat.sampling.graph_store import open_store
 from dist_gat.serve.new_users import open_new_users, recommend_new
 from dist_gat.serve.recommend import open_ranker
-from dist_gat.serve.saved_model import open_model, save_model
-from dist_gat.tasks.build_task import build_task
 
 TIMES = ["relation", "weight", "age", "rank"]
 MODELS: dict[str, dict[str, Any]] = {
@@ -44,7 +36,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "deep": {"sampling": {"fanouts": [2, 2, 2]}, "model": {"scoring": "degree_dot"}},
     "ratings": {"task": {"kind": "rating"}, "train": {"metric": "rmse"}},
 }  # fmt: skip
-ZEROED = 5
 
 
 @pytest.fixture(scope="module")
@@ -55,64 +46,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe_of(folder: Path, run: str, **sections: Any) -> Config:
-    relations = {name: RELATIONS[name] for name in ("tags", "kg")}
-    config = world_recipe(folder, run, **sections)
-    data = config.data.model_copy(
-        update={"relations": {k: v for k, v in config.data.relations.items() if k in relations}}
-    )
-    return config.model_copy(update={"data": data})
-
-
-def save_with_zero_rows(config: Config) -> tuple[torch.Tensor, torch.Tensor, dict[int, History]]:
-    """Save a model of random weights where some users have an ID row of 0.
-
-    Returns representations and ranking rows of all nodes, and what these users have met in training, in any order.
-    """
-    worker, prepared = join_workers(torch.device("cpu"), 1, 30), open_prepared(config.data.prepared)
-    store, task = open_store(prepared, worker.sampling, "auto"), build_task(config, prepared)
-    model = build_recommender(
-        config.model, len(config.sampling.fanouts), {}, store.ownership, worker.rows, 0, build_head=task.build_head,
-        kinds=prepared_kinds(prepared, config.sampling), untimed=untimed_type(config.sampling, task.relation),
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.dense.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    model.table.weight.detach().copy_(torch.randn(model.table.weight.shape, generator=generator))
-    histories = {}
-    for part in prepared.parts[:ZEROED]:
-        users = prepared.ranges.nodes_of_type(part.number, USER)
-        pairs = part.pairs(task.relation, "train")
-        own = np.flatnonzero(pairs[:, 0] == users[1])
-        own = np.random.default_rng(0).permutation(own)
-        weights, times = part.labels(task.relation, "train", "weight"), part.times(task.relation, "train")
-        histories[users[1]] = History(f"new {users[1]}", pairs[own, 1], weights[own], times[own])
-        model.table.weight.detach()[users[1]] = 0
-    depths: list[torch.Tensor] = []
-    # one destination a chunk: a product of other shapes rounds differently
-    representation_OR = infer_representations(model, store, 1, depths=depths)
-    rows_OR = task.rows(model, representation_OR, store.ownership.own_nodes, store)
-    blend = build_blend(rows_OR, store, worker, task.relation, config.blend, config.evaluate, "ndcg@20", 0)
-    pairs_of = {}
-    if config.task.kind == "rating":
-        found, _ = task.values(model, representation_OR, store, worker, "valid")
-        pairs_of = {"alone": {"rows": "representation", **task.saved(model, found)}}
-        pairs_of = {task.name: pairs_of["alone"]}
-    save_model(config, model, rows_OR, blend, store, task.relation, worker, pairs_of, depths=depths)
-    return representation_OR, rows_OR, histories
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_a_new_user_is_a_user_of_the_graph_without_an_id_row(world: Path, name: str) -> None:
     config = recipe_of(world, f"run-{name}", **MODELS[name])
-    representations, rows, histories = save_with_zero_rows(config)
-    new = open_new_users(open_model(config.run_folder / "model"), 5)
-    for node, history in histories.items():
+    saved = save_without_id_rows(config)
+    new = open_new_users(saved.model, 5)
+    for node in saved.absent[USER]:
+        history = met_in_training(saved.prepared, node)
         assert len(history.items) > 2
-        assert torch.equal(new.representation(history)[0], representations[node]), node
+        assert torch.equal(new.representation(history)[0], saved.representation_NR[node]), node
         # biases of ratings are products of all rows at once, which round otherwise
-        torch.testing.assert_close(new.ranking_row(history)[0], rows[node], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(new.ranking_row(history)[0], saved.rows_NR[node], rtol=1e-5, atol=1e-6)
 
 
 def test_filters_see_a_new_user_as_one_of_the_graph(world: Path) -> None:
@@ -121,8 +65,9 @@ def test_filters_see_a_new_user_as_one_of_the_graph(world: Path) -> None:
         "edge_weights": "log", "half_life": 4,
     }  # fmt: skip
     config = recipe_of(world, "run-blend", blend=blend)
-    _, rows, histories = save_with_zero_rows(config)
-    model = open_model(config.run_folder / "model")
+    saved = save_without_id_rows(config)
+    model, rows = saved.model, saved.rows_NR
+    histories = {node: met_in_training(saved.prepared, node) for node in saved.absent[USER]}
     new, known = open_new_users(model, 30), open_ranker(model, 30)
     for node, history in histories.items():
         expected, _ = known.rows_of_users(np.array([node]))
@@ -208,7 +153,7 @@ def test_the_order_of_the_list_is_that_of_time(trained: Config) -> None:
         ({"user": "x", "items": ["a"], "weights": ["nan"]}, "finite numbers"),
         ({"user": "x", "items": ["a"], "times": ["2010-31-31"]}, "dates"),
         ({"user": "x", "items": [None]}, "no ID"),
-        ({"user": "x", "items": [], "columns": {"age": 3}}, "columns"),
+        ({"user": "x", "items": [], "columns": {"age": 3}}, "no column .age. of user"),
         ({"user": "x", "items": [], "itmes": []}, "unknown key"),
         ("x", "expected"),
     ],

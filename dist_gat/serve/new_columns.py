@@ -1,0 +1,167 @@
+"""`NewColumns`: what is known of a node that training never saw, as the model reads it.
+
+Values come as in JSON: a number, a text or number for a category, a list of these for categories, a list of numbers for
+a vector. They become one row as it is stored, see `dist_gat.data.column_layout`, scaled and coded as training's were.
+
+Shape legend: W width of the row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dist_gat.base.errors import DataError
+from dist_gat.config.node_sections import NodeColumnConfig
+from dist_gat.data.column_layout import KNOWN, Column, Layout, width_of
+from dist_gat.data.column_values import MISSING, coded, scaled
+from dist_gat.data.text_table import NUM_EXAMPLES, shown
+from dist_gat.data.values import MAX_ID_BYTES
+from dist_gat.data.vocabulary import EXACT
+from dist_gat.serve.saved_model import SavedModel
+
+BLANKS = " \t\n\r\xa0"  # see `dist_gat.data.values.BLANKS`
+
+
+@dataclass(frozen=True)
+class NewColumns:
+    """The columns of one node type. layout: of these; empty where the model reads none. configs: of each, by name.
+    categories: names by code.
+
+    notes: what became of values that the model doesn't know, for the user.
+    """
+
+    node_type: str
+    layout: Layout
+    configs: Mapping[str, NodeColumnConfig]
+    categories: Mapping[str, pl.Series]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.layout if column.kind != KNOWN]
+
+    def row(self, given: Any, where: str) -> np.ndarray | None:
+        """float32 [W]: of a node with these values by name; what isn't there is missing. None: nothing is known.
+
+        Raises `DataError` for what is no value of its column.
+        """
+        if given is None:
+            return None
+        if not isinstance(given, Mapping):
+            raise DataError(f"{where}: columns={str(given)[:80]}: expected values by name, {self._expected()}")
+        if unknown := [str(name) for name in given if name not in self.names]:
+            raise DataError(
+                f"{where}: the model reads no column {shown(unknown[0])} of {self.node_type}; {self._expected()}"
+            )
+        missing_W, row_W = self.missing(), self.missing()
+        for column in self.layout:
+            if column.kind == KNOWN:
+                continue
+            value = _value(given.get(column.name), self.configs[column.name].missing)
+            if value is None:
+                continue
+            row_W[column.slice] = self._stored(column, value, f"{where}: columns.{column.name}={str(value)[:80]}")
+        return None if np.array_equal(row_W.view(np.int32), missing_W.view(np.int32)) else row_W
+
+    def missing(self) -> np.ndarray:
+        """float32 [W]: of a node of which nothing is known."""
+        row_W = np.full(width_of(self.layout), np.nan, np.float32)
+        for column in self.layout:
+            if column.kind == KNOWN:
+                row_W[column.slice] = 0
+            elif column.name in self.categories:
+                row_W[column.slice] = np.full(column.width, MISSING, np.int32).view(np.float32)
+        return row_W
+
+    def _expected(self) -> str:
+        return f"expected {', '.join(self.names)}" if self.names else "leave `columns` out"
+
+    def _stored(self, column: Column, value: Any, where: str) -> np.ndarray:
+        """float32 [width]"""
+        if column.kind in ("category", "categories"):
+            several = value if isinstance(value, list) and column.kind == "categories" else [value]
+            if isinstance(value, str) and column.kind == "categories":
+                parts = value.strip(BLANKS).split(self.configs[column.name].separator)
+                several = [part for part in parts if part.strip(BLANKS)]
+            return self._coded(column, [_category(one, where) for one in several if one is not None], where)
+        if column.kind == "numeric":
+            return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
+        if self.configs[column.name].reduce is not None:
+            raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
+        if not isinstance(value, list) or len(value) != column.width:
+            found = f"{len(value)} of them" if isinstance(value, list) else "none"
+            raise DataError(f"{where}: expected a list of {column.width} numbers; found {found}")
+        rows = np.array([[_number(one, where) for one in value]], np.float32)
+        return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
+
+    def _coded(self, column: Column, texts: Sequence[str], where: str) -> np.ndarray:
+        names = self.categories[column.name]
+        frame = pl.DataFrame({"node": np.zeros(len(texts), np.int64), "text": pl.Series(texts, dtype=pl.String)})
+        frame = frame.unique(maintain_order=True)
+        found = coded(frame, names)
+        if unknown := frame.filter(~pl.col("text").is_in(names.implode()))["text"].to_list():
+            examples = ", ".join(map(shown, unknown[:NUM_EXAMPLES]))
+            self.notes.append(f"{where}: {examples} is no category that training knows, and counts as missing")
+        if len(found) > column.width:
+            self.notes.append(f"{where}: the first {column.width} categories count")
+        codes = np.full(column.width, MISSING, np.int32)
+        known = found["code"].to_numpy()[: column.width]
+        codes[: len(known)] = known
+        return codes.view(np.float32)
+
+
+def open_columns(model: SavedModel, node_type: str) -> NewColumns:
+    """Of a model that has answers for new nodes. Raises `StorageError` for a damaged one."""
+    model.check_new_nodes()
+    layout = model.layouts.get(node_type, ())
+    declared = model.config.data.node_columns.get(node_type, [])
+    with_names = [column.name for column in layout if column.kind in ("category", "categories")]
+    return NewColumns(
+        node_type, layout, {source.name: source.config for source in declared},
+        {name: model.categories(node_type, name) for name in with_names},
+    )  # fmt: skip
+
+
+def tell(notes: Sequence[str], progress: Callable[[str], None]) -> None:
+    """A few of them, and how many others there are."""
+    for note in notes[:NUM_EXAMPLES]:
+        progress(note)
+    if len(notes) > NUM_EXAMPLES:
+        progress(f"and {len(notes) - NUM_EXAMPLES:,} others like these")
+
+
+def _value(value: Any, missing: Sequence[str]) -> Any:
+    """None where a text stands for no value, as in a table."""
+    return None if isinstance(value, str) and value.strip(BLANKS) in ("", *missing) else value
+
+
+def _number(value: Any, where: str) -> float:
+    """Raises `DataError` unless it is finite as float32."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.float32(number)):
+            raise DataError(f"{where}: expected finite numbers, or null where one is not known")
+    return number
+
+
+def _category(value: Any, where: str) -> str:
+    """A category as text, that of a whole number without its point, as `prepare` reads it from a table."""
+    text = value.strip(BLANKS) if isinstance(value, str) else ""
+    if isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, int):
+        text = str(value)
+    elif isinstance(value, float) and math.isfinite(value):
+        text = str(int(value)) if value.is_integer() and abs(value) < EXACT else str(value)
+    if not text or len(text.encode()) > MAX_ID_BYTES:
+        raise DataError(f"{where}: expected text of at most {MAX_ID_BYTES} bytes or finite numbers, or null")
+    return text
