@@ -257,6 +257,9 @@ class DataConfig(Section):
     user_features: FeatureConfig | None = Field(None, description="in short: numeric columns of users")
     item_features: FeatureConfig | None = Field(None, description="in short: numeric columns of items")
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
+    vectors: FileName = Field(
+        "data/vectors", description="the folder that keeps vectors of texts, as that of `dist-gat encode --cache`"
+    )
     prepared: FileName = Field(
         "", description="the folder that `prepare` writes and `train` reads; default: prepared/NAME"
     )
@@ -302,6 +305,12 @@ class DataConfig(Section):
             if feature is not None:
                 found[kind] = [*found.get(kind, []), *columns_of_table(feature, f"data.{kind}_features")]
         return {kind: columns for kind, columns in found.items() if columns}
+
+    @property
+    def encoders(self) -> list[str]:
+        """The pre-trained encoders of all columns of text, each once."""
+        columns = [source.config for of_type in self.node_columns.values() for source in of_type]
+        return list(dict.fromkeys(column.encoder for column in columns if column.encoder is not None))
 
     @model_validator(mode="after")
     def _columns_of_known_types(self) -> DataConfig:

@@ -7,19 +7,25 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from dist_gat.config.section import FileName, PositiveInt, Section, check_names
+from dist_gat.config.text_section import TextEncoderConfig
 
 # a file, a folder, a pattern, an address, or several of these
 Files = Annotated[FileName | list[FileName], Field(union_mode="left_to_right")]
-ColumnKind = Literal["numeric", "category", "categories", "vector"]
+ColumnKind = Literal["numeric", "category", "categories", "vector", "text"]
 ARRAYS = (".npy", ".npz")  # whose rows have numbers instead of IDs
+OF_MATRICES: tuple[ColumnKind, ...] = ("categories", "vector")
 # the kinds that read a setting; others refuse it
 READ_BY: dict[str, tuple[ColumnKind, ...]] = {
-    "scale": ("numeric", "vector"),
+    "scale": ("numeric", "vector", "text"),
     "separator": ("categories",),
     "max_length": ("categories",),
     "max_categories": ("category", "categories"),
     "ids": ("categories", "vector"),
     "reduce": ("vector",),
+    "encoder": ("text",),
+    "max_tokens": ("text",),
+    "prompt": ("text",),
+    "store": ("text",),
 }
 
 
@@ -37,7 +43,7 @@ class NodeColumnConfig(Section):
 
     A vector may be a list column of a table, or a matrix in an `.npy` file; sparse matrices of scipy, in `.npz`, are
     categories, the largest values of a row first, or with `reduce` a vector. Row n of a matrix is of the node with the
-    ID n, or of the n-th ID of the table `ids`.
+    ID n, or of the n-th ID of the table `ids`. A text becomes the vector that a pre-trained encoder makes of it.
     """
 
     kind: ColumnKind
@@ -47,7 +53,7 @@ class NodeColumnConfig(Section):
     missing: list[str] = Field([], description="of a column of text: values that stand for none, as NULL")
     scale: Literal["standardize", "l2", "none"] = Field(
         "standardize",
-        description="numeric, vector: by mean and deviation of training nodes; l2: a vector is divided by its norm",
+        description="of numbers and vectors: by mean and deviation of training nodes; l2: vectors by their norm",
     )
     separator: str = Field(" ", min_length=1, description="categories: between those in a text")
     max_length: PositiveInt = Field(32, description="categories: the first so many of a node are kept")
@@ -58,6 +64,12 @@ class NodeColumnConfig(Section):
     reduce: PositiveInt | None = Field(
         None, description="of a sparse matrix: length of the vectors that its tf-idf becomes (truncated SVD)"
     )
+    encoder: FileName | None = Field(
+        None, description="text: a model's folder, its name in the Hugging Face hub, or package:NAME/FOLDER"
+    )
+    max_tokens: PositiveInt = Field(128, description="text: what is read of one; the model's own limit counts too")
+    prompt: str | None = Field(None, description="text: stands before every one; by default what the model asks for")
+    store: Literal["float32", "float16"] = Field("float32", description="text: numbers of the cache `data.vectors`")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> NodeColumnConfig:
@@ -68,7 +80,15 @@ class NodeColumnConfig(Section):
             raise ValueError("missing is for columns of text; a vector is missing where its row is, or is null")
         if self.kind == "numeric" and self.scale == "l2":
             raise ValueError("scale=l2 is for vectors; expected standardize or none")
+        if self.kind == "text" and self.encoder is None:
+            raise ValueError("text needs an encoder; name a model's folder, or its name in the hub")
         return self
+
+    @property
+    def text_encoder(self) -> TextEncoderConfig:
+        """Of a text."""
+        assert self.encoder is not None, "checked by the section"
+        return TextEncoderConfig(encoder=self.encoder, max_tokens=self.max_tokens, prompt=self.prompt, store=self.store)
 
 
 class NodesConfig(Section):
@@ -91,6 +111,10 @@ class NodesConfig(Section):
         for name, column in self.columns.items():
             if column.table is None and self.table is None:
                 raise ValueError(f"columns.{name}: there is no table; name one here or beside `columns`")
+            if is_matrix(column.table or self.table) and column.kind not in OF_MATRICES:
+                raise ValueError(
+                    f"columns.{name}: a matrix can't be {column.kind}; expected {' or '.join(OF_MATRICES)}, or a table"
+                )
         return self
 
 
@@ -110,7 +134,11 @@ class ColumnSource(NamedTuple):
 
     @property
     def is_matrix(self) -> bool:
-        return isinstance(self.files, str) and self.files.lower().endswith(ARRAYS)
+        return is_matrix(self.files)
+
+
+def is_matrix(files: str | list[str] | None) -> bool:
+    return isinstance(files, str) and files.lower().endswith(ARRAYS)
 
 
 def columns_of_type(node_type: str, nodes: NodesConfig) -> list[ColumnSource]:

@@ -1,8 +1,9 @@
 """`Column`: where a column of nodes stands in the matrix of its type, and what is needed to read it.
 
 The columns of a type are one float32 matrix, a row a node, so that they travel together. Numbers and vectors stand
-there as they are, NaN where missing; categories are int32 codes whose bits stand there, -1 where missing. The first
-column, `known`, is 1 for nodes that training meets, which have an ID row, and 0 for others.
+there as they are, texts as the vectors that an encoder made of them, NaN where missing; categories are int32 codes
+whose bits stand there, -1 where missing. The first column, `known`, is 1 for nodes that training meets, which have an
+ID row, and 0 for others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from dist_gat.base.errors import StorageError
 
 KNOWN = "known"
-KINDS = (KNOWN, "numeric", "category", "categories", "vector")
+KINDS = (KNOWN, "numeric", "category", "categories", "vector", "text")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +19,10 @@ from dist_gat.data.engine import Engine
 from dist_gat.data.matrix_file import MatrixRows, read_matrix
 from dist_gat.data.side_table import SideTable, Value, ValueKind, read_side_table
 from dist_gat.data.vocabulary import Vocabulary
+from dist_gat.text.encode import encode_texts
 
 VALUE_KINDS: dict[str, ValueKind] = {
-    "numeric": "number", "category": "category", "categories": "categories", "vector": "vector",
+    "numeric": "number", "category": "category", "categories": "categories", "vector": "vector", "text": "text",
 }  # fmt: skip
 
 
@@ -54,9 +56,9 @@ def read_node_columns(
     num_bad, warnings = 0, list[str]()
     for source in sources:
         if source.is_matrix:
-            rows = read_matrix(engine, config, node_type, source, nodes.vocabulary, nodes.index, tables)
-            found[source.name] = _of_matrix(source, rows, known)
-            num_bad, warnings = num_bad + rows.num_bad, warnings + rows.warnings
+            matrix = read_matrix(engine, config, node_type, source, nodes.vocabulary, nodes.index, tables)
+            found[source.name] = _of_matrix(source, matrix, known)
+            num_bad, warnings = num_bad + matrix.num_bad, warnings + matrix.warnings
     for together in _by_table([source for source in sources if not source.is_matrix]):
         values = [
             Value(one.column, VALUE_KINDS[one.config.kind], one.keys[2], one.config.separator, one.config.missing)
@@ -68,7 +70,14 @@ def read_node_columns(
         order = np.argsort(side.nodes, kind="stable")
         for number, source in enumerate(together):
             own = side.frame[f"value {number}"].gather(order)
-            found[source.name] = _of_table(source, side.nodes[order], own, known)
+            if source.config.kind == "text":
+                # NaN where there is no text
+                rows = encode_texts(own, source.config.text_encoder, Path(config.vectors), engine.progress)
+                found[source.name] = vector_values(
+                    source.name, "text", side.nodes[order], rows, known, source.config.scale
+                )
+            else:
+                found[source.name] = _of_table(source, side.nodes[order], own, known)
         num_bad, warnings = num_bad + side.num_bad, warnings + side.warnings
     # numbers stand together, so that the model reads them as one matrix
     numeric = [source.name for source in sources if source.config.kind == "numeric"]

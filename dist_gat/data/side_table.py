@@ -24,7 +24,7 @@ from dist_gat.data.values import BLANKS, MAX_ID_BYTES, id_sql, is_number, is_tex
 from dist_gat.data.vocabulary import EXACT, Vocabulary
 
 # what a value becomes: float64, text, a list of texts, a list of float32, the number of its row from 0
-ValueKind = Literal["number", "title", "category", "categories", "vector", "position"]
+ValueKind = Literal["number", "title", "text", "category", "categories", "vector", "position"]
 MOST_TEXT = 1 << 20  # bytes of a text with categories
 
 
@@ -192,6 +192,8 @@ def _value_sql(name: str, value: Value, schema: pa.Schema, source: Source) -> _S
     trimmed = f"trim({column}, {BLANKS})"
     nothing = ", ".join(map(quoted, ["", *value.missing]))
     blank = f"({column} is null or {trimmed} in ({nothing}))" if is_text(kind) else f"({column} is null)"
+    if value.kind == "text" and is_text(kind):
+        return _Sql(f"case when not {blank} then {column} end", blank)
     if value.kind == "number" and not is_list:
         return _Sql(f"case when not {blank} then {number_sql(name, kind)} end", blank)
     if value.kind == "category" and not is_list:
@@ -215,7 +217,7 @@ def _value_sql(name: str, value: Value, schema: pa.Schema, source: Source) -> _S
         finite = f"list_bool_and(list_transform({floats}, lambda x: coalesce(isfinite(x), false)))"
         return _Sql(f"case when {finite} and len({floats}) > 0 then {floats} end", blank)
     expected = {
-        "number": "numbers", "category": "text or numbers; of lists, the kind is categories",
+        "number": "numbers", "text": "text", "category": "text or numbers; of lists, the kind is categories",
         "categories": "text, or lists of text or of whole numbers",
         "vector": "lists of numbers; or name an .npy file in `table`",
     }[value.kind]  # fmt: skip

@@ -1,14 +1,17 @@
 """What a prepared folder was made from, in its manifest: settings, seed and source files; and what a recipe says now.
 
-{"seed": 0, "settings": {"data": {…}, "parts": {…}}, "files": {NAME: {"bytes": …, "ends_sha256": …}}}
+{"seed": 0, "settings": {"data": {…}, "parts": {…}}, "files": {NAME: {"bytes": …, "ends_sha256": …}},
+ "encoders": {NAME: …}}
 
-Names of files are relative to `data.path`, so that hosts may keep their tables at different places.
+Names of files are relative to `data.path`, so that hosts may keep their tables at different places. `encoders` has the
+SHA-256 of the files of each pre-trained encoder of texts.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -19,12 +22,13 @@ from dist_gat.config.differences import differing_settings
 from dist_gat.config.sections import Config, DataConfig, PartsConfig
 from dist_gat.data.source_files import source_files
 from dist_gat.graph.part import MADE_FROM, REMEDY, PreparedGraph, open_prepared
+from dist_gat.text.model_files import find_model, fingerprint
 
 SECTIONS = ("data", "parts")
 # keys of file names, in the section `data` and below it
-FILE_KEYS = ("interactions", "train", "valid", "test", "path", "table", "ids", "cold_items", "cold_users")
+FILE_KEYS = ("interactions", "train", "valid", "test", "path", "table", "ids", "cold_items", "cold_users", "encoder")
 # where the data are; and with bad rows there is either the same folder or none
-LEFT_OUT = {"path", "prepared", "skip_bad_rows", "memory_gb"}
+LEFT_OUT = {"path", "prepared", "vectors", "skip_bad_rows", "memory_gb"}
 RATIOS = ("data.split.valid_ratio", "data.split.test_ratio")
 GIVEN = ("data.train", "data.valid", "data.test", "data.split.valid_is_part_of_train")
 # settings that a split does not read
@@ -37,9 +41,22 @@ UNREAD = {
 
 
 def made_from(data: DataConfig, parts: PartsConfig, seed: int) -> dict[str, Any]:
-    """The record for the manifest. Files that can't be read are left out of it."""
+    """The record for the manifest. Files and encoders that can't be read are left out of it."""
     tree = {"data": data.model_dump(mode="json", exclude=LEFT_OUT), "parts": parts.model_dump(mode="json")}
-    return {"seed": seed, "settings": _with_plain_names(tree, data.path), "files": _described(data)}
+    return {
+        "seed": seed, "settings": _with_plain_names(tree, data.path), "files": _described(data),
+        "encoders": encoders_of(data),
+    }  # fmt: skip
+
+
+def encoders_of(data: DataConfig) -> dict[str, str]:
+    """What each encoder of texts is known by that is on this machine, by its plain name."""
+    found = {}
+    for encoder in data.encoders:
+        with suppress(ConfigError):  # `prepare` says so itself; who only trains needs neither model nor libraries
+            if folder := find_model(encoder):
+                found[_plain_name(os.path.join(data.path, encoder), data.path)] = fingerprint(folder)
+    return found
 
 
 def open_made(
@@ -82,7 +99,7 @@ def record_of(prepared: PreparedGraph) -> dict[str, Any]:
 
 
 def differing_from(record: Mapping[str, Any], data: DataConfig, parts: PartsConfig) -> tuple[list[str], list[str]]:
-    """What differs from a record, for people: settings, and files. A file that is not there any more does not."""
+    """What differs from a record, for people: settings, and files. What is not there any more does not."""
     now = made_from(data, parts, record["seed"])
 
     def plays_no_part(key: str, field: FieldInfo) -> bool:
@@ -91,6 +108,11 @@ def differing_from(record: Mapping[str, Any], data: DataConfig, parts: PartsConf
     settings = differing_settings(record["settings"], now["settings"], plays_no_part)
     before = record["files"]
     files = [_told(name, before.get(name), found) for name, found in now["files"].items() if before.get(name) != found]
+    files += [
+        f"encoder {name}: its files are others now, so texts would get other vectors"
+        for name, found in now["encoders"].items()
+        if record.get("encoders", {}).get(name, found) != found
+    ]
     return settings, files
 
 

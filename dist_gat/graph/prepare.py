@@ -33,11 +33,12 @@ from dist_gat.data.relations import Edges
 from dist_gat.graph.assign import Graph, assign_nodes
 from dist_gat.graph.fennel import Chunks
 from dist_gat.graph.held_out import held_out_warnings
-from dist_gat.graph.made_from import made_from
+from dist_gat.graph.made_from import encoders_of, made_from
 from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import COLUMNS, INTERACTIONS, Relation, Schema
 from dist_gat.graph.shards import Relabelling, ShardWriter
+from dist_gat.text.model_files import find_model
 
 (INTERACTS,) = INTERACTIONS.relations
 # as many as a scale of ratings may have; more are a count or a measurement
@@ -63,6 +64,8 @@ def prepare_dataset(
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
+    for encoder in data.encoders:
+        find_model(encoder)  # or it is refused before a table is read
     made = made_from(data, parts, seed)  # first, so that a table that changes meanwhile is another one
     memory = int(data.memory_gb * 1e9) if data.memory_gb else free_memory() // 2
     with (
@@ -84,7 +87,8 @@ def prepare_dataset(
             writer = ShardWriter(folder, work, labels, rows, progress)
             report = {"name": name, **_write(writer, engine, dataset, data, parts)}
             progress("checking what was written")
-            write_manifest(folder, FORMAT, VERSION, {**report, MADE_FROM: made})
+            # an encoder of the hub is here by now
+            write_manifest(folder, FORMAT, VERSION, {**report, MADE_FROM: {**made, "encoders": encoders_of(data)}})
     return report
 
 
