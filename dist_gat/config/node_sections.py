@@ -96,14 +96,15 @@ class NodesConfig(Section):
 
     table: Files | None = Field(None, description="with a row for each ID; a column may have its own")
     id_column: str | None = Field(None, description="default: the node type, and _id")
-    columns: dict[str, NodeColumnConfig] = Field({}, description="by name")
+    columns: dict[str, NodeColumnConfig] = Field({}, description="by name; null: left out")
 
     @field_validator("columns", mode="before")
     @classmethod
     def _kind_alone(cls, columns: Any) -> Any:
         if not isinstance(columns, dict):
             return columns
-        return {name: {"kind": one} if isinstance(one, str) else one for name, one in columns.items()}
+        given = {name: one for name, one in columns.items() if one is not None}
+        return {name: {"kind": one} if isinstance(one, str) else one for name, one in given.items()}
 
     @model_validator(mode="after")
     def _has_tables(self) -> NodesConfig:

@@ -19,13 +19,14 @@ from dist_gat.data.distinct_pairs import (
     refuse_repeated,
     refuse_shared,
 )
-from dist_gat.data.edge_file import GONE, Columns, EdgeFile, EdgeWriter, degrees, with_split, write_edges
+from dist_gat.data.edge_file import GONE, Columns, EdgeFile, degrees, with_split
 from dist_gat.data.engine import Engine
 from dist_gat.data.filters import left_out
 from dist_gat.data.nearest import nearest_edges
 from dist_gat.data.node_columns import NodeColumns, read_node_columns
+from dist_gat.data.nodes import Nodes, dense, further_nodes, reindexed, separated
 from dist_gat.data.overlap import check_overlap
-from dist_gat.data.relations import Edges, Related, open_relation, relate
+from dist_gat.data.relations import Edges, open_relation, relate
 from dist_gat.data.side_table import read_titles
 from dist_gat.data.source import open_source
 from dist_gat.data.split import SPLITS, TRAIN, VALID, given_splits
@@ -39,25 +40,6 @@ BAD_ROWS = "bad rows"  # the reason in Dataset.dropped for rows that skip_bad_ro
 ROW_BYTES = 120  # what an edge of a chunk takes while it is worked on
 CHUNK_SHARE = 0.2
 MOST_ROWS, LEAST_ROWS = 8 << 20, 1 << 12
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """The users, or the items, of a data set: those of a vocabulary that are kept."""
-
-    vocabulary: Vocabulary
-    index: np.ndarray  # int64 [of the vocabulary]: dense index, -1 where left out
-
-    @property
-    def count(self) -> int:
-        return int(self.index.max(initial=-1)) + 1
-
-    def ids(self, engine: Engine) -> Iterator[Any]:
-        """Series of the external IDs, by index."""
-        start = 0
-        for ids in self.vocabulary.ids(engine):
-            yield ids.filter(self.index[start : start + len(ids)] >= 0)
-            start += len(ids)
 
 
 @dataclass(frozen=True)
@@ -159,16 +141,16 @@ def load_dataset(
         item_known = degrees(edges, "target", items.count, rows) > 0
         for file in relation_edges:
             item_known |= degrees(file, "target", items.count, rows) > 0
-    nodes = {"user": Nodes(users, _dense(known)), "item": Nodes(items, _dense(item_known))}
-    train, valid, test = _separated(edges, nodes["user"], nodes["item"], rows)
+    nodes = {"user": Nodes(users, dense(known)), "item": Nodes(items, dense(item_known))}
+    train, valid, test = separated(edges, nodes["user"], nodes["item"], rows)
     cold = cold.of_kept(nodes["item"].index, degrees(train, "target", nodes["item"].count, rows), apart)
     context = relate(
         engine, config, {name: more[name] for name in more if name not in behaviours},
         {"user": users, "item": items}, tables,
     )  # fmt: skip
     found = {name: Edges("user", "item", (), *related[name][:2]) for name in behaviours} | context.edges
-    nodes |= _further_nodes(context, nodes, rows)
-    found = {name: _reindexed(own, nodes, rows) for name, own in found.items()}
+    nodes |= further_nodes(context, nodes, rows)
+    found = {name: reindexed(own, nodes, rows) for name, own in found.items()}
     for reason, count in context.dropped.items():
         _count(dropped, reason, count)
     notes["repeated"] |= _repeated({name: own.repeats for name, own in context.edges.items()})
@@ -300,57 +282,6 @@ def _without_unknown_users(
 def _merged(edges: EdgeFile, rows: int) -> Iterator[np.ndarray]:
     for chunk in edges.chunks(rows, ["split"]):
         yield np.where(chunk["split"] == VALID, TRAIN, chunk["split"])
-
-
-def _separated(edges: EdgeFile, users: Nodes, items: Nodes, rows: int) -> tuple[EdgeFile, ...]:
-    """The edges of train, valid and test, each in a file, with dense indices."""
-    types = {name: kind for name, kind in edges.types.items() if name not in ("split", "key")}
-    writers = [EdgeWriter(edges.folder.with_name(f"{edges.folder.name}-{split}"), types) for split in SPLITS]
-    for chunk in edges.chunks(rows, [*types, "split"]):
-        dense = {**chunk, "source": users.index[chunk["source"]], "target": items.index[chunk["target"]]}
-        for number, writer in enumerate(writers):
-            own = chunk["split"] == number
-            writer.append({name: dense[name][own] for name in types})
-    return tuple(writer.close() for writer in writers)
-
-
-def _further_nodes(context: Related, nodes: Mapping[str, Nodes], rows: int) -> dict[str, Nodes]:
-    """Those of the types that users and items are none of: each has an edge whose other end is kept."""
-    has_edge = {kind: np.zeros(own.count, bool) for kind, own in context.vocabularies.items()}
-    for edges in context.edges.values():
-        ends = {"source": edges.source, "target": edges.target}
-        for chunk in edges.file.chunks(rows, list(ends)):
-            kept = _ends_are_kept(chunk, ends, nodes)
-            for end, kind in ends.items():
-                if kind in has_edge:
-                    has_edge[kind][chunk[end][kept]] = True
-    return {kind: Nodes(own, _dense(has_edge[kind])) for kind, own in context.vocabularies.items()}
-
-
-def _ends_are_kept(chunk: Columns, ends: Mapping[str, str], nodes: Mapping[str, Nodes]) -> np.ndarray:
-    kept = np.ones(len(chunk["source"]), bool)
-    for end, kind in ends.items():
-        if kind in nodes:
-            kept &= nodes[kind].index[chunk[end]] >= 0
-    return kept
-
-
-def _reindexed(edges: Edges, nodes: Mapping[str, Nodes], rows: int) -> Edges:
-    """With dense indices, without edges of nodes that are left out."""
-    file, ends = edges.file, {"source": edges.source, "target": edges.target}
-
-    def chunks() -> Iterator[Columns]:
-        for chunk in file.chunks(rows):
-            kept = _ends_are_kept(chunk, ends, nodes)
-            own = {name: values[kept] for name, values in chunk.items()}
-            yield own | {end: nodes[kind].index[own[end]] for end, kind in ends.items()}
-
-    return replace(edges, file=write_edges(file.folder.with_name(f"{file.folder.name}-dense"), file.types, chunks()))
-
-
-def _dense(known: np.ndarray) -> np.ndarray:
-    """int64: consecutive numbers where `known`, -1 elsewhere."""
-    return np.where(known, np.cumsum(known) - 1, -1)
 
 
 def _with_side_tables(

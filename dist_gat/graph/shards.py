@@ -21,9 +21,10 @@ from dist_gat.base.plural import plural
 from dist_gat.base.storage import save_array
 from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.data.cold_nodes import ColdNodes
-from dist_gat.data.dataset import WEIGHT, Dataset, Nodes
+from dist_gat.data.dataset import WEIGHT, Dataset
 from dist_gat.data.edge_file import Columns, EdgeFile, degrees
 from dist_gat.data.engine import Engine
+from dist_gat.data.nodes import Nodes
 from dist_gat.data.vocabulary import Vocabulary
 from dist_gat.graph.array_file import ArrayFile
 from dist_gat.graph.part import COLD_USERS, EDGE_TYPES, POPULARITY_EXPONENT, SPLITS, part_folder

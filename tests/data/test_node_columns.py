@@ -52,7 +52,8 @@ def codes(found: NodeColumns, name: str) -> list[list[str]]:
 def test_every_kind_in_one_table(tmp_path: Path) -> None:
     """A row that is missing, and a value that is; the columns stand in one matrix, numbers first."""
     table = "item_id,maker,year,genres\n0,ann,1990,drama crime\n1,bo,,\n2,ann,2000,crime\n3,,2010,comedy drama\n"
-    kinds = {"maker": "category", "year": {"kind": "numeric", "scale": "none"}, "genres": "categories"}
+    year = {"kind": "numeric", "scale": "none"}
+    kinds = {"maker": "category", "year": year, "genres": "categories", "left_out": None}
     found = columns_of(tmp_path, kinds, table)
     assert [(c.name, c.offset, c.width, c.num_values) for c in found.layout] == [
         ("known", 0, 1, 4), ("year", 1, 1, 3), ("maker", 2, 1, 3), ("genres", 3, 2, 3)
