@@ -54,9 +54,15 @@ def write_kuairec(data: Path, folder: Path, fold: int = 0) -> None:
 def write_news(data: Path, folder: Path, fold: int = 0) -> None:
     """News impressions with the given test file, whose items are all new. A tenth of the other items is valid: new too.
 
-    A pair that was shown twice counts once, as clicked if it was once. Items have the leading directions of their
-    titles' and entities' words.
+    Items have the leading directions of their titles' and entities' words.
     """
+    write_news_pairs(data, folder)
+    items = read_news_items(data)
+    _write_numbers(folder / "items.csv", items["item_id"], text_directions(items["text"].to_list(), TEXT_COLUMNS))
+
+
+def write_news_pairs(data: Path, folder: Path) -> None:
+    """The three splits alone. A pair that was shown twice counts once, as clicked if it was once."""
     train, test = (
         pl.read_csv(data / "news-bing" / f"{split}.csv").group_by("user_id", "item_id").agg(pl.col("weight").max())
         for split in ("train", "test")
@@ -70,8 +76,6 @@ def write_news(data: Path, folder: Path, fold: int = 0) -> None:
     is_test = np.arange(len(table)) >= len(train)
     is_valid = np.append(is_valid, np.zeros(len(test), bool)) & table["user_id"].is_in(list(warm)).to_numpy()
     _write_splits(folder, table, is_valid, is_test)
-    items = read_news_items(data)
-    _write_numbers(folder / "items.csv", items["item_id"], text_directions(items["text"].to_list(), TEXT_COLUMNS))
 
 
 def read_news_items(data: Path) -> pl.DataFrame:

@@ -133,7 +133,8 @@ def load_dataset(
     edges = _without_unknown_users(engine, edges, known, main, config, users, rows, dropped)
     if is_given:
         of_splits = {SPLITS.index(name): table for name, table in main.items()}
-        warnings += check_overlap(engine, of_splits, edges, relation_edges, "item", items, rows)
+        has_columns = "item" in config.node_columns
+        warnings += check_overlap(engine, of_splits, edges, relation_edges, "item", items, rows, has_columns)
     if config.split.merge_valid:
         edges = with_split(edges, _merged(edges, rows))
     item_known = np.ones(items.count, bool)

@@ -21,12 +21,13 @@ FEW = 10  # so few IDs may all be new; of more it is no chance
 
 def check_overlap(
     engine: Engine, tables: Mapping[int, Table], edges: EdgeFile, related: Sequence[EdgeFile], kind: str,
-    ids: Vocabulary, rows: int,
+    ids: Vocabulary, rows: int, may_be_new: bool = False,
 ) -> list[str]:  # fmt: skip
     """Warnings of items of a split that training lacks. Raises `DataError` where it lacks all of more than a few,
     or all and has them in another writing.
 
     tables: by their number in `split` of the edges; 0 is training. kind: user or item, whose vocabulary is `ids`.
+    may_be_new: all of them, because columns tell of them.
     """
     end = ENDS[kind]
     trained, warnings = degrees(edges, end, ids.count, rows, 0) > 0, []
@@ -42,7 +43,7 @@ def check_overlap(
         likely = ""
         if len(absent) == count:
             likely = _written_otherwise(engine, ids, absent[:COMPARED], np.flatnonzero(trained))
-        if likely or (len(absent) == count and count > FEW):
+        if likely or (len(absent) == count and count > FEW and not may_be_new):
             raise DataError(
                 f"{name}: none of its {count:,} {plural(kind)} is in {where}, for example {examples}{likely}; expected "
                 f"{plural(kind)} of training, else there is nothing to measure; write the IDs in one way, or name the "
