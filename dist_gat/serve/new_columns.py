@@ -1,7 +1,8 @@
 """`NewColumns`: what is known of a node that training never saw, as the model reads it.
 
 Values come as in JSON: a number, a text or number for a category, a list of these for categories, a list of numbers for
-a vector. They become one row as it is stored, see `dist_gat.data.column_layout`, scaled and coded as training's were.
+a vector, a text for its encoder. They become one row as it is stored, see `dist_gat.data.column_layout`, scaled and
+coded as training's were.
 
 Shape legend: W width of the row.
 """
@@ -24,6 +25,8 @@ from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import MAX_ID_BYTES
 from dist_gat.data.vocabulary import EXACT
 from dist_gat.serve.saved_model import SavedModel
+from dist_gat.text.model_files import find_model
+from dist_gat.text.text_encoder import TextEncoder
 
 BLANKS = " \t\n\r\xa0"  # see `dist_gat.data.values.BLANKS`
 
@@ -33,7 +36,7 @@ class NewColumns:
     """The columns of one node type. layout: of these; empty where the model reads none. configs: of each, by name.
     categories: names by code.
 
-    notes: what became of values that the model doesn't know, for the user.
+    notes: what became of values that the model doesn't know, for the user. encoders: of texts, by column, once opened.
     """
 
     node_type: str
@@ -41,6 +44,7 @@ class NewColumns:
     configs: Mapping[str, NodeColumnConfig]
     categories: Mapping[str, pl.Series]
     notes: list[str] = field(default_factory=list)
+    encoders: dict[str, TextEncoder] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -90,6 +94,9 @@ class NewColumns:
                 parts = value.strip(BLANKS).split(self.configs[column.name].separator)
                 several = [part for part in parts if part.strip(BLANKS)]
             return self._coded(column, [_category(one, where) for one in several if one is not None], where)
+        if column.kind == "text":
+            rows = self._encoded(column, value, where)
+            return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
         if column.kind == "numeric":
             return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
         if self.configs[column.name].reduce is not None:
@@ -99,6 +106,21 @@ class NewColumns:
             raise DataError(f"{where}: expected a list of {column.width} numbers; found {found}")
         rows = np.array([[_number(one, where) for one in value]], np.float32)
         return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
+
+    def _encoded(self, column: Column, text: Any, where: str) -> np.ndarray:
+        """float32 [1, width]. The encoder is opened for the first text."""
+        config = self.configs[column.name].text_encoder
+        if not isinstance(text, str):
+            raise DataError(f"{where}: expected text")
+        if column.name not in self.encoders:
+            self.encoders[column.name] = TextEncoder(find_model(config.encoder) or config.encoder, config)
+        ((_, rows),) = self.encoders[column.name].encode([text])
+        if rows.shape[1] != column.width:
+            raise DataError(
+                f"{where}: encoder={config.encoder} makes vectors of {rows.shape[1]} numbers, and training had those "
+                f"of {column.width}; put the same model there"
+            )
+        return rows.astype(config.store).astype(np.float32)
 
     def _coded(self, column: Column, texts: Sequence[str], where: str) -> np.ndarray:
         names = self.categories[column.name]

@@ -61,3 +61,19 @@ def test_relations_are_training_too() -> None:
     test, cart = ({"user_id": ["2"], "item_id": ["z"]}, {"user_id": ["1"], "item_id": ["z"]})
     tables = {"train": TRAIN, "test": pl.DataFrame(test), "cart": pl.DataFrame(cart)}
     assert load(config, tables=tables).pairs("test") == [("2", "z")]
+
+
+def test_items_may_all_be_new_where_columns_tell_of_them() -> None:
+    new = [f"z{n:02}" for n in range(11)]
+    table = pl.DataFrame({"item_id": ["x", "y", *new], "price": range(13)})
+    config = DataConfig(
+        train="train", test="test", split={"method": "files"},
+        nodes={"item": {"table": "items", "columns": {"price": "numeric"}}},
+    )  # fmt: skip
+    test = pl.DataFrame({"user_id": ["2"] * 11, "item_id": new})
+    found = load(config, tables={"train": TRAIN, "test": test, "items": table})
+    assert len(found.pairs("test")) == 11
+    assert any("11 of 11 items" in warning for warning in found.dataset.warnings)
+    written = pl.DataFrame({"user_id": ["2"], "item_id": ["X"]})
+    with pytest.raises(DataError, match="'X' may be 'x' there"):
+        load(config, tables={"train": TRAIN, "test": written, "items": table})

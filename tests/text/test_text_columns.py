@@ -22,6 +22,8 @@ from dist_gat.config.sections import Config
 from dist_gat.config.text_section import TextEncoderConfig
 from dist_gat.graph.made_from import open_made
 from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.serve.new_columns import open_columns
+from dist_gat.serve.saved_model import open_model
 from dist_gat.text import text_encoder
 from dist_gat.text.encode import encode_texts
 
@@ -129,6 +131,17 @@ def test_from_a_table_to_recommendations(config: Config) -> None:
     assert 0 <= api.evaluate(config)["test"]["recall@20"] <= 1
     best = api.recommend(config.run_folder, users=[3], k=3)
     assert best["rank"].to_list() == [1, 2, 3]
+    columns = open_columns(open_model(config.run_folder / "model"), "item")
+    for item, title in ((0, "red cat"), (4, LONG)):
+        row = columns.row({"title": title}, "here")
+        assert row is not None
+        np.testing.assert_array_equal(row[1:], stored(open_prepared(config.data.prepared))[0][item])
+    assert columns.row({"title": " NONE"}, "here") is None
+    with pytest.raises(DataError, match=r"columns.title=7: expected text"):
+        columns.row({"title": 7}, "here")
+    new = {"item": "new", "columns": {"title": "old fish"}}
+    ranked = api.recommend(config.run_folder, users=[3], k=ITEMS + 1, new_items=[new])
+    assert "new" in ranked["item_id"].cast(pl.String).to_list()
 
 
 def test_a_changed_encoder_is_noticed(config: Config, bert: Path, tmp_path: Path) -> None:
