@@ -103,7 +103,8 @@ class NewColumns:
             raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
         if not isinstance(value, list) or len(value) != column.width:
             found = f"{len(value)} of them" if isinstance(value, list) else "none"
-            raise DataError(f"{where}: expected a list of {column.width} numbers; found {found}")
+            of_text = ", the vector that `dist-gat encode` makes of the text" if column.kind == "text" else ""
+            raise DataError(f"{where}: expected a list of {column.width} numbers{of_text}; found {found}")
         rows = np.array([[_number(one, where) for one in value]], np.float32)
         return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
 
