@@ -94,7 +94,7 @@ class NewColumns:
                 parts = value.strip(BLANKS).split(self.configs[column.name].separator)
                 several = [part for part in parts if part.strip(BLANKS)]
             return self._coded(column, [_category(one, where) for one in several if one is not None], where)
-        if column.kind == "text":
+        if column.kind == "text" and isinstance(value, str):
             rows = self._encoded(column, value, where)
             return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
         if column.kind == "numeric":
@@ -103,16 +103,14 @@ class NewColumns:
             raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
         if not isinstance(value, list) or len(value) != column.width:
             found = f"{len(value)} of them" if isinstance(value, list) else "none"
-            of_text = ", the vector that `dist-gat encode` makes of the text" if column.kind == "text" else ""
-            raise DataError(f"{where}: expected a list of {column.width} numbers{of_text}; found {found}")
+            text = "text, or " if column.kind == "text" else ""
+            raise DataError(f"{where}: expected {text}a list of {column.width} numbers; found {found}")
         rows = np.array([[_number(one, where) for one in value]], np.float32)
         return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
 
-    def _encoded(self, column: Column, text: Any, where: str) -> np.ndarray:
+    def _encoded(self, column: Column, text: str, where: str) -> np.ndarray:
         """float32 [1, width]. The encoder is opened for the first text."""
         config = self.configs[column.name].text_encoder
-        if not isinstance(text, str):
-            raise DataError(f"{where}: expected text")
         if column.name not in self.encoders:
             self.encoders[column.name] = TextEncoder(find_model(config.encoder) or config.encoder, config)
         ((_, rows),) = self.encoders[column.name].encode([text])

@@ -137,7 +137,7 @@ def test_from_a_table_to_recommendations(config: Config) -> None:
         assert row is not None
         np.testing.assert_array_equal(row[1:], stored(open_prepared(config.data.prepared))[0][item])
     assert columns.row({"title": " NONE"}, "here") is None
-    with pytest.raises(DataError, match=r"columns.title=7: expected text"):
+    with pytest.raises(DataError, match=r"columns.title=7: expected text, or a list of 8 numbers"):
         columns.row({"title": 7}, "here")
     new = {"item": "new", "columns": {"title": "old fish"}}
     ranked = api.recommend(config.run_folder, users=[3], k=ITEMS + 1, new_items=[new])
