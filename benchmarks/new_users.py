@@ -9,13 +9,12 @@ and stops before the test: for choosing settings; further arguments KEY=VALUE ch
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.quality import RECIPES, Metrics, Row, print_rows, save_rows, shown
+from benchmarks.quality import RECIPES, Metrics, Row, print_rows, quality_parser, save_rows, shown, spread_of
 from dist_gat import api
 from dist_gat.base.metric_counts import is_count
 from dist_gat.baselines.baseline import evaluate_baseline
@@ -64,23 +63,15 @@ def rows_of(found: Sequence[dict[str, Metrics]], command: str) -> list[Row]:
     rows = []
     for metric in (name for name in found[0]["recipe"] if name.endswith(MEASURED)):
         own = [models["recipe"][metric] for models in found]
-        spread = statistics.stdev(own) if len(own) > 1 else 0.0
         for peer in PEERS:
             value = statistics.fmean(models[peer][metric] for models in found)
-            row = Row("new-users", DATA, metric, statistics.fmean(own), spread, peer, value, value, command)
+            row = Row("new-users", DATA, metric, statistics.fmean(own), spread_of(own), peer, value, value, command)
             rows.append(row)
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the public files")
-    parser.add_argument("--work", type=Path, default=Path("runs/new-users"), help="for prepared folders and runs")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--validation", action="store_true", help="look at validation alone")
-    parser.add_argument("--save", action="store_true")
-    arguments = parser.parse_args()
+    arguments = quality_parser(__doc__, "new-users").parse_args()
     public, on_test = arguments.data / FOLDER, not arguments.validation
     found = [measure(arguments.overrides, public, arguments.work, seed, on_test) for seed in arguments.seeds]
     rows = rows_of(found, "python -m benchmarks.new_users --data FOLDER")

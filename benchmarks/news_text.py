@@ -10,7 +10,6 @@ before the test: for choosing settings; further arguments KEY=VALUE change the r
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import sys
@@ -24,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.quality import RECIPES, Metrics, Row, print_rows, save_rows, shown
+from benchmarks.quality import RECIPES, Metrics, Row, print_rows, quality_parser, save_rows, shown, spread_of
 from benchmarks.quality_tables import write_news_pairs
 from dist_gat import api
 from dist_gat.config.sections import Config
@@ -101,21 +100,23 @@ def rows_of(found: Sequence[Metrics], peer: Metrics, command: str) -> list[Row]:
     rows = []
     for name in MEASURED:
         own = [metrics[name] for metrics in found]
-        spread = statistics.stdev(own) if len(own) > 1 else 0.0
-        row = Row("news-text", DATA, name, statistics.fmean(own), spread, PEER, peer[name], peer[name] + AHEAD, command)
+        row = Row(
+            "news-text",
+            DATA,
+            name,
+            statistics.fmean(own),
+            spread_of(own),
+            PEER,
+            peer[name],
+            peer[name] + AHEAD,
+            command,
+        )
         rows.append(row)
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the public files")
-    parser.add_argument("--work", type=Path, default=Path("runs/news-text"), help="for tables and runs")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--validation", action="store_true", help="look at validation alone")
-    parser.add_argument("--save", action="store_true")
-    arguments = parser.parse_args()
+    arguments = quality_parser(__doc__, "news-text").parse_args()
     # another recipe makes other runs
     shutil.rmtree(arguments.work, ignore_errors=True)
     arguments.work.mkdir(parents=True)

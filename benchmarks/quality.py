@@ -15,7 +15,7 @@ import json
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -263,7 +263,7 @@ def rows_of(name: str, line: Line, models: list[Metrics], peers: dict[str, Metri
             continue
         values = [metrics[bar.metric] for metrics in models]
         peer = peers[bar.peer][bar.metric] if bar.peer else None
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        spread = spread_of(values)
         reach = bar.reach(0.0 if peer is None else peer)
         rows.append(Row(name, line.data, bar.metric, statistics.mean(values), spread, bar.peer, peer, reach, command))
     return rows
@@ -289,16 +289,27 @@ def save_rows(rows: Sequence[Row]) -> None:
     RESULTS.write_text(json.dumps([*kept, *map(asdict, rows)], indent=1) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("line", choices=LINES)
+def quality_parser(doc: str | None, work: str, lines: Collection[str] = ()) -> argparse.ArgumentParser:
+    """Of a module that measures recipes on public data. work: its folder below runs/. lines: to choose from."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if lines:
+        parser.add_argument("line", choices=lines)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public files")
-    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="for tables and runs")
+    parser.add_argument("--work", type=Path, default=Path("runs") / work, help="for tables, prepared folders and runs")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--validation", action="store_true", help="look at validation alone")
     parser.add_argument("--save", action="store_true")
-    arguments = parser.parse_args()
+    return parser
+
+
+def spread_of(values: Sequence[float]) -> float:
+    """The deviation over the seeds, 0 of one."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def main() -> None:
+    arguments = quality_parser(__doc__, "quality", LINES).parse_args()
     name, line, on_test = arguments.line, LINES[arguments.line], not arguments.validation
     work = arguments.work / name
     for fold in range(line.folds):

@@ -9,7 +9,6 @@ settings: further arguments KEY=VALUE change the recipe.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.quality import RECIPES, Metrics, Row, print_rows, save_rows, shown
+from benchmarks.quality import RECIPES, Metrics, Row, print_rows, quality_parser, save_rows, shown, spread_of
 from dist_gat import api
 from dist_gat.base.metric_counts import is_count
 from dist_gat.graph.part import open_prepared
@@ -202,7 +201,7 @@ def rows_of(key: str, line: Line, found: dict[str, list[Metrics]]) -> list[Row]:
         if bar.model not in found or (bar.published is None and bar.peer not in found):
             continue
         values = [metrics[bar.metric] for metrics in found[bar.model]]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        spread = spread_of(values)
         peer = bar.published
         if peer is None:
             peer = statistics.mean(metrics[bar.metric] for metrics in found[bar.peer])
@@ -213,15 +212,8 @@ def rows_of(key: str, line: Line, found: dict[str, list[Metrics]]) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("line", choices=LINES)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the public files")
-    parser.add_argument("--work", type=Path, default=Path("runs/rankings"), help="for prepared folders and runs")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser = quality_parser(__doc__, "rankings", LINES)
     parser.add_argument("--models", nargs="*", help="of the line, for a part of the table")
-    parser.add_argument("--validation", action="store_true", help="look at validation alone")
-    parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
     key, line, on_test = arguments.line, LINES[arguments.line], not arguments.validation
     models = {RECIPE: Variant(), **line.variants}
