@@ -180,6 +180,22 @@ def total(typing_context: Any, lanes: Any) -> Any:
 
 
 @intrinsic
+def halved(typing_context: Any, lanes: Any) -> Any:
+    """The sum of the lanes, a power of two: one half is added to the other until one number is left, on every
+    processor."""
+    require(isinstance(lanes, Lanes) and lanes.width & (lanes.width - 1) == 0, "the number of lanes is a power of two")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (x,) = arguments
+        while (half := x.type.count // 2) > 0:
+            halves = (ir.Constant(ir.VectorType(ir.IntType(32), half), [first + n for n in range(half)]) for first in (0, half))
+            x = builder.fadd(*(builder.shuffle_vector(x, x, places) for places in halves))
+        return builder.extract_element(x, ir.IntType(32)(0))
+
+    return lanes.dtype(lanes), generate
+
+
+@intrinsic
 def dot(typing_context: Any, x: Any, y: Any) -> Any:
     """The sum of the products of lanes, in an order that depends on the processor."""
     require(isinstance(x, Lanes) and x == y, "both are lanes of one type")

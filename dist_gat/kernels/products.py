@@ -1,0 +1,91 @@
+"""`add_products`: inner products of all rows of two matrices, each the same bits whatever else is multiplied.
+
+A library's product of matrices may sum in an order that depends on the shape, so that a user's scores would depend on
+who else is asked about. Here every inner product is one chain of sums over blocks of columns, then halves added to
+each other, then what columns are left over; rows are taken in tiles of four by four.
+
+Shape legend: n users, m items, R columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite.binding import get_host_cpu_features
+from numba import njit
+
+from dist_gat.kernels.lanes import fill, fma, halved, known, load
+from dist_gat.kernels.threads import cut, in_threads
+
+TILE = 4
+# sixteen sums of a tile fill half of the registers of AVX-512
+LANES = 16 if get_host_cpu_features().get("avx512f") else 8
+# rows of items that stay in a core's cache while all users pass
+STRIP, ITEMS_PER_TASK = 64, 1024
+
+
+def add_products(users_nR: np.ndarray, items_mR: np.ndarray, scores_nm: np.ndarray) -> None:
+    """scores_nm += users_nR @ items_mR.T, of C-contiguous float32 matrices. items_mR may be a read-only map of a file.
+
+    Memory is read once for each block of items, and not copied: for few users it is what limits the speed.
+    """
+    num_users, num_items = scores_nm.shape
+    assert users_nR.shape[1] == items_mR.shape[1], "rows of different kinds"
+    assert (len(users_nR), len(items_mR)) == (num_users, num_items), "a score for each pair"
+    if not scores_nm.size:
+        return
+    whole_nR = users_nR
+    if num_users % TILE:
+        whole_nR = np.zeros((num_users + -num_users % TILE, users_nR.shape[1]), np.float32)
+        whole_nR[:num_users] = users_nR
+
+    def task(part: slice) -> None:
+        _add_products(whole_nR, items_mR, part.start, part.stop, scores_nm, known(LANES))
+
+    in_threads(task, cut(num_items, ITEMS_PER_TASK))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_products(users, items, first, last, scores, width):  # type: ignore[no-untyped-def]
+    for start in range(first, last, STRIP):
+        stop = min(start + STRIP, last)
+        for u in range(0, users.shape[0], TILE):
+            for i in range(start, stop, TILE):
+                if i + TILE <= stop:
+                    _add_tile(users, u, items, i, i + 1, i + 2, i + 3, TILE, scores, width)
+                else:
+                    end = stop - 1
+                    _add_tile(users, u, items, i, min(i + 1, end), min(i + 2, end), end, stop - i, scores, width)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def _add_tile(users, u, items, i0, i1, i2, i3, num_items, scores, width):  # type: ignore[no-untyped-def]
+    """Four users from u on with items i0 to i3, of which the first `num_items` count."""
+    size, column, zero = users.shape[1], 0, fill(np.float32(0), width)
+    a = b = c = d = (zero, zero, zero, zero)
+    while column + len(width) <= size:
+        y0, y1 = load(items, i0, column, width), load(items, i1, column, width)
+        y2, y3 = load(items, i2, column, width), load(items, i3, column, width)
+        x = load(users, u, column, width)
+        a = (fma(x, y0, a[0]), fma(x, y1, a[1]), fma(x, y2, a[2]), fma(x, y3, a[3]))
+        x = load(users, u + 1, column, width)
+        b = (fma(x, y0, b[0]), fma(x, y1, b[1]), fma(x, y2, b[2]), fma(x, y3, b[3]))
+        x = load(users, u + 2, column, width)
+        c = (fma(x, y0, c[0]), fma(x, y1, c[1]), fma(x, y2, c[2]), fma(x, y3, c[3]))
+        x = load(users, u + 3, column, width)
+        d = (fma(x, y0, d[0]), fma(x, y1, d[1]), fma(x, y2, d[2]), fma(x, y3, d[3]))
+        column += len(width)
+    _add_row(users, u, items, i0, a, column, num_items, scores)
+    _add_row(users, u + 1, items, i0, b, column, num_items, scores)
+    _add_row(users, u + 2, items, i0, c, column, num_items, scores)
+    _add_row(users, u + 3, items, i0, d, column, num_items, scores)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def _add_row(users, u, items, first, sums, column, num_items, scores):  # type: ignore[no-untyped-def]
+    """The sums of one user with consecutive items, and the columns from `column` on."""
+    if u < scores.shape[0]:
+        for i in range(num_items):
+            total = halved(sums[i])
+            for left in range(column, users.shape[1]):
+                total += users[u, left] * items[first + i, left]
+            scores[u, first + i] += total
