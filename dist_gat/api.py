@@ -41,14 +41,13 @@ from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
 from dist_gat.serve.given_nodes import NewRows
+from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.new_items_file import read_new_items
-from dist_gat.serve.new_users import recommend_new
-from dist_gat.serve.new_users_file import read_histories
+from dist_gat.serve.opened_model import OpenedModel, open_answers, open_whole
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
-from dist_gat.serve.recommend import recommend_items
 from dist_gat.serve.recommend_file import read_users, recommend_file
-from dist_gat.serve.saved_model import open_model
+from dist_gat.serve.saved_model import SavedModel, open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
 from dist_gat.workflows.first_recipe import write_first_recipe
@@ -65,6 +64,7 @@ __all__ = [
     "fetch",
     "inspect",
     "load_config",
+    "open",
     "plan",
     "predict",
     "prepare",
@@ -109,13 +109,27 @@ def recommend(
     which `progress` is told. new_items: candidates whom training never saw, in the same ways, see
     `dist_gat.serve.new_items_file`.
     """
+    opened = open_answers(*_model_and_new_items(model, overrides, verify, progress, new_items))
+    given = None if new_users is None else _source(new_users)
+    return opened.recommend(users, k, new_users=given, progress=progress)
+
+
+def open(
+    model: RunSource, verify: bool = False, progress: Progress = be_silent, overrides: Sequence[str] = ()
+) -> OpenedModel:  # fmt: skip
+    """A saved model, opened once to answer many calls of `recommend`, `score` and `similar`.
+
+    `model` is as in `recommend`, which gives the same bits. A run may write another model meanwhile: the opened one
+    stays what it is. Raises `StorageError`.
+    """
+    return open_whole(model_folder(model, overrides), verify, progress)
+
+
+def _model_and_new_items(
+    model: RunSource, overrides: Sequence[str], verify: bool, progress: Progress, new_items: NewRows | str | None
+) -> tuple[SavedModel, list[NewItem]]:
     opened = open_model(model_folder(model, overrides), verify, progress)
-    added = [] if new_items is None else read_new_items(_source(new_items), opened, progress)
-    if new_users is None:
-        return recommend_items(opened, [str(user) for user in users], k, added)
-    if len(users):
-        raise ConfigError("new_users: goes without users; ask for known users in a call of its own")
-    return recommend_new(opened, read_histories(_source(new_users), opened, progress), k, progress, added)
+    return opened, [] if new_items is None else read_new_items(_source(new_items), opened, progress)
 
 
 def _source(rows: NewRows | str) -> NewRows:
@@ -130,8 +144,8 @@ def recommend_to(
 
     A signal to stop raises `KeyboardInterrupt`, and leaves what stood under the name `output`.
     """
-    opened, stop = open_model(model_folder(model, overrides), verify, progress), threading.Event()
-    added = [] if new_items is None else read_new_items(_source(new_items), opened, progress)
+    opened, added = _model_and_new_items(model, overrides, verify, progress, new_items)
+    stop = threading.Event()
     with on_stop_signals(stop.set):
         asked = None if users is None else Path(users)
         return recommend_file(opened, asked, Path(output), k, progress, stop.is_set, added)

@@ -35,6 +35,12 @@ class RunningTopK:
 
         in_threads(task, cut(len(scores_nM), USERS_PER_TASK))
 
+    def part(self, users: slice, k: int) -> RunningTopK:
+        """The k best, at most K, of some users."""
+        found = RunningTopK(0, k)
+        found.scores_UK, found.items_UK = self.scores_UK[users, :k], self.items_UK[users, :k]
+        return found
+
 
 class Known:
     """Items that must not be ranked: those that each user is known to have met. CSR over users."""

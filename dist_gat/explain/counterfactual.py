@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dist_gat.explain.neighborhood import Neighborhood
 from dist_gat.explain.node_names import NodeNames
-from dist_gat.serve.recommend import open_ranker
+from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import RANKING_ROWS, SavedModel
 
 LENGTH = 10
@@ -86,12 +86,10 @@ class Lists:
 
 def rank_without(saved: SavedModel, user: int, rows_nR: Tensor) -> Lists:
     """The lists of a user node: the saved one, then one for each ranking row that the user would have instead."""
-    ranker = open_ranker(saved, LENGTH)
-    users = np.full(1 + len(rows_nR), user)
-    rows, known = ranker.rows_of_users(users)
-    rows[1:, : saved.row_sizes[RANKING_ROWS]] = rows_nR
-    profiles = None if ranker.linear is None else ranker.profiles_of_users(users)
-    blocks = list(ranker.score_blocks(rows, profiles))
+    ranker = open_ranker(saved)
+    users = ranker.known_users(np.full(1 + len(rows_nR), user))
+    users.rows_nR[1:, : saved.row_sizes[RANKING_ROWS]] = rows_nR.numpy()
+    blocks = list(ranker.score_blocks(users))
     items = [np.arange(first, first + scores.shape[1]) for first, scores in blocks]
     scores_nI = np.concatenate([scores for _, scores in blocks], axis=1)
-    return Lists(np.concatenate(items), scores_nI, np.unique(known.items))
+    return Lists(np.concatenate(items), scores_nI, np.unique(users.known.items))

@@ -27,7 +27,7 @@ from dist_gat.explain.edge_facts import edge_facts
 from dist_gat.explain.neighborhood import Neighborhood, encode_depths, encode_targets
 from dist_gat.explain.node_names import NodeNames
 from dist_gat.explain.trained_run import TrainedRun
-from dist_gat.serve.recommend import recommend_items
+from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import SavedModel
 
 USER_AT, ITEM_AT = 0, 1  # positions in the sub-graph
@@ -221,7 +221,8 @@ def find_node(saved: SavedModel, kind: str, text: str) -> tuple[Any, int]:
 
 def best_new_item(saved: SavedModel, user: str) -> Any:
     """The external ID of the item that `recommend` puts first. Raises `DataError` where there is none."""
-    best = recommend_items(saved, [user], 1)
+    ranker = open_ranker(saved)
+    best = pl.concat(ranker.recommend(ranker.users.require_texts([user]), 1))
     if best.is_empty():
         raise DataError(f"user '{user}' has met every item, so there is none to recommend; give one with --item")
     return best["item_id"][0]

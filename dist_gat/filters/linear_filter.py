@@ -75,12 +75,11 @@ class LinearFilter:
             parts.append(csr_array(left_nN @ profile_UN.T @ diags_array(user_scale(profile_UN) ** 2)))
         return parts
 
-    def scores_of_users(self, companions: list[csr_array], first: int, last: int) -> np.ndarray:
-        """float32 [n, m]: the scores of `scores` up to rounding, for the item nodes [first, last)."""
-        products = [
-            weights_nU @ self.profiles(part)[:, first:last] for part, weights_nU in enumerate(companions)
-        ]  # fmt: skip
-        return np.asarray(sum(products[1:], products[0]).toarray()) * self.item_scale_N[first:last]
+    def scores_of_users(self, companions: list[csr_array], items: slice | np.ndarray) -> np.ndarray:
+        """float32 [n, m]: the scores of `scores` up to rounding, for item nodes; those of a pair have the same bits
+        whichever users and items are beside it."""
+        products = [weights_nU @ self.profiles(part)[:, items] for part, weights_nU in enumerate(companions)]
+        return np.asarray(sum(products[1:], products[0]).toarray()) * self.item_scale_N[items]
 
 
 class LinearTerm:

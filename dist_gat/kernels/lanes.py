@@ -188,8 +188,9 @@ def halved(typing_context: Any, lanes: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (x,) = arguments
         while (half := x.type.count // 2) > 0:
-            halves = (ir.Constant(ir.VectorType(ir.IntType(32), half), [first + n for n in range(half)]) for first in (0, half))
-            x = builder.fadd(*(builder.shuffle_vector(x, x, places) for places in halves))
+            places = ir.VectorType(ir.IntType(32), half)
+            halves = [ir.Constant(places, list(range(first, first + half))) for first in (0, half)]
+            x = builder.fadd(*(builder.shuffle_vector(x, x, one) for one in halves))
         return builder.extract_element(x, ir.IntType(32)(0))
 
     return lanes.dtype(lanes), generate

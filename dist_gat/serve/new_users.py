@@ -8,45 +8,23 @@ Shape legend: m interactions, R size of ranking rows, k columns of the filters, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import polars as pl
 import torch
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.evaluate.new_user_metrics import History
-from dist_gat.evaluate.topk import RunningTopK, known_items
+from dist_gat.evaluate.topk import known_items
 from dist_gat.filters.history_weights import decay, newer_in_history, rated
 from dist_gat.filters.linear_filter import user_scale
-from dist_gat.serve.new_items import NewItem
+from dist_gat.serve.new_columns import NewColumns
 from dist_gat.serve.new_nodes import NewNodes, open_new_nodes
-from dist_gat.serve.recommend import Ranker, open_ranker
+from dist_gat.serve.ranker import RankedUsers, Ranker, excluded_pairs
 from dist_gat.serve.saved_model import SavedModel
-
-
-def recommend_new(
-    model: SavedModel, histories: Sequence[History], k: int, progress: Callable[[str], None] = lambda message: None,
-    new_items: Sequence[NewItem] = (),
-) -> pl.DataFrame:  # fmt: skip
-    """The K best items that each user has not met: user_id, item_id, score, rank[, title].
-
-    A user without a history and columns gets the most popular items, whose score is their number of interactions; of a
-    task that predicts, those of the best predictions without one. Which of them it is goes to `progress`. Raises
-    `ConfigError` for a model that has no answer for new users.
-    """
-    new = open_new_users(model, k, new_items)
-    empty = new.ranker.empty().with_columns(pl.col("user_id").cast(pl.String))
-    without = [history.name for history in histories if not new.knows(history)]
-    if without:
-        by = "best predictions without a history" if new.ranker.scales else "most popular items"
-        others = " and others" if len(without) > 3 else ""
-        what = " and nothing else that the model reads" if new.nodes.columns[model.relation.source].names else ""
-        progress(f"{', '.join(without[:3])}{others}: no interactions{what}, so the {by}")
-    return pl.concat([empty, *new.recommend(histories)])
 
 
 @dataclass(frozen=True)
@@ -61,34 +39,40 @@ class NewUsers:
     def model(self) -> SavedModel:
         return self.ranker.model
 
-    def recommend(self, histories: Sequence[History]) -> Iterator[pl.DataFrame]:
-        """Chunk by chunk."""
-        for start in range(0, len(histories), self.ranker.chunk):
-            chunk = histories[start : start + self.ranker.chunk]
-            names = pl.Series("user_id", [history.name for history in chunk], dtype=pl.String)
-            yield self.ranker.table_of(names, self._best(chunk))
+    @property
+    def columns(self) -> NewColumns:
+        """Of users, with no notes yet."""
+        return replace(self.nodes.columns[self.model.relation.source], notes=[])
 
-    def best_items(self, histories: Sequence[History]) -> np.ndarray:
+    def load(self) -> None:
+        """Open all files that answers read."""
+        for part in range(self.model.ranges.num_parts):
+            self.nodes.degrees(part)
+            for name in self.model.row_sizes:
+                self.nodes.rows(name, part)
+
+    def best_items(self, histories: Sequence[History], k: int) -> np.ndarray:
         """int64 [n, K]: nodes of the recommended items, -1 where there are fewer."""
         size = self.ranker.chunk
-        chunks = [self._best(histories[start : start + size]) for start in range(0, len(histories), size)]
-        return np.concatenate([best.items_UK for best in chunks])
+        chunks = [histories[start : start + size] for start in range(0, len(histories), size)]
+        return np.concatenate([self.ranker.best(self.ranked(chunk), k).items_UK for chunk in chunks])
 
-    def _best(self, histories: Sequence[History]) -> RunningTopK:
-        place = np.repeat(np.arange(len(histories)), [len(history.items) for history in histories])
-        met = np.concatenate([np.zeros(0, np.int64), *(history.items for history in histories)])
-        known = known_items(np.arange(len(histories)), [np.stack([place, met], axis=1)])
-        best = RunningTopK(len(histories), self.ranker.k)
-        by_popularity = np.array([not (self.ranker.scales or self.knows(history)) for history in histories])
-        rows_nR = torch.cat([self.ranking_row(history) for history in histories])
+    def ranked(
+        self, histories: Sequence[History], filter_seen: bool = True, excluded: np.ndarray | None = None
+    ) -> RankedUsers:
+        """New users for the ranker; see `Ranker.known_users`."""
+        if not histories:
+            return self.ranker.known_users(np.zeros(0, np.int64))
+        pairs = [excluded_pairs(len(histories), excluded)]
+        if filter_seen:
+            place = np.repeat(np.arange(len(histories)), [len(history.items) for history in histories])
+            pairs.append(np.stack([place, np.concatenate([history.items for history in histories])], axis=1))
         profile_nN = None
         if self.ranker.linear is not None:
             profile_nN = csr_array(vstack([self.profile(history) for history in histories]))
-        for first, scores in self.ranker.score_blocks(rows_nR, profile_nN):
-            if by_popularity.any():
-                scores[by_popularity] = self.popularity(first, scores.shape[1])
-            best.merge(0, scores, first, known)
-        return best
+        by_popularity = np.array([not (self.ranker.scales or self.knows(history)) for history in histories], bool)
+        rows_nR = torch.cat([self.ranking_row(history) for history in histories]).numpy()
+        return RankedUsers(rows_nR, known_items(np.arange(len(histories)), pairs), profile_nN, by_popularity)
 
     def knows(self, history: History) -> bool:
         """Whether something is known of a user: a column, or an interaction that carries messages."""
@@ -99,7 +83,7 @@ class NewUsers:
         return self.nodes.representation(self.model.relation.source, history.columns, {self.edge_type: history})
 
     def ranking_row(self, history: History) -> Tensor:
-        """[1, R + k]: of the model and of the filters, as `Ranker.rows_of_users` gives those of known users."""
+        """[1, R + k]: of the model and of the filters, as `Ranker.rows_of_users` gives those of users of the graph."""
         rows_1R = self.nodes.ranking_row(self.representation(history))
         return torch.cat([rows_1R, self._filter_row(history)], dim=1)
 
@@ -129,16 +113,10 @@ class NewUsers:
         indptr = np.array([0, len(order)])
         return csr_array((values[order], history.items[order], indptr), shape=(1, self.model.ranges.num_nodes))
 
-    def popularity(self, first: int, num: int) -> np.ndarray:
-        """float32 [num]: the interactions of items, from the first on, see `Ranker.score_blocks`."""
-        new, items = self.ranker.new, np.arange(first, first + num)
-        if new is not None and first >= new.first:
-            return new.degree_m[items - new.first].astype(np.float32)
-        return self.nodes.degrees_of(items)[:, 0].astype(np.float32)
 
-
-def open_new_users(model: SavedModel, k: int, new_items: Sequence[NewItem] = ()) -> NewUsers:
+def open_new_users(ranker: Ranker) -> NewUsers:
     """Raises `ConfigError` for a model that has no answer for new users, `StorageError` for a damaged one."""
+    model = ranker.model
     nodes = open_new_nodes(model)
     ways = [n for n, one in enumerate(nodes.schema.edge_types) if one.relation == model.relation and one.backward]
     if not ways:
@@ -146,4 +124,4 @@ def open_new_users(model: SavedModel, k: int, new_items: Sequence[NewItem] = ())
             f"{model.folder}: {model.relation.name} carries no messages, so that nothing is known of a new user; set "
             "messages=true, prepare and train again"
         )
-    return NewUsers(open_ranker(model, k, new_items), nodes, ways[0])
+    return NewUsers(ranker, nodes, ways[0])

@@ -18,11 +18,10 @@ import polars as pl
 from dist_gat.base.errors import DataError
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import LAST_SECOND, UNITS
-from dist_gat.data.vocabulary import encode
 from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.serve.given_nodes import Given, NewRows, check_id, columns_of_table, given_nodes, only_value
-from dist_gat.serve.new_columns import open_columns, tell
-from dist_gat.serve.saved_model import SavedModel
+from dist_gat.serve.new_columns import tell
+from dist_gat.serve.new_users import NewUsers
 
 LISTS = {"items": "item_id", "weights": "weight", "times": "time"}
 KEYS = ("user", *LISTS, "columns")
@@ -31,35 +30,35 @@ EXPECTED = (
 )
 
 
-def read_histories(source: NewRows, model: SavedModel, progress: Callable[[str], None]) -> list[History]:
+def read_histories(source: NewRows, new: NewUsers, progress: Callable[[str], None]) -> list[History]:
     """In the order of the source. An item that comes again counts once, as its last row says; items that training never
     saw are left out, categories that it never saw are missing, and `progress` is told. Raises `DataError` for what
     can't be read."""
-    columns = open_columns(model, model.relation.source)
+    columns = new.columns
     given = given_nodes(source, "user", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
     if not given:
         return []
     for where, user in given:
         _check(user, where)
-    ids = model.ids(model.relation.target)
     every = pl.Series([str(item) for _, user in given for item in user["items"]], dtype=pl.String)
-    places = encode(every, ids["external_id"].cast(pl.String))
+    nodes = new.ranker.items.find_texts(every)
+    nodes[nodes >= new.model.ranges.num_nodes] = -1  # new items, which nobody has met yet
     ends = np.cumsum([len(user["items"]) for _, user in given])
-    nodes, histories, seen = ids["node_id"].to_numpy(), [], set()
-    for (where, user), own in zip(given, np.split(places, ends[:-1]), strict=True):
+    histories, seen = [], set()
+    for (where, user), own in zip(given, np.split(nodes, ends[:-1]), strict=True):
         name = str(user["user"])
         if name in seen:
             raise DataError(f"{where}: user {shown(name)} again; expected each new user once: put the items together")
         seen.add(name)
         weights, times = _numbers(user, "weights", where), _times(user, where)
         whole = History(
-            name, nodes[np.maximum(own, 0)], None if weights is None else weights.astype(np.float32), times,
+            name, own, None if weights is None else weights.astype(np.float32), times,
             columns.row(user.get("columns"), where),
         )  # fmt: skip
         # the last of equal ones, in the order of the list
-        last = {place: at for at, place in enumerate(own.tolist()) if place >= 0}
+        last = {node: at for at, node in enumerate(own.tolist()) if node >= 0}
         histories.append(whole.part(np.array(sorted(last.values()), dtype=np.int64)))
-    unknown = every.filter(places < 0)
+    unknown = every.filter(nodes < 0)
     if len(unknown):
         examples = ", ".join(shown(item) for item in unknown[:NUM_EXAMPLES])
         progress(f"{len(unknown):,} items are unknown to the model and left out, for example {examples}")

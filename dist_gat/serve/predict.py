@@ -13,10 +13,10 @@ import polars as pl
 
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.data.values import is_id_type
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.kernels.copy_rows import copy_rows
 from dist_gat.kernels.threads import cut, in_threads
+from dist_gat.serve.id_index import IdIndex, open_ids
 from dist_gat.serve.pair_scale import PairScale, open_scales
 from dist_gat.serve.saved_model import SavedModel
 from dist_gat.tasks.pair_task import ALONE
@@ -68,29 +68,6 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class NodeIndex:
-    """External IDs of one type, ascending, and the node of each."""
-
-    kind: str
-    external_ids: pl.Series
-    nodes: np.ndarray
-
-    def find(self, wanted: pl.Series, where: str) -> np.ndarray:
-        """int64 [n]: nodes, -1 for an unknown ID. Raises `DataError` for a column that has no IDs."""
-        dtype = self.external_ids.dtype
-        if not (is_id_type(wanted.dtype) or wanted.dtype == pl.Null):
-            raise DataError(f"{where}: {wanted.name} has the type {wanted.dtype}; expected IDs, numbers or text")
-        ids = wanted.cast(dtype, strict=False)
-        if wanted.dtype.is_float() and dtype.is_integer():
-            # a cast would cut off what stands behind the point
-            ids = ids.set(ids.cast(wanted.dtype) != wanted, None)
-        places = self.external_ids.search_sorted(ids).to_numpy().astype(np.int64)
-        places = places.clip(max=len(self.external_ids) - 1)
-        is_known = (self.external_ids.gather(places) == ids).fill_null(False).to_numpy()
-        return np.where(is_known, self.nodes[places], -1)
-
-
-@dataclass(frozen=True)
 class PairPredictor:
     """A saved model that is ready to predict one batch after another, each pair for itself.
 
@@ -98,8 +75,8 @@ class PairPredictor:
     the part, R]: views of the model's files, which the system reads where they are used.
     """
 
-    users: NodeIndex
-    items: NodeIndex
+    users: IdIndex
+    items: IdIndex
     ranges: NodeRanges
     scales: dict[str, PairScale]
     rows: dict[str, list[np.ndarray]]
@@ -161,7 +138,7 @@ def open_predictor(model: SavedModel) -> PairPredictor:
         )
     names, parts = {scale.rows for scale in scales.values()}, range(model.ranges.num_parts)
     rows = {name: [model.rows(part, name).numpy() for part in parts] for name in names}
-    users, items = (_node_index(model, kind) for kind in (model.relation.source, model.relation.target))
+    users, items = (open_ids(model, kind) for kind in (model.relation.source, model.relation.target))
     return PairPredictor(users, items, model.ranges, scales, rows)
 
 
@@ -175,11 +152,6 @@ def _log_exposure(given: pl.Series, where: str, first_row: int) -> np.ndarray:
             f"{where}: {given.name} is {shown(given[at])} in row {first_row + at}; expected a number above 0"
         )
     return np.log(exposure.to_numpy())
-
-
-def _node_index(model: SavedModel, kind: str) -> NodeIndex:
-    ids = model.ids(kind)
-    return NodeIndex(kind, ids["external_id"], ids["node_id"].to_numpy())
 
 
 def _refuse_unknown(ids: pl.Series, nodes: np.ndarray, kind: str, where: str, first_row: int) -> None:

@@ -16,11 +16,9 @@ from dist_gat.base.errors import ConfigError, DataError, DistGatError, StorageEr
 from dist_gat.base.storage import atomic_file
 from dist_gat.data.parquet import read_parquet
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.data.vocabulary import encode
 from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.pairs_file import FORMATS, SEPARATORS, format_of, unreadable
-from dist_gat.serve.predict import NodeIndex
-from dist_gat.serve.recommend import Ranker, open_ranker
+from dist_gat.serve.ranker import Ranker, open_ranker, positive
 from dist_gat.serve.saved_model import SavedModel
 
 COLUMN = "user_id"
@@ -36,55 +34,54 @@ def recommend_file(
     """Write the K best new items of each user to a table with the columns user_id, item_id, score, rank.
 
     users: a file of IDs, see `read_users`, whose order is kept; None: all, in the order of parts. Each user's rows are
-    those of `recommend_items`. The file gets its name when it is whole. Returns `output`, `users`, `rows`,
+    those of `OpenedModel.recommend`. The file gets its name when it is whole. Returns `output`, `users`, `rows`,
     `met_everything`, the number of users who have no new item, and `seconds`. Raises `DataError` for an unknown user,
     `ConfigError` where the output's name tells no format, `StorageError` where it can't be written,
     `KeyboardInterrupt` where `is_stopped` says so.
     """
     started = said = time.perf_counter()
-    ranker = open_ranker(model, k, new_items)
-    nodes = ranker.users["node_id"].to_numpy()
-    places = np.argsort(nodes, kind="stable") if users is None else find_users(users, ranker)
+    ranker = open_ranker(model, new_items)
+    nodes = np.sort(ranker.users.nodes) if users is None else find_users(users, ranker)
     done = rows = without = 0
     try:
         with write_table(output, ranker.empty().select(WRITTEN)) as write:
-            for table in ranker.recommend(places):
+            for table in ranker.recommend(nodes, positive(k)):
                 if is_stopped():
                     raise KeyboardInterrupt
                 write(table.select(WRITTEN))
-                asked = min(ranker.chunk, len(places) - done)
+                asked = min(ranker.chunk, len(nodes) - done)
                 done, rows = done + asked, rows + len(table)
                 without += asked - int((table["rank"] == 1).sum())
                 now = time.perf_counter()
                 if now - said > SAY_EVERY_S:
                     said, speed = now, done / (now - started)
-                    left = (len(places) - done) / speed
-                    progress(f"{done:,} of {len(places):,} users; {speed:,.0f} users/s, some {left:,.0f} s left")
+                    left = (len(nodes) - done) / speed
+                    progress(f"{done:,} of {len(nodes):,} users; {speed:,.0f} users/s, some {left:,.0f} s left")
     except DistGatError:
         raise
     except OSError as err:
         raise StorageError(f"{output}: can't be written: {err}; choose another place with --output") from None
     return {
-        "output": str(output), "users": len(places), "rows": rows, "met_everything": without,
+        "output": str(output), "users": len(nodes), "rows": rows, "met_everything": without,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
 
 def find_users(path: Path, ranker: Ranker) -> np.ndarray:
-    """int64 [n]: places of the users in a file. Raises `DataError` for unknown ones, with their number."""
-    wanted, vocabulary = read_users(path), ranker.user_ids
+    """int64 [n]: nodes of the users in a file. Raises `DataError` for unknown ones, with their number."""
+    wanted = read_users(path)
     if wanted.dtype == pl.String:
-        places = encode(wanted.fill_null(""), vocabulary.cast(pl.String))
+        nodes = ranker.users.find_texts(wanted.fill_null("").to_list())
     else:
-        places = NodeIndex(vocabulary.name, vocabulary, np.arange(len(vocabulary))).find(wanted, str(path))
-    unknown = np.flatnonzero(places < 0)
+        nodes = ranker.users.find(wanted, str(path))
+    unknown = np.flatnonzero(nodes < 0)
     if len(unknown):
         examples = ", ".join(shown(value) for value in wanted.gather(unknown[:NUM_EXAMPLES]))
         raise DataError(
             f"{path}: {len(unknown)} of {len(wanted)} users are unknown to the model, e.g. {examples}; leave them out, "
             "or prepare and train with them"
         )
-    return places
+    return nodes
 
 
 def read_users(path: Path) -> pl.Series:

@@ -31,6 +31,7 @@ from dist_gat.launcher.ray_tasks import ray_tasks
 from dist_gat.nn.edge_terms import check_edges
 from dist_gat.sampling.hop_plan import plan_hops
 from dist_gat.serve.new_users import open_new_users
+from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
 from dist_gat.tasks.build_task import build_task, predicted_relation
 from dist_gat.train.adapter_files import ADAPTER_FOLDER, check_adapter_folder
@@ -173,6 +174,6 @@ def evaluate(
 
 def _of_new_users(config: Config, prepared: PreparedGraph, split: str) -> dict[str, float]:
     """Metrics of the saved model for the users of a split whom the recipe holds out."""
-    new = open_new_users(open_model(config.run_folder / "model"), max(config.evaluate.ks))
-    lengths = config.data.split.cold_user_history
-    return new_user_metrics(new.best_items, prepared, split, lengths, config.evaluate, config.seed)
+    new = open_new_users(open_ranker(open_model(config.run_folder / "model")))
+    best, lengths = partial(new.best_items, k=max(config.evaluate.ks)), config.data.split.cold_user_history
+    return new_user_metrics(best, prepared, split, lengths, config.evaluate, config.seed)

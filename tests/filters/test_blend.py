@@ -142,7 +142,7 @@ def test_few_users_get_the_scores_of_all(synthetic: PreparedGraph) -> None:
     ranges = store.ranges
     linear = LinearFilter(training_items(store, PLAIN), ranges.num_parts, ranges.num_nodes, own_parts=[1])
     profile, items = linear.kept[1][[0, 3]], ranges.nodes_of_type(2, ITEM)
-    by_users = linear.scores_of_users(linear.companions(profile), items.start, items.stop)
+    by_users = linear.scores_of_users(linear.companions(profile), slice(items.start, items.stop))
     by_items = linear.scores(profile, linear.columns(items.start, items.stop))
     assert by_items.max() > 0
     np.testing.assert_allclose(by_users, by_items, rtol=1e-5)

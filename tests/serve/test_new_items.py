@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from helpers import ITEM, USER
 from recipes import prepare_and_train
 from serve_cases import COLUMNS, recipe_of, write_columns
@@ -21,7 +22,7 @@ from dist_gat.cli.main import app
 from dist_gat.config.sections import Config
 from dist_gat.serve.new_items_file import read_new_items
 from dist_gat.serve.new_nodes import open_new_nodes
-from dist_gat.serve.recommend import open_ranker
+from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import SavedModel, open_model
 
 ITEMS: list[dict[str, Any]] = [
@@ -68,8 +69,8 @@ def test_a_new_item_has_the_score_of_its_row_and_moves_no_other(trained: Config,
         set(names),
     ]
     nodes = open_new_nodes(model)
-    ranker = open_ranker(model, 1)
-    rows_nR, _ = ranker.rows_of_users(ranker.users["node_id"].to_numpy()[ranker.places_of(["u5"])])
+    ranker = open_ranker(model)
+    rows_nR = torch.from_numpy(ranker.rows_of_users(ranker.users.find_texts(["u5"])))
     for item in read_new_items(ITEMS, model, lambda _: None):
         row = nodes.ranking_row(nodes.representation(ITEM, item.columns, item.neighbors), len(item.users))
         expected = float((row[0] * rows_nR[0, : row.shape[1]]).sum())

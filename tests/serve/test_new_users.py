@@ -21,8 +21,8 @@ from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.cli.main import app
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import open_prepared
-from dist_gat.serve.new_users import open_new_users, recommend_new
-from dist_gat.serve.recommend import open_ranker
+from dist_gat.serve.new_users import open_new_users
+from dist_gat.serve.ranker import open_ranker
 
 TIMES = ["relation", "weight", "age", "rank"]
 MODELS: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_new_user_is_a_user_of_the_graph_without_an_id_row(world: Path, name: str) -> None:
     config = recipe_of(world, f"run-{name}", **MODELS[name])
     saved = save_without_id_rows(config)
-    new = open_new_users(saved.model, 5)
+    new = open_new_users(open_ranker(saved.model))
     for node in saved.absent[USER]:
         history = met_in_training(saved.prepared, node)
         assert len(history.items) > 2
@@ -68,15 +68,18 @@ def test_filters_see_a_new_user_as_one_of_the_graph(world: Path) -> None:
     saved = save_without_id_rows(config)
     model, rows = saved.model, saved.rows_NR
     histories = {node: met_in_training(saved.prepared, node) for node in saved.absent[USER]}
-    new, known = open_new_users(model, 30), open_ranker(model, 30)
+    known = open_ranker(model)
+    new = open_new_users(known)
     for node, history in histories.items():
-        expected, _ = known.rows_of_users(np.array([node]))
+        expected = known.rows_of_users(np.array([node]))
         assert expected.shape[1] > rows.shape[1]
-        np.testing.assert_allclose(new.ranking_row(history).numpy(), expected.numpy(), rtol=2e-4, atol=2e-5)
-        profile = known.profiles_of_users(np.array([node])).toarray()
+        np.testing.assert_allclose(new.ranking_row(history).numpy(), expected, rtol=2e-4, atol=2e-5)
+        profile = known.profiles_of(np.array([node])).toarray()
         np.testing.assert_allclose(new.profile(history).toarray(), profile, rtol=1e-5)
-    together = recommend_new(model, list(histories.values()), 30)
-    alone = pl.concat([recommend_new(model, [history], 30) for history in histories.values()])
+    names = pl.Series("user_id", [history.name for history in histories.values()])
+    together = known.table_of(names, known.best(new.ranked(list(histories.values())), 30))
+    each = [known.best(new.ranked([history]), 30) for history in histories.values()]
+    alone = pl.concat(known.table_of(names[n : n + 1], best) for n, best in enumerate(each))
     assert together.equals(alone)
     for history in histories.values():
         own = together.filter(pl.col("user_id") == history.name)

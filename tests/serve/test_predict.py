@@ -19,6 +19,7 @@ from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError, DistGatError, StorageError
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.serve import pairs_file, predict
+from dist_gat.serve.id_index import IdIndex
 from dist_gat.serve.saved_model import open_model
 
 NUM_USERS, NUM_ITEMS = 60, 40
@@ -149,7 +150,7 @@ def test_somebody_unknown_is_an_error_with_row_and_remedy_or_a_null(model: Path,
 
 
 def test_numbers_find_ids_that_are_numbers(tmp_path: Path) -> None:
-    index = predict.NodeIndex("user", pl.Series([2, 5, 9]), np.array([7, 8, 3]))
+    index = IdIndex("user", pl.Series([2, 5, 9]), np.array([7, 8, 3]))
     assert index.find(pl.Series("user_id", ["9", "5", "x", None, "10", "1"]), "").tolist() == [3, 8, -1, -1, -1, -1]
     assert index.find(pl.Series("user_id", [2.0, 2.5, float("nan")]), "").tolist() == [7, -1, -1]
     assert index.find(pl.Series("user_id", [None, None]), "").tolist() == [-1, -1]

@@ -11,7 +11,8 @@ from recipes import prepare_and_train, recipe
 
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError, StorageError
-from dist_gat.serve import recommend, recommend_file
+from dist_gat.serve import ranker, recommend_file
+from dist_gat.serve.opened_model import open_answers
 from dist_gat.serve.saved_model import SavedModel, open_model
 
 COLUMNS = ["user_id", "item_id", "score", "rank"]
@@ -45,14 +46,15 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def each_alone(model: SavedModel, users: list[int], k: int) -> pl.DataFrame:
-    return pl.concat([recommend.recommend_items(model, [str(user)], k) for user in users]).select(COLUMNS)
+    return pl.concat([open_answers(model).recommend([str(user)], k) for user in users]).select(COLUMNS)
 
 
 def test_all_users_have_the_rows_that_each_has_alone(
     model: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recommend, "CHUNK", 256)
-    monkeypatch.setattr(recommend, "ITEM_BLOCK", 7)
+    monkeypatch.setattr(ranker, "CHUNK", 256)
+    monkeypatch.setattr(ranker, "ITEM_BLOCK", 7)
+    monkeypatch.setattr(ranker, "BLOCK_SCORES", 1)
     monkeypatch.setattr(recommend_file, "SAY_EVERY_S", 0.0)
     said: list[str] = []
     done = recommend_file.recommend_file(model, None, tmp_path / "all.parquet", 5, said.append)
@@ -91,7 +93,7 @@ def test_users_that_nobody_knows_are_counted(model: SavedModel, tmp_path: Path) 
     with pytest.raises(DataError, match="no such file"):
         recommend_file.recommend_file(model, tmp_path / "none.txt", tmp_path / "out.csv", 4)
     with pytest.raises(DataError, match="unknown user '9999' among 300"):
-        recommend.recommend_items(model, ["1", "9999"], 4)
+        open_answers(model).recommend(["1", "9999"], 4)
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -22,7 +22,7 @@ from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.nn.recommender import build_recommender
 from dist_gat.sampling.graph_store import open_store
-from dist_gat.serve.recommend import recommend_items
+from dist_gat.serve.opened_model import open_answers
 from dist_gat.serve.saved_model import SavedModel, open_model, save_model
 
 
@@ -74,7 +74,7 @@ def test_recommendations_are_a_full_sort_of_what_a_user_has_not_met(
     }
     met = {tuple(pair) for split in ("train", "valid") for pair in split_pairs(synthetic, split).tolist()}
     asked = ["u7", "u0", "u119", "u64", "u7"]
-    table = recommend_items(model, asked, 6)
+    table = open_answers(model).recommend(asked, 6)
     assert table.columns == ["user_id", "item_id", "score", "rank", "title"]
     at = 0
     for user in asked:
@@ -97,7 +97,7 @@ def test_diversity_is_of_representations_whatever_the_popularity(synthetic: Prep
     name_of = dict(synthetic.ids("user").select("node_id", "external_id").rows())
     unlike = []
     for user in np.unique(split_pairs(synthetic, "test")[:, 0]).tolist():
-        items = [item_of[item] for item in recommend_items(model, [name_of[user]], 20)["item_id"]]
+        items = [item_of[item] for item in open_answers(model).recommend([name_of[user]], 20)["item_id"]]
         unit = torch.nn.functional.normalize(rows[items, :-1].double(), dim=1)
         cosines = (unit @ unit.T)[~torch.eye(len(items), dtype=torch.bool)]
         unlike.append(1 - float(cosines.mean()))
@@ -112,7 +112,7 @@ def test_more_items_than_there_are_gives_all_that_a_user_has_not_met(
     node = int(pairs["valid"][0, 0])
     user = dict(synthetic.ids("user").select("node_id", "external_id").rows())[node]
     met = {items[item] for split in pairs for item in pairs[split][pairs[split][:, 0] == node, 1].tolist()}
-    table = recommend_items(model, [user], 500)
+    table = open_answers(model).recommend([user], 500)
     assert set(table["item_id"]) == set(items.values()) - met
     assert len(table) == synthetic.ranges.count(ITEM) - len(met)
     assert table["rank"].to_list() == list(range(1, len(table) + 1))
@@ -120,11 +120,11 @@ def test_more_items_than_there_are_gives_all_that_a_user_has_not_met(
 
 def test_an_unknown_user_is_named(model: SavedModel) -> None:
     with pytest.raises(DataError, match="unknown external_id 'u99999'|unknown user.* 'u99999'"):
-        recommend_items(model, ["u1", "u99999"], 3)
+        open_answers(model).recommend(["u1", "u99999"], 3)
 
 
 def test_no_users_get_no_items(model: SavedModel) -> None:
-    table = recommend_items(model, [], 3)
+    table = open_answers(model).recommend([], 3)
     assert len(table) == 0
     assert table.columns == ["user_id", "item_id", "score", "rank", "title"]
 
@@ -144,7 +144,7 @@ def test_ranks_save_the_bytes_of_one(
 
 def test_the_model_stands_alone_and_is_checked(model: SavedModel, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(model.folder, tmp_path / "model"))
-    assert recommend_items(open_model(folder), ["u5"], 4).equals(recommend_items(model, ["u5"], 4))
+    assert open_answers(open_model(folder)).recommend(["u5"], 4).equals(open_answers(model).recommend(["u5"], 4))
     (folder / "known" / "0001.items.npy").unlink()
     with pytest.raises(StorageError, match="dist-gat train"):
         open_model(folder)
@@ -174,6 +174,6 @@ def test_a_k_that_is_not_positive_is_refused(ranks: Ranks, model: SavedModel, k:
 
 def refused_k(folder: Path, k: int) -> str:
     try:
-        return f"{len(recommend_items(open_model(folder), ['u1'], k))} rows"
+        return f"{len(open_answers(open_model(folder)).recommend(['u1'], k))} rows"
     except (ConfigError, DataError):
         return "refused"
