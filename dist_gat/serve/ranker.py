@@ -187,11 +187,11 @@ class Ranker:
         row, column = np.nonzero(found)
         at = self.items.places_of(best.items_UK[found])
         columns = {
-            "user_id": users.gather(row), "item_id": self.items.external_ids.gather(at),
+            "user_id": users[row], "item_id": self.items.external_ids[at],
             "score": self.values_of(best.scores_UK[found]), "rank": column + 1,
         }  # fmt: skip
         if self.titles is not None:
-            columns["title"] = self.titles.gather(at)
+            columns["title"] = self.titles[at]
         return pl.DataFrame(columns)
 
     def rows_of_users(self, nodes: np.ndarray) -> np.ndarray:
