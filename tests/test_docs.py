@@ -81,6 +81,7 @@ def test_every_command_of_the_documents_is_valid(page: Path, arguments: list[str
         "compare",
         "tune",
         "recommend",
+        "serve",
         "predict",
         "explain",
         "report",

@@ -16,7 +16,7 @@ import dist_gat
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
     "kernels", "base", "config", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
-    "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "workflows", "tune",
+    "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "server", "workflows", "tune",
     "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
@@ -31,6 +31,9 @@ ALONE = {
     "transformers": ("dist_gat.text.image_encoder",),
     "sentence_transformers": ("dist_gat.text.text_encoder",),
     "peft": ("dist_gat.text.text_tower",),
+    "fastapi": ("dist_gat.server.web_app",),
+    "uvicorn": ("dist_gat.server.server_process",),
+    "prometheus_client": ("dist_gat.server.server_metrics", "dist_gat.server.web_app"),
     "triton": ("dist_gat.kernels.attend_triton", "dist_gat.kernels.row_adam_triton"),
 }
 MAX_LINES = 400

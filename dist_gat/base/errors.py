@@ -44,6 +44,10 @@ class DataError(DistGatError, ValueError):
     """An input file or row can't be used as it is."""
 
 
+class UnknownIdError(DataError):
+    """An ID that the data set or the model doesn't know."""
+
+
 class StorageError(DistGatError, OSError):
     """A file that dist_gat wrote earlier is missing, damaged or of another format version."""
 

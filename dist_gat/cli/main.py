@@ -25,6 +25,7 @@ from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
 from dist_gat.cli.recommend_command import recommend
+from dist_gat.cli.serve_command import serve
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
 from dist_gat.config.task_sections import RANKING_KINDS
@@ -198,6 +199,7 @@ app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/d
 
 
 app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")(recommend)
+app.command(epilog="Example: dist-gat serve runs/ml-100k --port 8000")(serve)
 app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dist_gat.base.errors import DataError
+from dist_gat.base.errors import UnknownIdError
 from dist_gat.base.plural import plural
 from dist_gat.data.engine import Engine, parquet, quoted
 from dist_gat.data.table import Table
@@ -162,7 +162,7 @@ def encode(ids: pl.Series, vocabulary: pl.Series) -> np.ndarray:
 def parse_id(text: str, vocabulary: pl.Series) -> object:
     """The ID, in the vocabulary's type, that prints as `text`.
 
-    An unknown one is a `DataError` that names close matches, or else the first few IDs.
+    An unknown one is an `UnknownIdError` that names close matches, or else the first few IDs.
     """
     texts = vocabulary.cast(pl.String)
     found = (texts == text).arg_true()
@@ -172,4 +172,4 @@ def parse_id(text: str, vocabulary: pl.Series) -> object:
     close = difflib.get_close_matches(text, candidates, n=3)
     near, first = (", ".join(map(shown, some)) for some in (close, texts.head(3)))
     hint = f"did you mean {near}?" if close else f"IDs look like {first}"
-    raise DataError(f"unknown {vocabulary.name or 'ID'} {shown(text)} among {len(vocabulary)}; {hint}")
+    raise UnknownIdError(f"unknown {vocabulary.name or 'ID'} {shown(text)} among {len(vocabulary)}; {hint}")

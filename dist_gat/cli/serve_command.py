@@ -1,0 +1,62 @@
+"""`dist-gat serve`: answer over HTTP for a run, until told to stop."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dist_gat.base.errors import ConfigError
+from dist_gat.cli.output import open_output
+from dist_gat.cli.paths import path
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+
+
+def serve(
+    run: Annotated[
+        Path, typer.Argument(parser=path, help="a run folder, the model folder in it, or the recipe of a run")
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,
+    host: Annotated[str, typer.Option(help="the address to listen at; any but this machine's needs a token")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", parser=path, help="a file with the token that requests must carry")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="processes; they share the memory of the model's files")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="of a search, in each replica; default: the cores, shared out")
+    ] = None,
+    max_waiting: Annotated[int, typer.Option(min=1, help="users who wait; further requests get 429")] = 256,
+    max_batch: Annotated[int, typer.Option(min=1, help="users who are searched for at once")] = 128,
+    max_body_bytes: Annotated[int, typer.Option(min=1024, help="the largest body of a request")] = 1 << 20,
+    watch_s: Annotated[
+        float, typer.Option("--watch-s", min=0, help="look for another model every so many seconds; 0: never")
+    ] = 2.0,
+) -> None:
+    """Answer over HTTP: recommend, score, similar, explain, health and metrics; see docs/serving.md.
+
+    A model that the run saves meanwhile takes the place of the one before, and no request fails. SIGTERM lets what is
+    under way finish.
+    """
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f"serve needs {', '.join(missing)}, not installed: pip install 'dist-gat[serve]'")
+    from dist_gat import api
+    from dist_gat.server.bearer_token import read_token
+    from dist_gat.server.server_process import serve_model
+    from dist_gat.server.server_settings import ServerSettings
+
+    with open_output(False) as output:
+        model = api.model_folder(run, overrides or [])
+        settings = ServerSettings(
+            model=model, run=model.parent if (model.parent / "config.yaml").is_file() else None, host=host,
+            token=None if token_file is None else read_token(token_file), replicas=replicas,
+            threads=threads or max(1, len(os.sched_getaffinity(0)) // replicas), max_waiting=max_waiting,
+            max_batch=max_batch, max_body_bytes=max_body_bytes, watch_s=watch_s or None,
+        )  # fmt: skip
+        serve_model(settings, port, output.progress)

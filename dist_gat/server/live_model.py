@@ -1,0 +1,54 @@
+"""`LiveModel`: the opened model that answers, and how another one takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from dist_gat.base.errors import DistGatError
+from dist_gat.base.storage import MANIFEST, sha256_of
+from dist_gat.serve.opened_model import OpenedModel, Question, open_whole
+
+
+class LiveModel:
+    """now: what answers; whoever answers takes it once, so that no answer is of two models.
+
+    trouble: why the newest model of the folder could not be opened. opened: hears of each model, and of the one before.
+    """
+
+    def __init__(self, folder: Path, opened: Callable[[OpenedModel, OpenedModel | None], None]) -> None:
+        self.folder, self._opened = folder, opened
+        self.now = open_warm(folder)
+        self.trouble: str | None = None
+        self._lock = asyncio.Lock()
+        opened(self.now, None)
+
+    def has_another(self) -> bool:
+        """Whether the folder holds another model. Reads a small file."""
+        try:
+            return sha256_of(self.folder / MANIFEST) != self.now.digest
+        except OSError:
+            return False  # a run is putting it there
+
+    async def reload(self) -> bool:
+        """Open the folder's model where it is another one; answers go on meanwhile. Raises `StorageError`, and what
+        answers stays."""
+        async with self._lock:
+            if not self.has_another():
+                return False
+            try:
+                model = await asyncio.get_running_loop().run_in_executor(None, open_warm, self.folder)
+            except DistGatError as err:
+                self.trouble = str(err)
+                raise
+            self.now, before, self.trouble = model, self.now, None
+            self._opened(model, before)
+            return True
+
+
+def open_warm(folder: Path) -> OpenedModel:
+    """An opened model that has answered once, so that its rows are in memory and its kernels compiled."""
+    model = open_whole(folder)
+    model.answer([Question([str(user)]) for user in model.ranker.users.external_ids.head(1)])
+    return model
