@@ -9,9 +9,7 @@ from pathlib import Path
 from dist_gat.base.errors import ConfigError
 
 FEWEST_CHARACTERS = 16
-HOW_TO_MAKE = (
-    "write one with `python -c 'import secrets; print(secrets.token_urlsafe(32))' > token.txt; chmod 600 token.txt`"
-)
+HOW_TO_MAKE = "write one with `python -c 'import secrets; print(secrets.token_urlsafe(32))' > token.txt`"
 SCHEME = "bearer"
 
 

@@ -93,12 +93,9 @@ def add_answers(app: FastAPI, queue: SearchQueue, explainer: Explainer) -> None:
         kind, asked = ("items", body.items) if body.items else ("users", body.users)
         texts = [str(one) for one in asked]
         table, model = await queue.call(lambda model: model.similar(**{kind: texts}, k=body.k), len(texts))
-        # each has as many, for only itself is left out
-        rows, each = table.select("similar_id", "cosine", "rank").rename({"similar_id": "id"}).to_dicts(), 0
-        each = len(rows) // len(texts)
-        found = [
-            {"id": one, "similar": rows[at * each : (at + 1) * each]} for at, one in enumerate(table[:, 0][::each])
-        ]
+        rows = table.select("similar_id", "cosine", "rank").rename({"similar_id": "id"}).to_dicts()
+        each = len(rows) // len(texts)  # the same for all: everything but itself
+        found = [{"id": one, "similar": rows[at * each : (at + 1) * each]} for at, one in enumerate(asked)]
         return answered(model, similar=found)
 
     @app.post("/explain", response_model=messages.ExplainAnswer)
