@@ -16,8 +16,8 @@ import dist_gat
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
     "kernels", "base", "config", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
-    "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "server", "workflows",
-    "tune", "pages", "api", "cli",
+    "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "server",
+    "workflows", "tune", "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {

@@ -23,6 +23,8 @@ from dist_gat.server.web_app import build_app
 
 MOST_CONNECTIONS, BACKLOG = 1000, 2048
 SECONDS_TO_SPEAK = 10.0
+# a replica that is silent for longer is replaced; it is silent while it imports
+SECONDS_TO_START = 120
 
 
 class PromptH11(H11Protocol):
@@ -57,6 +59,7 @@ def serve_model(settings: ServerSettings, port: int, tell: Callable[[str], None]
         partial(build_app, settings), factory=True, workers=settings.replicas, http=PromptH11, ws="none",
         lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG,
         limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=settings.drain_s,
+        timeout_worker_healthcheck=SECONDS_TO_START,
     )  # fmt: skip
     # uvicorn raises the signal again when it is done, and it is nobody else's
     with listening, on_stop_signals(lambda: None):
