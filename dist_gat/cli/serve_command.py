@@ -35,6 +35,9 @@ def serve(
     max_waiting: Annotated[int, typer.Option(min=1, help="users who wait; further requests get 429")] = 256,
     max_batch: Annotated[int, typer.Option(min=1, help="users who are searched for at once")] = 128,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="the largest body of a request")] = 1 << 20,
+    receive_s: Annotated[
+        float, typer.Option("--receive-s", min=0.1, help="seconds in which a request must have arrived")
+    ] = 10.0,
     watch_s: Annotated[
         float, typer.Option("--watch-s", min=0, help="look for another model every so many seconds; 0: never")
     ] = 2.0,
@@ -57,6 +60,6 @@ def serve(
             model=model, run=model.parent if (model.parent / "config.yaml").is_file() else None, host=host,
             token=None if token_file is None else read_token(token_file), replicas=replicas,
             threads=threads or max(1, len(os.sched_getaffinity(0)) // replicas), max_waiting=max_waiting,
-            max_batch=max_batch, max_body_bytes=max_body_bytes, watch_s=watch_s or None,
+            max_batch=max_batch, max_body_bytes=max_body_bytes, receive_s=receive_s, watch_s=watch_s or None,
         )  # fmt: skip
         serve_model(settings, port, output.progress)

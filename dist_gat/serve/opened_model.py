@@ -6,6 +6,7 @@ Questions are answered together where they can be, and each has the bits that it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -97,7 +98,9 @@ class OpenedModel:
             if self.ranker.linear is not None:
                 self.ranker.profiles(part)
             self.similar_nodes.scales(part)
-        if "new_users" in self.saved.manifest:
+            if "new_users" in self.saved.manifest:
+                self.ranker.degrees(part)
+        with suppress(ConfigError):  # no answer for new users
             self.new_users.load()
 
     def recommend(
