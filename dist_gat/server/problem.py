@@ -47,7 +47,10 @@ def problem_of_fields(errors: Sequence[dict[str, Any]]) -> Problem:
     first = errors[0]
     place = ".".join(str(step) for step in first["loc"] if step != "body") or "the body"
     if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "")
-        return Problem(BAD_REQUEST, f"the body is no valid JSON: {reason}", "a JSON object", "see /docs for its fields")
+        return not_json(first.get("ctx", {}).get("error", first["msg"]))
     more = f", and {len(errors) - 1} more like this" if len(errors) > 1 else ""
     return Problem(UNPROCESSABLE, f"{place}: {first['msg']}{more}", "a body as in /docs", f"change or remove {place}")
+
+
+def not_json(reason: str) -> Problem:
+    return Problem(BAD_REQUEST, f"the body is no valid JSON: {reason}", "a JSON object", "see /docs for its fields")

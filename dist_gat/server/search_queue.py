@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dist_gat.base.errors import DistGatError
 from dist_gat.serve.opened_model import Answer, OpenedModel, Question
 from dist_gat.server.live_model import LiveModel
 from dist_gat.server.problem import TOO_MANY, Problem
@@ -47,10 +46,7 @@ class SearchQueue:
 
     async def ask(self, question: Question, users: int) -> tuple[Answer, OpenedModel]:
         """The answer and the model that gave it. Raises `Problem` where too many wait, and what `answer` finds."""
-        found, model = await self._wait(question, users)
-        if isinstance(found, DistGatError):
-            raise found
-        return found, model
+        return await self._wait(question, users)
 
     async def call(self, function: Callable[[OpenedModel], Result], users: int) -> tuple[Result, OpenedModel]:
         """What the function makes of the model, in the same turn. Raises `Problem`, and what the function does."""
@@ -100,7 +96,7 @@ class SearchQueue:
         for one, result in zip(batch, found, strict=True):
             if one.result.done():
                 continue
-            if isinstance(result, BaseException) and not isinstance(result, DistGatError):
+            if isinstance(result, Exception):
                 one.result.set_exception(result)
             else:
                 one.result.set_result((result, model))

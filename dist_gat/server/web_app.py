@@ -27,7 +27,7 @@ from dist_gat.serve.opened_model import Answer, OpenedModel, Question
 from dist_gat.server import messages
 from dist_gat.server.explainer import Explainer
 from dist_gat.server.live_model import LiveModel
-from dist_gat.server.problem import BROKEN, Problem, problem_of, problem_of_fields
+from dist_gat.server.problem import BAD_REQUEST, BROKEN, Problem, not_json, problem_of, problem_of_fields
 from dist_gat.server.request_guard import RequestGuard, RequestMeter
 from dist_gat.server.search_queue import SearchQueue
 from dist_gat.server.server_metrics import ServerMetrics
@@ -149,6 +149,8 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_path(request: Request, error: HTTPException) -> Response:
+        if error.status_code == BAD_REQUEST:
+            return not_json(str(error.detail)).response()
         paths = ", ".join(sorted(app.openapi()["paths"]))
         what = f"{request.method} {request.url.path[:80]}: {error.detail}"
         return Problem(error.status_code, what, f"one of {paths}", "see /docs").response()
