@@ -25,7 +25,7 @@ import torch
 from scipy.sparse import csr_array, csr_matrix
 
 from benchmarks.graph import power_law_pairs
-from benchmarks.harness import OURS, Line, Step, compare, copy_bandwidth, new_parser, report, seconds_in_turn
+from benchmarks.harness import OURS, SETTLE_S, Line, Step, compare, copy_bandwidth, new_parser, report, seconds_in_turn
 from dist_gat import api
 from dist_gat.config.files import parse_config
 from dist_gat.evaluate.inference import infer_representations
@@ -206,7 +206,7 @@ def in_process(model: OpenedModel, arguments: argparse.Namespace) -> list[Line]:
             print(f"{what}: {100 * same:.2f} % of the items are those of {name}")
         steps: dict[str, Step] = {OURS: lambda at=at: ours(at)}
         steps |= {name: lambda at=at, other=other: other(at) for name, other in others.items()}
-        seconds = seconds_in_turn(steps, arguments.repeats)
+        seconds = seconds_in_turn(steps, arguments.repeats, settle_s=SETTLE_S)
         for name, taken in seconds.items():
             print(f"{what}, {name}: {1e3 * statistics.median(taken):.1f} ms")
         least = size / (copy_bandwidth() / 2) if num == 1 else None

@@ -9,6 +9,8 @@ Shape legend: n users, m items, R columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from llvmlite.binding import get_host_cpu_features
 from numba import njit
@@ -23,25 +25,34 @@ LANES = 16 if get_host_cpu_features().get("avx512f") else 8
 STRIP, ITEMS_PER_TASK = 64, 1024
 
 
-def add_products(users_nR: np.ndarray, items_mR: np.ndarray, scores_nm: np.ndarray) -> None:
-    """scores_nm += users_nR @ items_mR.T, of C-contiguous float32 matrices. items_mR may be a read-only map of a file.
+def add_products(users: Sequence[np.ndarray], items: Sequence[np.ndarray], scores_nm: np.ndarray) -> None:
+    """scores_nm += users[0] @ items[0].T + …, side by side, of C-contiguous float32 matrices [n, R] and [m, R].
 
-    Memory is read once for each block of items, and not copied: for few users it is what limits the speed.
+    items may be read-only maps of files, which are not copied: for few users the speed of memory limits.
     """
     num_users, num_items = scores_nm.shape
-    assert users_nR.shape[1] == items_mR.shape[1], "rows of different kinds"
-    assert (len(users_nR), len(items_mR)) == (num_users, num_items), "a score for each pair"
+    assert len(users) == len(items), "rows of different kinds"
+    for users_nR, items_mR in zip(users, items, strict=True):
+        assert users_nR.shape[1] == items_mR.shape[1], "rows of different kinds"
+        assert (len(users_nR), len(items_mR)) == (num_users, num_items), "a score for each pair"
     if not scores_nm.size:
         return
-    whole_nR = users_nR
-    if num_users % TILE:
-        whole_nR = np.zeros((num_users + -num_users % TILE, users_nR.shape[1]), np.float32)
-        whole_nR[:num_users] = users_nR
+    sides = [(whole_tiles(users_nR), items_mR) for users_nR, items_mR in zip(users, items, strict=True)]
 
     def task(part: slice) -> None:
-        _add_products(whole_nR, items_mR, part.start, part.stop, scores_nm, known(LANES))
+        for users_nR, items_mR in sides:
+            _add_products(users_nR, items_mR, part.start, part.stop, scores_nm, known(LANES))
 
     in_threads(task, cut(num_items, ITEMS_PER_TASK))
+
+
+def whole_tiles(users_nR: np.ndarray) -> np.ndarray:
+    """With rows of zeros up to whole tiles."""
+    if len(users_nR) % TILE == 0:
+        return users_nR
+    whole_nR = np.zeros((len(users_nR) + -len(users_nR) % TILE, users_nR.shape[1]), np.float32)
+    whole_nR[: len(users_nR)] = users_nR
+    return whole_nR
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

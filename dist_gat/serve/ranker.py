@@ -129,23 +129,21 @@ class Ranker:
             for first in range(items.start, items.stop, size):
                 last = min(first + size, items.stop)
                 scores_nm = np.zeros((len(users), last - first), np.float32)
-                for side, rows in zip(sides, self.rows(part), strict=True):
-                    add_products(side, rows[first - first_node : last - first_node], scores_nm)
+                block = [rows[first - first_node : last - first_node] for rows in self.rows(part)]
+                add_products(sides, block, scores_nm)
                 if self.linear is not None:
                     of_linear = self.linear.scores_of_users(companions, slice(first, last))
                     scores_nm += np.float32(model.linear_weight) * of_linear
                 yield first, self._by_popularity(users, scores_nm, np.arange(first, last))
         if self.new is not None:
             scores_nm = np.zeros((len(users), len(self.new.rows_mR)), np.float32)
-            for side, rows in zip(sides, self._sides(self.new.rows_mR.numpy()), strict=True):
-                add_products(side, rows, scores_nm)
+            add_products(sides, self._sides(self.new.rows_mR.numpy()), scores_nm)
             yield self.new.first, self._by_popularity(users, scores_nm, self.new.numbers)
 
     def scores_of(self, users: RankedUsers, items: np.ndarray) -> np.ndarray:
         """float32 [n, m]: the scores of users for item nodes, int64 [m], in any order."""
         scores_nm, is_new = np.zeros((len(users), len(items)), np.float32), items >= self.model.ranges.num_nodes
-        for side, rows in zip(self._sides(users.rows_nR), self._sides(self.rows_of_items(items)), strict=True):
-            add_products(side, rows, scores_nm)
+        add_products(self._sides(users.rows_nR), self._sides(self.rows_of_items(items)), scores_nm)
         if self.linear is not None:
             of_linear = self.linear.scores_of_users(self._companions(users), items[~is_new])
             scores_nm[:, ~is_new] += np.float32(self.model.linear_weight) * of_linear

@@ -45,7 +45,7 @@ class SimilarNodes:
             for first in range(own.start, own.stop, ITEM_BLOCK):
                 block = slice(first - first_node, min(first + ITEM_BLOCK, own.stop) - first_node)
                 cosines_nm = np.zeros((len(nodes), block.stop - block.start), np.float32)
-                add_products(unit_nR, rows[block], cosines_nm)
+                add_products([unit_nR], [rows[block]], cosines_nm)
                 best.merge(0, cosines_nm * scale[block], first, itself)
         return best
 

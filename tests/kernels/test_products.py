@@ -10,7 +10,7 @@ from dist_gat.kernels.products import LANES, add_products
 
 def products(users_nR: np.ndarray, items_mR: np.ndarray) -> np.ndarray:
     scores_nm = np.zeros((len(users_nR), len(items_mR)), np.float32)
-    add_products(users_nR, items_mR, scores_nm)
+    add_products([users_nR], [items_mR], scores_nm)
     return scores_nm
 
 
@@ -30,8 +30,11 @@ def test_the_bits_of_a_pair_depend_on_its_two_rows_alone(size: int) -> None:
 
 def test_products_are_added_to_what_is_there() -> None:
     scores = np.ones((1, 3), np.float32)
-    add_products(np.full((1, 2), 2, np.float32), np.array([[1, 1], [0, 3], [5, -5]], np.float32), scores)
+    users, items = np.full((1, 2), 2, np.float32), np.array([[1, 1], [0, 3], [5, -5]], np.float32)
+    add_products([users], [items], scores)
     assert scores.tolist() == [[5.0, 7.0, 1.0]]
+    add_products([users, users], [items, items], scores)
+    assert scores.tolist() == [[13.0, 19.0, 1.0]]
 
 
 def test_no_users_or_no_columns_are_no_products() -> None:
