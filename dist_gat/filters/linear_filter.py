@@ -65,22 +65,6 @@ class LinearFilter:
         """float32 [n, m]: scores of users with these training items for the items of these `columns`."""
         return np.asarray((diags_array(user_scale(profile_nN)) @ (profile_nN @ columns_Nm)).toarray())
 
-    def companions(self, profile_nN: csr_array) -> list[csr_array]:
-        """By part, float32 [n, U]: the weights of its users in the scores of these; for few users cheaper than
-        `columns`."""
-        left_nN = diags_array(user_scale(profile_nN)) @ profile_nN @ diags_array(self.item_scale_N)
-        parts = []
-        for part in range(self.num_parts):
-            profile_UN = self.profiles(part)
-            parts.append(csr_array(left_nN @ profile_UN.T @ diags_array(user_scale(profile_UN) ** 2)))
-        return parts
-
-    def scores_of_users(self, companions: list[csr_array], items: slice | np.ndarray) -> np.ndarray:
-        """float32 [n, m]: the scores of `scores` up to rounding, for item nodes; those of a pair have the same bits
-        whichever users and items are beside it."""
-        products = [weights_nU @ self.profiles(part)[:, items] for part, weights_nU in enumerate(companions)]
-        return np.asarray(sum(products[1:], products[0]).toarray()) * self.item_scale_N[items]
-
 
 class LinearTerm:
     """A `ScoreTerm`: weight times the filter's scores of this rank's users."""

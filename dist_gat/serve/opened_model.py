@@ -97,6 +97,7 @@ class OpenedModel:
             self.ranker.known(part)
             if self.ranker.linear is not None:
                 self.ranker.profiles(part)
+                self.ranker.linear.by_item(part)
             self.similar_nodes.scales(part)
             if "new_users" in self.saved.manifest:
                 self.ranker.degrees(part)

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array, vstack
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.evaluate.topk import Known, RunningTopK, known_items
-from dist_gat.filters.linear_filter import LinearFilter
+from dist_gat.filters.linear_scores import LinearScores, open_linear_scores
 from dist_gat.kernels.products import add_products
 from dist_gat.sampling.edge_columns import positions
 from dist_gat.serve.id_index import IdIndex, open_ids
@@ -67,7 +67,7 @@ class Ranker:
     rows: Callable[[int], list[np.ndarray]]
     profiles: Callable[[int], csr_array]
     degrees: Callable[[int], np.ndarray]
-    linear: LinearFilter | None
+    linear: LinearScores | None
     new: NewItemRows | None = None
 
     @property
@@ -132,7 +132,7 @@ class Ranker:
                 block = [rows[first - first_node : last - first_node] for rows in self.rows(part)]
                 add_products(sides, block, scores_nm)
                 if self.linear is not None:
-                    of_linear = self.linear.scores_of_users(companions, slice(first, last))
+                    of_linear = self.linear.scores(companions, np.arange(first, last))
                     scores_nm += np.float32(model.linear_weight) * of_linear
                 yield first, self._by_popularity(users, scores_nm, np.arange(first, last))
         if self.new is not None:
@@ -145,7 +145,7 @@ class Ranker:
         scores_nm, is_new = np.zeros((len(users), len(items)), np.float32), items >= self.model.ranges.num_nodes
         add_products(self._sides(users.rows_nR), self._sides(self.rows_of_items(items)), scores_nm)
         if self.linear is not None:
-            of_linear = self.linear.scores_of_users(self._companions(users), items[~is_new])
+            of_linear = self.linear.scores(self._companions(users), items[~is_new])
             scores_nm[:, ~is_new] += np.float32(self.model.linear_weight) * of_linear
         return self._by_popularity(users, scores_nm, items)
 
@@ -247,6 +247,9 @@ def open_ranker(model: SavedModel, new_items: Sequence[NewItem] = ()) -> Ranker:
     profiles, ranges = cache(model.user_items), model.ranges
     items = model.ids(model.relation.target)
     new = rows_of_new_items(model, new_items) if new_items else None
+    linear = None
+    if model.linear_weight:
+        linear = open_linear_scores(profiles, ranges.num_parts, ranges.num_nodes)
     if new is not None:
         added = pl.DataFrame({"external_id": [one.name for one in new_items], "node_id": new.numbers})
         items = pl.concat([items.with_columns(pl.col("external_id").cast(pl.String)), added], how="diagonal")
@@ -256,7 +259,7 @@ def open_ranker(model: SavedModel, new_items: Sequence[NewItem] = ()) -> Ranker:
         model, open_ids(model, model.relation.source), index, items["title"] if "title" in items.columns else None,
         list(open_scales(model).values()), cache(model.known),
         cache(lambda part: [rows.numpy() for rows in model.ranking_rows(part)]), profiles, cache(model.degrees),
-        LinearFilter(profiles, ranges.num_parts, ranges.num_nodes) if model.linear_weight else None, new,
+        linear, new,
     )  # fmt: skip
 
 

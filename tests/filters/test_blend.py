@@ -20,6 +20,7 @@ from dist_gat.exchange.worker import Worker, join_workers
 from dist_gat.filters.blend import LINEAR_CHOICES, SPECTRAL_CHOICES, Blend, build_blend
 from dist_gat.filters.history_weights import HistoryWeights
 from dist_gat.filters.linear_filter import LinearFilter, deflation_rows
+from dist_gat.filters.linear_scores import open_linear_scores
 from dist_gat.filters.own_neighbors import weighted_neighbors
 from dist_gat.filters.spectral_filter import SpectralFilter
 from dist_gat.filters.user_items import training_items
@@ -142,10 +143,15 @@ def test_few_users_get_the_scores_of_all(synthetic: PreparedGraph) -> None:
     ranges = store.ranges
     linear = LinearFilter(training_items(store, PLAIN), ranges.num_parts, ranges.num_nodes, own_parts=[1])
     profile, items = linear.kept[1][[0, 3]], ranges.nodes_of_type(2, ITEM)
-    by_users = linear.scores_of_users(linear.companions(profile), slice(items.start, items.stop))
+    few = open_linear_scores(training_items(store, PLAIN), ranges.num_parts, ranges.num_nodes)
+    companions, nodes = few.companions(profile), np.array(items)
+    by_users = few.scores(companions, nodes)
     by_items = linear.scores(profile, linear.columns(items.start, items.stop))
     assert by_items.max() > 0
     np.testing.assert_allclose(by_users, by_items, rtol=1e-5)
+    chosen = np.array([5, 0, 9, 2])
+    assert np.array_equal(few.scores(companions, nodes[chosen]), by_users[:, chosen])
+    assert np.array_equal(few.scores(few.companions(profile[[1]]), nodes[3:]), by_users[1:, 3:])
 
 
 # 9 items and 12 users: rank 4 cuts the spectrum, and 20 has more columns than there are directions
