@@ -115,14 +115,18 @@ def recommend(
 
 
 def open(
-    model: RunSource, verify: bool = False, progress: Progress = be_silent, overrides: Sequence[str] = ()
+    model: RunSource, verify: bool = False, progress: Progress = be_silent, overrides: Sequence[str] = (),
+    index_probes: int | None = None,
 ) -> OpenedModel:  # fmt: skip
     """A saved model, opened once to answer many calls of `recommend`, `score` and `similar`.
 
     `model` is as in `recommend`, which gives the same bits. A run may write another model meanwhile: the opened one
     stays what it is. Raises `StorageError`.
+
+    index_probes: search an index of the items, which looks into so many of its lists and finds most of the best items
+    (extra `index`); its `recall` says how many. None: exactly.
     """
-    return open_whole(model_folder(model, overrides), verify, progress)
+    return open_whole(model_folder(model, overrides), verify, progress, index_probes)
 
 
 def _model_and_new_items(

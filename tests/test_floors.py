@@ -32,6 +32,7 @@ ALONE = {
     "sentence_transformers": ("dist_gat.text.text_encoder",),
     "peft": ("dist_gat.text.text_tower",),
     "fastapi": ("dist_gat.server.web_app",),
+    "faiss": ("dist_gat.serve.item_index",),
     "uvicorn": ("dist_gat.server.server_process",),
     "prometheus_client": ("dist_gat.server.server_metrics", "dist_gat.server.web_app"),
     "triton": ("dist_gat.kernels.attend_triton", "dist_gat.kernels.row_adam_triton"),

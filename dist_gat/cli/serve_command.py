@@ -38,6 +38,10 @@ def serve(
     receive_s: Annotated[
         float, typer.Option("--receive-s", min=0.1, help="seconds in which a request must have arrived")
     ] = 10.0,
+    index_probes: Annotated[
+        int | None,
+        typer.Option("--index-probes", min=1, help="search an index (extra index), in so many lists; default: exactly"),
+    ] = None,
     watch_s: Annotated[
         float, typer.Option("--watch-s", min=0, help="look for another model every so many seconds; 0: never")
     ] = 2.0,
@@ -61,5 +65,6 @@ def serve(
             token=None if token_file is None else read_token(token_file), replicas=replicas,
             threads=threads or max(1, len(os.sched_getaffinity(0)) // replicas), max_waiting=max_waiting,
             max_batch=max_batch, max_body_bytes=max_body_bytes, receive_s=receive_s, watch_s=watch_s or None,
+            index_probes=index_probes,
         )  # fmt: skip
         serve_model(settings, port, output.progress)

@@ -23,6 +23,7 @@ from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.evaluate.topk import Known, RunningTopK
 from dist_gat.kernels.threads import cut
 from dist_gat.serve.given_nodes import NewRows
+from dist_gat.serve.item_index import ItemIndex, build_index
 from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.new_users import NewUsers, open_new_users
 from dist_gat.serve.new_users_file import read_histories
@@ -72,10 +73,12 @@ class _Read:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """digest: of the model's manifest, which tells this model from an earlier one of the run."""
+    """digest: of the model's manifest, which tells this model from an earlier one of the run. index: finds the items
+    that are ranked; None: all are."""
 
     ranker: Ranker
     digest: str
+    index: ItemIndex | None = None
 
     @property
     def saved(self) -> SavedModel:
@@ -145,7 +148,7 @@ class OpenedModel:
                 found[number] = Answer(read.users, self._best(read), notes)
         for batch in batches(waiting, self.ranker.chunk):
             reads = [read for _, read, _ in batch]
-            best = self.ranker.best(joined([read.ranked for read in reads]), max(read.k for read in reads))
+            best = self._best_of_all(joined([read.ranked for read in reads]), max(read.k for read in reads))
             last = 0
             for number, read, notes in batch:
                 first, last = last, last + len(read.users)
@@ -188,8 +191,11 @@ class OpenedModel:
 
     def _best(self, read: _Read) -> RunningTopK:
         if read.candidates is None:
-            return self.ranker.best(read.ranked, read.k)
+            return self._best_of_all(read.ranked, read.k)
         return self.ranker.best_among(read.ranked, read.k, read.candidates)
+
+    def _best_of_all(self, users: RankedUsers, k: int) -> RunningTopK:
+        return self.ranker.best(users, k) if self.index is None else self.index.best(users, k)
 
     def _read(self, question: Question, is_new: bool, notes: list[str], size: int | None = None) -> Iterator[_Read]:
         """Chunks of `size` users, or all at once. Adds to the notes what is left out."""
@@ -258,16 +264,22 @@ def joined(users: Sequence[RankedUsers]) -> RankedUsers:
     )
 
 
-def open_answers(model: SavedModel, new_items: Sequence[NewItem] = ()) -> OpenedModel:
-    """new_items: candidates beside those of the graph. Files are read when they are first needed."""
-    return OpenedModel(open_ranker(model, new_items), sha256_of(model.folder / MANIFEST))
+def open_answers(
+    model: SavedModel, new_items: Sequence[NewItem] = (), index_probes: int | None = None
+) -> OpenedModel:  # fmt: skip
+    """Files are read when they are first needed. new_items: candidates beside those of the graph. index_probes: of an
+    index, see `build_index`; None: every search is exact."""
+    ranker, digest = open_ranker(model, new_items), sha256_of(model.folder / MANIFEST)
+    return OpenedModel(ranker, digest, None if index_probes is None else build_index(ranker, index_probes))
 
 
-def open_whole(folder: Path, verify: bool = False, progress: Progress = lambda message: None) -> OpenedModel:
+def open_whole(
+    folder: Path, verify: bool = False, progress: Progress = lambda message: None, index_probes: int | None = None
+) -> OpenedModel:
     """Open all of a model folder, which a run may replace meanwhile. Raises `StorageError`."""
     for _ in range(TRIES):
         before = sha256_of(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
-        opened = open_answers(open_model(folder, verify, progress))
+        opened = open_answers(open_model(folder, verify, progress), index_probes=index_probes)
         opened.load()
         if before == opened.digest == sha256_of(folder / MANIFEST):
             return opened

@@ -49,6 +49,12 @@ class RankedUsers:
     def __len__(self) -> int:
         return len(self.rows_nR)
 
+    def at(self, place: int) -> RankedUsers:
+        """One of them."""
+        profile_1N = None if self.profile_nN is None else csr_array(self.profile_nN[[place]])
+        one = slice(place, place + 1)
+        return RankedUsers(self.rows_nR[one], self.known.of(np.array([place])), profile_1N, self.by_popularity[one])
+
 
 @dataclass(frozen=True)
 class Ranker:

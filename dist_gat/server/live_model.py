@@ -17,9 +17,11 @@ class LiveModel:
     trouble: why the newest model of the folder could not be opened. opened: hears of each model, and of the one before.
     """
 
-    def __init__(self, folder: Path, opened: Callable[[OpenedModel, OpenedModel | None], None]) -> None:
-        self.folder, self._opened = folder, opened
-        self.now = open_warm(folder)
+    def __init__(
+        self, folder: Path, opened: Callable[[OpenedModel, OpenedModel | None], None], index_probes: int | None = None
+    ) -> None:
+        self.folder, self._opened, self.index_probes = folder, opened, index_probes
+        self.now = open_warm(folder, index_probes)
         self.trouble: str | None = None
         self._lock = asyncio.Lock()
         opened(self.now, None)
@@ -38,7 +40,7 @@ class LiveModel:
             if not self.has_another():
                 return False
             try:
-                model = await asyncio.get_running_loop().run_in_executor(None, open_warm, self.folder)
+                model = await asyncio.to_thread(open_warm, self.folder, self.index_probes)
             except DistGatError as err:
                 self.trouble = str(err)
                 raise
@@ -47,8 +49,8 @@ class LiveModel:
             return True
 
 
-def open_warm(folder: Path) -> OpenedModel:
+def open_warm(folder: Path, index_probes: int | None) -> OpenedModel:
     """An opened model that has answered once, so that its rows are in memory and its kernels compiled."""
-    model = open_whole(folder)
+    model = open_whole(folder, index_probes=index_probes)
     model.answer([Question([str(user)]) for user in model.ranker.users.external_ids.head(1)])
     return model

@@ -31,6 +31,10 @@ class ServerMetrics:
         self.model = Gauge(
             "dist_gat_model", "1 for the model that answers", ["digest"], registry=own, multiprocess_mode="livesum"
         )
+        self.recall = Gauge(
+            "dist_gat_index_recall", "Share of the exact 20 best items that the search finds; 1 without an index",
+            registry=own, multiprocess_mode="min",
+        )  # fmt: skip
         self.reloads = Counter("dist_gat_reloads", "Models that took another's place", registry=own)
         self.reload_failures = Counter("dist_gat_reload_failures", "Models that could not be opened", registry=own)
 
@@ -47,6 +51,7 @@ class ServerMetrics:
             self.reloads.inc()
             self.model.labels(before.digest).set(0)
         self.model.labels(model.digest).set(1)
+        self.recall.set(1.0 if model.index is None else model.index.recall)
 
     def text(self) -> bytes:
         """In Prometheus' format."""

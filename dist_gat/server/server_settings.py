@@ -31,6 +31,8 @@ class ServerSettings(BaseModel):
     receive_s: PositiveFloat = 10.0
     # for answers that are under way when the server stops
     drain_s: PositiveInt = 30
+    # lists of an index that a search looks into; None: exact search
+    index_probes: PositiveInt | None = None
     # how often the model folder is looked at for another model; None: only `POST /reload` replaces it
     watch_s: PositiveFloat | None = 2.0
 

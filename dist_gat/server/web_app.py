@@ -40,7 +40,7 @@ def build_app(settings: ServerSettings) -> FastAPI:
     """Open the model and answer for it. Raises `StorageError` where it can't be opened."""
     torch.set_num_threads(settings.threads)
     metrics = ServerMetrics()
-    live = LiveModel(settings.model, metrics.opened)
+    live = LiveModel(settings.model, metrics.opened, settings.index_probes)
     queue = SearchQueue(live, settings.max_waiting, settings.max_batch, metrics)
     explainer = Explainer(settings.run)
 

@@ -131,3 +131,23 @@ def test_an_opened_model_stays_when_its_folder_is_gone(run: Path, model: OpenedM
     for ask in (lambda one: one.recommend(range(USERS), 5), lambda one: one.recommend(new_users=NEW)):
         assert ask(opened).equals(ask(model))
     assert opened.similar(items=[3]).equals(model.similar(items=[3]))
+
+
+def test_an_index_says_its_recall_and_gives_the_scores_of_the_exact_search(run: Path, model: OpenedModel) -> None:
+    everything, one_list = (api.open(run, index_probes=probes) for probes in (1000, 1))
+    assert everything.index is not None
+    assert one_list.index is not None
+    exact, users = model.recommend(range(USERS), 5), list(range(USERS))
+    if model.ranker.linear is None:  # whose part of a score the index doesn't know
+        assert everything.index.recall == 1.0
+        assert everything.recommend(users, 5).equals(exact)
+    assert 0 < one_list.index.recall <= everything.index.recall
+    every = {(user, item): score for user, item, score, *_ in model.recommend(users, ITEMS).rows()}
+    found = one_list.recommend(users, 5)
+    assert all(every[user, item] == score for user, item, score, *_ in found.rows())
+    new = {"new_users": [{"user": "a", "items": []}, {"user": "b", "items": [1, 2]}]}
+    assert (
+        everything.recommend(**new)
+        .filter(pl.col("user_id") == "a")
+        .equals(model.recommend(**new).filter(pl.col("user_id") == "a"))
+    )
