@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_v
 from dist_gat.data.values import MAX_ID_BYTES
 
 MOST_USERS, MOST_NEW_USERS, MOST_ITEMS, MOST_K = 1000, 100, 10_000, 1000
+# users times k, and users times excluded items
+MOST_ROWS, MOST_EXCLUDED = 20_000, 1_000_000
 
 Id = StrictInt | Annotated[StrictStr, Field(max_length=MAX_ID_BYTES)]
 Items = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
@@ -19,6 +21,12 @@ class Body(BaseModel):
     """Base of every request: strict about the names of its fields."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def check_size(what: str, size: int, most: int) -> None:
+    """Raise `ValueError` for more than there may be."""
+    if size > most:
+        raise ValueError(f"{what} are {size:,}, and may be {most:,}: ask in several requests")
 
 
 class NewUser(Body):
@@ -48,6 +56,9 @@ class RecommendRequest(Body):
     def _either(self) -> RecommendRequest:
         if bool(self.users) == bool(self.new_users):
             raise ValueError("give either users or new_users, and at least one")
+        num_users = len(self.users) + len(self.new_users)
+        check_size("users times k", num_users * self.k, MOST_ROWS)
+        check_size("users times excluded items", num_users * len(self.exclude), MOST_EXCLUDED)
         return self
 
 
@@ -76,6 +87,7 @@ class SimilarRequest(Body):
     def _either(self) -> SimilarRequest:
         if bool(self.users) == bool(self.items):
             raise ValueError("give either items or users, and at least one")
+        check_size("items or users times k", (len(self.users) + len(self.items)) * self.k, MOST_ROWS)
         return self
 
 

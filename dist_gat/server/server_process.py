@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
@@ -22,21 +24,31 @@ from dist_gat.server.server_settings import ServerSettings, is_loopback
 from dist_gat.server.web_app import build_app
 
 MOST_CONNECTIONS, BACKLOG = 1000, 2048
-SECONDS_TO_SPEAK = 10.0
 # a replica that is silent for longer is replaced; it is silent while it imports
 SECONDS_TO_START = 120
 
 
 class PromptH11(H11Protocol):
-    """Closes a connection whose first request has not begun in time, which uvicorn would keep for ever."""
+    """Closes a connection where the head of a request does not arrive in `timeout_keep_alive`, which uvicorn would wait
+    for without end."""
+
+    waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.loop.call_later(SECONDS_TO_SPEAK, self._close_if_silent)
+        self._wait_for_head()
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
+        has_begun = self.conn.their_state is not h11.IDLE
+        if has_begun and self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
+        elif not has_begun and self.waiting is None:
+            self.waiting = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
 
 def serve_model(settings: ServerSettings, port: int, tell: Callable[[str], None]) -> None:
@@ -59,7 +71,7 @@ def serve_model(settings: ServerSettings, port: int, tell: Callable[[str], None]
         partial(build_app, settings), factory=True, workers=settings.replicas, http=PromptH11, ws="none",
         lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG,
         limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=settings.drain_s,
-        timeout_worker_healthcheck=SECONDS_TO_START,
+        timeout_worker_healthcheck=SECONDS_TO_START, timeout_keep_alive=max(1, round(settings.receive_s)),
     )  # fmt: skip
     # uvicorn raises the signal again when it is done, and it is nobody else's
     with listening, on_stop_signals(lambda: None):

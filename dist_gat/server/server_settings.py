@@ -27,7 +27,7 @@ class ServerSettings(BaseModel):
     # users who are searched for at once
     max_batch: PositiveInt = 128
     max_body_bytes: PositiveInt = 1 << 20
-    # for a request to arrive whole
+    # for a request to arrive, its head and its body, and for the next one on a connection
     receive_s: PositiveFloat = 10.0
     # for answers that are under way when the server stops
     drain_s: PositiveInt = 30

@@ -75,6 +75,19 @@ def test_a_slow_client_is_told_and_holds_up_nobody(server: Running) -> None:
     assert "did not arrive within 1 s" in found
 
 
+@pytest.mark.parametrize("is_second", [False, True])
+def test_a_head_that_does_not_arrive_ends_the_connection(server: Running, is_second: bool) -> None:
+    at = urlsplit(server.url)
+    with socket.create_connection((at.hostname, at.port), timeout=30) as slow:
+        if is_second:
+            slow.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert slow.recv(10_000).startswith(b"HTTP/1.1 200")
+        slow.sendall(b"GET /health/live HTTP/1.1\r\nHost")
+        started = time.monotonic()
+        assert slow.recv(10_000) == b""
+        assert 0.5 * RECEIVE_S < time.monotonic() - started < 20 * RECEIVE_S
+
+
 def test_more_than_it_can_do_is_refused_with_a_time_to_come_again(server: Running, small_run: Path) -> None:
     users = ["u1", "u2", "u3"]
     expected = api.recommend(small_run / "run", users, 100).select("user_id", "item_id", "score", "rank").rows()

@@ -82,6 +82,9 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/recommend", {"users": ["u1"], "k": 10**9}, 422, "k: "),
     ("POST", "/recommend", {"users": ["u1"] * 1001}, 422, "users: "),
     ("POST", "/recommend", {"users": ["u" * 5000]}, 422, "users.0"),
+    ("POST", "/recommend", {"users": ["u1"] * 1000, "k": 1000}, 422, "users times k are 1,000,000"),
+    ("POST", "/recommend", {"users": ["u1"] * 900, "exclude": ["i1"] * 9000}, 422, "excluded items are 8,100,000"),
+    ("POST", "/similar", {"items": ["i1"] * 1000, "k": 1000}, 422, "times k are 1,000,000"),
     ("POST", "/recommend", {"users": ["u1"], "new_users": [NEW]}, 422, "either users or new_users"),
     ("POST", "/recommend", {"users": ["u1"], "path": "/etc/passwd"}, 422, "path"),
     ("POST", "/recommend", {"new_users": [{"items": ["i1"], "weights": [1, 2]}]}, 422, "weights is no list of 1"),
@@ -181,7 +184,7 @@ def test_replicas_have_one_another_s_bits_and_a_killed_one_comes_back(small_run:
     import psutil
 
     expected = rows(small_run / "run", "u1", "u2", k=5)
-    with running_server(small_run / "run", "--replicas", "2") as server:
+    with running_server(small_run / "run", "--replicas", "2", "--index-probes", "1000") as server:
 
         def replicas() -> set[int]:
             children = psutil.Process(server.process.pid).children()
@@ -204,3 +207,4 @@ def test_replicas_have_one_another_s_bits_and_a_killed_one_comes_back(small_run:
             time.sleep(0.2)
         assert len(replicas()) == 2
         wait_until_ready(server.client)
+        assert "dist_gat_index_recall 1.0" in server.client.get("/metrics").text
