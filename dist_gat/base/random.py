@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     SPREAD = 13
     ID_DROPOUT = 14
     PRUNING = 15
+    HIDDEN_COLUMNS = 16
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

@@ -29,6 +29,8 @@ class Batch(Movable):
     degree_N:         int64 in-degrees of the seed nodes, or None where nothing asks for degrees.
     lookup:           how the rows of nodes_U come from their owners, None where there is one rank.
     features:         node type → (positions among U, float32 rows) of the nodes that have columns.
+    hidden:           node type → (positions among U, float32 rows) of seed nodes whose columns the step hides; among
+                      `features` they are missing.
     has_id_U:         bool: whose ID row counts, see `ids_present`; None: of all.
     seconds:          what the background spent on this batch: sample, exchange.
     """
@@ -44,6 +46,7 @@ class Batch(Movable):
     degree_N: Tensor | None = None
     lookup: RowLookup | None = None
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    hidden: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     has_id_U: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -72,6 +72,7 @@ class PairTask:
     needs_degree: bool
     needs: tuple[str, ...] = ()
     num_users: int | None = None
+    hidden_columns: float = 0.0
 
     @property
     def relation(self) -> Relation:

@@ -47,6 +47,7 @@ class RankingTask:
     needs_degree: bool
     higher_is_better: bool = True
     run: int = 1
+    hidden_columns: float = 0.0
 
     def build_head(self, size: int) -> None:
         """The decoder is enough."""
