@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     USERS = 12
     SPREAD = 13
     ID_DROPOUT = 14
+    PRUNING = 15
+    HIDDEN_COLUMNS = 16
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

@@ -1,7 +1,7 @@
 """`ItemIndex`: an inverted file of the items' rows (faiss' IVF), where reading all of them takes too long.
 
 It finds candidates, whose scores are then the exact ones; what it misses is missing. So it is used only by choice, and
-its recall against the exact search is measured when it is built.
+its recall against the exact search is measured when it is built: in seconds, for each model that takes over.
 
 Shape legend: n users, R + k columns of ranking rows, C candidates.
 """
