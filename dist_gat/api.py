@@ -53,10 +53,12 @@ from dist_gat.workflows.compare import compare
 from dist_gat.workflows.export_run import export_run
 from dist_gat.workflows.first_recipe import write_first_recipe
 from dist_gat.workflows.fit import fit
+from dist_gat.workflows.frame_recommender import FrameRecommender
 from dist_gat.workflows.predict_file import predict_file
 from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
 __all__ = [
+    "FrameRecommender",
     "compare",
     "doctor",
     "evaluate",
