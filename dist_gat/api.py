@@ -114,8 +114,7 @@ def recommend(
     `dist_gat.serve.new_items_file`.
     """
     opened = open_answers(*_model_and_new_items(model, overrides, verify, progress, new_items))
-    given = None if new_users is None else _source(new_users)
-    return opened.recommend(users, k, new_users=given, progress=progress)
+    return opened.recommend(users, k, new_users=new_users, progress=progress)
 
 
 def open(

@@ -37,35 +37,28 @@ def add_products(users: Sequence[np.ndarray], items: Sequence[np.ndarray], score
         assert (len(users_nR), len(items_mR)) == (num_users, num_items), "a score for each pair"
     if not scores_nm.size:
         return
-    sides = [(whole_tiles(users_nR), items_mR) for users_nR, items_mR in zip(users, items, strict=True)]
 
     def task(part: slice) -> None:
-        for users_nR, items_mR in sides:
+        for users_nR, items_mR in zip(users, items, strict=True):
             _add_products(users_nR, items_mR, part.start, part.stop, scores_nm, known(LANES))
 
     in_threads(task, cut(num_items, ITEMS_PER_TASK))
-
-
-def whole_tiles(users_nR: np.ndarray) -> np.ndarray:
-    """With rows of zeros up to whole tiles."""
-    if len(users_nR) % TILE == 0:
-        return users_nR
-    whole_nR = np.zeros((len(users_nR) + -len(users_nR) % TILE, users_nR.shape[1]), np.float32)
-    whole_nR[: len(users_nR)] = users_nR
-    return whole_nR
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _add_products(users, items, first, last, scores, width):  # type: ignore[no-untyped-def]
     for start in range(first, last, STRIP):
         stop = min(start + STRIP, last)
-        for u in range(0, users.shape[0], TILE):
+        end, whole = stop - 1, users.shape[0] - users.shape[0] % TILE
+        # whole tiles of users, and then the users who are left over, one at a time
+        for u in range(0, whole, TILE):
             for i in range(start, stop, TILE):
-                if i + TILE <= stop:
-                    _add_tile(users, u, items, i, i + 1, i + 2, i + 3, TILE, scores, width)
-                else:
-                    end = stop - 1
-                    _add_tile(users, u, items, i, min(i + 1, end), min(i + 2, end), end, stop - i, scores, width)
+                i1, i2, i3 = min(i + 1, end), min(i + 2, end), min(i + 3, end)
+                _add_tile(users, u, items, i, i1, i2, i3, min(TILE, stop - i), scores, width)
+        for u in range(whole, users.shape[0]):
+            for i in range(start, stop, TILE):
+                i1, i2, i3 = min(i + 1, end), min(i + 2, end), min(i + 3, end)
+                _add_line(users, u, items, i, i1, i2, i3, min(TILE, stop - i), scores, width)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
@@ -92,11 +85,24 @@ def _add_tile(users, u, items, i0, i1, i2, i3, num_items, scores, width):  # typ
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def _add_line(users, u, items, i0, i1, i2, i3, num_items, scores, width):  # type: ignore[no-untyped-def]
+    """One user with the same items: a tile would compute four times as much, more than memory takes."""
+    size, column, zero = users.shape[1], 0, fill(np.float32(0), width)
+    a = (zero, zero, zero, zero)
+    while column + len(width) <= size:
+        x = load(users, u, column, width)
+        y0, y1 = load(items, i0, column, width), load(items, i1, column, width)
+        y2, y3 = load(items, i2, column, width), load(items, i3, column, width)
+        a = (fma(x, y0, a[0]), fma(x, y1, a[1]), fma(x, y2, a[2]), fma(x, y3, a[3]))
+        column += len(width)
+    _add_row(users, u, items, i0, a, column, num_items, scores)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _add_row(users, u, items, first, sums, column, num_items, scores):  # type: ignore[no-untyped-def]
     """The sums of one user with consecutive items, and the columns from `column` on."""
-    if u < scores.shape[0]:
-        for i in range(num_items):
-            total = halved(sums[i])
-            for left in range(column, users.shape[1]):
-                total += users[u, left] * items[first + i, left]
-            scores[u, first + i] += total
+    for i in range(num_items):
+        total = halved(sums[i])
+        for left in range(column, users.shape[1]):
+            total += users[u, left] * items[first + i, left]
+        scores[u, first + i] += total

@@ -108,7 +108,7 @@ class OpenedModel:
             self.new_users.load()
 
     def recommend(
-        self, users: Sequence[Any] = (), k: int = 10, *, new_users: NewRows | None = None,
+        self, users: Sequence[Any] = (), k: int = 10, *, new_users: NewRows | str | None = None,
         candidates: Sequence[Any] | None = None, exclude: Sequence[Any] = (), filter_seen: bool = True,
         progress: Progress = lambda message: None,
     ) -> pl.DataFrame:  # fmt: skip
@@ -120,8 +120,9 @@ class OpenedModel:
         if new_users is not None and len(users):
             raise ConfigError("new_users: goes without users; ask for known users in a call of its own")
         among = None if candidates is None else [str(item) for item in candidates]
+        given = Path(new_users) if isinstance(new_users, str) else new_users
         whole = Question(
-            [str(user) for user in users], k, () if new_users is None else new_users, among,
+            [str(user) for user in users], k, () if given is None else given, among,
             [str(item) for item in exclude], filter_seen,
         )  # fmt: skip
         tables, notes = [], list[str]()

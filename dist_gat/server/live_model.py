@@ -38,6 +38,7 @@ class LiveModel:
         answers stays."""
         async with self._lock:
             if not self.has_another():
+                self.trouble = None
                 return False
             try:
                 model = await asyncio.to_thread(open_warm, self.folder, self.index_probes)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from dist_gat.serve.opened_model import Answer, OpenedModel, Question
@@ -114,10 +115,15 @@ def answer_all(model: OpenedModel, batch: list[_Waiting]) -> list[Any]:
     asked = [one.work for one in batch if isinstance(one.work, Question)]
     try:
         answers: list[Any] = list(model.answer(asked))
-    except Exception as err:  # whoever asked is told, and the server goes on
-        answers = [err] * len(asked)
+    except Exception:
+        # a defect of ours, which one of the questions brings out: the others have their answers
+        answers = [outcome(partial(_answer, question), model) for question in asked]
     of_questions = iter(answers)
     return [next(of_questions) if isinstance(one.work, Question) else outcome(one.work, model) for one in batch]
+
+
+def _answer(question: Question, model: OpenedModel) -> Any:
+    return model.answer([question])[0]
 
 
 def outcome(function: Callable[[OpenedModel], Any], model: OpenedModel) -> Any:

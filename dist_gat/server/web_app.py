@@ -163,7 +163,7 @@ def add_problems(app: FastAPI) -> None:
 
 async def watch(settings: ServerSettings, live: LiveModel, metrics: ServerMetrics) -> None:
     """Put each new model of the folder in place, and end where the process that started this replica is gone."""
-    parent = parent_process()
+    parent, told = parent_process(), None
     while True:
         await asyncio.sleep(settings.watch_s or 1.0)
         if parent is not None and not parent.is_alive():
@@ -171,9 +171,11 @@ async def watch(settings: ServerSettings, live: LiveModel, metrics: ServerMetric
         if settings.watch_s is not None and live.has_another():
             try:
                 await live.reload()
-            except StorageError as err:
-                metrics.reload_failures.inc()
-                log.error("the model of before goes on: %s", err)
+            except StorageError:
+                if live.trouble != told:  # and not every time that it looks
+                    told = live.trouble
+                    metrics.reload_failures.inc()
+                    log.error("the model of before goes on: %s", told)
 
 
 def answered(model: OpenedModel, **fields: Any) -> Response:

@@ -177,6 +177,7 @@ def test_another_model_takes_over_under_load_and_no_answer_is_mixed(
     shutil.rmtree(run / "model")
     (run / ".model.old-2").rename(run / "model")
     assert server.client.post("/reload").json() == {"model": after.digest, "changed": False}
+    assert server.client.get("/health/ready").json()["trouble"] is None
 
 
 @pytest.mark.slow
