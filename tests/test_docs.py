@@ -77,6 +77,7 @@ def test_every_command_of_the_documents_is_valid(page: Path, arguments: list[str
         "encode",
         "inspect",
         "train",
+        "submit",
         "evaluate",
         "compare",
         "tune",

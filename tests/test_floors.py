@@ -21,7 +21,7 @@ ROOMS = (
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {
-    "ray": ("dist_gat.launcher.ray", "dist_gat.launcher.ray_tasks", "dist_gat.tune.tuner"),
+    "ray": ("dist_gat.launcher.ray", "dist_gat.launcher.ray_tasks", "dist_gat.launcher.submit", "dist_gat.tune.tuner"),
     "optuna": ("dist_gat.tune.tuner",),
     "tensorboard": ("dist_gat.train.run_log", "dist_gat.export.projector"),
     "torch.utils.tensorboard": ("dist_gat.train.run_log",),

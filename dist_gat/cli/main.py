@@ -26,6 +26,7 @@ from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
 from dist_gat.cli.recommend_command import recommend
+from dist_gat.cli.submit_command import submit
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
 from dist_gat.config.task_sections import RANKING_KINDS
@@ -120,6 +121,9 @@ def train(
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         ]
         output.result(result, *tables, notes="\n".join(notes))
+
+
+app.command(epilog="Example: dist-gat submit configs/ml-100k.yaml --address http://127.0.0.1:8265")(submit)
 
 
 app.command(epilog="Example: dist-gat fit configs/ml-100k.yaml data.path=FOLDER")(fit)
