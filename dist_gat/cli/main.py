@@ -25,6 +25,7 @@ from dist_gat.cli.paths import path
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
+from dist_gat.cli.recipes_command import recipes
 from dist_gat.cli.recommend_command import recommend
 from dist_gat.cli.submit_command import submit
 from dist_gat.cli.tune_command import tune
@@ -72,6 +73,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JS
 
 
 app.command(epilog="Example: dist-gat init --for shop data/shop/purchases.csv --output configs/shop.yaml")(init)
+
+
+app.command(epilog="Example: dist-gat recipes ml-100k --output configs/ml-100k.yaml")(recipes)
 
 
 app.command(epilog="Example: dist-gat prepare configs/ml-100k.yaml parts.num_parts=8")(prepare)
