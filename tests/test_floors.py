@@ -16,7 +16,7 @@ import dist_gat
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
     "kernels", "base", "config", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
-    "filters", "baselines", "checkpoints", "serve", "export", "explain", "train", "plan", "jobs", "launcher",
+    "filters", "baselines", "checkpoints", "serve", "export", "convert", "explain", "train", "plan", "jobs", "launcher",
     "workflows", "tune", "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
