@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dist_gat.base.errors import DataError
@@ -105,11 +104,8 @@ class ReconstructTask:
         decoders: Any = model.dense.head
         loss_N = rows_NR.new_zeros(len(rows_NR))
         for kind, (at, columns) in batch.hidden.items():
-            number_U = at.new_full((len(batch.nodes_U),), -1)
-            number_U[at] = torch.arange(len(at), device=at.device)
-            number_N = (number_U if batch.place_S is None else number_U[batch.place_S])[: len(rows_NR)]
-            (seeds,) = (number_N >= 0).nonzero(as_tuple=True)
-            loss_N = loss_N.index_add(0, seeds, decoders(kind, rows_NR[seeds], columns[number_N[seeds]]))
+            seeds, places = batch.seeds_among(at, len(rows_NR))
+            loss_N = loss_N.index_add(0, seeds, decoders(kind, rows_NR[seeds], columns[places]))
         return loss_N
 
     def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
