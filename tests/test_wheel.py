@@ -79,7 +79,8 @@ def empty_environment(folder: Path, *installed: str) -> Command:
     return dist_gat
 
 
-@pytest.mark.slow  # five processes, with all imports anew
+@pytest.mark.timeout(900)
+@pytest.mark.slow  # six processes, with all imports anew
 def test_from_init_to_recommend_with_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
     dist_gat = empty_environment(tmp_path, str(wheel))
     where = "import dist_gat; print(dist_gat.__file__)"
@@ -102,3 +103,4 @@ def test_an_editable_install_has_the_recipes_of_the_clone(tmp_path: Path) -> Non
     dist_gat = empty_environment(tmp_path, "--editable", str(ROOT))
     assert dist_gat("recipes", "ml-100k")["text"] == (ROOT / "configs" / "ml-100k.yaml").read_text()
     assert "launch/kuberay.yaml" in dist_gat("recipes")["recipes"]
+    assert not list(tmp_path.rglob("shipped")), "a copy that grows old"
