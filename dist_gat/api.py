@@ -9,6 +9,7 @@
     api.compare(config, ["popularity", "ease", "recipe"])["models"]["ease"]["metrics"]["recall@20"]
     api.recommend(config.run_folder, users=[196], k=10)
 
+`to_networkx`, `to_pyg` and `to_dgl` take what `open_prepared(config.data.prepared)` returns; `tables_from` leads back.
 `fetch` and `write_synthetic` are the verb `data`, `write_first_recipe` is `init`; `doctor()` returns its findings.
 """
 
@@ -25,6 +26,10 @@ from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
+from dist_gat.convert.tables_from import tables_from
+from dist_gat.convert.to_dgl import to_dgl
+from dist_gat.convert.to_networkx import to_networkx
+from dist_gat.convert.to_pyg import to_pyg
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
@@ -75,7 +80,12 @@ __all__ = [
     "read_users",
     "recommend",
     "recommend_to",
+    "open_prepared",
     "report",
+    "tables_from",
+    "to_dgl",
+    "to_networkx",
+    "to_pyg",
     "train",
     "tune",
     "write_first_recipe",

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import psutil
 
-SUBMIT = Path(__file__).parent.parent / "launch" / "submit.py"
 BIN = Path(sys.executable).parent
 
 
@@ -31,7 +30,16 @@ class Head:
     environment: dict[str, str]
 
     def submit(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(SUBMIT), "recipe.yaml", *arguments, "--address", self.address]
+        command = [
+            sys.executable,
+            "-m",
+            "dist_gat.cli.main",
+            "submit",
+            "recipe.yaml",
+            *arguments,
+            "--address",
+            self.address,
+        ]
         env = self.environment | environment
         return subprocess.Popen(
             command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

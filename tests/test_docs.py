@@ -77,6 +77,7 @@ def test_every_command_of_the_documents_is_valid(page: Path, arguments: list[str
         "encode",
         "inspect",
         "train",
+        "submit",
         "evaluate",
         "compare",
         "tune",
@@ -88,6 +89,7 @@ def test_every_command_of_the_documents_is_valid(page: Path, arguments: list[str
         "doctor",
         "data",
         "plan",
+        "recipes",
     ],
 )
 def test_help_of_every_verb_has_an_example(verb: str) -> None:

@@ -16,12 +16,12 @@ import dist_gat
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
     "kernels", "base", "config", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
-    "filters", "baselines", "checkpoints", "serve", "export", "explain", "train", "plan", "jobs", "launcher",
+    "filters", "baselines", "checkpoints", "serve", "export", "convert", "explain", "train", "plan", "jobs", "launcher",
     "server", "workflows", "tune", "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {
-    "ray": ("dist_gat.launcher.ray", "dist_gat.launcher.ray_tasks", "dist_gat.tune.tuner"),
+    "ray": ("dist_gat.launcher.ray", "dist_gat.launcher.ray_tasks", "dist_gat.launcher.submit", "dist_gat.tune.tuner"),
     "optuna": ("dist_gat.tune.tuner",),
     "tensorboard": ("dist_gat.train.run_log", "dist_gat.export.projector"),
     "torch.utils.tensorboard": ("dist_gat.train.run_log",),

@@ -25,8 +25,10 @@ from dist_gat.cli.paths import path
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
+from dist_gat.cli.recipes_command import recipes
 from dist_gat.cli.recommend_command import recommend
 from dist_gat.cli.serve_command import serve
+from dist_gat.cli.submit_command import submit
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
 from dist_gat.config.task_sections import RANKING_KINDS
@@ -72,6 +74,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JS
 
 
 app.command(epilog="Example: dist-gat init --for shop data/shop/purchases.csv --output configs/shop.yaml")(init)
+
+
+app.command(epilog="Example: dist-gat recipes ml-100k --output configs/ml-100k.yaml")(recipes)
 
 
 app.command(epilog="Example: dist-gat prepare configs/ml-100k.yaml parts.num_parts=8")(prepare)
@@ -121,6 +126,9 @@ def train(
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         ]
         output.result(result, *tables, notes="\n".join(notes))
+
+
+app.command(epilog="Example: dist-gat submit configs/ml-100k.yaml --address http://127.0.0.1:8265")(submit)
 
 
 app.command(epilog="Example: dist-gat fit configs/ml-100k.yaml data.path=FOLDER")(fit)

@@ -21,11 +21,13 @@ def read_yaml(path: Path) -> Any:
             raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a recipe has at most {MAX_BYTES:,}")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; recipes are in configs/") from None
+        raise ConfigError(f"{path}: no such configuration file; `dist-gat recipes` lists some to copy") from None
     except UnicodeDecodeError as err:
         raise ConfigError(f"{path}: not valid YAML: expected text in UTF-8: {err}") from None
     except OSError as err:
-        raise ConfigError(f"{path}: can't be read: {err}; recipes are in configs/") from None
+        raise ConfigError(
+            f"{path}: can't be read: {err}; expected a recipe; `dist-gat recipes` lists some to copy"
+        ) from None
     return parse_yaml(text, f"{path}: the file")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,9 @@ def edge_facts(near: Neighborhood, place: int, chosen: np.ndarray) -> list[dict[
             facts["value"] = float(stored["weight"][edge])
         if "time" in relation.columns:
             newest = int(first_d[edge])
-            time, last = (datetime.fromtimestamp(int(stored["time"][at]) * MICROSECONDS, UTC) for at in (edge, newest))
+            time, last = (
+                datetime.fromtimestamp(int(stored["time"][at]) * MICROSECONDS, timezone.utc) for at in (edge, newest)
+            )
             facts["time"] = time.isoformat(timespec="seconds")
             facts |= {"seconds_before_newest": (last - time).total_seconds(), "rank": edge - newest + 1}
         found.append(facts)

@@ -1,4 +1,4 @@
-"""Libraries of the extra `export`, imported when they are needed."""
+"""Libraries of extras, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from dist_gat.base.errors import ConfigError
 
 
-def need(module: str, what: str) -> Any:
+def need(module: str, what: str, extra: str = "export") -> Any:
     """The module. Raises `ConfigError`, which names the extra, where it is not installed."""
     try:
         return import_module(module)
     except ImportError:
-        raise ConfigError(f"{what} needs the library {module}: pip install 'dist-gat[export]'") from None
+        raise ConfigError(f"{what} needs the library {module}: pip install 'dist-gat[{extra}]'") from None

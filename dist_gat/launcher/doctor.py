@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dist_gat.base.errors import first_line
 from dist_gat.base.quiet import silent
@@ -20,6 +20,9 @@ from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.exchange.worker import Worker
 from dist_gat.launcher.host import cores, worker_environment
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 PACKAGE = "dist-gat"
 GIB = 1 << 30
@@ -63,12 +66,7 @@ def check_python() -> Iterator[Finding]:
 
 def check_packages() -> Iterator[Finding]:
     """The packages that the installed dist-gat asks for, with the versions that it asks for."""
-    from packaging.requirements import Requirement
-
-    for line in importlib.metadata.requires(PACKAGE) or []:
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
+    for wanted in requirements():
         advice = f"pip install '{wanted}'"
         try:
             version = importlib.metadata.version(wanted.name)
@@ -76,6 +74,14 @@ def check_packages() -> Iterator[Finding]:
             yield Finding(wanted.name, "bad", f"not installed; expected {wanted.specifier}", advice)
         else:
             yield in_range(wanted.name, version, str(wanted.specifier), advice)
+
+
+def requirements() -> list[Requirement]:
+    """Of the installed dist-gat, those that hold for this Python, without extras."""
+    from packaging.requirements import Requirement
+
+    lines = map(Requirement, importlib.metadata.requires(PACKAGE) or [])
+    return [line for line in lines if line.marker is None or line.marker.evaluate({"extra": ""})]
 
 
 def in_range(name: str, version: str, wanted: str, advice: str) -> Finding:
@@ -193,22 +199,34 @@ def check_numba() -> Iterator[Finding]:
 
 
 def check_dgl() -> Iterator[Finding]:
-    """Draw the edges of a ring through DGL's loader."""
+    """Draw the nodes of a ring through DGL's loader, or through ours where DGL can't be loaded."""
     import torch
 
-    from dist_gat.sampling.dgl import BlockSampler, DataLoader, dgl
+    from dist_gat.sampling.dgl import WHY_NOT_DGL, BlockSampler, DataLoader, dgl
 
     nodes = torch.arange(8)
     dst, src = torch.cat([nodes, (nodes + 1) % 8]), torch.cat([(nodes + 1) % 8, nodes])
+    ring = (dst, src) if dgl is None else dgl.graph((src, dst))
 
     class Echo(BlockSampler):
         def sample(self, graph: Any, seeds: Any, exclude_eids: Any = None) -> Any:
             return seeds
 
-    loader = DataLoader(dgl.graph((src, dst)), nodes, Echo(), batch_size=4)
+    loader = DataLoader(ring, nodes, Echo(), device="cpu", batch_size=4)
     loader.cpu_affinity_enabled = True
     expect([batch.tolist() for batch in loader], [[0, 1, 2, 3], [4, 5, 6, 7]])
-    yield Finding("dgl health", "ok", "DataLoader works")
+    name = "dgl health"
+    if dgl is not None:
+        yield Finding(name, "ok", f"the DataLoader of DGL {dgl.__version__} works")
+        return
+    for wanted in requirements():
+        if wanted.name == "dgl":
+            found = f"our own DataLoader works, with the same batches; DGL can't be loaded: {WHY_NOT_DGL}"
+            yield Finding(
+                name, "warn", found, f"pip install --force-reinstall --no-deps '{wanted.name}{wanted.specifier}'"
+            )
+            return
+    yield Finding(name, "ok", "our own DataLoader works; DGL has no wheels for this Python")
 
 
 def check_metis() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Workers placed by Ray Train. Only this module, `ray_tasks` and `tuner` import ray.
+"""Workers placed by Ray Train. Only this module, `ray_tasks`, `submit` and `tuner` import ray.
 
 Ray places the workers and restarts them; they meet in a default process group of their own, and the job
 itself knows only torch.distributed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -140,5 +140,5 @@ def _microseconds(value: Any) -> int:
         value = datetime.fromisoformat(value)
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
-    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return round((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
+    aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    return round((aware - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * 1e6)

@@ -84,7 +84,9 @@ def read_space(path: Path, config: Config) -> Space:
     """
     tree = read_yaml(path)
     if not isinstance(tree, dict) or not tree:
-        raise ConfigError(f"{path}: expected a map from dotted keys to distributions, see configs/spaces/default.yaml")
+        raise ConfigError(
+            f"{path}: expected a map from dotted keys to distributions, see `dist-gat recipes spaces/default`"
+        )
     space = {str(key): _distribution(path, str(key), value) for key, value in tree.items()}
     for key in space:
         _check_key(path, key, space, config)

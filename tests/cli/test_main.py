@@ -149,7 +149,7 @@ def test_the_evaluation_of_clicks_tells_precision_and_slices(folder: Path, dist_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "nowhere.yaml"], ["nowhere.yaml", "configs/"]),
+        (["train", "nowhere.yaml"], ["nowhere.yaml", "dist-gat recipes"]),
         (["train", "recipe.yaml", "model.num_hedas=2"], ["model.num_hedas", "did you mean model.num_heads?"]),
         (["train", "recipe.yaml", "model.num_heads=two"], ["model.num_heads", "integer", "'two'"]),
         (["train", "recipe.yaml", "data.prepared=elsewhere"], ["elsewhere", "dist-gat prepare"]),

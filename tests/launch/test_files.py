@@ -47,14 +47,13 @@ def recipes() -> list[tuple[str, ...]]:
     found = []
     for words in commands():
         arguments = [words[n + 2 :] for n, word in enumerate(words) if word == "dist-gat" and words[n + 1] in VERBS]
-        arguments += [rest] if (rest := after(words, "python", "launch/submit.py")) else []
         found += [
             tuple(w for w in rest if not w.startswith("-") and (w.endswith(".yaml") or "=" in w)) for rest in arguments
         ]
     return found
 
 
-VERBS = ("prepare", "train", "evaluate")
+VERBS = ("prepare", "train", "evaluate", "submit")
 
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""`launch/submit.py` against a real head with token authentication, all of it on loopback."""
+"""`dist-gat submit` against a real head with token authentication, all of it on loopback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray_head import SUBMIT, Head, free_ports
+from ray_head import Head, free_ports
 
 from dist_gat.api import prepare
 from dist_gat.config.files import load_config
@@ -69,7 +69,7 @@ def test_errors_before_submitting(tmp_path: Path) -> None:
     write_recipe(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, str(SUBMIT), "recipe.yaml", *arguments]
+        command = [sys.executable, "-m", "dist_gat.cli.main", "submit", "recipe.yaml", *arguments]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         return result.returncode, result.stderr
 

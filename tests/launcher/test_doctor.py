@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from dist_gat.cli.main import app
 from dist_gat.launcher import doctor
 from dist_gat.launcher.doctor import Check, Finding, examine
+from dist_gat.sampling import without_dgl
 
 
 def noisy() -> Iterator[Finding]:
@@ -68,6 +69,28 @@ def test_packages_come_from_the_metadata_of_dist_gat(monkeypatch: pytest.MonkeyP
         ("no-such-package", "bad"),
         ("polars", "ok"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("required", "status", "advice"),
+    [
+        ("dgl==1.1.3; python_version >= '3.10'", "warn", "pip install --force-reinstall --no-deps 'dgl==1.1.3'"),
+        ("dgl==1.1.3; python_version < '3.10'", "ok", ""),
+    ],
+)
+def test_without_dgl_our_own_loader_is_examined_and_named(
+    monkeypatch: pytest.MonkeyPatch, required: str, status: str, advice: str
+) -> None:
+    for name, value in {
+        "dgl": None, "WHY_NOT_DGL": "OSError: libdgl.so", "DataLoader": without_dgl.DataLoader,
+        "BlockSampler": without_dgl.BlockSampler,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"dist_gat.sampling.dgl.{name}", value)
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: [required])
+    (finding,) = doctor.check_dgl()
+    assert (finding.status, finding.advice) == (status, advice)
+    assert "our own DataLoader works" in finding.found
+    assert ("OSError: libdgl.so" in finding.found) is (status == "warn")
 
 
 @pytest.mark.parametrize("name", ["OMP_THREAD_LIMIT", "OMP_PROC_BIND", "KMP_AFFINITY"])

@@ -18,7 +18,7 @@ from dist_gat.nn.attention import AttentionLayer
 from dist_gat.nn.edge_terms import KNOTS, degrees_of_ends, edges_alike
 from dist_gat.nn.scoring import AdditiveScoring, AdditiveV2Scoring, DegreeDotScoring, DotScoring, UniformScoring
 from dist_gat.sampling.block import Block
-from dist_gat.sampling.dgl import dgl
+from dist_gat.sampling.dgl import WHY_NOT_DGL, dgl
 
 SIZE, HEADS, NUM_DST, NUM_SRC = SIZE_OF[torch.float64], 2, 12, 20
 NUM_KINDS = len(KINDS.slot)
@@ -53,6 +53,7 @@ def assert_same(ours: Tensor, own_leaves: list[Tensor], theirs: Tensor, leaves: 
         assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(dgl is None, reason=WHY_NOT_DGL)
 def test_equals_hetero_graph_conv_where_a_destination_has_one_relation() -> None:
     """DGL has a softmax a relation, we have one over all; the same where each destination has edges of one type.
 

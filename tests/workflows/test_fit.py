@@ -12,7 +12,7 @@ from helpers import INTERACTS
 from recipes import small_recipe as recipe
 
 from dist_gat import api
-from dist_gat.config.sections import BlendConfig, Config
+from dist_gat.config.sections import BlendConfig, Config, EvaluateConfig
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import open_prepared
 from dist_gat.workflows.final_recipe import final_recipe
@@ -59,6 +59,16 @@ def test_the_last_training_has_the_half_life_that_validation_chose() -> None:
         found = final_recipe(config, chosen).blend
         assert (found.half_life, found.linear_weight) == (last, 1.5)
         assert found.reads_weights == blend.reads_weights
+
+
+def test_the_last_training_has_no_baseline_that_validation_would_choose_for() -> None:
+    chosen = {"best_epoch": 2, "blend": {}, "half_life": None, "calibration": {}}
+    names = ["popularity", "itemknn-recent", "markov"]
+    for half_life, left in (([None, 5.0], ["popularity", "markov"]), (5.0, names)):
+        config = recipe(Path())
+        evaluation = {"baselines": names, "baseline": {"half_life": half_life}}
+        config = config.model_copy(update={"evaluate": EvaluateConfig.model_validate(evaluation)})
+        assert list(final_recipe(config, chosen).evaluate.baselines) == left
 
 
 def test_recommendations_are_the_ranking_that_was_tested(fitted: tuple[Config, dict[str, Any]]) -> None:
