@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     USERS = 12
     SPREAD = 13
     ID_DROPOUT = 14
+    TEXTS = 15
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

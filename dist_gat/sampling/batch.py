@@ -30,6 +30,8 @@ class Batch(Movable):
     lookup:           how the rows of nodes_U come from their owners, None where there is one rank.
     features:         node type → (positions among U, float32 rows) of the nodes that have columns.
     has_id_U:         bool: whose ID row counts, see `ids_present`; None: of all.
+    text_T:           int64 places, among the nodes of its type in `features`, of those whose texts go through the
+                      encoder that is trained; None where there is none.
     seconds:          what the background spent on this batch: sample, exchange.
     """
 
@@ -45,6 +47,7 @@ class Batch(Movable):
     lookup: RowLookup | None = None
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     has_id_U: Tensor | None = None
+    text_T: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
