@@ -17,6 +17,8 @@ from dist_gat.text.tokens import check_trainable, inputs_of
 
 # peft's name of the only adapter
 ADAPTER = ".default"
+# BERT's layer that no vector of a text goes through
+UNREAD = "pooler"
 
 
 class TextTower(nn.Module):
@@ -54,7 +56,11 @@ class TextTower(nn.Module):
         self.num_frozen = sum(weight.numel() for weight in model.parameters())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear")
+            unread = [name for name, _ in model[0].model.named_modules() if UNREAD in name.split(".")]
+            lora = LoraConfig(
+                r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear",
+                exclude_modules=unread or None,
+            )  # fmt: skip
             inject_adapter_in_model(lora, model[0].model)
         model.eval().to(dtype)
         trained = {name: weight for name, weight in model[0].model.named_parameters() if weight.requires_grad}

@@ -47,7 +47,8 @@ def compare(
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
     made = [name for name, one in config.data.relations.items() if one.nearest is not None]
-    for name in choose_models(models, config.task, prepared.has_times(relation), made):
+    trains_text = config.model.text is not None
+    for name in choose_models(models, config.task, prepared.has_times(relation), made, trains_text):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:
