@@ -21,6 +21,7 @@ KNOWN, TOKENS = "known", "tokens"
 KINDS = (KNOWN, "numeric", "category", "categories", "vector", "text", TOKENS)
 # columns that no recipe declares, and no encoder of inputs reads
 OUR_OWN = (KNOWN, TOKENS)
+CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class TrainableText(NamedTuple):
     def tokens_of(self, rows_nW: np.ndarray) -> np.ndarray:
         """int32 [n, L]: -1 behind the tokens of each node, and where there is no text."""
         return np.ascontiguousarray(rows_nW[:, self.tokens.slice]).view(np.int32)
+
+    def lengths_of(self, rows_nW: np.ndarray) -> np.ndarray:
+        """int64 [n]: how many tokens each text has, 0 where there is none."""
+        chunks = [rows_nW[start : start + CHUNK] for start in range(0, len(rows_nW), CHUNK)]
+        return np.concatenate([np.zeros(0, np.int64), *((self.tokens_of(one) >= 0).sum(axis=1) for one in chunks)])
 
 
 def trainable_text(layouts: Mapping[str, Layout]) -> TrainableText | None:

@@ -37,7 +37,7 @@ def encode_own_texts(text: TrainedText, store: GraphStore, channel: Channel, ste
     batches: list[tuple[int, np.ndarray]] = []
     for number in store.own_parts:
         rows = store.prepared.parts[number].features[column.node_type]
-        lengths[number] = (column.tokens_of(rows) >= 0).sum(axis=1)
+        lengths[number] = column.lengths_of(rows)
         of_part = text.tower.batches(lengths[number])
         batches += [(number, some) for some in of_part if lengths[number][some[0]]]
     batches = padded(batches, (store.own_parts[0], np.zeros(0, np.int64)), channel)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from helpers import Ranks, same_on_all
 
 from dist_gat.base.random import Purpose, make_key, uniform
@@ -36,16 +38,12 @@ def test_the_lowest_draws_of_nodes_with_a_text_are_chosen() -> None:
 
 def choose_share(world_size: int, rank: int) -> list[int]:
     """Shares overlap, and the last rank of several meets no text."""
-    import torch
-
     mine = NODES[rank :: world_size - 1] if rank < world_size - 1 else np.array([0, 3, 6])
     mine = np.union1d(mine, NODES[:5]) if rank < world_size - 1 else mine
     return chosen(mine, open_channel("texts", torch.device("cpu"), 30))
 
 
 def all_of(world_size: int) -> list[int]:
-    import torch.distributed as dist
-
     found: list[list[int]] = [[] for _ in range(world_size)]
     dist.all_gather_object(found, choose_share(world_size, dist.get_rank()))
     return sorted({node for of_rank in found for node in of_rank})

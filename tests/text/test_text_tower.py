@@ -69,7 +69,8 @@ def test_the_updates_alone_are_parameters_and_learn(model: Path) -> None:
     assert {name.partition(".")[0] for name, _ in tower.named_parameters()} == {"updates"}
     assert all("lora_" in name for name, _ in tower.named_parameters())
     frozen = {name: weight.clone() for name, weight in tower.encoder.model.named_parameters() if "lora" not in name}
-    goal, tokens = torch.randn(len(TEXTS), 8, generator=torch.Generator().manual_seed(0)), tokens_of(tower)
+    goal = torch.nn.functional.normalize(torch.randn(len(TEXTS), 8, generator=torch.Generator().manual_seed(0)))
+    tokens = tokens_of(tower)
     optimiser = torch.optim.Adam(tower.parameters(), lr=0.05)
     losses = []
     for _ in range(30):

@@ -75,8 +75,7 @@ class TrainedText(nn.Module):
     def renew(self, columns_nW: np.ndarray) -> np.ndarray:
         """float32 [n, D]: the vectors of nodes by the present A and B; of those without a text what is stored."""
         found_nD = columns_nW[:, self.column.vector.slice].copy()
-        tokens_nL = self.column.tokens_of(columns_nW)
-        lengths_n = (tokens_nL >= 0).sum(axis=1)
+        tokens_nL, lengths_n = self.column.tokens_of(columns_nW), self.column.lengths_of(columns_nW)
         for some in self.tower.batches(lengths_n):
             if length := int(lengths_n[some[0]]):
                 found_nD[some] = self.stored(tokens_nL[some, :length])
