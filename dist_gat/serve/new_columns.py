@@ -20,14 +20,14 @@ import polars as pl
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.node_sections import NodeColumnConfig
-from dist_gat.config.text_section import TextEncoderConfig
-from dist_gat.data.column_layout import KNOWN, OUR_OWN, TOKENS, Column, Layout, trainable_text, width_of
+from dist_gat.data.column_layout import KNOWN, OUR_OWN, TOKENS, Column, Layout, width_of
 from dist_gat.data.column_values import MISSING, coded, scaled
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import MAX_ID_BYTES
 from dist_gat.data.vocabulary import EXACT
 from dist_gat.serve.saved_model import SavedModel
-from dist_gat.serve.text_encoders import open_encoder
+from dist_gat.serve.trained_encoder import trained_column, trained_encoder
+from dist_gat.text.model_files import find_model
 from dist_gat.text.text_encoder import TextEncoder
 
 BLANKS = " \t\n\r\xa0"  # see `dist_gat.data.values.BLANKS`
@@ -38,18 +38,17 @@ class NewColumns:
     """The columns of one node type. layout: of these; empty where the model reads none. configs: of each, by name.
     categories: names by code.
 
-    open_encoder: of texts, of a column and its settings. trained: the column whose encoder was trained, if any. notes:
-    what became of values that the model doesn't know, for the user. encoders: of texts, by column, once opened.
+    notes: what became of values that the model doesn't know, for the user. encoders: of texts, by column, once opened.
+    trained: opens the encoder that was trained, by its column.
     """
 
     node_type: str
     layout: Layout
     configs: Mapping[str, NodeColumnConfig]
     categories: Mapping[str, pl.Series]
-    open_encoder: Callable[[str, TextEncoderConfig], TextEncoder]
-    trained: str | None = None
     notes: list[str] = field(default_factory=list)
     encoders: dict[str, TextEncoder] = field(default_factory=dict)
+    trained: Mapping[str, Callable[[], TextEncoder]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -106,7 +105,7 @@ class NewColumns:
             return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
         if self.configs[column.name].reduce is not None:
             raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
-        if column.name == self.trained:
+        if column.name in self.trained:
             raise DataError(f"{where}: expected text, because the encoder of this column was trained")
         if not isinstance(value, list) or len(value) != column.width:
             found = f"{len(value)} of them" if isinstance(value, list) else "none"
@@ -119,7 +118,8 @@ class NewColumns:
         """float32 [1, width]. The encoder is opened for the first text."""
         config = self.configs[column.name].text_encoder
         if column.name not in self.encoders:
-            self.encoders[column.name] = self.open_encoder(column.name, config)
+            as_it_is = partial(TextEncoder, find_model(config.encoder) or config.encoder, config)
+            self.encoders[column.name] = self.trained.get(column.name, as_it_is)()
         ((_, rows),) = self.encoders[column.name].encode([text])
         if rows.shape[1] != column.width:
             raise DataError(
@@ -127,7 +127,7 @@ class NewColumns:
                 f"of {column.width}; put the same model there"
             )
         # as the cache of `prepare` would have it, which what was trained never was in
-        return rows if column.name == self.trained else rows.astype(config.store).astype(np.float32)
+        return rows if column.name in self.trained else rows.astype(config.store).astype(np.float32)
 
     def _coded(self, column: Column, texts: Sequence[str], where: str) -> np.ndarray:
         names = self.categories[column.name]
@@ -150,14 +150,12 @@ def open_columns(model: SavedModel, node_type: str) -> NewColumns:
     model.check_new_nodes()
     layout = model.layouts.get(node_type, ())
     declared = model.config.data.node_columns.get(node_type, [])
-    trained = trainable_text(model.layouts) if "text" in model.manifest else None
     with_names = [column.name for column in layout if column.kind in ("category", "categories")]
-    return NewColumns(
-        node_type, layout, {source.name: source.config for source in declared},
-        {name: model.categories(node_type, name) for name in with_names},
-        partial(open_encoder, model, node_type),
-        trained.vector.name if trained is not None and trained.node_type == node_type else None,
-    )  # fmt: skip
+    configs = {source.name: source.config for source in declared}
+    trained = trained_column(model, node_type)
+    openers = {} if trained is None else {trained: partial(trained_encoder, model, configs[trained].text_encoder)}
+    categories = {name: model.categories(node_type, name) for name in with_names}
+    return NewColumns(node_type, layout, configs, categories, trained=openers)
 
 
 def tell(notes: Sequence[str], progress: Callable[[str], None]) -> None:
