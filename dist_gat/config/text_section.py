@@ -27,6 +27,7 @@ class TextTuningConfig(Section):
 
     rank: PositiveInt = 8
     alpha: float = Field(16.0, gt=0, description="the updates count alpha / rank times")
+    learning_rate: float = Field(0.0003, gt=0, description="of the updates, with the schedule of `train`")
     nodes_per_step: PositiveInt = Field(
         128, description="whose texts a step encodes, over all workers; others have kept vectors"
     )
