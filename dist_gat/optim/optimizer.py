@@ -68,7 +68,7 @@ class Optimizers:
 
 
 def build_optimizers(model: Recommender, config: TrainConfig, total_steps: int) -> Optimizers:
-    """Each group of dense weights has a `rate`, which the schedule changes: one of its own if it is a text encoder's."""
+    """Each group of dense weights has a `rate`, which the schedule changes: that of a text encoder is its own."""
     text = model.dense.text
     of_text = set() if text is None else set(text.parameters())
     rate = config.dense_learning_rate or config.learning_rate
