@@ -381,7 +381,7 @@ def data_parallel(model: Recommender, worker: Worker) -> torch.nn.Module:
     for parameter in trained:
         # a dimension of size one may have any stride; DDP warns of those that are not the usual
         parameter.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
-    ddp = DistributedDataParallel(model.dense, broadcast_buffers=False)  # they are alike on all ranks
+    ddp = DistributedDataParallel(model.dense)
     ddp.register_comm_hook(None, sum_gradients)
     return ddp
 

@@ -129,6 +129,16 @@ def test_the_encoder_learns_and_its_own_weights_are_nowhere(folder: Path, alone:
     assert told == ["text column item.title: trains 448 of 2,824 parameters of the encoder, 15.86%"]
 
 
+def test_updates_move_at_a_rate_of_their_own(folder: Path) -> None:
+    """The first step of Adam moves each weight with a gradient by the rate."""
+    config = tuned(folder, "slow", text={"learning_rate": 1e-4}, max_steps=1)
+    api.train(config)
+    ups = [
+        value for name, value in updates_of(load_tensors(config.run_folder / "model" / DENSE)).items() if "_B" in name
+    ]
+    assert max(float(value.abs().max()) for value in ups) == pytest.approx(1e-4, rel=1e-3)
+
+
 def test_staleness_is_logged(folder: Path, alone: dict[str, Any]) -> None:
     found = events_of(tuned(folder, "alone"), "text")
     assert [event["step"] for event in found] == [PER_EPOCH, 2 * PER_EPOCH, 3 * PER_EPOCH]
