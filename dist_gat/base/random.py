@@ -40,7 +40,9 @@ class Purpose(IntEnum):
     USERS = 12
     SPREAD = 13
     ID_DROPOUT = 14
-    TEXTS = 15
+    PRUNING = 15
+    HIDDEN_COLUMNS = 16
+    TEXTS = 17
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)
