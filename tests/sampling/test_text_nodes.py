@@ -10,6 +10,7 @@ from helpers import Ranks, same_on_all
 from dist_gat.base.random import Purpose, make_key, uniform
 from dist_gat.data.column_layout import Column, TrainableText
 from dist_gat.exchange.channel import Channel, open_channel
+from dist_gat.sampling.hidden_columns import hide_columns
 from dist_gat.sampling.text_nodes import TextNodes
 
 COLUMN = TrainableText("item", Column("title", "text", 2, 1, 1), Column("title.tokens", "tokens", 2, 1, 3))
@@ -34,6 +35,13 @@ def test_the_lowest_draws_of_nodes_with_a_text_are_chosen() -> None:
     assert chosen(NODES, Channel("test")) == expected
     assert chosen(NODES[:0], Channel("test")) == []
     assert chosen(np.array([3, 4]), Channel("test")) == [4]
+
+
+def test_a_node_whose_columns_are_hidden_has_no_text() -> None:
+    layout = (Column("known", "known", 1, 1), COLUMN.vector, COLUMN.tokens)
+    features = {"item": (torch.arange(len(NODES)), torch.from_numpy(rows_of(NODES)))}
+    hide_columns(features, NODES, np.ones(len(NODES), bool), {"item": layout}, 1.0, KEY)
+    assert not len(TEXTS.choose(NODES, features["item"][1].numpy(), KEY, Channel("test")))
 
 
 def choose_share(world_size: int, rank: int) -> list[int]:
