@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     ID_DROPOUT = 14
     PRUNING = 15
     HIDDEN_COLUMNS = 16
+    TEXTS = 17
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

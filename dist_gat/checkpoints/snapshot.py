@@ -39,7 +39,7 @@ from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.fail_together import together
 from dist_gat.nn.recommender import Recommender
-from dist_gat.optim.optimizer import Optimizers
+from dist_gat.optim.optimizer import Optimizers, dense_parameters
 from dist_gat.sampling.graph_store import GraphStore
 
 FORMAT, VERSION = "dist_gat.checkpoint", 3
@@ -154,14 +154,14 @@ def dense_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
     """The optimiser's tensors as `parameter number.name`."""
     return {
         f"{number}.{name}": torch.as_tensor(value)
-        for number, parameter in enumerate(optimizer.param_groups[0]["params"])
+        for number, parameter in enumerate(dense_parameters(optimizer))
         for name, value in optimizer.state.get(parameter, {}).items()
     }
 
 
 def load_dense_state(path: Path, optimizer: torch.optim.Adam) -> None:
     """The inverse of `dense_state`. Raises `StorageError` where the file does not fit the parameters."""
-    parameters = optimizer.param_groups[0]["params"]
+    parameters = dense_parameters(optimizer)
     for key, value in load_tensors(path).items():
         number, _, name = key.partition(".")
         is_count = name == "step"

@@ -98,6 +98,17 @@ def load_dense(folder: Path, model: Recommender) -> None:
     model.dense.load_state_dict(dense)
 
 
+def load_module(module: torch.nn.Module, dense: Mapping[str, Tensor], start: str, folder: Path) -> None:
+    """Fill a part of the dense model, whose names begin with `start`. Raises `StorageError`."""
+    own = {name.removeprefix(start): value for name, value in dense.items() if name.startswith(start)}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as err:
+        raise StorageError(
+            f"{folder / DENSE}: not the weights of its recipe: {err}; run `dist-gat train` to write the model anew"
+        ) from None
+
+
 @torch.no_grad()
 def load_rows(path: Path, into: Mapping[str, Tensor]) -> None:
     """Copy the tensors of a part's file into the views of `into`, which has some or all of their names."""

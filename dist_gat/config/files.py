@@ -97,7 +97,8 @@ def _explain(error: Any) -> str:
     valid = all_keys()
     siblings = [name for name in valid if name.rpartition(".")[0] == prefix]
     nearest = [f"{prefix}.{n}".lstrip(".") for n in _close(location[-1], [s.rpartition(".")[2] for s in siblings])]
-    nearest = nearest or [name for name in valid if name.rpartition(".")[2] == location[-1]] or _close(key, valid)
+    same = [name for name in valid if name.rpartition(".")[2] == location[-1]]
+    nearest = nearest or sorted(same, key=lambda name: name.count(".")) or _close(key, valid)
     hint = f"did you mean {nearest[0]}?" if nearest else f"valid here: {', '.join(siblings)}"
     return f"unknown key {key}; {hint}"
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dist_gat.config.section import PositiveInt, Ratio, Section
+from dist_gat.config.text_section import TextTuningConfig
 
 
 class AttentionConfig(Section):
@@ -98,6 +99,7 @@ class ModelConfig(AttentionConfig):
     embedding_size: PositiveInt = 64
     init_std: float = Field(0.1, gt=0.0)
     inputs: InputsConfig = InputsConfig()
+    text: TextTuningConfig | None = None
     combination: Literal["last", "mean", "concat"] = "mean"
     decoder: DecoderConfig = DecoderConfig()
     adapter: AdapterConfig | None = None

@@ -26,6 +26,7 @@ READ_BY: dict[str, tuple[ColumnKind, ...]] = {
     "max_tokens": ("text",),
     "prompt": ("text",),
     "store": ("text",),
+    "trainable": ("text",),
 }
 
 
@@ -70,6 +71,7 @@ class NodeColumnConfig(Section):
     max_tokens: PositiveInt = Field(128, description="text: what is read of one; the model's own limit counts too")
     prompt: str | None = Field(None, description="text: stands before every one; by default what the model asks for")
     store: Literal["float32", "float16"] = Field("float32", description="text: numbers of the cache `data.vectors`")
+    trainable: bool = Field(False, description="text: keep its tokens too, so that `model.text` can train the encoder")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> NodeColumnConfig:

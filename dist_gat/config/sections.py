@@ -315,6 +315,8 @@ class Config(Section):
             )
         if self.model.adapter and self.model.adapter.rank > self.model.embedding_size:
             raise ValueError("model.adapter.rank exceeds model.embedding_size, so that it saves nothing: take less")
+        if self.model.text:
+            self._check_trained_text()
         singles = self.task.tasks.values() if isinstance(self.task, TogetherTask) else [self.task]
         for task in singles:
             if task.relation not in (FIRST_RELATION, *self.data.relations):
@@ -348,6 +350,17 @@ class Config(Section):
         if self.model.scoring in ("additive", "additive_v2") and size % heads:
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
         return self
+
+    def _check_trained_text(self) -> None:
+        columns = self.data.node_columns.items()
+        found = [(kind, one.name) for kind, of_type in columns for one in of_type if one.config.trainable]
+        if len(found) != 1:
+            names = ", ".join(f"data.nodes.{kind}.columns.{name}" for kind, name in found) or "none"
+            raise ValueError(f"model.text trains the encoder of one column: {names} has trainable=true; expected one")
+        if found[0][0] == "user" and self.data.split.cold_users:
+            raise ValueError("model.text can't train texts of users whom data.split.cold_users holds out yet")
+        if self.model.adapter:
+            raise ValueError("model.text and model.adapter don't go together: leave one of them out")
 
     def _check_blended_relations(self, own: str) -> None:
         known = {FIRST_RELATION: ("user", "item"), **{n: (r.source, r.target) for n, r in self.data.relations.items()}}

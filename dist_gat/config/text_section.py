@@ -22,9 +22,13 @@ class TextEncoderConfig(Section):
 
 
 class TextTuningConfig(Section):
-    """An encoder that trains with the graph through low-rank updates of its linear layers (LoRA)."""
+    """The encoder of the column of text with `trainable: true` trains with the graph, through low-rank updates of its
+    linear layers (LoRA)."""
 
-    rank: PositiveInt = 8
+    rank: PositiveInt = Field(8, description="of the update of each layer")
     alpha: float = Field(16.0, gt=0, description="the updates count alpha / rank times")
-    nodes_per_step: PositiveInt = Field(128, description="whose texts are encoded in a step; others have kept vectors")
+    learning_rate: float = Field(0.0001, gt=0, description="of the updates, with the schedule of `train`")
+    nodes_per_step: PositiveInt = Field(
+        128, description="whose texts a step encodes, over all workers; others have kept vectors"
+    )
     refresh_every: PositiveInt = Field(1, description="epochs after which all kept vectors are made anew")

@@ -2,8 +2,8 @@
 
 The columns of a type are one float32 matrix, a row a node, so that they travel together. Numbers and vectors stand
 there as they are, texts as the vectors that an encoder made of them, NaN where missing; categories are int32 codes
-whose bits stand there, -1 where missing. The first column, `known`, is 1 for nodes that training meets, which have an
-ID row, and 0 for others.
+whose bits stand there, -1 where missing. So do the tokens of a text whose encoder may be trained, beside its vector,
+-1 behind them. The first column, `known`, is 1 for nodes that training meets, which have an ID row, and 0 for others.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from dist_gat.base.errors import StorageError
 
-KNOWN = "known"
-KINDS = (KNOWN, "numeric", "category", "categories", "vector", "text")
+KNOWN, TOKENS = "known", "tokens"
+KINDS = (KNOWN, "numeric", "category", "categories", "vector", "text", TOKENS)
+# columns that no recipe declares, and no encoder of inputs reads
+OUR_OWN = (KNOWN, TOKENS)
+CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,33 @@ class Column:
 
 
 Layout = tuple[Column, ...]
+
+
+class TrainableText(NamedTuple):
+    """A column of text whose encoder may be trained: its node type, its vectors, and its tokens beside them."""
+
+    node_type: str
+    vector: Column
+    tokens: Column
+
+    def tokens_of(self, rows_nW: np.ndarray) -> np.ndarray:
+        """int32 [n, L]: -1 behind the tokens of each node, and where there is no text."""
+        return np.ascontiguousarray(rows_nW[:, self.tokens.slice]).view(np.int32)
+
+    def lengths_of(self, rows_nW: np.ndarray) -> np.ndarray:
+        """int64 [n]: how many tokens each text has, 0 where there is none."""
+        chunks = [rows_nW[start : start + CHUNK] for start in range(0, len(rows_nW), CHUNK)]
+        return np.concatenate([np.zeros(0, np.int64), *((self.tokens_of(one) >= 0).sum(axis=1) for one in chunks)])
+
+
+def trainable_text(layouts: Mapping[str, Layout]) -> TrainableText | None:
+    """The only one, or the first of several; None where there is none."""
+    for node_type, layout in layouts.items():
+        by_name = {column.name: column for column in layout}
+        for column in layout:
+            if column.kind == TOKENS:
+                return TrainableText(node_type, by_name[column.name.removesuffix(f".{TOKENS}")], column)
+    return None
 
 
 def laid_out(columns: Sequence[Column]) -> Layout:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse
 
-from dist_gat.data.column_layout import KNOWN, Column
+from dist_gat.data.column_layout import KNOWN, TOKENS, Column
 
 Scale = Literal["standardize", "l2", "none"]
 MISSING = -1
@@ -90,6 +90,13 @@ def category_values(
         num_cut=num_cut,
     )  # fmt: skip
     return ColumnValues(column, values.view(np.float32), names)
+
+
+def token_values(name: str, nodes: np.ndarray, rows: np.ndarray, num_nodes: int) -> ColumnValues:
+    """The tokens int32 [m, L] of the texts of int64 [m] nodes, see `token_rows`."""
+    values = np.full((num_nodes, rows.shape[1]), MISSING, np.int32)
+    values[nodes] = rows
+    return ColumnValues(Column(name, TOKENS, rows.shape[1], int((values[:, 0] >= 0).sum())), values.view(np.float32))
 
 
 def coded(frame: pl.DataFrame, names: pl.Series) -> pl.DataFrame:

@@ -13,13 +13,23 @@ import scipy.sparse
 
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.node_sections import ColumnSource
-from dist_gat.data.column_layout import KNOWN, Layout, laid_out
-from dist_gat.data.column_values import ColumnValues, category_values, known_values, reduced, vector_values
+from dist_gat.data.column_layout import OUR_OWN, TOKENS, Layout, laid_out
+from dist_gat.data.column_values import (
+    ColumnValues,
+    category_values,
+    known_values,
+    reduced,
+    token_values,
+    vector_values,
+)
 from dist_gat.data.engine import Engine
 from dist_gat.data.matrix_file import MatrixRows, read_matrix
 from dist_gat.data.side_table import SideTable, Value, ValueKind, read_side_table
 from dist_gat.data.vocabulary import Vocabulary
 from dist_gat.text.encode import encode_texts
+from dist_gat.text.model_files import find_model
+from dist_gat.text.text_encoder import TextEncoder
+from dist_gat.text.tokens import token_rows
 
 VALUE_KINDS: dict[str, ValueKind] = {
     "numeric": "number", "category": "category", "categories": "categories", "vector": "vector", "text": "text",
@@ -76,12 +86,15 @@ def read_node_columns(
                 found[source.name] = vector_values(
                     source.name, "text", side.nodes[order], rows, known, source.config.scale
                 )
+                if source.config.trainable:
+                    found[_tokens(source)] = _tokens_of(source, side.nodes[order], own, len(known))
             else:
                 found[source.name] = _of_table(source, side.nodes[order], own, known)
         num_bad, warnings = num_bad + side.num_bad, warnings + side.warnings
     # numbers stand together, so that the model reads them as one matrix
     numeric = [source.name for source in sources if source.config.kind == "numeric"]
     names = [*numeric, *(source.name for source in sources if source.name not in numeric)]
+    names += [_tokens(source) for source in sources if source.config.trainable]
     ordered = [known_values(known), *(found[name] for name in names)]
     return NodeColumns(
         laid_out([one.column for one in ordered]),
@@ -98,6 +111,17 @@ def _by_table(sources: Sequence[ColumnSource]) -> list[list[ColumnSource]]:
     for source in sources:
         found.setdefault((str(source.files), source.id_column, source.keys[0]), []).append(source)
     return list(found.values())
+
+
+def _tokens(source: ColumnSource) -> str:
+    """The name of the column of tokens; that of no other column has a point."""
+    return f"{source.name}.{TOKENS}"
+
+
+def _tokens_of(source: ColumnSource, nodes: np.ndarray, texts: pl.Series, num_nodes: int) -> ColumnValues:
+    config = source.config.text_encoder
+    encoder = TextEncoder(find_model(config.encoder) or config.encoder, config)
+    return token_values(_tokens(source), nodes, token_rows(texts.cast(pl.String), encoder), num_nodes)
 
 
 def _of_table(source: ColumnSource, nodes: np.ndarray, values: pl.Series, known: np.ndarray) -> ColumnValues:
@@ -136,7 +160,7 @@ def _of_matrix(source: ColumnSource, rows: MatrixRows, known: np.ndarray) -> Col
 def _remarks(node_type: str, found: Sequence[ColumnValues]) -> list[str]:
     """What became of values that the model can't tell apart."""
     told = []
-    for column in (one.column for one in found if one.column.kind != KNOWN):
+    for column in (one.column for one in found if one.column.kind not in OUR_OWN):
         what = f"{column.name} of {node_type}"
         if not column.num_values:
             told.append(f"{what}: no node has a value that training knows; leave the column out")

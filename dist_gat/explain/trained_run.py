@@ -25,6 +25,7 @@ from dist_gat.exchange.channel import Channel
 from dist_gat.explain.neighborhood import Neighborhood, encode_targets, find_neighborhood
 from dist_gat.graph.made_from import open_made
 from dist_gat.graph.part import PreparedGraph
+from dist_gat.nn.add_text import add_trained_text
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.encoder import Encoded
 from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
@@ -58,7 +59,9 @@ class TrainedRun:
         """[n, E]: ID embeddings and projected features, what the first layer reads."""
         embedding = self._read("embedding", self.config.model.embedding_size, nodes)
         with torch.no_grad():
-            return input_rows(self.model, self.store.ranges, nodes, embedding, gather_features(self.store, nodes))
+            features, text = gather_features(self.store, nodes), self.model.dense.text
+            features = features if text is None else text.renewed(features)
+            return input_rows(self.model, self.store.ranges, nodes, embedding, features)
 
     def representations(self, nodes: np.ndarray) -> Tensor:
         """[n, R]: the rows that `recommend` multiplies."""
@@ -138,6 +141,7 @@ def open_trained_run(
         build_head=task.build_head, kinds=prepared_kinds(prepared, config.sampling),
         untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip
+    add_trained_text(model, config, prepared)
     load_dense(saved.folder, model)
     return TrainedRun(folder, config, saved, store, task, model)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dist_gat.base.plural import plural
-from dist_gat.data.column_layout import Layout
+from dist_gat.data.column_layout import TOKENS, Layout
 from dist_gat.graph.part import SPLITS, Part, PreparedGraph
 
 BLOCK = 1 << 22  # edges that are looked at together
@@ -125,11 +125,13 @@ def _span(times: list[tuple[int, int]]) -> dict[str, str] | None:
 
 
 def describe_columns(layouts: Mapping[str, Layout]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By node type and name: the kind, how many nodes have a value, and how many categories there are."""
+    """By node type and name: the kind, how many nodes have a value, and how many categories there are. Tokens are those
+    of a text, which is there."""
     return {
         kind: {
             column.name: {"kind": column.kind, "nodes": column.num_values, "categories": column.num_categories}
             for column in layout
+            if column.kind != TOKENS
         }
         for kind, layout in layouts.items()
     }

@@ -59,6 +59,12 @@ def encoders_of(data: DataConfig) -> dict[str, str]:
     return found
 
 
+def recorded_encoder(prepared: PreparedGraph, data: DataConfig, encoder: str) -> str:
+    """What the files of an encoder were known by when the folder was prepared."""
+    name = _plain_name(os.path.join(data.path, encoder), data.path)
+    return str(record_of(prepared).get("encoders", {}).get(name, ""))
+
+
 def open_made(
     config: Config, verify: bool = False, progress: Callable[[str], None] = lambda message: None,
     has_model: bool = False,

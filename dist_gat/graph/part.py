@@ -150,6 +150,12 @@ class Part:
             found[kind] = open_array(self.folder / "features" / f"{kind}.npy", ("float32",), (num_rows, size), REMEDY)
         return found
 
+    def replace_features(self, kind: str, columns: slice, values: np.ndarray) -> None:
+        """From now on this process reads float32 [n, f'] in some columns of a type, from memory. The file stays."""
+        if not self.features[kind].flags.writeable:
+            self.features[kind] = np.array(self.features[kind])
+        self.features[kind][:, columns] = values
+
 
 @dataclass(frozen=True)
 class PreparedGraph:

@@ -14,6 +14,7 @@ from dist_gat.config.sections import Config
 from dist_gat.evaluate.beyond_accuracy import beyond_accuracy
 from dist_gat.evaluate.full_ranking import judge, ranking_metrics
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.evaluate.kept_texts import use_present_vectors
 from dist_gat.evaluate.pair_slices import pair_slices
 from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.evaluate.split_metrics import cold_metrics
@@ -25,6 +26,7 @@ from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
 from dist_gat.graph.part import SPLITS, open_prepared
+from dist_gat.nn.add_text import add_trained_text
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
 from dist_gat.sampling.graph_store import GraphStore, open_store
@@ -64,7 +66,9 @@ def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
         build_head=task.build_head, kinds=prepared_kinds(prepared, config.sampling),
         untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip
+    add_trained_text(model, config, prepared)
     load_weights(folder, model, store)
+    use_present_vectors(model.dense.text, store, worker.control, worker.steps)
     representation_OR = infer_representations(model, store, config.evaluate.edge_chunk, worker.steps)
     of_tasks = {
         name: evaluate_pairs(single, model, representation_OR, store, worker, saved.manifest["pairs"][name])

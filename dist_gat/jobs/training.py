@@ -9,6 +9,7 @@ from torch import Tensor
 from dist_gat.base.peak_memory import reset_peak_memory
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.inference import infer_representations
+from dist_gat.evaluate.kept_texts import use_present_vectors
 from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.worker import Worker
@@ -52,6 +53,7 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
                 save_adapter(config.run_folder, model, config.model.adapter, trainer.progress.base)
         # what is saved is a plain model, which works without its base
         merge_adapter(model)
+    use_present_vectors(model.dense.text, store, worker.control, worker.steps)
     task, nodes = trainer.task, store.ownership.own_nodes
     relation = task.relation
     depths: list[Tensor] = []

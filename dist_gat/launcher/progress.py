@@ -120,6 +120,8 @@ class _Lines:
             self.say(f"epoch {event['epoch']}: valid {value}{mark}")
         elif kind == "work":
             self.work(event)
+        elif kind == "text":
+            self.say(f"texts encoded: vectors were stale by {event['staleness']:.4f} (1 - cos)")
         elif kind == "stop":
             self.say(f"asked to stop: saved at step {event['step']}")
         elif kind == "early_stop":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.data.column_layout import KNOWN, Column, Layout
+from dist_gat.data.column_layout import OUR_OWN, Column, Layout
 from dist_gat.nn.inputs.category import codes_of
 
 
@@ -25,7 +25,7 @@ class ColumnDecoder(nn.Module):
 
     def __init__(self, layout: Layout, size: int) -> None:
         super().__init__()
-        self.columns = [column for column in layout if column.kind != KNOWN]
+        self.columns = [column for column in layout if column.kind not in OUR_OWN]
         # a module can't be called `items`, as a column may
         self.maps = nn.ModuleDict(
             {f"column_{column.name}": nn.Linear(size, column.num_categories or column.width) for column in self.columns}

@@ -23,7 +23,9 @@ from dist_gat.nn.decoder import Decoder
 from dist_gat.nn.edge_terms import PLAIN_KINDS, EdgeKinds
 from dist_gat.nn.encoder import Encoded, Encoder
 from dist_gat.nn.inputs.id_embedding import EmbeddingShard
-from dist_gat.nn.inputs.node_inputs import Features, NodeInputs
+from dist_gat.nn.inputs.node_inputs import AS_STORED, Features, NodeInputs
+from dist_gat.nn.inputs.trained_text import TrainedText
+from dist_gat.nn.inputs.type_inputs import Given
 from dist_gat.nn.own_scores import OwnScores, build_own_scores
 from dist_gat.sampling.block import Block
 from dist_gat.sampling.graph_store import GraphStore
@@ -51,20 +53,27 @@ class DenseModel(nn.Module):
         self.head = head
         # what stands between ID rows and inputs: see `dist_gat.nn.adapters`
         self.row_adapter: nn.Module | None = None
+        # the column of text whose encoder trains: see `add_trained_text`
+        self.text: TrainedText | None = None
 
     def forward(
         self, embedding_UE: Tensor, features: Features, blocks: Sequence[Block], degree_N: Tensor | None = None,
-        place_S: Tensor | None = None, has_id_U: Tensor | None = None,
+        place_S: Tensor | None = None, has_id_U: Tensor | None = None, text_T: Tensor | None = None,
     ) -> Encoded:  # fmt: skip
-        """place_S, has_id_U: see `Batch`."""
-        encoded = self.encoder(rows_at(self.input_rows(embedding_UE, features, has_id_U), place_S), blocks)
+        """place_S, has_id_U, text_T: see `Batch`."""
+        given = AS_STORED if self.text is None or text_T is None else self.text(features, text_T)
+        encoded = self.encoder(rows_at(self.input_rows(embedding_UE, features, has_id_U, given), place_S), blocks)
         return encoded._replace(rows_NR=self.with_own_scores(encoded.rows_NR, degree_N))
 
-    def input_rows(self, embedding_UE: Tensor, features: Features, has_id_U: Tensor | None = None) -> Tensor:
-        """[U, E]: what the first layer reads of nodes, from their ID rows and columns. has_id_U: see `ids_present`."""
+    def input_rows(
+        self, embedding_UE: Tensor, features: Features, has_id_U: Tensor | None = None,
+        given: Mapping[str, Given] = AS_STORED,
+    ) -> Tensor:  # fmt: skip
+        """[U, E]: what the first layer reads of nodes, from their ID rows and columns. has_id_U: see `ids_present`.
+        given: see `NodeInputs`."""
         if self.row_adapter is not None:
             embedding_UE = self.row_adapter(embedding_UE)
-        return self.inputs(embedding_UE, features, has_id_U)
+        return self.inputs(embedding_UE, features, has_id_U, given)
 
     def with_own_scores(self, rows_NR: Tensor, degree_N: Tensor | None) -> Tensor:
         """[N, R], or [N, R + 1] with the nodes' own scores as the last column, as the decoder expects them."""

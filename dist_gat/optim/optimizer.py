@@ -32,7 +32,8 @@ class Optimizers:
         rate = self.config.learning_rate * factor
         self.rows.param_groups[0]["lr"] = rate
         if self.dense is not None:
-            self.dense.param_groups[0]["lr"] = (self.config.dense_learning_rate or self.config.learning_rate) * factor
+            for group in self.dense.param_groups:
+                group["lr"] = group["rate"] * factor
         return rate
 
     def zero_grad(self) -> None:
@@ -67,13 +68,26 @@ class Optimizers:
 
 
 def build_optimizers(model: Recommender, config: TrainConfig, total_steps: int) -> Optimizers:
-    dense = [parameter for parameter in model.dense.parameters() if parameter.requires_grad]
+    """Each group of dense weights has a `rate`, which the schedule changes: that of a text encoder is its own."""
+    text = model.dense.text
+    of_text = set() if text is None else set(text.parameters())
+    rate = config.dense_learning_rate or config.learning_rate
+    trained = [parameter for parameter in model.dense.parameters() if parameter.requires_grad]
+    groups = [{"params": [one for one in trained if one not in of_text], "rate": rate}]
+    if text is not None:
+        own = [one for one in trained if one in of_text]
+        groups.append({"params": own, "rate": text.tower.config.learning_rate})
     return Optimizers(
         RowAdam([model.table.weight], lr=config.learning_rate),
-        torch.optim.Adam(dense, lr=config.dense_learning_rate or config.learning_rate) if dense else None,
+        torch.optim.Adam(groups, lr=rate) if trained else None,
         config,
         total_steps,
     )
+
+
+def dense_parameters(optimizer: torch.optim.Adam) -> list[Tensor]:
+    """Of all groups, in their order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def schedule_factor(config: TrainConfig, step: int, total_steps: int) -> float:

@@ -31,7 +31,7 @@ MODELS = {
     "itemknn-recent": "Item neighbours, recent first", "ease-recent": "EASE, recent first",
     "markov": "Markov chain of the last item", "item_mean": "Mean of the item",
     "biases": "User and item biases", "logistic": "Logistic regression",
-    "boosting": "Gradient boosting", "rates": "User and item rates",
+    "boosting": "Gradient boosting", "rates": "User and item rates", "text-frozen": "Text encoder as it was",
 }  # fmt: skip
 SLICES = {
     "users": {

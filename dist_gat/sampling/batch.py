@@ -33,6 +33,8 @@ class Batch(Movable):
     hidden:           node type → (positions among U, float32 rows) of seed nodes whose columns the step hides; among
                       `features` they are missing.
     has_id_U:         bool: whose ID row counts, see `ids_present`; None: of all.
+    text_T:           int64 places, among the nodes of its type in `features`, of those whose texts go through the
+                      encoder that is trained; None where there is none.
     seconds:          what the background spent on this batch: sample, exchange.
     """
 
@@ -49,6 +51,7 @@ class Batch(Movable):
     features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     hidden: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     has_id_U: Tensor | None = None
+    text_T: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def seeds_among(self, at: Tensor, num_seed_nodes: int) -> tuple[Tensor, Tensor]:

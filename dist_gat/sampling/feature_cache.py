@@ -1,6 +1,7 @@
 """`FeatureCache`: input features of the remote nodes that this rank requests most, fetched once and kept.
 
-Features never change, so a kept row has the bits of one that is fetched. Nodes are kept in order of degree: seed edges
+Features don't change, unless an encoder of texts is trained: then the cache is filled anew with its new vectors. So a
+kept row has the bits of one that is fetched. Nodes are kept in order of degree: seed edges
 meet a node in proportion to its degree, and a random walk that starts in proportion to degree stays so, hop after hop;
 the fan-out changes that only for destinations that have fewer neighbours. `python -m benchmarks.cache` compares this
 order with the best one.

@@ -249,8 +249,18 @@ def open_store(
     in_place = np.array([is_read and part.folder.is_dir() for is_read, part in zip(reads, prepared.parts, strict=True)])
     missing = channel.sum(torch.tensor([float((~in_place).sum())])).item()
     store = GraphStore(Transport(prepared, channel, in_place, missing > 0, rank_starts))
-    if store.transport.exchanges and prepared.feature_sizes and cache_bytes:
-        store.cache = fill_cache(prepared, channel, store.own_parts, ~in_place, cache_bytes, store.features)
-        # a step requests far fewer rows than the cache has
-        channel.rooms.clear()
+    store.cache = new_cache(store, cache_bytes)
     return store
+
+
+def new_cache(store: GraphStore, cache_bytes: int) -> FeatureCache | None:
+    """A cache of the features of remote nodes as they are now, where there are any. Collective."""
+    if not (store.transport.exchanges and store.prepared.feature_sizes and cache_bytes):
+        return None
+    fetch = NodeFeatures(store.transport, None).fetch
+    cache = fill_cache(
+        store.prepared, store.channel, store.own_parts, ~store.transport.in_place, cache_bytes, fetch
+    )  # fmt: skip
+    # a step requests far fewer rows than the cache has
+    store.channel.rooms.clear()
+    return cache

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.base.random import uniform
-from dist_gat.data.column_layout import KNOWN, Layout
+from dist_gat.data.column_layout import KNOWN, TOKENS, Layout
 from dist_gat.data.column_values import MISSING
 
 # node type → (positions, int64 [n], and columns, float32 [n, f])
@@ -47,7 +47,7 @@ def missing_row(layout: Layout) -> Tensor:
         np.ones(1, np.float32)
         if column.kind == KNOWN
         else np.repeat(codes, column.width)
-        if column.kind in ("category", "categories")
+        if column.kind in ("category", "categories", TOKENS)
         else np.full(column.width, np.nan, np.float32)
         for column in layout
     ]

@@ -25,6 +25,7 @@ from dist_gat.sampling.instances import Instances, distinct, instances_of
 from dist_gat.sampling.relabeller import Relabeller
 from dist_gat.sampling.row_lookup import plan_lookup
 from dist_gat.sampling.seeds import DrawnSeeds, SeedSource
+from dist_gat.sampling.text_nodes import TextNodes
 
 
 class SeedBlockSampler(BlockSampler):
@@ -33,9 +34,11 @@ class SeedBlockSampler(BlockSampler):
     def __init__(
         self, store: GraphStore, sampling: SamplingConfig, source: SeedSource, seed: int, needs_degree: bool,
         edge_columns: Sequence[str] = (), inputs: InputsConfig | None = None, hidden_columns: float = 0.0,
+        texts: TextNodes | None = None,
     ) -> None:  # fmt: skip
         """edge_columns: what the layers read of an edge, of `EDGE_COLUMNS`. inputs: decides whose ID row counts.
-        hidden_columns: of so large a share of nodes, see `hide_columns`."""
+        hidden_columns: of so large a share of nodes, see `hide_columns`. texts: whose texts are encoded, where an
+        encoder is trained."""
         super().__init__()
         self.store = store
         self.sampling = sampling
@@ -45,6 +48,7 @@ class SeedBlockSampler(BlockSampler):
         self.needs_degree = needs_degree
         self.inputs = inputs or InputsConfig()
         self.hidden_columns = hidden_columns
+        self.texts = texts
 
     def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Batch:
         """The batch of (epoch, step) = `seeds`, an int64 [2] tensor; DGL's DataLoader calls this with its graph."""
@@ -79,6 +83,11 @@ class SeedBlockSampler(BlockSampler):
                 features, nodes, is_seed, g.prepared.layouts, self.hidden_columns,
                 make_key(self.seed, Purpose.HIDDEN_COLUMNS, epoch, step),
             )  # fmt: skip
+        encoded = None
+        if self.texts is not None:
+            of_type, columns = features[self.texts.column.node_type]
+            key_of_texts = make_key(self.seed, Purpose.TEXTS, epoch, step)
+            encoded = self.texts.choose(nodes[of_type.numpy()], columns.numpy(), key_of_texts, g.channel)
         has_id = ids_present(g.ranges, nodes, self.inputs, make_key(self.seed, Purpose.ID_DROPOUT, epoch, step))
         lookup = plan_lookup(nodes, g.ownership, g.channel) if g.channel.group is not None else None
         exchange_s = g.channel.traffic.seconds - exchanged
@@ -96,6 +105,7 @@ class SeedBlockSampler(BlockSampler):
             features=features,
             hidden=hidden_columns,
             has_id_U=None if has_id is None else torch.from_numpy(has_id),
+            text_T=None if encoded is None else torch.from_numpy(encoded),
             seconds={"sample": time.perf_counter() - started - exchange_s, "exchange": exchange_s},
         )
 

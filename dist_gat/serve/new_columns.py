@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ import polars as pl
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.node_sections import NodeColumnConfig
-from dist_gat.data.column_layout import KNOWN, Column, Layout, width_of
+from dist_gat.data.column_layout import KNOWN, OUR_OWN, TOKENS, Column, Layout, width_of
 from dist_gat.data.column_values import MISSING, coded, scaled
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import MAX_ID_BYTES
 from dist_gat.data.vocabulary import EXACT
 from dist_gat.serve.saved_model import SavedModel
+from dist_gat.serve.trained_encoder import trained_column, trained_encoder
 from dist_gat.text.model_files import find_model
 from dist_gat.text.text_encoder import TextEncoder
 
@@ -37,6 +39,7 @@ class NewColumns:
     categories: names by code.
 
     notes: what became of values that the model doesn't know, for the user. encoders: of texts, by column, once opened.
+    trained: opens the encoder that was trained, by its column.
     """
 
     node_type: str
@@ -45,10 +48,11 @@ class NewColumns:
     categories: Mapping[str, pl.Series]
     notes: list[str] = field(default_factory=list)
     encoders: dict[str, TextEncoder] = field(default_factory=dict)
+    trained: Mapping[str, Callable[[], TextEncoder]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
-        return [column.name for column in self.layout if column.kind != KNOWN]
+        return [column.name for column in self.layout if column.kind not in OUR_OWN]
 
     def row(self, given: Any, where: str) -> np.ndarray | None:
         """float32 [W]: of a node with these values by name; what isn't there is missing. None: nothing is known.
@@ -65,7 +69,7 @@ class NewColumns:
             )
         missing_W, row_W = self.missing(), self.missing()
         for column in self.layout:
-            if column.kind == KNOWN:
+            if column.kind in OUR_OWN:
                 continue
             value = _value(given.get(column.name), self.configs[column.name].missing)
             if value is None:
@@ -79,7 +83,7 @@ class NewColumns:
         for column in self.layout:
             if column.kind == KNOWN:
                 row_W[column.slice] = 0
-            elif column.name in self.categories:
+            elif column.name in self.categories or column.kind == TOKENS:
                 row_W[column.slice] = np.full(column.width, MISSING, np.int32).view(np.float32)
         return row_W
 
@@ -101,6 +105,8 @@ class NewColumns:
             return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
         if self.configs[column.name].reduce is not None:
             raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
+        if column.name in self.trained:
+            raise DataError(f"{where}: expected text, because the encoder of this column was trained")
         if not isinstance(value, list) or len(value) != column.width:
             found = f"{len(value)} of them" if isinstance(value, list) else "none"
             text = "text, or " if column.kind == "text" else ""
@@ -112,14 +118,16 @@ class NewColumns:
         """float32 [1, width]. The encoder is opened for the first text."""
         config = self.configs[column.name].text_encoder
         if column.name not in self.encoders:
-            self.encoders[column.name] = TextEncoder(find_model(config.encoder) or config.encoder, config)
+            as_it_is = partial(TextEncoder, find_model(config.encoder) or config.encoder, config)
+            self.encoders[column.name] = self.trained.get(column.name, as_it_is)()
         ((_, rows),) = self.encoders[column.name].encode([text])
         if rows.shape[1] != column.width:
             raise DataError(
                 f"{where}: encoder={config.encoder} makes vectors of {rows.shape[1]} numbers, and training had those "
                 f"of {column.width}; put the same model there"
             )
-        return rows.astype(config.store).astype(np.float32)
+        # as the cache of `prepare` would have it, which what was trained never was in
+        return rows if column.name in self.trained else rows.astype(config.store).astype(np.float32)
 
     def _coded(self, column: Column, texts: Sequence[str], where: str) -> np.ndarray:
         names = self.categories[column.name]
@@ -143,10 +151,11 @@ def open_columns(model: SavedModel, node_type: str) -> NewColumns:
     layout = model.layouts.get(node_type, ())
     declared = model.config.data.node_columns.get(node_type, [])
     with_names = [column.name for column in layout if column.kind in ("category", "categories")]
-    return NewColumns(
-        node_type, layout, {source.name: source.config for source in declared},
-        {name: model.categories(node_type, name) for name in with_names},
-    )  # fmt: skip
+    configs = {source.name: source.config for source in declared}
+    trained = trained_column(model, node_type)
+    openers = {} if trained is None else {trained: partial(trained_encoder, model, configs[trained].text_encoder)}
+    categories = {name: model.categories(node_type, name) for name in with_names}
+    return NewColumns(node_type, layout, configs, categories, trained=openers)
 
 
 def tell(notes: Sequence[str], progress: Callable[[str], None]) -> None:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dist_gat.base.errors import ConfigError, StorageError
-from dist_gat.checkpoints.weight_files import DENSE, load_tensors
+from dist_gat.base.errors import ConfigError
+from dist_gat.checkpoints.weight_files import DENSE, load_module, load_tensors
 from dist_gat.config.sections import Config
 from dist_gat.data.column_layout import Layout
 from dist_gat.evaluate.new_user_metrics import History
@@ -169,9 +169,9 @@ def open_new_nodes(model: SavedModel) -> NewNodes:
     dense, num_layers = load_tensors(model.folder / DENSE), len(config.sampling.fanouts)
     kinds = edge_kinds(schema, model.manifest["new_users"]["weights"], silent_types(schema, config.sampling))
     encoder = Encoder(config.model, num_layers, kinds)
-    _load(encoder, dense, "encoder.", model)
+    load_module(encoder, dense, "encoder.", model.folder)
     own_scores = build_own_scores(config.model.decoder)
-    _load(own_scores, dense, "own_scores.", model)
+    load_module(own_scores, dense, "own_scores.", model.folder)
     columns = {kind: open_columns(model, kind) for kind in (model.relation.source, model.relation.target)}
     inputs = {kind: _inputs(one.layout, config, dense, model, kind) for kind, one in columns.items() if one.layout}
     scored = [name for name, saved in model.manifest["pairs"].items() if saved["rows"] == RANKING_ROWS]
@@ -180,7 +180,7 @@ def open_new_nodes(model: SavedModel) -> NewNodes:
         if any(name.startswith("head.experts.") for name in dense):
             raise ConfigError(f"{model.folder}: heads=experts has no answer for new nodes yet; take heads=alone")
         head = PairHead(encoder.representation_size)
-        _load(head, dense, f"head.pairs.{PREFIX}{scored[0]}.", model)
+        load_module(head, dense, f"head.pairs.{PREFIX}{scored[0]}.", model.folder)
     return NewNodes(
         model, config, schema, inputs, columns, encoder.eval(), Decoder(config.model.decoder), own_scores, head,
         cache(lambda name, part: model.rows(part, name)), cache(model.degrees),
@@ -189,14 +189,5 @@ def open_new_nodes(model: SavedModel) -> NewNodes:
 
 def _inputs(layout: Layout, config: Config, dense: dict[str, Tensor], model: SavedModel, kind: str) -> TypeInputs:
     inputs = TypeInputs(layout, config.model.embedding_size, config.model.inputs, config.model.init_std)
-    _load(inputs, dense, f"inputs.types.type_{kind}.", model)
+    load_module(inputs, dense, f"inputs.types.type_{kind}.", model.folder)
     return inputs
-
-
-def _load(module: torch.nn.Module, dense: dict[str, Tensor], start: str, model: SavedModel) -> None:
-    own = {name.removeprefix(start): value for name, value in dense.items() if name.startswith(start)}
-    try:
-        module.load_state_dict(own)
-    except RuntimeError as err:
-        remedy = "run `dist-gat train` to write the model anew"
-        raise StorageError(f"{model.folder / DENSE}: not the weights of its recipe: {err}; {remedy}") from None

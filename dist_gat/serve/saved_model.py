@@ -2,7 +2,8 @@
 
 manifest.json, config.yaml     format, schema, the predicted relation, counts, SHA-256 of the files; the recipe.
                                `pairs`: of each task that predicts pairs, see `PairTask.saved`
-dense.safetensors              dense weights: inputs, layers, own scores, heads of tasks
+dense.safetensors              dense weights: inputs, layers, own scores, heads of tasks, and of a text encoder that was
+                               trained its low-rank updates; `text` in the manifest has its name and digest
 parts/0000.safetensors         of each node: embedding, ranking row of the model (`representation`), weighted rows of
                                the filters (`spectral`), rows of further tasks (`representation.TASK`). For new users:
                                what each layer reads (`depth.0` and so on; then without times, of a type that is
@@ -98,6 +99,8 @@ def save_model(
             "weights": store.prepared.manifest.get("weights", {}),
             "spectral_columns": blend.spectral_Ok.shape[1] if blend.spectral_weight else 0,
         }
+        if model.dense.text is not None:
+            content["text"] = model.dense.text.made_by
         content["columns"] = {kind: to_plain(layout) for kind, layout in store.prepared.layouts.items()}
         extra["degree"] = torch.from_numpy(store.degrees(store.ownership.own_nodes))
     control, what = worker.control, f"{folder}: can't be written, nothing was changed"

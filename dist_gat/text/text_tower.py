@@ -1,35 +1,46 @@
-"""`TextTower`: a text encoder that trains inside the model, through LoRA on a capped number of nodes a step."""
+"""`TextTower`: a text encoder that trains inside the model, through LoRA."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.config.text_section import TextTuningConfig
-from dist_gat.text.model_files import missing_extra
+from dist_gat.config.text_section import TextEncoderConfig, TextTuningConfig
+from dist_gat.text.model_files import find_model, fingerprint, missing_extra
 from dist_gat.text.text_encoder import TOKENS, TextEncoder, of_one_length
+from dist_gat.text.tokens import check_trainable, inputs_of
 
-CHUNK = 1 << 14
+# peft's name of the only adapter
+ADAPTER = ".default"
+# BERT's layer that no vector of a text goes through
+UNREAD = "pooler"
 
 
 class TextTower(nn.Module):
-    """Vectors of nodes by their texts: those that `trained` names go through the encoder, the others are kept vectors.
+    """Tokens of texts to vectors, through weights that are trained.
 
     The encoder's linear layers W become W + alpha / rank · B A with A [rank, in] and B [out, rank] (Hu et al., LoRA,
-    ICLR 2022), by the library peft. A and B alone are trained. B is zero at first, so that the first vectors are those
-    of the encoder as it was. Its dropout stays off: a vector is a function of the text and the weights.
+    ICLR 2022), by the library peft. A and B, `updates`, alone are trained and saved; the encoder's own weights are no
+    parameters of this module. B is zero at first, so that the first vectors are those of the encoder as it was. Its
+    dropout stays off: a vector is a function of the text and the weights.
+
+    Beside them stand the A and B that the kept vectors were made with, and the epoch at whose start that was, so that a
+    checkpoint tells what the kept vectors are. Epoch 0: they are those that `prepare` made.
+
+    Shape legend: T texts, L tokens of the longest, D length of a vector.
     """
 
-    kept_ND: torch.Tensor
+    encoded_in: Tensor
 
     def __init__(
-        self, encoder: TextEncoder, texts: Sequence[str], kept_ND: torch.Tensor, config: TextTuningConfig, seed: int
+        self, encoder: TextEncoder, config: TextTuningConfig, seed: int, dtype: torch.dtype = torch.float32
     ) -> None:
-        """texts: of the N nodes that have one. kept_ND: their vectors, which `encode_texts` gave. seed: of A.
+        """seed: of A. From here on the encoder itself makes vectors with A and B, also by `TextEncoder.encode`.
 
         Raises `ConfigError` for an encoder that does not read plain tokens, and without the library peft.
         """
@@ -38,83 +49,112 @@ class TextTower(nn.Module):
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
             raise missing_extra("training of a text encoder") from None
-        if not encoder.reads_tokens:
-            raise ConfigError("this encoder reads no plain tokens, so it can't be trained; take its vectors frozen")
-        self.config, self.encoder, self.model = config, encoder, encoder.model
+        check_trainable(encoder)
+        # `encoder` is no module, so its own weights are in no checkpoint and no optimiser
+        self.config, self.encoder, self.dtype = config, encoder, dtype
+        model = encoder.model.to(dtype)
+        self.num_frozen = sum(weight.numel() for weight in model.parameters())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear")
-            inject_adapter_in_model(lora, self.model[0].model)
-        self.tokens, self.starts = _all_tokens(encoder, texts)
-        self.register_buffer("kept_ND", kept_ND.clone())
-        self.encoded_in = 0  # the epoch at whose start the kept vectors were made
+            unread = [name for name, _ in model[0].model.named_modules() if UNREAD in name.split(".")]
+            lora = LoraConfig(
+                r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear",
+                exclude_modules=unread or None,
+            )  # fmt: skip
+            inject_adapter_in_model(lora, model[0].model)
+        model.eval().to(dtype)
+        trained = {name: weight for name, weight in model[0].model.named_parameters() if weight.requires_grad}
+        # a module's names have no points
+        self.updates = nn.ParameterDict({_plain(name): weight for name, weight in trained.items()})
+        self.names = list(encoder.tokens(["a text"]))
+        for name, weight in self.updates.items():
+            self.register_buffer(f"kept/{name}", weight.detach().clone())
+        self.register_buffer("encoded_in", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, nodes_S: torch.Tensor, trained_S: torch.Tensor) -> torch.Tensor:
-        """float32 [S, D]. nodes_S: int64, distinct. trained_S: bool, at most `config.nodes_per_step` of them."""
-        vectors_SD = self.kept_ND[nodes_S]
-        places = trained_S.nonzero().squeeze(1)
-        if not len(places):
-            return vectors_SD
-        rows_T, new_TD = self._encode(nodes_S[places].cpu().numpy())
-        return vectors_SD.index_copy(0, places[rows_T.to(places.device)], new_TD.to(vectors_SD.dtype))
+    def forward(self, tokens_TL: Tensor) -> Tensor:
+        """[T, D]. tokens_TL: int32, -1 behind the tokens of each text; texts of one length are encoded together."""
+        lengths_T = (tokens_TL >= 0).sum(dim=1).cpu().numpy()
+        rows, vectors = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, self.size, dtype=self.dtype)]
+        for some in self.batches(lengths_T):
+            rows.append(torch.from_numpy(some))
+            vectors.append(self.vectors(tokens_TL[rows[-1].to(tokens_TL.device), : int(lengths_T[some[0]])]))
+        device = self.encoder.device
+        order_T = torch.cat(rows).argsort().to(device)
+        return torch.cat([one.to(device) for one in vectors])[order_T]
 
-    def train(self, mode: bool = True) -> TextTower:
-        """As any module, but for the encoder, whose dropout stays off."""
-        super().train(mode)
-        self.model.eval()
-        return self
+    @property
+    def size(self) -> int:
+        return self.encoder.size
 
-    def choose(self, nodes_S: torch.Tensor, draws_S: torch.Tensor) -> torch.Tensor:
-        """bool [S]: the nodes of the `config.nodes_per_step` lowest draws, which are functions of step and node."""
-        chosen_S = torch.zeros(len(nodes_S), dtype=torch.bool)
-        chosen_S[draws_S.argsort(stable=True)[: self.config.nodes_per_step]] = True
-        return chosen_S.to(nodes_S.device)
+    def batches(self, lengths_T: np.ndarray) -> Iterator[np.ndarray]:
+        """Numbers of texts that are encoded together, int64 [b]: all."""
+        return of_one_length(lengths_T, TOKENS[self.encoder.device.type])
+
+    def vectors(self, tokens_bL: Tensor) -> Tensor:
+        """[b, D] of b texts of L tokens each."""
+        with torch.autocast(self.encoder.device.type, enabled=False):
+            found: Tensor = self.encoder.model(inputs_of(tokens_bL.to(self.encoder.device), self.names))[
+                "sentence_embedding"
+            ]
+        return found
+
+    def nothing(self) -> Tensor:
+        """0, whose backward reaches every A and B: DDP waits for all of them also where a step has no text."""
+        return torch.stack([weight.sum() for weight in self.updates.values()]).sum() * 0.0
 
     def is_due(self, epoch: int) -> bool:
         """Whether the kept vectors should be made anew at the start of an epoch."""
-        return epoch - self.encoded_in >= self.config.refresh_every
+        return epoch - int(self.encoded_in) >= self.config.refresh_every
+
+    def expire(self) -> None:
+        """After A and B came from elsewhere: the kept vectors, those of `prepare`, are due at the next start."""
+        self.encoded_in.fill_(-self.config.refresh_every)
 
     @torch.no_grad()
-    def refresh(self, epoch: int, step: Callable[[], None] = lambda: None) -> float:
-        """Make all kept vectors anew. step: is called after each batch, and may raise.
+    def keep(self, epoch: int) -> None:
+        """Remember that the kept vectors are those of the present A and B, from the start of this epoch on."""
+        self.encoded_in.fill_(epoch)
+        for name, weight in self.updates.items():
+            self.get_buffer(f"kept/{name}").copy_(weight)
 
-        Returns how stale they were: the mean of 1 - cos(kept, new) over the nodes.
-        """
-        new_ND = torch.empty_like(self.kept_ND)
-        for start in range(0, len(new_ND), CHUNK):
-            nodes = np.arange(start, min(start + CHUNK, len(new_ND)))
-            rows, vectors = self._encode(nodes, step)
-            new_ND[start + rows] = vectors.to(new_ND.dtype)
-        staleness = (1 - torch.cosine_similarity(self.kept_ND, new_ND)).mean().item()
-        self.kept_ND.copy_(new_ND)
-        self.encoded_in = epoch
-        return staleness
+    @contextmanager
+    def as_kept(self) -> Iterator[None]:
+        """Inside, A and B are those that the kept vectors were made with."""
+        present = {name: weight.detach().clone() for name, weight in self.updates.items()}
+        with torch.no_grad():
+            for name, weight in self.updates.items():
+                weight.copy_(self.get_buffer(f"kept/{name}"))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in self.updates.items():
+                    weight.copy_(present[name])
 
-    def _encode(
-        self, nodes_T: np.ndarray, step: Callable[[], None] = lambda: None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Numbers of the nodes in the order of the vectors, int64 [T], and the vectors, float32 [T, D]."""
-        starts_T, lengths_T = self.starts[nodes_T], self.starts[nodes_T + 1] - self.starts[nodes_T]
-        rows, vectors = [], []
-        for some in of_one_length(lengths_T, TOKENS[self.encoder.device.type]):
-            where = starts_T[some, None] + np.arange(lengths_T[some[0]])
-            batch = {
-                name: torch.from_numpy(values[where].astype(np.int64)).to(self.encoder.device)
-                for name, values in self.tokens.items()
-            }
-            rows.append(torch.from_numpy(some))
-            vectors.append(self.encoder.vectors(batch))
-            step()
-        return torch.cat(rows), torch.cat(vectors)
+    @property
+    def share(self) -> str:
+        """In words, what is trained."""
+        trained = sum(weight.numel() for weight in self.updates.values() if weight.requires_grad)
+        whole = trained + self.num_frozen
+        return f"trains {trained:,} of {whole:,} parameters of the encoder, {trained / whole:.2%}"
 
 
-def _all_tokens(encoder: TextEncoder, texts: Sequence[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The tokens of all texts one after another, int32, by the names of the model's inputs; starts, int64 [N + 1]."""
-    parts: dict[str, list[np.ndarray]] = {}
-    lengths = [np.zeros(1, np.int64)]
-    for start in range(0, len(texts), CHUNK):
-        tokens = encoder.tokens(texts[start : start + CHUNK])
-        lengths.append(np.array([len(ids) for ids in tokens["input_ids"]]))
-        for name, values in tokens.items():
-            parts.setdefault(name, []).append(np.concatenate(values).astype(np.int32))
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}, np.concatenate(lengths).cumsum()
+def _plain(name: str) -> str:
+    return name.replace(ADAPTER, "").replace(".", "/")
+
+
+def open_tower(
+    encoder: TextEncoderConfig, config: TextTuningConfig, digest: str, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> TextTower:  # fmt: skip
+    """Open an encoder for training, or what was trained. digest: of its files.
+
+    Raises `ConfigError` where the extra `text` is missing, or the files are gone or others.
+    """
+    opened = TextEncoder(find_model(encoder.encoder) or encoder.encoder, encoder)
+    model = find_model(encoder.encoder)  # one of the hub is here by now
+    if model is not None and fingerprint(model) != digest:
+        raise ConfigError(
+            f"encoder={encoder.encoder}: its files are others than when the data were prepared, so what was trained "
+            "doesn't fit them; put the same model there, or run `dist-gat prepare` and train again"
+        )
+    return TextTower(opened, config, seed, dtype)

@@ -47,6 +47,7 @@ from dist_gat.train.begin import begin_model
 from dist_gat.train.log_window import LogWindow
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
+from dist_gat.train.text_tuning import TextTuning
 from dist_gat.train.trace import Trace
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
@@ -59,7 +60,9 @@ class Trainer:
         self.config, self.worker = config, worker
         prepared = open_prepared(config.data.prepared)
         sampling = config.sampling
-        self.store = open_store(prepared, worker.sampling, sampling.access, sampling.cache_bytes)
+        # kept vectors of texts are with their owners alone
+        access = sampling.access if config.model.text is None else "exchange"
+        self.store = open_store(prepared, worker.sampling, access, sampling.cache_bytes)
         read_ahead(self.store)
         self.task = build_task(config, prepared)
         self.kinds = prepared_kinds(prepared, sampling)
@@ -77,6 +80,7 @@ class Trainer:
         )
         self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         self.loaded = begin_model(config, self.model, self.store, worker, self.checkpoints)
+        text = self.model.dense.text
         self.samplers = [
             SeedBlockSampler(
                 stream,
@@ -87,6 +91,7 @@ class Trainer:
                 self.model.encoder.edge_columns,
                 config.model.inputs,
                 self.task.hidden_columns,
+                None if text is None else text.nodes,
             )
             for stream in open_streams(self.store, count_streams(sampling), config.launch.timeout_s)
         ]
@@ -107,6 +112,10 @@ class Trainer:
         self.dense = data_parallel(self.model, worker)
         self.log = RunLog(config.run_folder, worker.rank, self.progress.step)
         self.worker = replace(worker, tell=self.log.work)
+        self.texts: TextTuning | None = None
+        if text is not None:
+            stores, every = [sampler.store for sampler in self.samplers], self.steps_per_epoch
+            self.texts = TextTuning(text, stores, sampling.cache_bytes, every, self.worker, self.log)
         self.window = self.new_window()
         self.trace = Trace(config.run_folder / "profile", worker.rank, config.train.profile)
         self.saved_at = time.monotonic()
@@ -125,14 +134,22 @@ class Trainer:
         share = trained_share(self.model, self.worker.control)
         if not share.is_whole:
             told.append(share.in_words())
+        if self.texts is not None:
+            told.append(self.texts.line)
         for line in told:
             self.log.event("told", message=line)
         if self.worker.rank == 0:
             write_own_text(self.config.run_folder / CONFIG_FILE, dump_config(self.config))
-        # an earlier attempt may have been stopped in a validation
-        stopped = self.validation_is_due() and self.end_epoch()
-        while not stopped and self.progress.step < self.total_steps and not self.is_exhausted():
-            stopped = self.train_epoch()
+        try:
+            if self.texts is not None:
+                self.texts.restore()
+            # an earlier attempt may have been stopped in a validation
+            stopped = self.validation_is_due() and self.end_epoch()
+            while not stopped and self.progress.step < self.total_steps and not self.is_exhausted():
+                stopped = self.train_epoch()
+        except Stopped:
+            # while texts were encoded, at the start of an epoch, which the last checkpoint has whole
+            stopped = True
         self.writer.wait()
         if stopped:
             self.log.event("stop", step=self.progress.step)
@@ -153,6 +170,8 @@ class Trainer:
         steps = StepRange(epoch, first, min(self.steps_per_epoch, first + self.total_steps - self.progress.step))
         end = self.progress.step + len(steps)
         stopped = False
+        if self.texts is not None and self.texts.begin_epoch(self.progress.step):
+            self.window = self.new_window()
         for batch in self.batches(steps):
             if stopped:
                 continue
@@ -224,8 +243,9 @@ class Trainer:
         with clock.phase("compute"):
             with autocast(config.train.precision, self.worker.device):
                 encoded = self.dense(
-                    embedding_UE, batch.features, batch.blocks, batch.degree_N, batch.place_S, batch.has_id_U
-                )
+                    embedding_UE, batch.features, batch.blocks, batch.degree_N, batch.place_S, batch.has_id_U,
+                    batch.text_T,
+                )  # fmt: skip
             rows_NR = encoded.rows_NR.to(embedding_UE.dtype)
             terms = self.task.loss(self.model, rows_NR, rows_at(embedding_UE, batch.place_S), batch, rows)
             torch.stack(list(terms.values())).sum().backward()
@@ -292,7 +312,8 @@ class Trainer:
         """Let the task measure the validation split. Collective. Raises `Stopped`."""
         started = time.perf_counter()
         chunk = self.config.evaluate.edge_chunk
-        representation_OR = infer_representations(self.model, self.store, chunk, self.worker.steps)
+        with self.texts.present(self.progress.step) if self.texts else nullcontext():
+            representation_OR = infer_representations(self.model, self.store, chunk, self.worker.steps)
         metrics = self.task.measure(self.model, representation_OR, self.store, self.worker, "valid")
         name = self.task.metric
         if not math.isfinite(metrics.get(name, math.nan)):

@@ -49,7 +49,8 @@ def compare(
     stopped = False
     made = [name for name, one in config.data.relations.items() if one.nearest is not None]
     made += [PRUNING] if config.data.prune else []
-    for name in choose_models(models, config.task, prepared.has_times(relation), made):
+    trains_text = config.model.text is not None
+    for name in choose_models(models, config.task, prepared.has_times(relation), made, trains_text):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:

@@ -8,6 +8,7 @@ recipe    as it is
 only-TASK one of several tasks, with the rest of the recipe as it is
 without-RELATION  the recipe, whose nodes don't attend along a relation that is made from columns
 without-pruning  the recipe, where all interactions carry messages; on a prepared folder of its own
+text-frozen  the recipe with the encoder of texts as it was, where the recipe trains it
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ ALONE = {"spectral_rank": 0, "linear": False}
 ONLY = "only-"
 # of the recipe, a relation
 WITHOUT = "without-"
+# a recipe that trains an encoder of texts, without that
+FROZEN = "text-frozen"
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "mf": {"sampling": {"fanouts": []}, "blend": ALONE},
     "lightgcn": {
@@ -48,12 +51,13 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def compared_models(task: TaskConfig, made: Sequence[str] = ()) -> tuple[str, ...]:
+def compared_models(task: TaskConfig, made: Sequence[str] = (), trains_text: bool = False) -> tuple[str, ...]:
     """All that a recipe of this task is compared with, and the recipe; of several tasks, each one alone.
 
-    made: what can be left out by `without-`: relations that are made from columns, and pruning.
+    made: what can be left out by `without-`: relations that are made from columns, and pruning. trains_text: whether
+    the recipe trains an encoder of texts.
     """
-    models = (*MODELS, *(f"{WITHOUT}{name}" for name in made))
+    models = (*MODELS, *(f"{WITHOUT}{name}" for name in made), *([FROZEN] if trains_text else []))
     if isinstance(task, TogetherTask):
         # pairs of other relations are all for training, so that nothing measures a task of theirs alone
         measured = [name for name, single in task.tasks.items() if single.relation == FIRST_RELATION]
@@ -62,13 +66,14 @@ def compared_models(task: TaskConfig, made: Sequence[str] = ()) -> tuple[str, ..
 
 
 def choose_models(
-    names: Sequence[str] | None, task: TaskConfig, has_times: bool = True, made: Sequence[str] = ()
-) -> list[str]:
+    names: Sequence[str] | None, task: TaskConfig, has_times: bool = True, made: Sequence[str] = (),
+    trains_text: bool = False,
+) -> list[str]:  # fmt: skip
     """The named models, or all of a task, each once; without names none that needs times which data don't have.
 
     Raises `ConfigError` for an unknown one.
     """
-    known = compared_models(task, made)
+    known = compared_models(task, made, trains_text)
     default = [name for name in known if has_times or name not in TIMED]
     chosen = list(dict.fromkeys(default if names is None else names))
     unknown = [name for name in chosen if name not in known]
@@ -96,13 +101,15 @@ def model_recipe(name: str, config: Config) -> Config:
         for section, values in changes.items():
             tree[section] |= values
         tree["model"]["decoder"]["popularity"] = False
-        tree["model"]["adapter"] = None
+        tree["model"] |= {"adapter": None, "text": None}
         tree["train"] |= {"init_from": None, "adapter_from": None, "freeze": []}
     if name == f"{WITHOUT}{PRUNING}":
         tree["data"] |= {"prune": None, "prepared": str(config.run_folder / "compare" / name / "prepared")}
     elif name.startswith(WITHOUT):
         of_relation = tree["sampling"]["relations"].setdefault(name.removeprefix(WITHOUT), {})
         of_relation["fanouts"] = [0] * len(config.sampling.fanouts)
+    if name == FROZEN:
+        tree["model"]["text"] = None
     if name != "recipe":
         tree["name"] = f"{config.name}-{name}"
         place_run(tree, config, f"compare/{name}", f"compare/{name}")
@@ -111,4 +118,4 @@ def model_recipe(name: str, config: Config) -> Config:
 
 def is_trained(name: str) -> bool:
     """Whether a compared model is a recipe, and no baseline."""
-    return name in MODELS or name.startswith((ONLY, WITHOUT))
+    return name in MODELS or name == FROZEN or name.startswith((ONLY, WITHOUT))

@@ -15,6 +15,7 @@ from dist_gat.config.model_sections import AdapterConfig
 from dist_gat.config.node_sections import NodesConfig
 from dist_gat.config.sections import Config, RelationSamplingConfig
 from dist_gat.config.task_sections import TaskConfig
+from dist_gat.config.text_section import TextTuningConfig
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 MINIMAL = {"name": "trial", "data": {"interactions": "a.csv"}}
@@ -204,6 +205,7 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
     relations |= {f"sampling.relations.NAME.{key}" for key in all_keys(RelationSamplingConfig)}
     found = set(keys) - set(flat(tree))
     adapter = {f"model.adapter.{key}" for key in AdapterConfig.model_fields}
+    adapter |= {f"model.text.{key}" for key in TextTuningConfig.model_fields}
     prune = {f"data.prune.{key}" for key in PruneConfig.model_fields}
     others = features | relations | of_other_tasks | adapter | prune
     assert found == others - {"task.kind", "task.weight", "task.relation"}

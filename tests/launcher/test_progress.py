@@ -44,10 +44,12 @@ def test_views_show_work_and_whose_metric_it_is(view: type[_Lines]) -> None:
     valid = {"event": "valid", "epoch": 2, "best": True, "metric": "ndcg@20", "value": 0.25, "took": 1.0}
     shown.show({**valid, "sample": " of 90 sampled users"})
     shown.show(valid)
+    shown.show({"event": "text", "step": 3, "staleness": 0.01234, "kept_since_epoch": 1, "took": 1.0})
     shown.close()
     told = console.file.getvalue()
     assert "epoch 2: valid ndcg@20 0.2500 of 90 sampled users, best so far" in told
     assert "epoch 2: valid ndcg@20 0.2500, best so far" in told
+    assert "texts encoded: vectors were stale by 0.0123 (1 - cos)" in told
     if view is _Lines:
         assert "ranking of valid: 5 of 10, 1.25 a second, 4 s left" in told
 

@@ -1,9 +1,11 @@
-"""LoRA in the loop: what is trained, what is kept, and what a refresh says, on a random BERT."""
+"""LoRA in the loop: what is trained, and what is remembered of the kept vectors, on a random BERT."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from tiny_models import save_bert, save_sentence_model
@@ -12,10 +14,11 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.config.text_section import TextEncoderConfig, TextTuningConfig
 from dist_gat.text.text_encoder import TextEncoder
 from dist_gat.text.text_tower import TextTower
+from dist_gat.text.tokens import token_rows
 
 pytest.importorskip("peft")
 
-TEXTS = ["red cat", "blue dog eats", "", "old river", "green fish sees the house", "new"]
+TEXTS = ["red cat", "blue dog eats", "old river", "green fish sees the house", "new"]
 CONFIG = TextTuningConfig(rank=2, nodes_per_step=3, refresh_every=2)
 
 
@@ -25,63 +28,91 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sentence_model(tmp_path_factory.mktemp("sentences"), bert)
 
 
+def encoder_of(model: Path) -> TextEncoder:
+    return TextEncoder(model, TextEncoderConfig(encoder=str(model), device="cpu"))
+
+
 def tower_of(model: Path, seed: int = 0) -> TextTower:
-    encoder = TextEncoder(model, TextEncoderConfig(encoder=str(model), device="cpu"))
-    kept = torch.empty(len(TEXTS), encoder.size)
-    for rows, vectors in encoder.encode(TEXTS):
-        kept[rows] = torch.from_numpy(vectors)
-    return TextTower(encoder, TEXTS, kept, CONFIG, seed)
+    return TextTower(encoder_of(model), CONFIG, seed)
 
 
-NODES = torch.tensor([4, 0, 3, 1])
-TRAINED = torch.tensor([True, False, True, False])
+def tokens_of(tower: TextTower) -> torch.Tensor:
+    return torch.from_numpy(token_rows(pl.Series(TEXTS), tower.encoder))
+
+
+def move(tower: TextTower) -> None:
+    with torch.no_grad():
+        for name, weight in tower.updates.items():
+            if "lora_B" in name:
+                weight += 0.3
+
+
+def test_tokens_are_all_that_the_model_reads(model: Path) -> None:
+    encoder = encoder_of(model)
+    found = token_rows(pl.Series(["red cat", None, " ", "the old river"]), encoder)
+    expected = encoder.tokens(["red cat", "the old river"])["input_ids"]
+    assert found.dtype == np.int32
+    assert found.tolist() == [[*expected[0], -1], [-1] * 5, [-1] * 5, expected[1]]
+    assert token_rows(pl.Series([None], dtype=pl.String), encoder).tolist() == [[-1]]
 
 
 def test_at_first_the_vectors_are_those_of_the_frozen_encoder(model: Path) -> None:
-    tower = tower_of(model).train()
-    assert torch.allclose(tower(NODES, TRAINED), tower.kept_ND[NODES], atol=1e-6)
-    assert torch.equal(tower(NODES, torch.zeros(4, dtype=torch.bool)), tower.kept_ND[NODES])
+    tower, frozen = tower_of(model).train(), torch.empty(len(TEXTS), 8)
+    for rows, vectors in encoder_of(model).encode(TEXTS):
+        frozen[rows] = torch.from_numpy(vectors)
+    assert torch.allclose(tower(tokens_of(tower)), frozen, atol=1e-6)
+    assert tower(tokens_of(tower)[:0]).shape == (0, 8)
 
 
-def test_the_adapters_alone_are_trained_and_through_the_chosen_nodes_alone(model: Path) -> None:
+def test_the_updates_alone_are_parameters_and_learn(model: Path) -> None:
     tower = tower_of(model).train()
-    names = [name for name, parameter in tower.named_parameters() if parameter.requires_grad]
-    assert names
-    assert all("lora_" in name for name in names)
-    goal = torch.randn(4, tower.encoder.size, generator=torch.Generator().manual_seed(0))
-    before = {name: parameter.clone() for name, parameter in tower.named_parameters()}
-    optimiser = torch.optim.Adam([p for p in tower.parameters() if p.requires_grad], lr=0.05)
+    assert {name.partition(".")[0] for name, _ in tower.named_parameters()} == {"updates"}
+    assert all("lora_" in name for name, _ in tower.named_parameters())
+    frozen = {name: weight.clone() for name, weight in tower.encoder.model.named_parameters() if "lora" not in name}
+    goal = torch.nn.functional.normalize(torch.randn(len(TEXTS), 8, generator=torch.Generator().manual_seed(0)))
+    tokens = tokens_of(tower)
+    optimiser = torch.optim.Adam(tower.parameters(), lr=0.05)
     losses = []
     for _ in range(30):
         optimiser.zero_grad()
-        vectors = tower(NODES, TRAINED)
-        assert torch.equal(vectors[~TRAINED], tower.kept_ND[NODES[~TRAINED]])
-        loss = (vectors - goal)[TRAINED].square().sum()
+        loss = (tower(tokens) - goal).square().sum()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-    changed = {name for name, parameter in tower.named_parameters() if not torch.equal(parameter, before[name])}
-    assert changed <= set(names)
+    now = dict(tower.encoder.model.named_parameters())
+    assert all(torch.equal(weight, now[name]) for name, weight in frozen.items())
+    # whoever encodes texts with the encoder itself has them too
+    for rows, vectors in tower.encoder.encode(TEXTS):
+        assert np.allclose(vectors, tower(tokens)[rows].detach(), atol=1e-5)
 
 
-def test_a_refresh_makes_kept_vectors_anew_and_says_how_stale_they_were(model: Path) -> None:
+def test_nothing_reaches_every_update(model: Path) -> None:
     tower = tower_of(model)
+    tower.nothing().backward()
+    assert all(torch.equal(weight.grad, torch.zeros_like(weight)) for weight in tower.updates.values())
+
+
+def test_the_updates_of_the_kept_vectors_are_remembered(model: Path) -> None:
+    tower = tower_of(model)
+    tokens = tokens_of(tower)
     assert [tower.is_due(epoch) for epoch in range(4)] == [False, False, True, True]
-    assert abs(tower.refresh(2)) < 1e-6
+    move(tower)
+    kept = tower(tokens)
+    tower.keep(2)
     assert [tower.is_due(epoch) for epoch in (2, 3, 4)] == [False, False, True]
-    with torch.no_grad():
-        for name, parameter in tower.named_parameters():
-            if "lora_B" in name:
-                parameter += 0.3
-    old = tower.kept_ND.clone()
-    batches: list[int] = []
-    staleness = tower.refresh(4, lambda: batches.append(1))
-    assert len(batches) == len(set((tower.starts[1:] - tower.starts[:-1]).tolist()))
-    assert staleness == pytest.approx((1 - torch.cosine_similarity(old, tower.kept_ND)).mean().item())
-    assert staleness > 0.01
-    everything = torch.arange(len(TEXTS))
-    assert torch.allclose(tower(everything, torch.ones(len(TEXTS), dtype=torch.bool)), tower.kept_ND, atol=1e-6)
+    move(tower)
+    present = tower(tokens)
+    assert not torch.allclose(kept, present, atol=0.01)
+    other = tower_of(model, seed=1)
+    other.load_state_dict(tower.state_dict())
+    with other.as_kept():
+        assert torch.equal(other(tokens), kept)
+    assert torch.equal(other(tokens), present)
+    assert other.is_due(4)
+    assert not other.is_due(3)
+    other.expire()
+    assert other.is_due(0)
 
 
 def test_the_start_is_a_function_of_the_seed(model: Path) -> None:
@@ -92,12 +123,6 @@ def test_the_start_is_a_function_of_the_seed(model: Path) -> None:
     assert any(not torch.equal(parameter, other[name]) for name, parameter in one.items())
 
 
-def test_the_lowest_draws_are_chosen(model: Path) -> None:
-    tower = tower_of(model)
-    draws = torch.tensor([0.5, 0.1, 0.9, 0.4])
-    assert tower.choose(NODES, draws).tolist() == [True, True, False, True]
-
-
 def test_an_encoder_that_reads_no_tokens(model: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -106,5 +131,6 @@ def test_an_encoder_that_reads_no_tokens(model: Path, tmp_path: Path) -> None:
     static = StaticEmbedding(Tokenizer.from_file(str(model / "tokenizer.json")), embedding_dim=4)
     SentenceTransformer(modules=[static], device="cpu").save(str(tmp_path))
     encoder = TextEncoder(tmp_path, TextEncoderConfig(encoder=str(tmp_path), device="cpu"))
-    with pytest.raises(ConfigError, match="can't be trained"):
-        TextTower(encoder, TEXTS, torch.zeros(len(TEXTS), 4), CONFIG, seed=0)
+    for refused in (lambda: TextTower(encoder, CONFIG, seed=0), lambda: token_rows(pl.Series(TEXTS), encoder)):
+        with pytest.raises(ConfigError, match="can't be trained"):
+            refused()

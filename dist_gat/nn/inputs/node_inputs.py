@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from dist_gat.config.model_sections import InputsConfig
 from dist_gat.data.column_layout import Layout
-from dist_gat.nn.inputs.type_inputs import TypeInputs
+from dist_gat.nn.inputs.type_inputs import NOTHING, Given, TypeInputs
 
 # node type → (positions among S, int64 [n], and columns, float32 [n, width])
 Features = Mapping[str, tuple[Tensor, Tensor]]
+AS_STORED: Mapping[str, Given] = {}
 
 
 class NodeInputs(nn.Module):
@@ -35,14 +36,18 @@ class NodeInputs(nn.Module):
             {f"type_{kind}": TypeInputs(layout, size, self.config, init_std) for kind, layout in layouts.items()}
         )
 
-    def forward(self, embedding_SE: Tensor, features: Features, has_id_S: Tensor | None = None) -> Tensor:
+    def forward(
+        self, embedding_SE: Tensor, features: Features, has_id_S: Tensor | None = None,
+        given: Mapping[str, Given] = AS_STORED,
+    ) -> Tensor:  # fmt: skip
         """[S, E]. features: of each type that has columns, also where no node of it is in the sample (n = 0), so that
         every worker's backward reaches the same parameters. has_id_S: bool, see `ids_present`; None: all.
+        given: by node type, what some encoders read instead of the stored columns.
         """
         assert {f"type_{kind}" for kind in features} == self.types.keys(), "give every type's features, also if n = 0"
         rows_SE = embedding_SE if has_id_S is None else torch.where(has_id_S[:, None], embedding_SE, 0.0)
         for kind, (at, columns) in features.items():
             has_id_n = None if has_id_S is None else has_id_S[at]
-            rows_nE = self.types[f"type_{kind}"](embedding_SE[at], has_id_n, columns)
+            rows_nE = self.types[f"type_{kind}"](embedding_SE[at], has_id_n, columns, given.get(kind, NOTHING))
             rows_SE = rows_SE.index_copy(0, at, rows_nE.to(rows_SE.dtype))
         return rows_SE
