@@ -15,7 +15,7 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
-    "kernels", "base", "config", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
+    "kernels", "base", "config", "privacy", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
     "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "workflows", "tune",
     "pages", "api", "cli",
 )  # fmt: skip
@@ -31,6 +31,8 @@ ALONE = {
     "transformers": ("dist_gat.text.image_encoder",),
     "sentence_transformers": ("dist_gat.text.text_encoder",),
     "peft": ("dist_gat.text.text_tower",),
+    "dp_accounting": ("dist_gat.privacy.accountant",),
+    "cryptography": ("dist_gat.privacy.noise",),
     "triton": ("dist_gat.kernels.attend_triton", "dist_gat.kernels.row_adam_triton"),
 }
 MAX_LINES = 400

@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     USERS = 12
     SPREAD = 13
     ID_DROPOUT = 14
+    POISSON = 15
+    USER_PAIRS = 16
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

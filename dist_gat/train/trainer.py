@@ -45,6 +45,7 @@ from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.tasks.build_task import build_task
 from dist_gat.train.begin import begin_model
 from dist_gat.train.log_window import LogWindow
+from dist_gat.train.private_run import begin_private
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
 from dist_gat.train.trace import Trace
@@ -61,7 +62,11 @@ class Trainer:
         sampling = config.sampling
         self.store = open_store(prepared, worker.sampling, sampling.access, sampling.cache_bytes)
         read_ahead(self.store)
-        self.task = build_task(config, prepared)
+        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
+        self.private = begin_private(config, worker, self.checkpoints)
+        # everything that is drawn at random is drawn from the secret of a private run
+        seeded = config if self.private is None else self.private.with_secret_seed(config)
+        self.task = build_task(seeded, prepared)
         self.kinds = prepared_kinds(prepared, sampling)
         self.model = build_recommender(
             config.model,
@@ -69,20 +74,19 @@ class Trainer:
             prepared.layouts,
             self.store.ownership,
             worker.rows,
-            config.seed,
+            seeded.seed,
             DTYPES[config.train.precision],
             self.task.build_head,
             self.kinds,
             untimed_type(sampling, self.task.relation),
         )
-        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         self.loaded = begin_model(config, self.model, self.store, worker, self.checkpoints)
         self.samplers = [
             SeedBlockSampler(
                 stream,
                 sampling,
                 self.task.source(stream),
-                config.seed,
+                seeded.seed,
                 self.task.needs_degree,
                 self.model.encoder.edge_columns,
                 config.model.inputs,
@@ -96,6 +100,8 @@ class Trainer:
         scheduled = whole if most is None else min(whole, most)
         self.optimizers = build_optimizers(self.model, config.train, scheduled)
         self.gradient_rules = build_gradient_rules(config.train)
+        if self.private is not None:
+            self.gradient_rules.append(self.private.noise(self.store, config.train.batch_size))
         self.total_steps = min(scheduled, (config.train.stop_epoch or config.train.num_epochs) * self.steps_per_epoch)
         self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving)
         self.progress = resume(
@@ -178,6 +184,8 @@ class Trainer:
         is_last = step >= self.total_steps
         at_end = is_last or step % self.steps_per_epoch == 0 and self.epoch % self.config.train.validate_every == 0
         is_made = bool(history) and history[-1]["step"] == step
+        # which pairs there are to measure is of users: nothing of a private run goes by it
+        at_end = at_end and self.private is None
         return at_end and step > 0 and not is_made and self.store.prepared.num_pairs(self.task.relation, "valid") > 0
 
     def end_epoch(self) -> bool:
@@ -232,7 +240,7 @@ class Trainer:
             self.check(decision)
             self.worker.requests.heed(decision.request)
             for rule in self.gradient_rules:
-                rule.apply(self.model, decision.gradient_norm)
+                rule.apply(self.model, decision.gradient_norm, self.progress.step)
             self.optimizers.step()
         clock.move(rows.traffic.seconds - exchanged, "compute", "exchange")
         self.progress.step += 1
@@ -320,6 +328,8 @@ class Trainer:
             self.log.flush()
             self.writer.start(take_snapshot(self.config, self.model, self.optimizers, self.store, self.progress))
         self.saved_at = time.monotonic()
+        if self.private is not None and (spent := self.private.saved(self.progress.step)) is not None:
+            self.log.scalars(self.progress.step, {"privacy/epsilon_spent": spent})
         self.log.event("save", step=self.progress.step)
 
     def load_best(self) -> None:
