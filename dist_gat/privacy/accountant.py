@@ -11,13 +11,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.errors import ConfigError, first_line
 from dist_gat.config.privacy_section import PrivacyConfig
 
-LOW, HIGH = 0.05, 1e4  # noise multipliers between which the right one is looked for
+LEAST, GUESS = 0.2, 1.0  # noise multipliers from which the right one is looked for
+TOLERANCE = 1e-4
+# privacy losses are rounded up to multiples of this, which costs a thousandth of the noise or less
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,34 +64,48 @@ def plan_privacy(privacy: PrivacyConfig, batch_size: int, steps: int) -> Privacy
     """The least noise with which `steps` steps keep the promise. Raises `ConfigError` where no noise does."""
     accounting = _library()
     rate, delta = sampling_rate_of(privacy, batch_size), privacy.delta_value
+
+    def event(noise: float) -> Any:
+        return _event([Spending(rate, noise, max(steps, 1))])
+
     with _quiet():
         try:
+            # the looser bound is quick, and the tight one lies below it
+            enough = accounting.calibrate_dp_mechanism(
+                accounting.rdp.RdpAccountant, event, privacy.epsilon, delta,
+                accounting.LowerEndpointAndGuess(LEAST, GUESS), tol=TOLERANCE,
+            )  # fmt: skip
             noise = accounting.calibrate_dp_mechanism(
-                accounting.pld.PLDAccountant,
-                lambda multiplier: _event([Spending(rate, multiplier, max(steps, 1))]),
-                privacy.epsilon,
-                delta,
-                accounting.ExplicitBracketInterval(LOW, HIGH),
-            )
+                _pld, event, privacy.epsilon, delta, accounting.ExplicitBracketInterval(enough / 2, enough * 1.01),
+                tol=TOLERANCE,
+            )  # fmt: skip
         except ValueError as err:
             raise ConfigError(
-                f"privacy.epsilon={privacy.epsilon}, delta={delta:g}: no noise between {LOW} and {HIGH} times clip keeps "
-                f"this over {steps} steps: {err}; ask for less, or take fewer steps"
+                f"privacy.epsilon={privacy.epsilon}, delta={delta:g}: no noise of at least {LEAST} times clip is found "
+                f"that spends just this in {steps} steps: {first_line(err)}; ask for less, or take other epochs"
             ) from None
     spending = Spending(rate, float(noise), max(steps, 1))
+    # the search ends close to the budget, on either side of it
+    while spent([spending], delta) > privacy.epsilon:
+        spending = replace(spending, noise_multiplier=spending.noise_multiplier + TOLERANCE)
     return PrivacyPlan(
-        privacy.epsilon, delta, privacy.clip, rate, steps, float(noise), spent_rdp([spending], delta)
+        privacy.epsilon, delta, privacy.clip, rate, steps, spending.noise_multiplier, spent_rdp([spending], delta)
     )  # fmt: skip
 
 
 def spent(spendings: Sequence[Spending], delta: float) -> float:
     """ε of several runs on the same users, one after the other; 0 of no steps."""
-    return _epsilon(_library().pld.PLDAccountant(), spendings, delta)
+    return _epsilon(_pld(), spendings, delta)
 
 
 def spent_rdp(spendings: Sequence[Spending], delta: float) -> float:
     """The same by Rényi divergences."""
     return _epsilon(_library().rdp.RdpAccountant(), spendings, delta)
+
+
+def _pld() -> Any:
+    """Of data sets with a user more or less, which is its default."""
+    return _library().pld.PLDAccountant(value_discretization_interval=ROUNDING)
 
 
 def _epsilon(accountant: Any, spendings: Sequence[Spending], delta: float) -> float:

@@ -85,6 +85,7 @@ def open_ledger(folder: Path, resumes: bool, plan: Callable[[], PrivacyPlan]) ->
         return Ledger(folder, entries, read_secret(folder))
     # a run that saved nothing has shown nothing
     entries = (*(entry for entry in entries if entry.steps), Entry(plan()))
+    folder.mkdir(parents=True, exist_ok=True)
     secret = secrets.token_bytes(KEY_BYTES)
     write_secret(folder / KEY_FILE, secret)
     ledger = Ledger(folder, entries, secret)

@@ -124,6 +124,9 @@ def user_inputs(embedding_SE: Tensor, batch: Batch) -> UserInputs:
     own_at_BF, is_own_BF = block.neighbors_DF[seeds.user_at_B], block.mask_DF()[seeds.user_at_B]
     target_at_BP, negative_at_N = seeds.target_at_BP, seeds.negative_at_N
     is_target_BP = torch.arange(target_at_BP.shape[1], device=target_at_BP.device) < seeds.num_targets_B[:, None]
+    # the sampler hides what is predicted; a row in both roles would make the norm of its gradient wrong
+    is_twice_BFP = (own_at_BF[:, :, None] == target_at_BP[:, None, :]) & is_target_BP[:, None, :]
+    is_own_BF = is_own_BF & ~is_twice_BFP.any(dim=2)
     num_negatives = len(negative_at_N)
     # of each node its number among the negatives; of others, and of padding, one behind the last
     number_S = negative_at_N.new_full((len(embedding_SE),), num_negatives)
@@ -188,8 +191,8 @@ def user_rows(scoring: Scoring, weights: Mapping[str, Tensor], own_BFE: Tensor, 
     weights: by name, [B, …].
     """
     if not isinstance(scoring, AdditiveScoring):
-        share_BF = is_own_BF / is_own_BF.sum(dim=1, keepdim=True).clamp(min=1)
-        return torch.einsum("bf,bfe->be", share_BF.to(own_BFE), own_BFE)
+        share_BF = is_own_BF.to(own_BFE.dtype) / is_own_BF.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.einsum("bf,bfe->be", share_BF, own_BFE)
     source_BHO = weights["source_HO"]
     value_BHOE = weights["value.weight"].unflatten(1, source_BHO.shape[1:])
     source_BHE = torch.einsum("bho,bhoe->bhe", source_BHO, value_BHOE)

@@ -67,44 +67,51 @@ class PrivateSource:
         return steps_of_epoch(self.rate)
 
     @cached_property
-    def own_pairs(self) -> np.ndarray:
-        """int64 [m, 2]: the training pairs of this rank's users, by user."""
-        parts = (self.store.prepared.parts[number] for number in self.store.own_parts)
-        pairs = np.concatenate([np.asarray(part.pairs(self.relation, "train"), np.int64) for part in parts])
-        return pairs[np.argsort(pairs[:, 0], kind="stable")]
+    def own_pairs(self) -> SeedPairs:
+        """The training pairs of this rank's users, by user."""
+        parts = [self.store.prepared.parts[number] for number in self.store.own_parts]
+        nodes = np.concatenate([np.asarray(part.pairs(self.relation, "train"), np.int64) for part in parts])
+        order = np.argsort(nodes[:, 0], kind="stable")
+        times = None
+        if self.store.prepared.has_times(self.relation):
+            times = np.concatenate([np.asarray(part.times(self.relation, "train")) for part in parts])[order]
+        return SeedPairs(nodes[order], times)
 
     @cached_property
     def users(self) -> tuple[np.ndarray, np.ndarray]:
         """int64 [U] each: this rank's users with pairs, and the first pair of each."""
-        return np.unique(self.own_pairs[:, 0], return_index=True)
+        return np.unique(self.own_pairs.nodes[:, 0], return_index=True)
 
     def draw(self, epoch: int, step: int) -> DrawnUsers:
         users, first = self.users
-        count = np.diff(np.append(first, len(self.own_pairs)))
+        count = np.diff(np.append(first, len(self.own_pairs.nodes)))
         is_drawn = uniform(make_key(self.seed, Purpose.POISSON, epoch, step), users) < self.rate
         first, count = first[is_drawn], count[is_drawn]
         num_targets = np.minimum(self.most, (count + 1) // 2)
         owner = np.repeat(np.arange(len(count)), count)
-        pairs = self.own_pairs[np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())]
+        numbers = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        nodes = self.own_pairs.nodes[numbers]
         key = make_key(self.seed, Purpose.USER_PAIRS, epoch, step)
-        turn = hash_ids(key, pairs[:, 0] * self.store.ranges.num_nodes + pairs[:, 1])
+        turn = hash_ids(key, nodes[:, 0] * self.store.ranges.num_nodes + nodes[:, 1])
         order = np.lexsort((turn, owner))
         place = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
-        pairs = pairs[order[place < np.repeat(num_targets, count)]]
+        chosen = numbers[order[place < np.repeat(num_targets, count)]]
+        times = None if self.own_pairs.times is None else self.own_pairs.times[chosen]
+        pairs = SeedPairs(self.own_pairs.nodes[chosen], times)
         shared, _ = self.negatives.shared(epoch, step)
         return DrawnUsers(users[is_drawn], pairs, num_targets, *np.unique(shared, return_counts=True), self)
 
 
 @dataclass(frozen=True)
 class DrawnUsers:
-    """`DrawnSeeds`: int64 [B] users of this rank, the pairs [m, 2] that are predicted, by user, and how many of each.
+    """`DrawnSeeds`: int64 [B] users of this rank, the pairs that are predicted, by user, and how many of each.
 
     negatives, num_drawn: int64 [N], the different negatives of the step, alike on every rank, and how often each was
     drawn.
     """
 
     users: np.ndarray
-    pairs: np.ndarray
+    pairs: SeedPairs
     num_targets: np.ndarray
     negatives: np.ndarray
     num_drawn: np.ndarray
@@ -122,11 +129,11 @@ class DrawnUsers:
     @property
     def predicted(self) -> dict[str, SeedPairs]:
         """Of this rank's users; nobody else reads their edges."""
-        return {self.source.relation.name: SeedPairs(self.pairs, None)}
+        return {self.source.relation.name: self.pairs}
 
     @property
     def nodes(self) -> tuple[np.ndarray, ...]:
-        return self.users, self.pairs[:, 1], self.negatives
+        return self.users, self.pairs.nodes[:, 1], self.negatives
 
     def place(self, at: Sequence[Tensor], relabeller: Relabeller, degree_S: np.ndarray | None) -> PrivateSeeds:
         user_at, target_at, negative_at = at
