@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -111,7 +111,8 @@ def train(
         tables = [make_table(title, ["metric", "value"], rows)] if rows else []
         folder = settings.run_folder
         notes = [
-            *([] if rows else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),
+            *private_notes(result["privacy"]),
+            *([] if rows or settings.privacy else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),
             f"took {result['seconds']:.0f} s; model in {folder / 'model'}",
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         ]
@@ -310,6 +311,15 @@ def data_synthetic(
         path = write_synthetic(folder, users, items, communities, interactions, noise, seed)
         note = f"written to {path}; next: dist-gat prepare configs/synthetic.yaml"
         output.result({"folder": str(path), "interactions": users * interactions}, notes=note)
+
+
+def private_notes(privacy: dict[str, Any] | None) -> list[str]:
+    """What a private run has spent, in one line."""
+    if privacy is None:
+        return []
+    spent = f"ε = {privacy['epsilon_spent']:.3f} of {privacy['epsilon']:g} spent (δ = {privacy['delta']:.2e})"
+    more = f", in {privacy['runs']} runs of this folder" if privacy["runs"] > 1 else ""
+    return [f"privacy: {spent}{more}; the model is that of the last step. docs/privacy.md says what may be shown"]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from dist_gat.base.errors import ConfigError
 from dist_gat.config.section import PositiveInt, Section
 from dist_gat.config.task_sections import FIRST_RELATION
 
@@ -114,6 +115,16 @@ def broken_promises(config: Any) -> list[str]:
     return found
 
 
+def refuse_choice(privacy: PrivacyConfig | None, verb: str) -> None:
+    """Raise `ConfigError` where a verb would choose settings of a private run by the data of its users."""
+    if privacy is not None:
+        raise ConfigError(
+            f"privacy: `dist-gat {verb}` chooses settings by validation pairs, which are data of users; choose them on "
+            "public data of the same kind, write them into the recipe, and use `dist-gat prepare` and `dist-gat train`"
+        )
+
+
 def _plain(value: Any) -> str:
     """As YAML has it."""
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if not isinstance(value, list | dict) else str(value)
+    names = {"True": "true", "False": "false", "None": "null"}
+    return names.get(str(value), str(value))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,21 @@ class Ledger:
         write_text(self.folder / LEDGER_FILE, json.dumps({"runs": runs}, indent=1) + "\n")
 
     def summary(self) -> dict[str, Any]:
-        """What is told of the budget: in manifest, log and report. The last two count earlier runs of the folder."""
-        spendings = [entry.spending for entry in self.entries]
-        return {
-            "unit": "user, added or removed",
-            **self.plan.to_plain(),
-            "steps_done": self.entries[-1].steps,
-            "runs": len(self.entries),
-            "epsilon_spent": spent(spendings, self.plan.delta),
-            "rdp_epsilon_spent": spent_rdp(spendings, self.plan.delta),
-        }
+        return summary_of(self.entries)
+
+
+def summary_of(entries: Sequence[Entry]) -> dict[str, Any]:
+    """What is told of the budget, in manifest, log and report: the plan of the last run, and what all runs of the folder
+    have spent."""
+    plan, spendings = entries[-1].plan, [entry.spending for entry in entries]
+    return {
+        "unit": "user, added or removed",
+        **plan.to_plain(),
+        "steps_done": entries[-1].steps,
+        "runs": len(entries),
+        "epsilon_spent": spent(spendings, plan.delta),
+        "rdp_epsilon_spent": spent_rdp(spendings, plan.delta),
+    }
 
 
 def open_ledger(folder: Path, resumes: bool, plan: Callable[[], PrivacyPlan]) -> Ledger:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_gat.checkpoints.checkpoint_store import CheckpointStore
 from dist_gat.config.sections import Config
+from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.fail_together import share_text, together
 from dist_gat.exchange.worker import Worker
 from dist_gat.optim.gaussian_noise import GaussianNoise
@@ -38,6 +39,12 @@ class PrivateRun:
         items = np.concatenate([np.array(store.ranges.nodes_of_type(part, "item"), np.int64) for part in parts])
         std = self.plan.noise_multiplier * self.plan.clip / batch_size
         return GaussianNoise(std, first_node, items - first_node, self.secret)
+
+    def summary(self, channel: Channel) -> dict[str, Any]:
+        """What is told of the budget. Collective."""
+        told = "" if self.ledger is None else json.dumps(self.ledger.summary())
+        found: dict[str, Any] = json.loads(share_text(told, channel)[0])
+        return found
 
     def saved(self, step: int) -> float | None:
         """Count the steps of a checkpoint. Returns the ε spent so far, on rank 0."""

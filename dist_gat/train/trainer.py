@@ -354,6 +354,7 @@ class Trainer:
             "history": progress.history,
             "losses": progress.losses,
             "init_from": None if self.loaded is None else self.loaded.lines(),
+            "privacy": None if self.private is None else self.private.summary(self.worker.control),
             "trained": trained_share(self.model, self.worker.control)._asdict(),
             "peak_memory_bytes": int(self.worker.control.sum(torch.tensor([peak_memory()]))),
         }
