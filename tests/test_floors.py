@@ -15,9 +15,9 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
-    "kernels", "base", "config", "privacy", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
-    "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher", "workflows", "tune",
-    "pages", "api", "cli",
+    "kernels", "base", "config", "privacy", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks",
+    "optim", "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher",
+    "workflows", "tune", "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {

@@ -111,8 +111,7 @@ def train(
         tables = [make_table(title, ["metric", "value"], rows)] if rows else []
         folder = settings.run_folder
         notes = [
-            *private_notes(result["privacy"]),
-            *([] if rows or settings.privacy else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),
+            *why_the_last_epoch(result),
             f"took {result['seconds']:.0f} s; model in {folder / 'model'}",
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         ]
@@ -313,10 +312,12 @@ def data_synthetic(
         output.result({"folder": str(path), "interactions": users * interactions}, notes=note)
 
 
-def private_notes(privacy: dict[str, Any] | None) -> list[str]:
-    """What a private run has spent, in one line."""
+def why_the_last_epoch(result: dict[str, Any]) -> list[str]:
+    """Why the saved model is that of the last epoch; of a private run with what it has spent."""
+    privacy = result["privacy"]
     if privacy is None:
-        return []
+        last = f"no validation interactions: the model is that of epoch {result['epochs']}, the last"
+        return [] if result["valid"] else [last]
     spent = f"ε = {privacy['epsilon_spent']:.3f} of {privacy['epsilon']:g} spent (δ = {privacy['delta']:.2e})"
     more = f", in {privacy['runs']} runs of this folder" if privacy["runs"] > 1 else ""
     return [f"privacy: {spent}{more}; the model is that of the last step. docs/privacy.md says what may be shown"]

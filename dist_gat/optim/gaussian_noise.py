@@ -48,7 +48,10 @@ class GaussianNoise:
             [normal_noise(key, step, self.first_node + first, count, size) for first, count in runs_of(self.rows)]
             or [np.zeros((0, size))]
         )
-        values_NE, rows = torch.from_numpy(values).mul_(self.std).to(table), torch.from_numpy(self.rows).to(table.device)
+        values_NE, rows = (
+            torch.from_numpy(values).mul_(self.std).to(table),
+            torch.from_numpy(self.rows).to(table.device),
+        )
         if table.grad is not None:
             gradient = table.grad.coalesce()
             place_O = rows.new_full((len(table),), -1).index_copy_(0, rows, torch.arange(len(rows), device=rows.device))

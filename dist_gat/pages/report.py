@@ -171,7 +171,10 @@ def privacy_rows(folder: Path) -> list[tuple[str, str]]:
     told = summary_of(entries)
     return [
         ("Privacy promised", f"ε = {told['epsilon']:g} of each user, δ = {told['delta']:.2e}"),
-        ("Privacy spent", f"ε = {told['epsilon_spent']:.3f} in {told['runs']} {'run' if told['runs'] == 1 else 'runs'}"),
+        (
+            "Privacy spent",
+            f"ε = {told['epsilon_spent']:.3f} in {told['runs']} {'run' if told['runs'] == 1 else 'runs'}",
+        ),
         ("Noise multiplier", f"{told['noise_multiplier']:.3f}"),
     ]
 

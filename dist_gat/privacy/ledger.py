@@ -63,8 +63,8 @@ class Ledger:
 
 
 def summary_of(entries: Sequence[Entry]) -> dict[str, Any]:
-    """What is told of the budget, in manifest, log and report: the plan of the last run, and what all runs of the folder
-    have spent."""
+    """What is told of the budget, in manifest, log and report: the plan of the last run, and what all runs of the
+    folder have spent."""
     plan, spendings = entries[-1].plan, [entry.spending for entry in entries]
     return {
         "unit": "user, added or removed",

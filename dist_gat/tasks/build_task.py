@@ -13,7 +13,7 @@ from dist_gat.config.task_sections import TogetherTask as TogetherSection
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation, Schema
 from dist_gat.tasks.pair_task import ALONE, PairTask, build_pair_task
-from dist_gat.tasks.private_ranking import PrivateRankingTask, build_private_ranking
+from dist_gat.tasks.private_ranking import build_private_ranking
 from dist_gat.tasks.ranking import RankingTask, build_ranking
 from dist_gat.tasks.reconstruct import ReconstructTask, build_reconstruct
 from dist_gat.tasks.together import TogetherTask
@@ -32,7 +32,7 @@ def predicted_relation(schema: Schema, task: TaskConfig) -> Relation:
     return found[0]
 
 
-AnyTask = RankingTask | PrivateRankingTask | PairTask | ReconstructTask | TogetherTask
+AnyTask = RankingTask | PairTask | ReconstructTask | TogetherTask
 
 
 def build_task(config: Config, prepared: PreparedGraph) -> AnyTask:
@@ -63,7 +63,7 @@ def build_together(together: TogetherSection, config: Config, prepared: Prepared
     return TogetherTask(together, prepared.ranges, tasks, config.train.metric, config.higher_is_better)
 
 
-def single_tasks(task: AnyTask) -> dict[str, RankingTask | PrivateRankingTask | PairTask]:
+def single_tasks(task: AnyTask) -> dict[str, RankingTask | PairTask]:
     """The tasks in a task that are measured, by name; one that stands alone is `ALONE`."""
     if isinstance(task, ReconstructTask):
         return {ALONE: task.first}

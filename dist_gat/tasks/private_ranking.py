@@ -18,19 +18,16 @@ embedding size, H heads, O output size of a head.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dist_gat.config.sections import Config, EvaluateConfig, NegativesConfig
-from dist_gat.evaluate.split_metrics import split_metrics
+from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
-from dist_gat.exchange.worker import Worker
 from dist_gat.graph.schema import Relation
 from dist_gat.nn.recommender import Recommender
 from dist_gat.nn.scoring import AdditiveScoring, Scoring
@@ -39,28 +36,19 @@ from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.negatives import NegativeSampler
 from dist_gat.tasks.private_seeds import PrivateSeeds, PrivateSource
+from dist_gat.tasks.ranking import RankingTask, build_ranking
 
 
-@dataclass(frozen=True)
-class PrivateRankingTask:
-    """A `Task`. rate, batch_size, most: see `PrivateSource`. clip: C. seed: secret."""
+@dataclass(frozen=True, kw_only=True)
+class PrivateRankingTask(RankingTask):
+    """A ranking that differs in training alone. batch_size: users of a step, as expected. rate, most: see
+    `PrivateSource`. clip: C. seed: secret."""
 
-    relation: Relation
-    negatives: NegativesConfig
-    evaluation: EvaluateConfig
     rate: float
-    batch_size: int
     most: int
     clip: float
-    seed: int
-    metric: str
-    needs_degree: bool = False
-    higher_is_better: bool = True
 
-    def build_head(self, size: int) -> None:
-        """The decoder is enough."""
-
-    def source(self, store: GraphStore) -> PrivateSource:
+    def source(self, store: GraphStore) -> PrivateSource:  # type: ignore[override]
         negatives = NegativeSampler(store, self.relation, self.negatives, self.seed)
         return PrivateSource(store, self.relation, negatives, self.rate, self.batch_size, self.most, self.seed)
 
@@ -68,34 +56,26 @@ class PrivateRankingTask:
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
     ) -> dict[str, Tensor]:
         scoring: Any = model.encoder.layers[0].scoring
-        inputs = user_inputs(embedding_SE.detach(), batch)
-        cut = clipped_gradients(scoring, inputs, self.clip, len(embedding_SE))
-        weights = [parameter for parameter in scoring.parameters() if parameter.requires_grad]
+        cut = clipped_gradients(scoring, user_inputs(embedding_SE.detach(), batch), self.clip, len(embedding_SE))
         value = _WithGradient.apply(
             cut.loss_B.sum() / self.batch_size,
             [gradient / self.batch_size for gradient in (cut.rows_SE, *cut.weights)],
-            embedding_SE, *weights,
-        )  # fmt: skip
+            embedding_SE,
+            *scoring.parameters(),
+        )
         return {"softmax": value}
-
-    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
-        return model.ranking_rows(representation_NR, nodes, store, self.relation)
-
-    def measure(
-        self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
-    ) -> dict[str, float]:
-        rows_OR = self.rows(model, representation_OR, store.ownership.own_nodes, store)
-        return split_metrics(rows_OR, store, worker, self.relation, split, self.evaluation, self.seed)
 
 
 def build_private_ranking(config: Config, relation: Relation) -> PrivateRankingTask:
     """config: whose seed is the run's secret one."""
-    privacy = config.privacy
+    privacy, plain = config.privacy, build_ranking(config, relation)
     assert privacy is not None, "a private recipe"
     return PrivateRankingTask(
-        relation, config.negatives, config.evaluate, sampling_rate_of(privacy, config.train.batch_size),
-        config.train.batch_size, privacy.max_interactions, privacy.clip, config.seed, config.train.metric,
-    )  # fmt: skip
+        **{field.name: getattr(plain, field.name) for field in fields(plain)},
+        rate=sampling_rate_of(privacy, config.train.batch_size),
+        most=privacy.max_interactions,
+        clip=privacy.clip,
+    )
 
 
 class UserInputs(NamedTuple):
@@ -143,8 +123,8 @@ def user_inputs(embedding_SE: Tensor, batch: Batch) -> UserInputs:
 
 
 class ClippedGradients(NamedTuple):
-    """rows_SE: of the nodes' rows, weights: of the layer's, both sums over users of gradients cut to the norm C. norm_B:
-    of each user's gradient before it was cut. loss_B: L_u."""
+    """rows_SE: of the nodes' rows, weights: of the layer's; both are sums over users of gradients cut to the norm C.
+    norm_B: of each user's gradient before it was cut. loss_B: L_u."""
 
     rows_SE: Tensor
     weights: list[Tensor]

@@ -13,6 +13,7 @@ from dist_gat.config.data_sections import RelationConfig
 from dist_gat.config.files import all_keys, dump_config, load_config, parse_config
 from dist_gat.config.model_sections import AdapterConfig
 from dist_gat.config.node_sections import NodesConfig
+from dist_gat.config.privacy_section import PrivacyConfig
 from dist_gat.config.sections import Config, RelationSamplingConfig
 from dist_gat.config.task_sections import TaskConfig
 
@@ -204,7 +205,8 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
     relations |= {f"sampling.relations.NAME.{key}" for key in all_keys(RelationSamplingConfig)}
     found = set(keys) - set(flat(tree))
     adapter = {f"model.adapter.{key}" for key in AdapterConfig.model_fields}
-    others = features | relations | of_other_tasks | adapter
+    privacy = {f"privacy.{key}" for key in PrivacyConfig.model_fields}
+    others = features | relations | of_other_tasks | adapter | privacy
     assert found == others - {"task.kind", "task.weight", "task.relation"}
 
 

@@ -17,7 +17,7 @@ def gaussian_delta(epsilon: float, noise: float) -> float:
     return float(upper - math.exp(epsilon) * lower)
 
 
-@pytest.mark.parametrize("noise, steps", [(1.0, 1), (2.0, 9), (5.0, 100)])
+@pytest.mark.parametrize(("noise", "steps"), [(1.0, 1), (2.0, 9), (5.0, 100)])
 def test_without_sampling_the_budget_is_the_closed_form(noise, steps):
     delta = 1e-4
     epsilon = spent([Spending(1.0, noise, steps)], delta)
@@ -39,9 +39,11 @@ def test_the_noise_of_a_plan_spends_the_budget_and_no_more():
     privacy = PrivacyConfig(epsilon=2, num_users=1000, public_items=True)
     plan = plan_privacy(privacy, 100, 50)
     own = plan.after(50)
-    assert plan.delta == pytest.approx(1000**-1.1) and plan.sampling_rate == 0.1
+    assert plan.delta == pytest.approx(1000**-1.1)
+    assert plan.sampling_rate == 0.1
     assert 1.99 < spent([own], plan.delta) <= 2 < spent_rdp([own], plan.delta) == plan.rdp_epsilon < 2.6
-    assert spent([plan.after(25)], plan.delta) < 2 and spent([plan.after(0)], plan.delta) == 0
+    assert spent([plan.after(25)], plan.delta) < 2
+    assert spent([plan.after(0)], plan.delta) == 0
     # more steps than planned are not taken
     assert plan.after(1000) == own
 

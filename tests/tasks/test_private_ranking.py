@@ -62,7 +62,9 @@ def scoring_of(trainer: Trainer) -> Any:
 
 
 @pytest.fixture(scope="module", params=["additive", "uniform"])
-def trainer(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
+def trainer(
+    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trainer]:
     trainer = open_trainer(folder, tmp_path_factory.mktemp("run"), request.param)
     yield trainer
     trainer.log.close()
@@ -109,7 +111,8 @@ def test_a_step_adds_up_cut_gradients_of_users_that_the_encoder_represents(train
         norms.append(float(torch.cat([one.flatten() for one in own]).norm()))
         own = [one * min(1, clip / norms[-1]) for one in own]
         expected = own if not expected else [a + b for a, b in zip(expected, own, strict=True)]
-    assert min(norms) < clip < max(norms) and len(norms) > 10
+    assert min(norms) < clip < max(norms)
+    assert len(norms) > 10
     terms = trainer.task.loss(model, encoded.rows_NR, embedding_UE, batch, trainer.worker.rows)
     found = gradients(trainer, terms["softmax"])
     for mine, theirs in zip(found, expected, strict=True):
@@ -177,7 +180,10 @@ def change_without(trainer: Trainer, user: int) -> float:
     batch, scoring = batch_of(trainer, 0), scoring_of(trainer)
     rows = trainer.model.table.weight.detach()[batch.nodes_U]
     sums = []
-    for kept in (torch.ones(len(batch.seeds.user_at_B), dtype=torch.bool), torch.arange(len(batch.seeds.user_at_B)) != user):
+    for kept in (
+        torch.ones(len(batch.seeds.user_at_B), dtype=torch.bool),
+        torch.arange(len(batch.seeds.user_at_B)) != user,
+    ):
         inputs = user_inputs(rows.clone(), batch)
         only = {
             name: value[kept] for name, value in inputs._asdict().items() if name.rpartition("_")[2].startswith("B")
@@ -201,10 +207,12 @@ def test_users_are_drawn_alone_with_few_pairs_each(trainer: Trainer) -> None:
         drawn.append(step_of.users)
         assert {*map(tuple, step_of.pairs.nodes.tolist())} <= pairs
         users, count = np.unique(step_of.pairs.nodes[:, 0], return_counts=True)
-        assert np.array_equal(users, step_of.users) and np.array_equal(count, step_of.num_targets)
+        assert np.array_equal(users, step_of.users)
+        assert np.array_equal(count, step_of.num_targets)
         all_of = np.array([sum(pair[0] == user for pair in pairs) for user in users.tolist()])
         assert np.array_equal(count, np.minimum(4, (all_of + 1) // 2))
     counts = np.bincount(np.concatenate(drawn))[source.users[0]]
     # 200 draws at the rate 0.4, of 60 users
-    assert abs(counts.mean() - 80) < 3 and 25 < counts.var() < 85
+    assert abs(counts.mean() - 80) < 3
+    assert 25 < counts.var() < 85
     assert INTERACTS.name == source.relation.name

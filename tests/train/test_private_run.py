@@ -76,7 +76,8 @@ def test_what_would_break_the_promise_is_refused_by_name(folder: Path, key: str)
     with pytest.raises(ConfigError) as refused:
         private_recipe(folder, **changes)
     named = {"data.item_features": "data.node_columns", "task": "task.kind", "data.split": "data.split.method"}
-    assert f"{named.get(key, key)}" in str(refused.value) and "set" in str(refused.value)
+    assert f"{named.get(key, key)}" in str(refused.value)
+    assert "set" in str(refused.value)
 
 
 def test_every_rule_has_a_recipe_that_breaks_it() -> None:
@@ -92,12 +93,15 @@ def test_the_budget_is_spent_and_told_everywhere(folder: Path, result: dict[str,
     assert 7.9 < told["epsilon_spent"] <= 8 < told["rdp_epsilon_spent"]
     assert json.loads((run / "model" / "manifest.json").read_text())["privacy"] == told
     curve = read_curves(run)["privacy/epsilon_spent"]
-    assert [step for step, _ in curve] == [3, 6] and curve[1][1] == pytest.approx(told["epsilon_spent"])
-    assert result["valid"] == {} and result["history"] == []
+    assert [step for step, _ in curve] == [3, 6]
+    assert curve[1][1] == pytest.approx(told["epsilon_spent"])
+    assert result["valid"] == {}
+    assert result["history"] == []
     assert "Privacy spent" in report(run).read_text(encoding="utf-8")
     # nothing is left: the same command takes no further step
     again = train(config)
-    assert again["steps"] == 6 and again["privacy"] == told
+    assert again["steps"] == 6
+    assert again["privacy"] == told
 
 
 def test_the_model_serves_and_is_measured(folder: Path, result: dict[str, Any]) -> None:
@@ -112,8 +116,9 @@ def test_the_secret_is_in_one_file_that_its_owner_alone_reads(folder: Path, resu
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     secret = key.read_text()
     plain = [path for path in run.rglob("*") if path.is_file() and path != key]
-    told = [ledger_bytes for ledger_bytes in (secret.encode(), bytes.fromhex(secret))]
-    assert len(plain) > 10 and not any(text in path.read_bytes() for path in plain for text in told)
+    told = [secret.encode(), bytes.fromhex(secret)]
+    assert len(plain) > 10
+    assert not any(text in path.read_bytes() for path in plain for text in told)
     assert 'seed": 0' in (run / "model" / "manifest.json").read_text() or "seed: 0" in (run / "config.yaml").read_text()
 
 
@@ -127,7 +132,9 @@ def test_a_resumed_run_repeats_its_noise_and_spends_nothing_twice(
         train(halved)
     monkeypatch.undo()
     told = train(halved)["privacy"]
-    assert told["runs"] == 1 and told["steps_done"] == 6 and told["epsilon_spent"] <= 8
+    assert told["runs"] == 1
+    assert told["steps_done"] == 6
+    assert told["epsilon_spent"] <= 8
     ours, theirs = weights_of(halved.run_folder), weights_of(whole.run_folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -155,7 +162,8 @@ def test_a_run_that_begins_anew_is_counted(folder: Path, tmp_path: Path) -> None
     key = (tmp_path / ledger.KEY_FILE).read_text()
     again = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "restart"})})
     twice = train(again)["privacy"]
-    assert twice["runs"] == 2 and once["epsilon_spent"] < twice["epsilon_spent"] < 2 * once["epsilon_spent"]
+    assert twice["runs"] == 2
+    assert once["epsilon_spent"] < twice["epsilon_spent"] < 2 * once["epsilon_spent"]
     assert (tmp_path / ledger.KEY_FILE).read_text() != key
 
 
