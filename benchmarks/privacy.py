@@ -124,7 +124,7 @@ def main() -> None:
             bar = AHEAD * found if peer == PRIVATE_POPULARITY and epsilon == max(EPSILONS) else found
             data = f"{LINES[line]}, ε = {epsilon:g}"
             rows.append(Row(
-                f"privacy {line}", data, METRIC, statistics.mean(values), spread_of(values), peer, found, bar, command,
+                f"privacy-{line}-{epsilon:g}", data, METRIC, statistics.mean(values), spread_of(values), peer, found, bar, command,
             ))  # fmt: skip
         print_rows(rows[-4:])
     if arguments.save:
