@@ -1,17 +1,17 @@
 """What privacy costs in quality and time: `python -m benchmarks.privacy LINE --data FOLDER [--seeds 0 1 2]`.
 
-LINE is ml-100k or lastfm; FOLDER holds the public files (ml-100k/, lastfm-hin/). A fifth of each user's pairs, by a hash
-of the pair, is test; nothing else is held out, and the settings of configs/quality/LINE-private.yaml are not chosen by
-these runs. For each ε the recipe is trained and ranked; beside it the same run without noise, popularity by counts with
-the same promise, by exact counts, and ItemKNN. δ is 1 / num_users^1.1. Every run draws a new secret, so seeds are
-repetitions. With `--save` the rows go to benchmarks/results/quality.json. Further arguments KEY=VALUE change the recipe.
+LINE is ml-100k or lastfm; FOLDER holds the public files (ml-100k/, lastfm-hin/). A fifth of each user's pairs, by a
+hash of the pair, is test; nothing else is held out. For each ε the recipe configs/quality/LINE-private.yaml is trained
+and ranked; beside it the same run without noise, popularity by counts with the same promise, by exact counts, and
+ItemKNN. δ is 1 / num_users^1.1. Every run draws a new secret, so seeds are repetitions. With `--save` the rows go to
+benchmarks/results/quality.json. Further arguments KEY=VALUE change the recipe.
 """
 
 from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +102,16 @@ def private_popularity(prepared: PreparedGraph, config: Config, seed: int) -> Sc
     return Scorer((np.ones((matrix_UI.shape[0], 1), np.float32), noisy_I[None].astype(np.float32)))
 
 
+def rows_of(line: str, epsilon: float, values: Sequence[float], peers: Mapping[str, float]) -> list[Row]:
+    data, command = f"{LINES[line]}, ε = {epsilon:g}", f"python -m benchmarks.privacy {line} --data FOLDER"
+    ahead = {PRIVATE_POPULARITY: AHEAD} if epsilon == max(EPSILONS) else {}
+    name, mean, spread = f"privacy-{line}-{epsilon:g}", statistics.mean(values), spread_of(values)
+    return [
+        Row(name, data, METRIC, mean, spread, peer, found, ahead.get(peer, 1.0) * found, command)
+        for peer, found in peers.items()
+    ]
+
+
 def main() -> None:
     arguments = quality_parser(__doc__, "privacy", LINES).parse_args()
     line, seeds = arguments.line, arguments.seeds
@@ -111,22 +121,17 @@ def main() -> None:
     api.prepare(plain)
     prepared = open_prepared(plain.data.prepared)
     matrix = training_histories(prepared, INTERACTS).matrix()
-    peers = {name: rank(PLAIN[name](matrix, plain.evaluate.baseline), prepared, plain) for name in ("popularity", "itemknn")}
+    fits = {name: PLAIN[name](matrix, plain.evaluate.baseline) for name in ("popularity", "itemknn")}
+    peers = {name: rank(score, prepared, plain) for name, score in fits.items()}
     with without_noise():
         peers["without noise"] = statistics.mean(measure(plain) for _ in seeds)
-    print("  ".join(f"{name} {value:.4f}" for name, value in peers.items()), flush=True)
-    rows, command = [], f"python -m benchmarks.privacy {line} --data FOLDER"
+    rows = []
     for epsilon in EPSILONS:
         config = recipe(line, work, [*arguments.overrides, f"privacy.epsilon={epsilon}"])
         values = [measure(config) for _ in seeds]
-        by_counts = statistics.mean(rank(private_popularity(prepared, config, seed), prepared, config) for seed in seeds)
-        for peer, found in {PRIVATE_POPULARITY: by_counts, **peers}.items():
-            bar = AHEAD * found if peer == PRIVATE_POPULARITY and epsilon == max(EPSILONS) else found
-            data = f"{LINES[line]}, ε = {epsilon:g}"
-            rows.append(Row(
-                f"privacy-{line}-{epsilon:g}", data, METRIC, statistics.mean(values), spread_of(values), peer, found, bar, command,
-            ))  # fmt: skip
-        print_rows(rows[-4:])
+        by_counts = [rank(private_popularity(prepared, config, seed), prepared, config) for seed in seeds]
+        rows += rows_of(line, epsilon, values, {PRIVATE_POPULARITY: statistics.mean(by_counts), **peers})
+        print_rows(rows[-len(peers) - 1 :])
     if arguments.save:
         save_rows(rows)
 

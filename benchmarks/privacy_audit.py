@@ -140,7 +140,7 @@ def scores_of(folder: Path, epsilon: float, trials: int, noisy: bool = True) -> 
         with (
             nullcontext() if noisy else without_noise(),
             # the same for all trials, and slow to find
-            patch.object(private_run, "plan_privacy", lambda *_: plan),
+            patch.object(private_run, "plan_privacy", lambda *_, plan=plan: plan),
         ):
             found.append([trial(config) for _ in range(trials)])
     return np.array(found[0]), np.array(found[1])
@@ -196,7 +196,8 @@ def main() -> None:
     arguments = parser.parse_args()
     private = audit(arguments.epsilon, arguments.trials)["bound"]
     broken = audit(arguments.epsilon, arguments.trials, noisy=False)["bound"]
-    print(f"ε ≥ {private:.3f} at 95 %, stated {arguments.epsilon:g}; without noise ε ≥ {broken:.3f}, expected {BROKEN_BAR:g}")
+    print(f"ε ≥ {private:.3f} at 95 %, stated {arguments.epsilon:g}")
+    print(f"without noise ε ≥ {broken:.3f}, expected {BROKEN_BAR:g}")
     if private > arguments.epsilon or broken < BROKEN_BAR:
         sys.exit("the audit failed")
 

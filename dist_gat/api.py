@@ -25,6 +25,7 @@ from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
+from dist_gat.data.pseudonyms import open_pseudonyms
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
@@ -40,6 +41,7 @@ from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
+from dist_gat.serve.clear_ids import hide_users, with_clear_ids
 from dist_gat.serve.given_nodes import NewRows
 from dist_gat.serve.new_items_file import read_new_items
 from dist_gat.serve.new_users import recommend_new
@@ -96,7 +98,7 @@ def inspect(
 def recommend(
     model: RunSource, users: Sequence[Any] = (), k: int = 10, verify: bool = False, progress: Progress = be_silent,
     overrides: Sequence[str] = (), new_users: NewRows | str | None = None,
-    new_items: NewRows | str | None = None,
+    new_items: NewRows | str | None = None, key: str | Path | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """The K best new items of each user: columns user_id, item_id, score, rank[, title].
 
@@ -107,10 +109,17 @@ def recommend(
     new_users: in place of `users`, some whom training never saw, with what they have met and their columns: a file, a
     data frame or dictionaries, see `dist_gat.serve.new_users_file`. Items that the model doesn't know are left out,
     which `progress` is told. new_items: candidates whom training never saw, in the same ways, see
-    `dist_gat.serve.new_items_file`.
+    `dist_gat.serve.new_items_file`. key: the key file of a model with pseudonyms: `users` are external IDs then, and so
+    are those that come back; without it all are pseudonyms.
     """
     opened = open_model(model_folder(model, overrides), verify, progress)
     added = [] if new_items is None else read_new_items(_source(new_items), opened, progress)
+    if key is not None:
+        pseudonyms = open_pseudonyms(Path(key))
+        if new_users is not None or added:
+            raise ConfigError("key: goes with known users alone; new users and items have no pseudonyms")
+        hidden = hide_users(opened, pseudonyms, users)
+        return with_clear_ids(opened, pseudonyms, recommend_items(opened, hidden, k))
     if new_users is None:
         return recommend_items(opened, [str(user) for user in users], k, added)
     if len(users):

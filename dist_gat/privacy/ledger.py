@@ -10,7 +10,6 @@ privacy.key   the secret of the newest run, 32 bytes as hex, readable by its own
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.secret_file import SECRET_BYTES, read_secret, write_secret
 from dist_gat.base.storage import write_text
 from dist_gat.privacy.accountant import PrivacyPlan, Spending, spent, spent_rdp
-from dist_gat.privacy.noise import KEY_BYTES
 
 LEDGER_FILE, KEY_FILE = "privacy.json", "privacy.key"
+KEY_REMEDY = (
+    "without it the run can't repeat its noise; restore the file, or begin anew with checkpoint.resume=restart, which "
+    "is counted as one run more"
+)
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,11 @@ def open_ledger(folder: Path, resumes: bool, plan: Callable[[], PrivacyPlan]) ->
     if resumes:
         if not entries:
             raise StorageError(f"{path}: a private run has one; begin anew with checkpoint.resume=restart")
-        return Ledger(folder, entries, read_secret(folder))
+        return Ledger(folder, entries, read_secret(folder / KEY_FILE, KEY_REMEDY))
     # a run that saved nothing has shown nothing
     entries = (*(entry for entry in entries if entry.steps), Entry(plan()))
     folder.mkdir(parents=True, exist_ok=True)
-    secret = secrets.token_bytes(KEY_BYTES)
+    secret = secrets.token_bytes(SECRET_BYTES)
     write_secret(folder / KEY_FILE, secret)
     ledger = Ledger(folder, entries, secret)
     ledger.write()
@@ -122,28 +125,3 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
             f"{path}: expected what private runs of this folder have spent; restore the file, or count their ε by hand "
             "and set run=FOLDER to another folder"
         ) from None
-
-
-def read_secret(folder: Path) -> bytes:
-    path = folder / KEY_FILE
-    try:
-        secret = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        secret = b""
-    if len(secret) != KEY_BYTES:
-        raise StorageError(
-            f"{path}: expected the secret of this run, without which it can't repeat its noise; restore the file, or "
-            "begin anew with checkpoint.resume=restart, which is counted as one run more"
-        )
-    return secret
-
-
-def write_secret(path: Path, secret: bytes) -> None:
-    """As a file that its owner alone may read."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(secret.hex())
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -92,6 +92,7 @@ def save_model(
         "pairs": pairs,
         "row_sizes": {name: rows.shape[1] for name, rows in more_rows.items()},
         "privacy": privacy,
+        "pseudonyms": store.prepared.manifest.get("pseudonyms"),
     }
     folder, extra = config.run_folder / "model", {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
     if depths is not None:
