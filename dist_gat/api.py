@@ -55,6 +55,7 @@ from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
 from dist_gat.workflows.first_recipe import write_first_recipe
 from dist_gat.workflows.fit import fit
+from dist_gat.workflows.forget import forget
 from dist_gat.workflows.predict_file import predict_file
 from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
@@ -65,6 +66,7 @@ __all__ = [
     "explain",
     "fit",
     "fetch",
+    "forget",
     "inspect",
     "load_config",
     "plan",

@@ -17,6 +17,7 @@ from dist_gat.cli.encode_command import encode
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.explanation_tables import explanation_tables
 from dist_gat.cli.fit_command import fit
+from dist_gat.cli.forget_command import forget
 from dist_gat.cli.init_command import init
 from dist_gat.cli.inspect_command import inspect
 from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can_be_shown
@@ -199,6 +200,9 @@ app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/d
 
 app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")(recommend)
 app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
+
+
+app.command(epilog="Example: dist-gat forget runs/ml-100k --user 196")(forget)
 
 
 @app.command(epilog="Example: dist-gat explain runs/ml-100k --user 196 --html why.html")
