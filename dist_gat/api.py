@@ -57,6 +57,7 @@ from dist_gat.workflows.first_recipe import write_first_recipe
 from dist_gat.workflows.fit import fit
 from dist_gat.workflows.forget import forget
 from dist_gat.workflows.predict_file import predict_file
+from dist_gat.workflows.rotate_key import rotate_key
 from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "recommend",
     "recommend_to",
     "report",
+    "rotate_key",
     "train",
     "tune",
     "write_first_recipe",

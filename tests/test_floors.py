@@ -32,7 +32,7 @@ ALONE = {
     "sentence_transformers": ("dist_gat.text.text_encoder",),
     "peft": ("dist_gat.text.text_tower",),
     "dp_accounting": ("dist_gat.privacy.accountant",),
-    "cryptography": ("dist_gat.privacy.noise",),
+    "cryptography": ("dist_gat.privacy.noise", "dist_gat.data.pseudonyms"),
     "triton": ("dist_gat.kernels.attend_triton", "dist_gat.kernels.row_adam_triton"),
 }
 MAX_LINES = 400

@@ -26,6 +26,7 @@ from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
 from dist_gat.cli.recommend_command import recommend
+from dist_gat.cli.rotate_key_command import rotate_key
 from dist_gat.cli.tune_command import tune
 from dist_gat.config.files import load_config
 from dist_gat.config.task_sections import RANKING_KINDS
@@ -203,6 +204,9 @@ app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output pr
 
 
 app.command(epilog="Example: dist-gat forget runs/ml-100k --user 196")(forget)
+
+
+app.command(epilog="Example: dist-gat rotate-key runs/ml-100k --key old.key --new-key new.key")(rotate_key)
 
 
 @app.command(epilog="Example: dist-gat explain runs/ml-100k --user 196 --html why.html")

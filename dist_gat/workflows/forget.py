@@ -14,9 +14,9 @@ from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.data.pseudonyms import open_pseudonyms, require_key
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.explain.trained_run import RunSource, locate_run
-from dist_gat.graph.forget import forget_in_prepared
+from dist_gat.graph.forget_node import forget_in_prepared
 from dist_gat.graph.part import open_prepared
-from dist_gat.serve.forget import forget_in_model
+from dist_gat.serve.forget_user import forget_in_model
 from dist_gat.serve.saved_model import open_model
 
 

@@ -11,7 +11,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from recipes import recipe
 
-from dist_gat.api import evaluate, prepare, recommend, report, train
+from dist_gat.api import evaluate, prepare, recommend, report, rotate_key, train
 from dist_gat.base.errors import ConfigError, DataError, StorageError
 from dist_gat.data.pseudonyms import Pseudonyms
 
@@ -120,3 +120,20 @@ def test_sealed_ids_open_with_their_key_alone() -> None:
     assert one.pseudonym("user", 5) != other.pseudonym("user", 5)
     with pytest.raises(InvalidTag):
         other.unseal("user", one.seal("user", "a"))
+
+
+def test_another_key_gives_other_pseudonyms(folder: Path, tmp_path: Path) -> None:
+    config = recipe(tmp_path, data={"path": str(folder / "raw"), **TITLES}, train={"num_epochs": 1})
+    old, new = tmp_path / "old", tmp_path / "new"
+    prepare(config, pseudonymize=old)
+    train(config)
+    before = recommend(config.run_folder, users=[user_name(3)], k=5, key=old)
+    names = pl.read_parquet(tmp_path / "run" / "model" / "ids" / "user.parquet")["external_id"]
+    assert rotate_key(config.run_folder, old, new)["nodes"] == USERS + ITEMS
+    assert recommend(config.run_folder, users=[user_name(3)], k=5, key=new).equals(before)
+    with pytest.raises(ConfigError, match="its IDs are of another key"):
+        recommend(config.run_folder, users=[user_name(3)], key=old)
+    renamed = pl.read_parquet(tmp_path / "run" / "model" / "ids" / "user.parquet")["external_id"]
+    assert not {*names} & {*renamed}
+    assert renamed.is_sorted()
+    assert evaluate(config).keys() >= {"test", "valid"}

@@ -72,7 +72,7 @@ def test_the_user_is_gone_and_nobody_else(config: Any) -> None:
     assert len(known) == 2
     assert all(indptr[user] == indptr[user + 1] for indptr in known)
     assert FORGOTTEN not in pl.read_parquet(run / "model" / "ids" / "user.parquet")["external_id"].to_list()
-    assert not [path for path in (run / "checkpoints").rglob("*.safetensors")]
+    assert not list((run / "checkpoints").rglob("*.safetensors"))
     with pytest.raises(DataError, match="unknown user"):
         recommend(run, users=[FORGOTTEN], key=key)
     with pytest.raises(DataError, match="unknown user"):

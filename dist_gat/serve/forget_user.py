@@ -9,7 +9,7 @@ import numpy as np
 
 from dist_gat.base.storage import MANIFEST, atomic_folder, save_array, write_manifest
 from dist_gat.checkpoints.weight_files import load_tensors, part_file, save_tensors
-from dist_gat.graph.forget import NOT_CONTENT, forget_id
+from dist_gat.graph.forget_node import NOT_CONTENT, forget_id
 from dist_gat.serve.saved_model import FORMAT, VERSION, SavedModel
 
 
