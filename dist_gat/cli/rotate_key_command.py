@@ -23,6 +23,4 @@ def rotate_key(
 
     with open_output(as_json) as output:
         done = api.rotate_key(run, key, new_key, overrides or [], output.progress)
-        output.result(
-            done, notes=f"{done['nodes']:,} nodes have new pseudonyms; the old key opens nothing here any more"
-        )
+        output.result(done, notes=f"{done['nodes']:,} nodes have new pseudonyms; the old key opens nothing here")

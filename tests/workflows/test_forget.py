@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from helpers import INTERACTS
 from recipes import recipe
 from safetensors.torch import load_file
@@ -52,7 +53,7 @@ def test_the_user_is_gone_and_nobody_else(config: Any) -> None:
     key, run = key_of(config), config.run_folder
     before = open_prepared(config.data.prepared)
     ids, edges = before.ids("user"), edges_of(before)
-    lists = recommend(run, users=["u3", "u9"], k=5, key=key)
+    rows_before = [load_file(path) for path in sorted((run / "model" / "parts").glob("*.safetensors"))]
     done = forget(run, FORGOTTEN, key=key)
     after = open_prepared(config.data.prepared, verify=True)
     lost = {*ids["node_id"].to_list()} - {*after.ids("user")["node_id"].to_list()}
@@ -67,6 +68,11 @@ def test_the_user_is_gone_and_nobody_else(config: Any) -> None:
     number = int(after.ranges.part_of(np.array([node]))[0])
     place = node - int(after.ranges.starts[number])
     assert all(not rows[place].any() for rows in saved[number].values())
+    rows_before[number] = {
+        name: rows.index_fill(0, torch.tensor([place]), 0) for name, rows in rows_before[number].items()
+    }
+    for now, then in zip(saved, rows_before, strict=True):
+        assert all(torch.equal(now[name], rows) for name, rows in then.items())
     known = [np.load(path) for path in sorted((run / "model").glob(f"*/{number:04d}.indptr.npy"))]
     user = node - after.ranges.nodes_of_type(number, "user").start
     assert len(known) == 2
@@ -77,8 +83,8 @@ def test_the_user_is_gone_and_nobody_else(config: Any) -> None:
         recommend(run, users=[FORGOTTEN], key=key)
     with pytest.raises(DataError, match="unknown user"):
         forget(run, FORGOTTEN, key=key)
-    again = recommend(run, users=["u3", "u9"], k=5, key=key)
-    assert again["item_id"][:5].to_list()[0] == lists["item_id"][:5].to_list()[0]
+    # the linear filter reads the history of all users, so lists may change
+    assert recommend(run, users=["u3", "u9"], k=5, key=key).height == 10
     assert evaluate(config)["test"]["ndcg@20"] > 0
     assert "train anew" in done["remains"][0].lower()
     # begins from the data without the user
