@@ -68,6 +68,11 @@ def without(*relations: str) -> Variant:
     return Variant(tuple(f"sampling.relations.{name}.fanouts=[0,0]" for name in relations))
 
 
+def published(peer: str, recall: float, ndcg: float) -> tuple[Bar, Bar]:
+    """Of the authors of a model, in the first 20."""
+    return Bar("recall@20", peer, published=recall), Bar("ndcg@20", peer, published=ndcg)
+
+
 def write_as_one_table(public: Path, folder: Path) -> None:
     """What was bought, collected and put into carts as one table of interactions."""
     tables = [pl.read_csv(public / f"{name}.csv", columns=["user_id", "item_id"]) for name in ("train", "collect_cart")]
@@ -133,6 +138,28 @@ LINES = {
         {
             "words alone": Variant(("data.nodes.item.columns.tags=null",)),
             "without columns": Variant(("data.nodes={}", "model.inputs.id_dropout=0", "train.metric=recall@20")),
+        },
+    ),
+    "modalities": Line(
+        "TikTok, given split", "tiktok", "tiktok",
+        (
+            *published("LightGCN", 0.0653, 0.0282),
+            *published("LATTICE", 0.0843, 0.0367),
+            *published("MMSSL", 0.0921, 0.0392),
+            *published("DiffMM", 0.1129, 0.0456),
+            Bar("recall@20", "without columns"),
+            Bar("ndcg@20", "without columns"),
+            Bar("ndcg@20", "without pictures"),
+            Bar("ndcg@20", "without sound"),
+        ),
+        {
+            "without columns": Variant(("data.nodes={}", "data.relations={}", "model.terms=[]")),
+            "without pictures": Variant(
+                ("data.nodes.item.columns.image=null", 'data.relations.similar.nearest.columns=["audio"]')
+            ),
+            "without sound": Variant(
+                ("data.nodes.item.columns.audio=null", 'data.relations.similar.nearest.columns=["image"]')
+            ),
         },
     ),
     "gowalla": Line(

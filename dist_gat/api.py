@@ -53,6 +53,7 @@ from dist_gat.serve.recommend_file import read_users, recommend_file
 from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
+from dist_gat.workflows.export_run import export_run
 from dist_gat.workflows.first_recipe import write_first_recipe
 from dist_gat.workflows.fit import fit
 from dist_gat.workflows.forget import forget
@@ -65,6 +66,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "export",
     "fit",
     "fetch",
     "forget",
@@ -187,6 +189,17 @@ def predict(
     if isinstance(pairs, pl.DataFrame):
         raise ConfigError("output: goes with a file of pairs; write the data frame that predict returns without it")
     return predict_file(opened, Path(pairs), Path(output), unknown, workers, progress)
+
+
+def export(
+    model: RunSource, output: str | Path, kinds: Sequence[str] = ("vectors",), license: str = "",
+    overrides: Sequence[str] = (), verify: bool = False, progress: Progress = be_silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Write a saved model as files that other tools read, see `export_run`. `model`, `overrides`, `verify`: as in
+    `recommend`.
+    """
+    opened = open_model(model_folder(model, overrides), verify, progress)
+    return export_run(opened, Path(output), kinds, license, progress)
 
 
 def model_folder(source: RunSource, overrides: Sequence[str] = ()) -> Path:

@@ -26,7 +26,10 @@ settings.register_profile("dist_gat", deadline=None)
 settings.load_profile("dist_gat")
 
 # Of files, whose tests run in one process and one after another: Ray never beside Ray.
-RAY = ("launcher/test_doctor.py", "launcher/test_ray.py", "launch/test_submit.py", "tune/test_tuner.py")
+RAY = (
+    "launcher/test_doctor.py", "launcher/test_ray.py", "launcher/test_hosts.py", "launch/test_submit.py",
+    "tune/test_tuner.py",
+)  # fmt: skip
 # they begin, so that neither process has much left when the other is done
 LONGEST = (*RAY, "nn/test_attend.py", "nn/test_attend_gpu.py")
 

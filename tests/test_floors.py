@@ -16,14 +16,14 @@ import dist_gat
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
     "kernels", "base", "config", "privacy", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks",
-    "optim", "filters", "baselines", "checkpoints", "serve", "explain", "train", "plan", "jobs", "launcher",
+    "optim", "filters", "baselines", "checkpoints", "serve", "export", "explain", "train", "plan", "jobs", "launcher",
     "workflows", "tune", "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {
     "ray": ("dist_gat.launcher.ray", "dist_gat.launcher.ray_tasks", "dist_gat.tune.tuner"),
     "optuna": ("dist_gat.tune.tuner",),
-    "tensorboard": ("dist_gat.train.run_log",),
+    "tensorboard": ("dist_gat.train.run_log", "dist_gat.export.projector"),
     "torch.utils.tensorboard": ("dist_gat.train.run_log",),
     "dgl": ("dist_gat.sampling.dgl",),
     "pymetis": ("dist_gat.graph.assign",),

@@ -40,8 +40,10 @@ class Purpose(IntEnum):
     USERS = 12
     SPREAD = 13
     ID_DROPOUT = 14
-    POISSON = 15
-    USER_PAIRS = 16
+    PRUNING = 15
+    HIDDEN_COLUMNS = 16
+    POISSON = 17
+    USER_PAIRS = 18
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

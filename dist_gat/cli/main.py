@@ -16,6 +16,7 @@ from dist_gat.base.metric_counts import is_count, sample_in_words
 from dist_gat.cli.encode_command import encode
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.explanation_tables import explanation_tables
+from dist_gat.cli.export_command import export
 from dist_gat.cli.fit_command import fit
 from dist_gat.cli.forget_command import forget
 from dist_gat.cli.init_command import init
@@ -58,6 +59,9 @@ def options(
 
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets and a synthetic one.")
 app.add_typer(data_app, name="data")
+app.command(epilog="Example: dist-gat export runs/ml-100k --output exported --to vectors --to onnx")(export)
+
+
 app.command(epilog="Example: dist-gat plan configs/ml-100k.yaml --nodes 2625 --edges 80000 --workers 2")(plan)
 
 ConfigPath = Annotated[Path, typer.Argument(parser=path, help="a recipe, for example configs/ml-100k.yaml")]

@@ -19,7 +19,9 @@ from dist_gat.config.section import FileName, PositiveInt, Ratio, Section, check
 from dist_gat.config.task_sections import FIRST_RELATION
 
 # names of the first relation, of its ends, and of a folder beside those of relations
-RESERVED_RELATIONS = (FIRST_RELATION, "user", "item", "features")
+# and of what `compare` leaves out beside relations
+PRUNING = "pruning"
+RESERVED_RELATIONS = (FIRST_RELATION, "user", "item", "features", PRUNING)
 RESERVED_TYPES = (FIRST_RELATION, "features")
 # ends the name of the way from a relation's sources to its targets
 REVERSED = "_reversed"
@@ -125,6 +127,15 @@ class NearestConfig(Section):
     )
     k: PositiveInt = Field(10, description="neighbours of a node; fewer where fewer have a similarity above 0")
     metric: Literal["cosine"] = "cosine"
+
+
+class PruneConfig(Section):
+    """Which interactions carry no messages because they are doubtful, see `dist_gat.graph.pruning`."""
+
+    share: float = Field(gt=0.0, lt=1.0, description="of a user's interactions, the least like those of similar users")
+    min_item_interactions: PositiveInt = Field(
+        5, description="of an item with fewer nothing is known, so none of its interactions is doubtful"
+    )
 
 
 class RelationConfig(Section):
@@ -244,6 +255,7 @@ class DataConfig(Section):
     min_message_weight: float | None = Field(
         None, description="interactions below this weight carry no messages; they are predicted all the same"
     )
+    prune: PruneConfig | None = Field(None, description="doubtful interactions carry no messages; default: all do")
     repeated: Repeated = Field(
         "auto", description="of pairs that come again; auto: counts add up, of ratings the last stays, else the first"
     )

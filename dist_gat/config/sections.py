@@ -142,6 +142,9 @@ class LossConfig(Section):
     kind: Literal["bpr", "softmax"] = "softmax"
     log_q: bool = Field(True, description="softmax: correct for the distribution that negatives are drawn from")
     l2: float = Field(0.0, ge=0.0, description="weight of the squared norm of the seeds' ID embeddings")
+    distill: float = Field(
+        0.0, ge=0.0, description="weight of a term by which columns alone learn what they say with the ID row"
+    )
 
 
 class TrainConfig(Section):
@@ -341,6 +344,8 @@ class Config(Section):
             )
         if self.task.kind not in RANKING_KINDS and self.model.decoder.popularity:
             raise ValueError(f"model.decoder.popularity is for ranking: leave it out with task.kind={self.task.kind}")
+        if self.loss.distill and not self.data.node_columns:
+            raise ValueError("loss.distill: no nodes have columns; name some with data.nodes, or set it to 0")
         heads, size = self.model.num_heads, self.model.embedding_size
         if self.model.scoring in ("additive", "additive_v2") and size % heads:
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")

@@ -107,7 +107,7 @@ class OwnTask(PairSection):
 
 
 class ReconstructTask(Section):
-    """Reconstruct hidden edges of all relations from what is left of the graph, to pre-train a model."""
+    """Reconstruct hidden edges of all relations, and hidden columns, from what is left, to pre-train a model."""
 
     kind: Literal["reconstruct"]
     hidden_together: PositiveInt = Field(
@@ -116,6 +116,10 @@ class ReconstructTask(Section):
     weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
         {}, description="of the losses of single relations, by name; 0: not reconstructed; default: 1"
     )
+    hidden_columns: float = Field(
+        0.0, ge=0.0, lt=1.0, description="share of nodes whose columns a step hides, and reconstructs; 0: of none"
+    )
+    column_weight: float = Field(1.0, gt=0.0, description="of the loss of hidden columns")
 
     @property
     def relation(self) -> str:

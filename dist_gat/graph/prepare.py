@@ -37,6 +37,7 @@ from dist_gat.graph.held_out import held_out_warnings
 from dist_gat.graph.hide_ids import check_pseudonyms, reasons_withheld
 from dist_gat.graph.made_from import encoders_of, made_from
 from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION
+from dist_gat.graph.pruning import without_doubtful
 from dist_gat.graph.ranges import NodeRanges
 from dist_gat.graph.schema import COLUMNS, INTERACTIONS, Relation, Schema
 from dist_gat.graph.shards import Relabelling, ShardWriter
@@ -143,7 +144,14 @@ def _write(
                 chosen = own if split == "train" else None
                 chosen = getattr(dataset, split) if relation.name == INTERACTS.name else chosen
                 counts.setdefault(relation.name, {})[split] = writer.splits(relation, split, chosen, columns)
-    mass, to_targets = writer.messages(schema, edges, data.min_message_weight)
+    pruned: dict[str, Any] = {}
+    if data.prune is not None:
+        kept, pruned["pruned"] = without_doubtful(
+            dataset.train, writer.work / "pruned", dataset.items.count, data.prune, data.min_message_weight,
+            writer.rows, writer.progress,
+        )  # fmt: skip
+    carrying = {**edges, INTERACTS.name: kept} if pruned else edges
+    mass, to_targets = writer.messages(schema, carrying, data.min_message_weight)
     writer.columns(dataset)
     cold: dict[str, Any] = {}
     if dataset.cold.items is not None:
@@ -169,6 +177,7 @@ def _write(
         "popularity_mass": mass,
         "target_messages": to_targets,
         **({"cold": cold} if cold else {}),
+        **pruned,
         "columns": {kind: to_plain(table.layout) for kind, table in dataset.columns.items()},
         "dropped": dataset.dropped,
         **dataset.notes,

@@ -23,15 +23,18 @@ from typing import Any
 import torch.distributed as dist
 
 from dist_gat.base.errors import ClusterError, DistGatError, TrainingError, first_line
+from dist_gat.base.running_beside import running_beside
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.exchange.worker import join_workers
 from dist_gat.jobs.job import Job
 from dist_gat.launcher.host import cores, keep_freed_memory, threads_per_worker, worker_environment
+from dist_gat.launcher.host_watch import HostWatch
 from dist_gat.launcher.local import worker_device
 from dist_gat.launcher.preload import environment
 from dist_gat.launcher.sockets import RAY_SOCKET, short_folder
 from dist_gat.launcher.stop_signals import STOP_FILE, FileRequests, on_stop_signals
+from dist_gat.train.event_log import EventLog
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
 QUIET = {
@@ -88,12 +91,36 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
             ),
         )
         try:
-            result = stoppable(trainer.fit, config.run_folder / STOP_FILE).return_value
+            with watching_hosts(config):
+                result = stoppable(trainer.fit, config.run_folder / STOP_FILE).return_value
         except TrainingFailedError as err:
             raise ClusterError(failure_message(err)) from None
     if TRAINING_ERROR in result:
         raise TrainingError(result[TRAINING_ERROR])
     return result
+
+
+@contextmanager
+def watching_hosts(config: Config) -> Iterator[None]:
+    """While the block runs, add to the events of the run which hosts the cluster loses and gets, and for what it
+    waits."""
+    with EventLog(config.run_folder, rank=0) as log:
+        watch = HostWatch(
+            lambda: room_of_hosts(config.launch),
+            config.launch.num_workers,
+            lambda text: log.event("told", message=text),
+        )
+        with running_beside(watch.until):
+            yield
+
+
+def room_of_hosts(launch: LaunchConfig) -> dict[str, int]:
+    """How many workers each living host could have, by its address."""
+    import ray
+
+    resource = "GPU" if launch.use_gpu else "CPU"
+    living = [node for node in ray.nodes() if node["Alive"]]
+    return {node["NodeManagerAddress"]: int(node["Resources"].get(resource, 0)) for node in living}
 
 
 def stoppable(fit: Callable[[], Any], stop_file: Path) -> Any:

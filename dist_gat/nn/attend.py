@@ -37,7 +37,8 @@ def attend(rows_SI: Tensor, block: Block, weighting: Weighting) -> tuple[Tensor,
 
 def kernels(device: str, dtype: torch.dtype) -> Attend:
     """The function for a device and a type. The kernels of a GPU need Triton, which CUDA builds of torch bring."""
-    if dtype not in KERNEL_TYPES.get(device, ()):
+    # what is exported may have torch's own operations alone
+    if dtype not in KERNEL_TYPES.get(device, ()) or torch.compiler.is_compiling():
         return attend_plain
     if device == "cpu":
         return attend_cpu

@@ -191,7 +191,8 @@ class EdgeTerms(nn.Module):
 
     def _has_kernel(self, block: Block) -> bool:
         tables = self.tables.values()
-        return bool(tables) and block.count_D.device.type == "cpu" and all(t.dtype in KERNEL_TYPES for t in tables)
+        on_cpu = block.count_D.device.type == "cpu" and not torch.compiler.is_compiling()
+        return bool(tables) and on_cpu and all(table.dtype in KERNEL_TYPES for table in tables)
 
     def _sum_on_cpu(self, block: Block) -> Tensor:
         """All terms but that of degrees."""

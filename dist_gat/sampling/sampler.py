@@ -18,6 +18,7 @@ from dist_gat.sampling.block import Block
 from dist_gat.sampling.dgl import BlockSampler
 from dist_gat.sampling.draws import HiddenEdges, count_neighbors, hide_pairs
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.sampling.hidden_columns import Features, hide_columns
 from dist_gat.sampling.hop_plan import plan_hops
 from dist_gat.sampling.id_rows import ids_present
 from dist_gat.sampling.instances import Instances, distinct, instances_of
@@ -31,9 +32,10 @@ class SeedBlockSampler(BlockSampler):
 
     def __init__(
         self, store: GraphStore, sampling: SamplingConfig, source: SeedSource, seed: int, needs_degree: bool,
-        edge_columns: Sequence[str] = (), inputs: InputsConfig | None = None,
+        edge_columns: Sequence[str] = (), inputs: InputsConfig | None = None, hidden_columns: float = 0.0,
     ) -> None:  # fmt: skip
-        """edge_columns: what the layers read of an edge, of `EDGE_COLUMNS`. inputs: decides whose ID row counts."""
+        """edge_columns: what the layers read of an edge, of `EDGE_COLUMNS`. inputs: decides whose ID row counts.
+        hidden_columns: of so large a share of nodes, see `hide_columns`."""
         super().__init__()
         self.store = store
         self.sampling = sampling
@@ -42,6 +44,7 @@ class SeedBlockSampler(BlockSampler):
         self.seed = seed
         self.needs_degree = needs_degree
         self.inputs = inputs or InputsConfig()
+        self.hidden_columns = hidden_columns
 
     def sample(self, g: GraphStore, seeds: torch.Tensor, exclude_eids: None = None) -> Batch:
         """The batch of (epoch, step) = `seeds`, an int64 [2] tensor; DGL's DataLoader calls this with its graph."""
@@ -68,6 +71,14 @@ class SeedBlockSampler(BlockSampler):
             in_degree = None if degrees is None else g.in_degree(nodes)[place]
         placed = drawn.place(at, relabeller, in_degree)
         features = gather_features(g, nodes)
+        hidden_columns: Features = {}
+        if self.hidden_columns:
+            is_seed = np.zeros(len(nodes), bool)
+            is_seed[slice(num_seed_nodes) if place is None else place[:num_seed_nodes]] = True
+            hidden_columns = hide_columns(
+                features, nodes, is_seed, g.prepared.layouts, self.hidden_columns,
+                make_key(self.seed, Purpose.HIDDEN_COLUMNS, epoch, step),
+            )  # fmt: skip
         has_id = ids_present(g.ranges, nodes, self.inputs, make_key(self.seed, Purpose.ID_DROPOUT, epoch, step))
         lookup = plan_lookup(nodes, g.ownership, g.channel) if g.channel.group is not None else None
         exchange_s = g.channel.traffic.seconds - exchanged
@@ -83,6 +94,7 @@ class SeedBlockSampler(BlockSampler):
             degree_N=None if in_degree is None else torch.from_numpy(in_degree[:num_seed_nodes]),
             lookup=lookup,
             features=features,
+            hidden=hidden_columns,
             has_id_U=None if has_id is None else torch.from_numpy(has_id),
             seconds={"sample": time.perf_counter() - started - exchange_s, "exchange": exchange_s},
         )
@@ -137,6 +149,6 @@ class SeedBlockSampler(BlockSampler):
         return Relabeller(min(num_seed_nodes * growth, num_ids), num_ids)
 
 
-def gather_features(store: GraphStore, nodes: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def gather_features(store: GraphStore, nodes: np.ndarray) -> Features:
     """By node type with columns: positions among distinct `nodes`, int64 [n], and rows, float32 [n, f]."""
     return {kind: (torch.from_numpy(at), torch.from_numpy(rows)) for kind, (at, rows) in store.features(nodes).items()}

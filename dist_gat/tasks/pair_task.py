@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from dist_gat.base.errors import DataError
-from dist_gat.config.sections import Config
+from dist_gat.config.sections import Config, LossConfig
 from dist_gat.config.task_sections import (
     ClickTask,
     CountTask,
@@ -39,6 +39,7 @@ from dist_gat.sampling.seeds import StepPairs
 from dist_gat.tasks.calibration import calibrate, fit_calibration
 from dist_gat.tasks.clicks import ClickLikelihood
 from dist_gat.tasks.counts import CountLikelihood
+from dist_gat.tasks.distillation import distillation_term
 from dist_gat.tasks.labelled_pairs import LabelledRelation, LabelledSeeds, LabelledSource
 from dist_gat.tasks.likelihood import Likelihood
 from dist_gat.tasks.ordinal import OrdinalLikelihood
@@ -55,7 +56,7 @@ NO_CALIBRATION = {"kind": "none"}
 
 @dataclass(frozen=True)
 class PairTask:
-    """A `Task`. batch_size: interactions of a step over all ranks. l2: weight of the pairs' ID rows.
+    """A `Task`. batch_size: interactions of a step over all ranks. objective: weights of further terms of the loss.
 
     needs: names of the tasks whose probabilities its own is multiplied with, see `PairDecoder`. num_users: whose pairs
     are measured, None for all.
@@ -67,11 +68,12 @@ class PairTask:
     likelihood: Likelihood
     batch_size: int
     seed: int
-    l2: float
+    objective: LossConfig
     metric: str
     needs_degree: bool
     needs: tuple[str, ...] = ()
     num_users: int | None = None
+    hidden_columns: float = 0.0
 
     @property
     def relation(self) -> Relation:
@@ -103,7 +105,9 @@ class PairTask:
             value_B = value_B + seeds.offset_B
         loss_B = self.likelihood.loss(value_B, seeds.label_B.to(value_B.dtype))
         terms = {self.likelihood.loss_name: loss_B.sum() / batch.num_global_seeds}
-        return terms | l2_term(self.l2, embedding_SE, [seeds.source_at_B, seeds.target_at_B], batch.num_global_seeds)
+        ends = [seeds.source_at_B, seeds.target_at_B]
+        terms |= l2_term(self.objective.l2, embedding_SE, ends, batch.num_global_seeds)
+        return terms | distillation_term(self.objective.distill, model, embedding_SE, batch, len(rows_NR), ends)
 
     def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
         ends = (
@@ -170,7 +174,7 @@ def build_pair_task(
         refuse_wrong_rows(prepared, relation, task.label, labels, likelihood.are_labels, likelihood.expected)
     metric = config.train.metric.rpartition("/")[2]
     return PairTask(
-        name, task, labelled, likelihood, config.train.batch_size, config.seed, config.loss.l2, metric,
+        name, task, labelled, likelihood, config.train.batch_size, config.seed, config.loss, metric,
         messages_need_degree(config.model), num_users=config.evaluate.num_users,
     )  # fmt: skip
 

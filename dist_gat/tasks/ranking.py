@@ -27,6 +27,7 @@ from dist_gat.nn.own_scores import has_own_scores
 from dist_gat.nn.recommender import Recommender, messages_need_degree
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.tasks.distillation import distillation_term
 from dist_gat.tasks.ranking_loss import bpr_loss, sampled_softmax_loss
 from dist_gat.tasks.ranking_seeds import RankingSeeds, RankingSource, ranking_source
 from dist_gat.tasks.regularisation import l2_term
@@ -47,6 +48,7 @@ class RankingTask:
     needs_degree: bool
     higher_is_better: bool = True
     run: int = 1
+    hidden_columns: float = 0.0
 
     def build_head(self, size: int) -> None:
         """The decoder is enough."""
@@ -57,7 +59,11 @@ class RankingTask:
     def loss(
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
     ) -> dict[str, Tensor]:
-        return loss_terms(rows_NR, embedding_SE, batch, model.decoder, self.objective, self.negatives, channel)
+        terms = loss_terms(rows_NR, embedding_SE, batch, model.decoder, self.objective, self.negatives, channel)
+        seeds = batch.seeds
+        assert isinstance(seeds, RankingSeeds), "a batch of this task"
+        ends = [seeds.user_at_B, seeds.item_at_B]
+        return terms | distillation_term(self.objective.distill, model, embedding_SE, batch, len(rows_NR), ends)
 
     def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
         return model.ranking_rows(representation_NR, nodes, store, self.relation)

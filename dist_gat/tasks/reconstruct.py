@@ -6,6 +6,10 @@ is that of ranking its hidden targets above negatives (`negatives`, `loss`). Sev
 once, so that what is left of a neighbourhood must say more than with one edge hidden. A step hides the same share of
 the edges of each relation: an epoch of each takes as many steps as one of the first, which validation measures.
 
+With `hidden_columns` it also hides the columns of some nodes, wherever they are in the batch, as GraphMAE does (Hou et
+al., KDD 2022), and decodes them from the representations of these nodes. The loss of columns is that of both ends of
+each hidden edge, so that it is the same on any number of workers.
+
 Shape legend: N seed nodes, O own nodes, R representation size, S outermost sources, E embedding size.
 """
 
@@ -13,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,10 +27,12 @@ from dist_gat.base.errors import DataError
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.config.task_sections import ReconstructTask as ReconstructSection
+from dist_gat.data.column_layout import Layout
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation
+from dist_gat.nn.column_decoder import ColumnDecoders
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
@@ -36,10 +43,13 @@ from dist_gat.tasks.together import TogetherSeeds, TogetherSource
 @dataclass(frozen=True)
 class ReconstructTask:
     """A `Task`. of: the ranking of each relation's hidden edges, by name, the measured one first. weights: of their
-    losses."""
+    losses. layouts: of the columns that may be hidden, by node type."""
 
     of: Mapping[str, RankingTask]
     weights: Mapping[str, float]
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    hidden_columns: float = 0.0
+    column_weight: float = 1.0
 
     @property
     def first(self) -> RankingTask:
@@ -61,8 +71,9 @@ class ReconstructTask:
     def higher_is_better(self) -> bool:
         return self.first.higher_is_better
 
-    def build_head(self, size: int) -> None:
-        """The decoder is enough."""
+    def build_head(self, size: int) -> ColumnDecoders | None:
+        """Of edges the decoder is enough."""
+        return ColumnDecoders(self.layouts, size) if self.hidden_columns else None
 
     def source(self, store: GraphStore) -> TogetherSource:
         return TogetherSource({name: task.source(store) for name, task in self.of.items()})
@@ -70,15 +81,32 @@ class ReconstructTask:
     def loss(
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
     ) -> dict[str, Tensor]:
-        """A term of hidden columns would stand beside those of edges."""
         seeds = batch.seeds
         assert isinstance(seeds, TogetherSeeds), "a batch of this task"
         terms = {}
+        columns_N = self.column_loss(model, rows_NR, batch)
         for name, task in self.of.items():
             own = replace(batch, seeds=seeds.of[name], num_global_seeds=seeds.num_global[name])
             for term, value in task.loss(model, rows_NR, embedding_SE, own, channel).items():
                 terms[f"{name}/{term}"] = self.weights[name] * value
+            if columns_N is not None:
+                pairs: Any = own.seeds
+                loss = columns_N[pairs.user_at_B].sum() + columns_N[pairs.item_at_B].sum()
+                # the mean over ends that are hidden, of which their number in expectation is known to all workers
+                scale = self.column_weight / (2 * self.hidden_columns * own.num_global_seeds)
+                terms[f"{name}/columns"] = self.weights[name] * scale * loss
         return terms
+
+    def column_loss(self, model: Recommender, rows_NR: Tensor, batch: Batch) -> Tensor | None:
+        """[N]: of each seed node whose columns are hidden, 0 of others; None where none ever are."""
+        if not self.hidden_columns:
+            return None
+        decoders: Any = model.dense.head
+        loss_N = rows_NR.new_zeros(len(rows_NR))
+        for kind, (at, columns) in batch.hidden.items():
+            seeds, places = batch.seeds_among(at, len(rows_NR))
+            loss_N = loss_N.index_add(0, seeds, decoders(kind, rows_NR[seeds], columns[places]))
+        return loss_N
 
     def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
         return self.first.rows(model, representation_NR, nodes, store)
@@ -91,7 +119,12 @@ class ReconstructTask:
 
 
 def build_reconstruct(section: ReconstructSection, config: Config, prepared: PreparedGraph) -> ReconstructTask:
-    """Raises `DataError` for a weight of a relation that can't be reconstructed."""
+    """Raises `DataError` for a weight of a relation that can't be reconstructed, and where no columns can be hidden."""
+    if section.hidden_columns and not prepared.layouts:
+        raise DataError(
+            f"task.hidden_columns={section.hidden_columns}: no nodes have columns; name some with data.nodes and "
+            "prepare again, or set it to 0"
+        )
     known = {one.name: one for one in prepared.schema.relations if one.has_pairs and prepared.num_pairs(one, "train")}
     if unknown := set(section.weights) - set(known):
         raise DataError(
@@ -107,4 +140,4 @@ def build_reconstruct(section: ReconstructSection, config: Config, prepared: Pre
         # a few edges of a small relation are still several of them
         run = min(section.hidden_together, size)
         of[name] = replace(build_ranking(config, known[name]), batch_size=size, run=run)
-    return ReconstructTask(of, chosen)
+    return ReconstructTask(of, chosen, prepared.layouts, section.hidden_columns, section.column_weight)

@@ -18,6 +18,7 @@ from dist_gat.sampling.seeds import SeedSource
 
 class Task(Protocol):
     """relation: what is predicted. needs_degree: whether batches must have the in-degrees of their nodes.
+    hidden_columns: the share of nodes whose columns a step hides, see `hide_columns`.
 
     metric: the name, among those of `measure`, by which the best epoch is chosen. higher_is_better: its direction.
     """
@@ -27,6 +28,9 @@ class Task(Protocol):
 
     @property
     def needs_degree(self) -> bool: ...
+
+    @property
+    def hidden_columns(self) -> float: ...
 
     @property
     def metric(self) -> str: ...

@@ -41,6 +41,7 @@ class TogetherTask:
     of: Mapping[str, RankingTask | PairTask]
     metric: str
     higher_is_better: bool
+    hidden_columns: float = 0.0
 
     @property
     def first(self) -> RankingTask | PairTask:

@@ -90,6 +90,7 @@ class Trainer:
                 self.task.needs_degree,
                 self.model.encoder.edge_columns,
                 config.model.inputs,
+                self.task.hidden_columns,
             )
             for stream in open_streams(self.store, count_streams(sampling), config.launch.timeout_s)
         ]

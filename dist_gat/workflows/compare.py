@@ -11,9 +11,10 @@ from dist_gat.base.errors import DistGatError
 from dist_gat.base.json_text import to_json
 from dist_gat.base.run_folder import lock_run
 from dist_gat.base.storage import write_text
+from dist_gat.config.data_sections import PRUNING
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
-from dist_gat.graph.made_from import open_made
+from dist_gat.graph.made_from import open_made, record_of
 from dist_gat.jobs.baseline_run import baseline_worker
 from dist_gat.launcher.local import run_processes
 from dist_gat.launcher.progress import show_progress
@@ -21,7 +22,7 @@ from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.workflows.compared_models import choose_models, is_trained, model_recipe
 from dist_gat.workflows.result_files import COMPARISON_FILE
-from dist_gat.workflows.run import Progress, be_silent, evaluate, refuse_foreign_folder, train
+from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare_if_need_be, refuse_foreign_folder, train
 
 
 def compare(
@@ -47,11 +48,15 @@ def compare(
     rows: dict[str, dict[str, Any]] = {}
     stopped = False
     made = [name for name, one in config.data.relations.items() if one.nearest is not None]
+    made += [PRUNING] if config.data.prune else []
     for name in choose_models(models, config.task, prepared.has_times(relation), made):
         begun = time.perf_counter()
         progress(f"{name}:")
         try:
-            row = _run_model(name, config, split, quiet) if is_trained(name) else _run_baseline(name, config, quiet)
+            if is_trained(name):
+                row = _run_model(name, config, record_of(prepared)["seed"], split, quiet)
+            else:
+                row = _run_baseline(name, config, quiet)
         except DistGatError as err:
             row = {"note": str(err)}
         stopped = row.pop("stopped", False)
@@ -65,8 +70,10 @@ def compare(
     return result
 
 
-def _run_model(name: str, config: Config, split: str, quiet: bool) -> dict[str, Any]:
+def _run_model(name: str, config: Config, seed: int, split: str, quiet: bool) -> dict[str, Any]:
     recipe = model_recipe(name, config)
+    if recipe.data != config.data:
+        prepare_if_need_be(recipe, be_silent, seed)
     trained = train(recipe, quiet)
     if trained["stopped"]:
         return {"stopped": True, "note": f"stopped and saved at step {trained['steps']}; the same command goes on"}

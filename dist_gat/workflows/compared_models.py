@@ -7,6 +7,7 @@ gat       its layers as in GAT: additive attention (Veličković et al., ICLR 20
 recipe    as it is
 only-TASK one of several tasks, with the rest of the recipe as it is
 without-RELATION  the recipe, whose nodes don't attend along a relation that is made from columns
+without-pruning  the recipe, where all interactions carry messages; on a prepared folder of its own
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from dist_gat.base.errors import ConfigError
 from dist_gat.baselines.baseline import BASELINES, TIMED
 from dist_gat.baselines.pair_baselines import PAIR_BASELINES
+from dist_gat.config.data_sections import PRUNING
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
 from dist_gat.config.task_sections import FIRST_RELATION, RANKING_KINDS, TaskConfig, TogetherTask
@@ -49,7 +51,7 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 def compared_models(task: TaskConfig, made: Sequence[str] = ()) -> tuple[str, ...]:
     """All that a recipe of this task is compared with, and the recipe; of several tasks, each one alone.
 
-    made: the relations that are made from columns.
+    made: what can be left out by `without-`: relations that are made from columns, and pruning.
     """
     models = (*MODELS, *(f"{WITHOUT}{name}" for name in made))
     if isinstance(task, TogetherTask):
@@ -96,7 +98,9 @@ def model_recipe(name: str, config: Config) -> Config:
         tree["model"]["decoder"]["popularity"] = False
         tree["model"]["adapter"] = None
         tree["train"] |= {"init_from": None, "adapter_from": None, "freeze": []}
-    if name.startswith(WITHOUT):
+    if name == f"{WITHOUT}{PRUNING}":
+        tree["data"] |= {"prune": None, "prepared": str(config.run_folder / "compare" / name / "prepared")}
+    elif name.startswith(WITHOUT):
         of_relation = tree["sampling"]["relations"].setdefault(name.removeprefix(WITHOUT), {})
         of_relation["fanouts"] = [0] * len(config.sampling.fanouts)
     if name != "recipe":

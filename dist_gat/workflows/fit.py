@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from dist_gat.config.privacy_section import refuse_choice
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
-from dist_gat.graph.made_from import differing_from, open_made, record_of
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.made_from import open_made, record_of
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.final_recipe import final_recipe
-from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
+from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare_if_need_be, train
 
 
 def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> dict[str, Any]:
@@ -50,19 +48,3 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
             if not result["stopped"]:
                 result |= {"split": split, "metrics": evaluated[split]}
     return {**result, "seconds": time.perf_counter() - started}
-
-
-def prepare_if_need_be(config: Config, progress: Progress, seed: int | None = None) -> None:
-    """Write the prepared folder of a recipe where it is not there, or was made from other settings or files.
-
-    seed: the one that it must have been made with; by default any will do, and a new folder gets the configuration's.
-    """
-    if Path(config.data.prepared).exists():
-        record = record_of(open_prepared(config.data.prepared))
-        differ = [found for kind in differing_from(record, config.data, config.parts) for found in kind]
-        if seed not in (None, record["seed"]):
-            differ.append(f"seed: saved {record['seed']}, now {seed}")
-        if not differ:
-            return
-        progress(f"{config.data.prepared} was made from other settings or files: {'; '.join(differ)}; preparing again")
-    prepare(config, progress, seed)

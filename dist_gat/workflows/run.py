@@ -21,8 +21,8 @@ from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.evaluate.new_user_metrics import new_user_metrics
 from dist_gat.exchange.worker import lone_worker
 from dist_gat.filters.history_weights import check_history
-from dist_gat.graph.made_from import open_made
-from dist_gat.graph.part import PreparedGraph
+from dist_gat.graph.made_from import differing_from, open_made, record_of
+from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
@@ -76,6 +76,22 @@ def prepare(
             config.name, config.data, config.parts, seed, progress, tables, tasks=tasks, pseudonyms=pseudonyms
         )
     return {**report, "seconds": time.perf_counter() - started}
+
+
+def prepare_if_need_be(config: Config, progress: Progress, seed: int | None = None) -> None:
+    """Write the prepared folder of a recipe where it is not there, or was made from other settings or files.
+
+    seed: the one that it must have been made with; by default any will do, and a new folder gets the configuration's.
+    """
+    if Path(config.data.prepared).exists():
+        record = record_of(open_prepared(config.data.prepared))
+        differ = [found for kind in differing_from(record, config.data, config.parts) for found in kind]
+        if seed not in (None, record["seed"]):
+            differ.append(f"seed: saved {record['seed']}, now {seed}")
+        if not differ:
+            return
+        progress(f"{config.data.prepared} was made from other settings or files: {'; '.join(differ)}; preparing again")
+    prepare(config, progress, seed)
 
 
 def refuse_foreign_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.config.data_sections import RelationConfig
+from dist_gat.config.data_sections import PruneConfig, RelationConfig
 from dist_gat.config.files import all_keys, dump_config, load_config, parse_config
 from dist_gat.config.model_sections import AdapterConfig
 from dist_gat.config.node_sections import NodesConfig
@@ -206,7 +206,8 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
     found = set(keys) - set(flat(tree))
     adapter = {f"model.adapter.{key}" for key in AdapterConfig.model_fields}
     privacy = {f"privacy.{key}" for key in PrivacyConfig.model_fields}
-    others = features | relations | of_other_tasks | adapter | privacy
+    prune = {f"data.prune.{key}" for key in PruneConfig.model_fields}
+    others = features | relations | of_other_tasks | adapter | prune | privacy
     assert found == others - {"task.kind", "task.weight", "task.relation"}
 
 

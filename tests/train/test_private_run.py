@@ -28,6 +28,7 @@ from dist_gat.train.run_log import read_curves
 BROKEN: dict[str, Any] = {
     "task": {"kind": "rating"}, "data.split.method": "temporal", "data.split.cold_items": 0.1,
     "data.split.cold_users": 0.1, "data.min_item_interactions": 2,
+    "data.prune": {"share": 0.1},
     "data.relations": {"wishes": {"table": "a.csv"}},
     "data.item_features": {"path": "a.csv", "id_column": "item_id", "columns": ["c0"]},
     "parts.method": "metis", "sampling.strategy": "recent", "sampling.time": "strict",
