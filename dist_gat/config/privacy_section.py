@@ -96,7 +96,7 @@ RULES = (
 def broken_promises(config: Any) -> list[str]:
     """What of a whole configuration breaks the promise of its section `privacy`: setting, remedy and reason each."""
     found = [
-        f"{rule.setting}={value}: set it to {' or '.join(map(_plain, rule.kept_by))} ({rule.reason})"
+        f"{rule.setting}={_plain(value)}: set it to {' or '.join(map(_plain, rule.kept_by))} ({rule.reason})"
         for rule in RULES
         if (value := reduce(getattr, rule.setting.split("."), config)) not in rule.kept_by
     ]
