@@ -30,6 +30,7 @@ from dist_gat.convert.tables_from import tables_from
 from dist_gat.convert.to_dgl import to_dgl
 from dist_gat.convert.to_networkx import to_networkx
 from dist_gat.convert.to_pyg import to_pyg
+from dist_gat.data.pseudonyms import open_pseudonyms
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
@@ -45,6 +46,7 @@ from dist_gat.pages.report import report_page
 from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
+from dist_gat.serve.clear_ids import hide_users, with_clear_ids
 from dist_gat.serve.given_nodes import NewRows
 from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.new_items_file import read_new_items
@@ -58,8 +60,10 @@ from dist_gat.workflows.compare import compare
 from dist_gat.workflows.export_run import export_run
 from dist_gat.workflows.first_recipe import write_first_recipe
 from dist_gat.workflows.fit import fit
+from dist_gat.workflows.forget import forget
 from dist_gat.workflows.frame_recommender import FrameRecommender
 from dist_gat.workflows.predict_file import predict_file
+from dist_gat.workflows.rotate_key import rotate_key
 from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
 
 __all__ = [
@@ -71,6 +75,7 @@ __all__ = [
     "export",
     "fit",
     "fetch",
+    "forget",
     "inspect",
     "load_config",
     "open",
@@ -86,6 +91,7 @@ __all__ = [
     "to_dgl",
     "to_networkx",
     "to_pyg",
+    "rotate_key",
     "train",
     "tune",
     "write_first_recipe",
@@ -110,7 +116,7 @@ def inspect(
 def recommend(
     model: RunSource, users: Sequence[Any] = (), k: int = 10, verify: bool = False, progress: Progress = be_silent,
     overrides: Sequence[str] = (), new_users: NewRows | str | None = None,
-    new_items: NewRows | str | None = None,
+    new_items: NewRows | str | None = None, key: str | Path | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """The K best new items of each user: columns user_id, item_id, score, rank[, title].
 
@@ -121,10 +127,17 @@ def recommend(
     new_users: in place of `users`, some whom training never saw, with what they have met and their columns: a file, a
     data frame or dictionaries, see `dist_gat.serve.new_users_file`. Items that the model doesn't know are left out,
     which `progress` is told. new_items: candidates whom training never saw, in the same ways, see
-    `dist_gat.serve.new_items_file`.
+    `dist_gat.serve.new_items_file`. key: the key file of a model with pseudonyms: `users` are external IDs then, and so
+    are those that come back; without it all are pseudonyms.
     """
     opened = open_answers(*_model_and_new_items(model, overrides, verify, progress, new_items))
-    return opened.recommend(users, k, new_users=new_users, progress=progress)
+    if key is None:
+        return opened.recommend(users, k, new_users=new_users, progress=progress)
+    if new_users is not None or new_items is not None:
+        raise ConfigError("key: goes with known users alone; new users and items have no pseudonyms")
+    pseudonyms = open_pseudonyms(Path(key))
+    found = opened.recommend(hide_users(opened.saved, pseudonyms, users), k, progress=progress)
+    return with_clear_ids(opened.saved, pseudonyms, found)
 
 
 def open(

@@ -51,3 +51,23 @@ def small_recipe(folder: Path, **model: Any) -> Config:
 def prepare_and_train(config: Config) -> None:
     prepare(config)
     train(config)
+
+
+# of a private run: a user is attention over own items, and items are their rows
+PRIVATE: Sections = {
+    "data": {"split": {"method": "leave_last_out"}},
+    "sampling": {"fanouts": [6], "relations": {"interacts_reversed": {"fanouts": [0]}}},
+    "negatives": {"num_shared": 20},
+    "model": {
+        "embedding_size": 8, "num_heads": 2, "scoring": "additive", "combination": "last", "inputs": {"ids": ["item"]},
+    },
+    "loss": {"log_q": False},
+    "train": {"num_epochs": 2, "batch_size": 40, "patience": 0, "learning_rate": 0.02},
+    "privacy": {"epsilon": 8.0, "num_users": 100, "max_interactions": 4, "public_items": True},
+}  # fmt: skip
+
+
+def private_recipe(folder: Path, run: str = "run", **sections: dict[str, Any]) -> Config:
+    """As `recipe`, with `PRIVATE` below the changes."""
+    merged = {name: PRIVATE.get(name, {}) | sections.get(name, {}) for name in PRIVATE.keys() | sections.keys()}
+    return recipe(folder, run, merged)

@@ -15,9 +15,9 @@ import dist_gat
 
 ROOT = Path(dist_gat.__file__).parent
 ROOMS = (
-    "kernels", "base", "config", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks", "optim",
-    "filters", "baselines", "checkpoints", "serve", "export", "convert", "explain", "train", "plan", "jobs", "launcher",
-    "server", "workflows", "tune", "pages", "api", "cli",
+    "kernels", "base", "config", "privacy", "exchange", "text", "data", "graph", "sampling", "nn", "evaluate", "tasks",
+    "optim", "filters", "baselines", "checkpoints", "serve", "export", "convert", "explain", "train", "plan", "jobs",
+    "launcher", "server", "workflows", "tune", "pages", "api", "cli",
 )  # fmt: skip
 FLOOR_OF = {name: number for number, name in enumerate(ROOMS)}
 ALONE = {
@@ -35,6 +35,8 @@ ALONE = {
     "faiss": ("dist_gat.serve.item_index",),
     "uvicorn": ("dist_gat.server.server_process",),
     "prometheus_client": ("dist_gat.server.server_metrics", "dist_gat.server.web_app"),
+    "dp_accounting": ("dist_gat.privacy.accountant",),
+    "cryptography": ("dist_gat.privacy.noise", "dist_gat.data.pseudonyms"),
     "triton": ("dist_gat.kernels.attend_triton", "dist_gat.kernels.row_adam_triton"),
 }
 MAX_LINES = 400

@@ -43,6 +43,8 @@ class Purpose(IntEnum):
     PRUNING = 15
     HIDDEN_COLUMNS = 16
     TEXTS = 17
+    POISSON = 18
+    USER_PAIRS = 19
 
 
 @njit("uint64(uint64, uint64)", nogil=True, cache=True)

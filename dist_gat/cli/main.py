@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, 
 from dist_gat.cli.explanation_tables import explanation_tables
 from dist_gat.cli.export_command import export
 from dist_gat.cli.fit_command import fit
+from dist_gat.cli.forget_command import forget
 from dist_gat.cli.init_command import init
 from dist_gat.cli.inspect_command import inspect
 from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can_be_shown
@@ -27,6 +28,7 @@ from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
 from dist_gat.cli.recipes_command import recipes
 from dist_gat.cli.recommend_command import recommend
+from dist_gat.cli.rotate_key_command import rotate_key
 from dist_gat.cli.serve_command import serve
 from dist_gat.cli.submit_command import submit
 from dist_gat.cli.tune_command import tune
@@ -121,7 +123,7 @@ def train(
         tables = [make_table(title, ["metric", "value"], rows)] if rows else []
         folder = settings.run_folder
         notes = [
-            *([] if rows else [f"no validation interactions: the model is that of epoch {result['epochs']}, the last"]),
+            *why_the_last_epoch(result),
             f"took {result['seconds']:.0f} s; model in {folder / 'model'}",
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         ]
@@ -213,6 +215,12 @@ app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/d
 app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")(recommend)
 app.command(epilog="Example: dist-gat serve runs/ml-100k --port 8000")(serve)
 app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
+
+
+app.command(epilog="Example: dist-gat forget runs/ml-100k --user 196")(forget)
+
+
+app.command(epilog="Example: dist-gat rotate-key runs/ml-100k --key old.key --new-key new.key")(rotate_key)
 
 
 @app.command(epilog="Example: dist-gat explain runs/ml-100k --user 196 --html why.html")
@@ -324,6 +332,17 @@ def data_synthetic(
         path = write_synthetic(folder, users, items, communities, interactions, noise, seed)
         note = f"written to {path}; next: dist-gat prepare configs/synthetic.yaml"
         output.result({"folder": str(path), "interactions": users * interactions}, notes=note)
+
+
+def why_the_last_epoch(result: dict[str, Any]) -> list[str]:
+    """Why the saved model is that of the last epoch; of a private run with what it has spent."""
+    privacy = result["privacy"]
+    if privacy is None:
+        last = f"no validation interactions: the model is that of epoch {result['epochs']}, the last"
+        return [] if result["valid"] else [last]
+    spent = f"ε = {privacy['epsilon_spent']:.3f} of {privacy['epsilon']:g} spent (δ = {privacy['delta']:.2e})"
+    more = f", in {privacy['runs']} runs of this folder" if privacy["runs"] > 1 else ""
+    return [f"privacy: {spent}{more}; the model is that of the last step. docs/privacy.md says what may be shown"]
 
 
 def main() -> None:

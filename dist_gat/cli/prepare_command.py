@@ -22,6 +22,10 @@ def prepare(
         list[str] | None, typer.Argument(help="settings as key=value, for example parts.num_parts=8")
     ] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="drop and count bad rows instead of stopping")] = False,
+    pseudonymize: Annotated[
+        Path | None,
+        typer.Option(parser=path, metavar="KEYFILE", help="IDs become keyed hashes; a new key where there is no file"),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")
     ] = False,
@@ -34,7 +38,7 @@ def prepare(
     extra = ["data.skip_bad_rows=true"] if skip_bad_rows else []
     with open_output(as_json) as output:
         settings = load_config(config, [*(overrides or []), *extra])
-        report = api.prepare(settings, output.progress)
+        report = api.prepare(settings, output.progress, pseudonymize=pseudonymize)
         report["prepared"] = settings.data.prepared
         partition, nodes = report["partition"], report["num_nodes"]
         layouts = {kind: tuple(Column(**fields) for fields in of_type) for kind, of_type in report["columns"].items()}

@@ -41,6 +41,10 @@ def recommend(
     output_file: Annotated[
         Path | None, typer.Option("--output", parser=path, help="where the table goes: .parquet, .csv or .tsv")
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(parser=path, help="the key file of a model with pseudonyms: IDs are those of the tables then"),
+    ] = None,
     k: Annotated[int, typer.Option(min=1, help="items a user")] = 10,
     verify: Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file first")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as one JSON object")] = False,
@@ -56,6 +60,8 @@ def recommend(
         raise ConfigError("give one of --user ID, --users FILE, --new-users FILE and --all-users")
     if all_users and output_file is None or (user or new_users) and output_file is not None:
         raise ConfigError("--output TABLE goes with --all-users, and with --users FILE; --user and --new-users print")
+    if key is not None and (output_file is not None or new_users is not None):
+        raise ConfigError("--key goes with --user ID and --users FILE; a table has pseudonyms")
     with open_output(as_json) as output:
         if output_file is not None:
             done = api.recommend_to(model, output_file, users, k, overrides or [], verify, output.progress, new_items)
@@ -70,7 +76,7 @@ def recommend(
             output.result({"recommendations": table.to_dicts()}, shown)
             return
         asked = user or ([] if users is None else [str(one) for one in api.read_users(users)])
-        table = api.recommend(model, asked, k, verify, output.progress, overrides or [], None, new_items)
+        table = api.recommend(model, asked, k, verify, output.progress, overrides or [], None, new_items, key)
         found = {str(one) for one in table["user_id"]}
         without = [one for one in asked if one not in found]
         output.result(

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.defaults import with_defaults
 from dist_gat.config.model_sections import ModelConfig
+from dist_gat.config.privacy_section import PrivacyConfig, broken_promises
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Section
 from dist_gat.config.task_sections import (
     FIRST_RELATION,
@@ -283,6 +284,7 @@ class Config(Section):
     checkpoint: Annotated[CheckpointConfig, FREE] = CheckpointConfig()
     evaluate: Annotated[EvaluateConfig, FREE] = EvaluateConfig()
     launch: Annotated[LaunchConfig, FREE] = LaunchConfig()
+    privacy: PrivacyConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -349,6 +351,8 @@ class Config(Section):
         heads, size = self.model.num_heads, self.model.embedding_size
         if self.model.scoring in ("additive", "additive_v2") and size % heads:
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
+        if self.privacy is not None and (broken := broken_promises(self)):
+            raise ValueError(f"privacy: the promise would not hold; {'; '.join(broken)}")
         return self
 
     def _check_trained_text(self) -> None:

@@ -24,6 +24,7 @@ from dist_gat.base.errors import StorageError, first_line
 from dist_gat.base.json_text import to_json
 from dist_gat.base.running_beside import running_beside
 from dist_gat.base.storage import write_text
+from dist_gat.data.pseudonyms import Pseudonyms
 
 BATCH_ROWS = 1 << 18
 # DuckDB's limit covers its buffers; what it takes beside them, and our own arrays, share the rest
@@ -55,12 +56,14 @@ class Engine:
 
     def __init__(
         self, work: Path, memory_bytes: int, progress: Callable[[str], None] = lambda message: None,
-        threads: int | None = None, tasks: Tasks | None = None,
+        threads: int | None = None, tasks: Tasks | None = None, pseudonyms: Pseudonyms | None = None,
     ) -> None:  # fmt: skip
         """memory_bytes: that the whole of `prepare` may take. threads: by default as many as this process may use.
 
-        tasks: for the passes that are cut into pieces, which come out the same, bit for bit.
+        tasks: for the passes that are cut into pieces, which come out the same, bit for bit. pseudonyms: what external
+        IDs become in all that is kept.
         """
+        self.pseudonyms = pseudonyms
         self.work, self.memory_bytes, self.progress, self.tasks = work, memory_bytes, progress, tasks
         self.limit = max(int(memory_bytes * ENGINE_SHARE), LEAST_BYTES)
         settings: dict[str, Any] = {

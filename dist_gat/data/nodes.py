@@ -26,10 +26,10 @@ class Nodes:
     def count(self) -> int:
         return int(self.index.max(initial=-1)) + 1
 
-    def ids(self, engine: Engine) -> Iterator[Any]:
-        """Series of the external IDs, by index."""
+    def ids(self, engine: Engine, column: str = "id") -> Iterator[Any]:
+        """Series of the external IDs, or of another column of the vocabulary, by index."""
         start = 0
-        for ids in self.vocabulary.ids(engine):
+        for ids in self.vocabulary.ids(engine, column):
             yield ids.filter(self.index[start : start + len(ids)] >= 0)
             start += len(ids)
 

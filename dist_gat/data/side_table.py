@@ -122,7 +122,7 @@ def read_side_table(
     )
     frame = engine.frame(
         f"select v.file_row_number as n, r.* exclude (id, file_row_number) from {usable} r "
-        f"join {parquet(vocabulary.path)} v on v.id::varchar = r.text "
+        f"join {parquet(vocabulary.path)} v on v.key::varchar = r.text "
         f"qualify row_number() over (partition by n order by {ROW}) = 1 order by n"
     )
     nodes = index[frame["n"].to_numpy().astype(np.int64)]
@@ -155,12 +155,12 @@ def _unmet(
     if num_found == size:
         return []
     unmet = engine.frame(
-        f"select text as id from {usable} where text not in (select id::varchar from {parquet(vocabulary.path)}) "
+        f"select text as id from {usable} where text not in (select key::varchar from {parquet(vocabulary.path)}) "
         f"order by {ROW} limit {NUM_EXAMPLES}"
     )["id"]
     if not num_found:
         known = engine.frame(
-            f"select id::varchar as id from {parquet(vocabulary.path)} order by file_row_number limit 3"
+            f"select key::varchar as id from {parquet(vocabulary.path)} order by file_row_number limit 3"
         )["id"]
         raise DataError(
             f"{source.name}: column '{table.id_column}' has no ID of the interactions; it has "

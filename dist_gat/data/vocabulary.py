@@ -24,7 +24,8 @@ PLACEHOLDERS = ("null", "none", "nan", "na", "n/a", "undefined", "unknown", "\\n
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """path: columns `key`, of the tables, and `id`, the external ID: Int64, UInt64, Float64 or String."""
+    """path: columns `key`, of the tables, and `id`, the external ID: Int64, UInt64, Float64 or String. With pseudonyms
+    `id` is one, and there is `sealed`, see `dist_gat.data.pseudonyms`."""
 
     path: Path
     count: int
@@ -44,10 +45,10 @@ class Vocabulary:
         """SQL for a table of `id` and `n`."""
         return f"(select id, file_row_number::uinteger as n from {parquet(self.path)})"
 
-    def ids(self, engine: Engine) -> Iterator[pl.Series]:
-        """The external IDs, in the order of their indices."""
-        for frame in engine.frames(f"select id from {parquet(self.path)} order by file_row_number"):
-            yield frame["id"]
+    def ids(self, engine: Engine, column: str = "id") -> Iterator[pl.Series]:
+        """The external IDs, or what else stands beside them, in the order of their indices."""
+        for frame in engine.frames(f"select {column} from {parquet(self.path)} order by file_row_number"):
+            yield frame[column]
 
     def at(self, engine: Engine, indices: Sequence[int]) -> list[object]:
         """Some external IDs."""
@@ -109,8 +110,15 @@ def build_vocabulary(engine: Engine, name: str, columns: Sequence[IdColumn]) -> 
         )
         external = "key::bigint" if number else "key"
         engine.write(name, f"select key, {external} as id from {parquet(distinct)} order by id")
-    count = engine.row(f"select count(*) as count from {parquet(found.path)}")["count"]
-    return Vocabulary(found.path, count, key_type, whole)
+    path = found.path
+    if engine.pseudonyms is not None:
+        # in the order of pseudonyms, or the order of nodes would tell that of the IDs
+        kind, frame = name.removesuffix("_id").removeprefix("ids-"), engine.frame(f"select * from {parquet(path)}")
+        names, sealed = engine.pseudonyms.hidden(kind, frame["id"])
+        path = engine.work / f"{name}-pseudonyms.parquet"
+        frame.select("key").with_columns(id=names, sealed=sealed).sort("id").write_parquet(path)
+    count = engine.row(f"select count(*) as count from {parquet(path)}")["count"]
+    return Vocabulary(path, count, key_type, whole)
 
 
 def doubtful_ids(engine: Engine, what: str, vocabulary: Vocabulary, columns: Sequence[IdColumn]) -> list[str]:

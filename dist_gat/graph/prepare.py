@@ -29,10 +29,12 @@ from dist_gat.data.dataset import WEIGHT, Dataset, chunk_rows, load_dataset
 from dist_gat.data.distinct_pairs import Repeats
 from dist_gat.data.edge_file import EdgeFile, degrees
 from dist_gat.data.engine import Engine, Tasks
+from dist_gat.data.pseudonyms import Pseudonyms
 from dist_gat.data.relations import Edges
 from dist_gat.graph.assign import Graph, assign_nodes
 from dist_gat.graph.fennel import Chunks
 from dist_gat.graph.held_out import held_out_warnings
+from dist_gat.graph.hide_ids import check_pseudonyms, reasons_withheld
 from dist_gat.graph.made_from import encoders_of, made_from
 from dist_gat.graph.part import FORMAT, MADE_FROM, SPLITS, VERSION
 from dist_gat.graph.pruning import without_doubtful
@@ -57,21 +59,26 @@ def prepare_dataset(
     tables: Mapping[str, Any] | None = None,
     rows: int | None = None,
     tasks: Tasks | None = None,
+    pseudonyms: Pseudonyms | None = None,
 ) -> dict[str, Any]:
     """Write `data.prepared` and return the report that its manifest keeps.
 
     tables: data frames, by the names that the recipe has for files. rows: of a chunk, by default what fits in memory.
-    tasks: for the passes that read and sort, by default in this process.
+    tasks: for the passes that read and sort, by default in this process. pseudonyms: what external IDs become; no
+    message or file has one then.
     The folder appears whole or not at all. Raises `DataError` on bad input.
     """
     refuse_foreign_folder(Path(data.prepared), FORMAT, "data.prepared", "dist-gat prepare")
     for encoder in data.encoders:
         find_model(encoder)  # or it is refused before a table is read
+    check_pseudonyms(data, pseudonyms)
     made = made_from(data, parts, seed)  # first, so that a table that changes meanwhile is another one
+    hidden = {} if pseudonyms is None else {"pseudonyms": pseudonyms.fingerprint}
     memory = int(data.memory_gb * 1e9) if data.memory_gb else free_memory() // 2
     with (
-        _work_folder(Path(data.prepared), None if tables else made) as work,
-        Engine(work, memory, progress, tasks=tasks) as engine,
+        _work_folder(Path(data.prepared), None if tables else made | hidden) as work,
+        Engine(work, memory, progress, tasks=tasks, pseudonyms=pseudonyms) as engine,
+        reasons_withheld(pseudonyms),
     ):
         rows = rows or chunk_rows(memory)
         dataset = load_dataset(engine, data, seed, tables, rows)
@@ -86,7 +93,9 @@ def prepare_dataset(
         labels = relabel(part_of_raw, {kind: nodes.count for kind, nodes in dataset.nodes.items()}, parts.num_parts)
         with atomic_folder(Path(data.prepared)) as folder:
             writer = ShardWriter(folder, work, labels, rows, progress)
-            report = {"name": name, **_write(writer, engine, dataset, data, parts)}
+            report = {"name": name, **_write(writer, engine, dataset, data, parts), **hidden}
+            if pseudonyms is not None and report["warnings"]:
+                report["warnings"] = [f"{len(report['warnings'])} warnings are withheld, since they may quote IDs"]
             progress("checking what was written")
             # an encoder of the hub is here by now
             write_manifest(folder, FORMAT, VERSION, {**report, MADE_FROM: {**made, "encoders": encoders_of(data)}})

@@ -25,6 +25,7 @@ from dist_gat.data.dataset import WEIGHT, Dataset
 from dist_gat.data.edge_file import Columns, EdgeFile, degrees
 from dist_gat.data.engine import Engine
 from dist_gat.data.nodes import Nodes
+from dist_gat.data.pseudonyms import SEALED
 from dist_gat.data.vocabulary import Vocabulary
 from dist_gat.graph.array_file import ArrayFile
 from dist_gat.graph.part import COLD_USERS, EDGE_TYPES, POPULARITY_EXPONENT, SPLITS, part_folder
@@ -225,17 +226,20 @@ class ShardWriter:
         return len(distinct)
 
     def ids(self, engine: Engine, kind: str, nodes: Nodes, titles: np.ndarray | None) -> None:
-        """external_id, node_id[, title], sorted by external ID."""
+        """external_id, node_id[, title][, sealed], sorted by external ID. sealed: what a pseudonym stands for."""
         path = self.folder / "ids" / f"{kind}.parquet"
         path.parent.mkdir(exist_ok=True)
         numbers, start, writer = self.labels.nodes[kind], 0, None
         # of a type whose nodes are all of another under other names, nothing is left
         none = pl.Series([], dtype=pl.String)
+        sealed = nodes.ids(engine, SEALED)
         for ids in nodes.ids(engine) if len(numbers) else [none]:
             own = slice(start, start + len(ids))
             table = pl.DataFrame({"external_id": ids, "node_id": numbers[own]})
             if titles is not None:
                 table = table.with_columns(pl.Series("title", titles[own].tolist(), dtype=pl.String))
+            if engine.pseudonyms is not None and len(numbers):
+                table = table.with_columns(next(sealed).alias(SEALED))
             found = plain_text(table.to_arrow())
             writer = writer or pa_parquet.ParquetWriter(path, found.schema, compression="zstd")
             writer.write_table(found)

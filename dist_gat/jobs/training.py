@@ -75,7 +75,7 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
             pairs[name]["rows"] = f"{RANKING_ROWS}.{name}"
             more_rows[pairs[name]["rows"]] = single.rows(model, representation_OR, nodes, store)
     result["calibration"] = {name: saved["calibration"] for name, saved in pairs.items()}
-    save_model(config, model, rows_OR, blend, store, relation, worker, pairs, more_rows, depths)
+    save_model(config, model, rows_OR, blend, store, relation, worker, pairs, more_rows, depths, result["privacy"])
     trainer.log.hyper_parameters(config.model_dump(mode="json"), result["valid"])
     told = ("epochs", "steps", "best_epoch", "valid", "peak_memory_bytes")
     trainer.log.event("done", **{key: result[key] for key in told})

@@ -14,8 +14,8 @@ from dist_gat.nn.recommender import Recommender
 class GradientRule(Protocol):
     """Every rank applies the same rules, in the same order."""
 
-    def apply(self, model: Recommender, norm: float) -> None:
-        """Change the gradients in place. norm: of all of them over all ranks, before any rule."""
+    def apply(self, model: Recommender, norm: float, step: int) -> None:
+        """Change the gradients in place. norm: of all of them over all ranks, before any rule. step: updates so far."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Clipping:
     most: float
 
     @torch.no_grad()
-    def apply(self, model: Recommender, norm: float) -> None:
+    def apply(self, model: Recommender, norm: float, step: int) -> None:
         if norm <= self.most:
             return
         scale = self.most / norm

@@ -28,6 +28,7 @@ from dist_gat.pages.quality_section import is_higher_better, quality_section
 from dist_gat.pages.run_files import branch, number_in, read_events, read_json, text_in
 from dist_gat.pages.slices_section import slices_section
 from dist_gat.pages.wording import SPLITS, TASKS, metric_title
+from dist_gat.privacy.ledger import LEDGER_FILE, read_entries, summary_of
 from dist_gat.serve.saved_model import model_digest
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.run_log import read_curves
@@ -94,7 +95,7 @@ def report_page(
             if (chosen := select(curves, prefix))
         ],
         is_all_for_training={("Pairs of valid", "0"), ("Pairs of test", "0")} <= {*data},
-        made_of=data + version_rows(starts[-1] if starts else {}),
+        made_of=data + privacy_rows(folder) + version_rows(starts[-1] if starts else {}),
         config=dump_config(config),
     )
 
@@ -160,6 +161,22 @@ def data_rows(config: Config) -> list[tuple[str, str]]:
     counts = {plural(kind).capitalize(): prepared.ranges.count(kind) for kind in prepared.schema.node_types}
     counts |= {f"Pairs of {split}": prepared.num_pairs(relation, split) for split in ("train", "valid", "test")}
     return rows + [(name, f"{count:,}") for name, count in counts.items()]
+
+
+def privacy_rows(folder: Path) -> list[tuple[str, str]]:
+    """What private runs in a folder have spent."""
+    entries = read_entries(folder / LEDGER_FILE)
+    if not entries:
+        return []
+    told = summary_of(entries)
+    return [
+        ("Privacy promised", f"ε = {told['epsilon']:g} of each user, δ = {told['delta']:.2e}"),
+        (
+            "Privacy spent",
+            f"ε = {told['epsilon_spent']:.3f} in {told['runs']} {'run' if told['runs'] == 1 else 'runs'}",
+        ),
+        ("Noise multiplier", f"{told['noise_multiplier']:.3f}"),
+    ]
 
 
 def version_rows(start: dict[str, Any]) -> list[tuple[str, str]]:

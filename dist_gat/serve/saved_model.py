@@ -68,13 +68,13 @@ REMEDY = "run `dist-gat train` to write the model anew"
 def save_model(
     config: Config, model: Recommender, rows_OR: Tensor, blend: Blend, store: GraphStore, relation: Relation,
     worker: Worker, pairs: Mapping[str, Mapping[str, Any]] = NONE, more_rows: Mapping[str, Tensor] = NONE,
-    depths: Sequence[Tensor] | None = None,
+    depths: Sequence[Tensor] | None = None, privacy: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write `run_folder/model`. Collective; ranks share the file system. Raises `Stopped`, and writes nothing then.
 
     pairs: of tasks that predict pairs, by name, what turns products of their rows into predictions. more_rows: rows of
     these [O, …], by name, where they are not the ranking rows. depths: of `infer_representations`, for new nodes; None:
-    the model has no answer for these.
+    the model has no answer for these. privacy: the promise and what is spent of it, of a private run.
     """
     ranges, weighted_Ok = store.ranges, blend.weighted_rows
     more_rows = {**more_rows, **{f"{DEPTH}{layer}": rows for layer, rows in enumerate(depths or ())}}
@@ -92,6 +92,8 @@ def save_model(
         "data_fingerprint": store.prepared.fingerprint,
         "pairs": pairs,
         "row_sizes": {name: rows.shape[1] for name, rows in more_rows.items()},
+        "privacy": privacy,
+        "pseudonyms": store.prepared.manifest.get("pseudonyms"),
     }
     folder, extra = config.run_folder / "model", {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
     if depths is not None:

@@ -13,6 +13,7 @@ from dist_gat.config.task_sections import TogetherTask as TogetherSection
 from dist_gat.graph.part import PreparedGraph
 from dist_gat.graph.schema import Relation, Schema
 from dist_gat.tasks.pair_task import ALONE, PairTask, build_pair_task
+from dist_gat.tasks.private_ranking import build_private_ranking
 from dist_gat.tasks.ranking import RankingTask, build_ranking
 from dist_gat.tasks.reconstruct import ReconstructTask, build_reconstruct
 from dist_gat.tasks.together import TogetherTask
@@ -40,6 +41,8 @@ def build_task(config: Config, prepared: PreparedGraph) -> AnyTask:
         return build_together(config.task, config, prepared)
     if isinstance(config.task, ReconstructSection):
         return build_reconstruct(config.task, config, prepared)
+    if config.privacy is not None:
+        return build_private_ranking(config, predicted_relation(prepared.schema, config.task))
     return build_single(ALONE, config.task, config, prepared)
 
 

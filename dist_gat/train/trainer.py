@@ -10,9 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from dist_gat.base.errors import DataError, TrainingError
 from dist_gat.base.metric_counts import sample_in_words
@@ -34,7 +32,7 @@ from dist_gat.nn.attention import attention_entropy, attention_shares
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.frozen import trained_share
 from dist_gat.nn.learned_terms import learned_curves, learned_numbers
-from dist_gat.nn.recommender import Recommender, build_recommender, rows_at, untimed_type
+from dist_gat.nn.recommender import build_recommender, rows_at, untimed_type
 from dist_gat.optim.gradient_rules import build_gradient_rules
 from dist_gat.optim.optimizer import build_optimizers, gradient_squares
 from dist_gat.sampling.batch import Batch
@@ -44,7 +42,9 @@ from dist_gat.sampling.loader import StepRange, count_streams, load_batches, ope
 from dist_gat.sampling.sampler import SeedBlockSampler
 from dist_gat.tasks.build_task import build_task
 from dist_gat.train.begin import begin_model
+from dist_gat.train.data_parallel import data_parallel
 from dist_gat.train.log_window import LogWindow
+from dist_gat.train.private_run import begin_private
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
 from dist_gat.train.text_tuning import TextTuning
@@ -64,7 +64,11 @@ class Trainer:
         access = sampling.access if config.model.text is None else "exchange"
         self.store = open_store(prepared, worker.sampling, access, sampling.cache_bytes)
         read_ahead(self.store)
-        self.task = build_task(config, prepared)
+        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
+        self.private = begin_private(config, worker, self.checkpoints)
+        # everything that is drawn at random is drawn from the secret of a private run
+        seeded = config if self.private is None else self.private.with_secret_seed(config)
+        self.task = build_task(seeded, prepared)
         self.kinds = prepared_kinds(prepared, sampling)
         self.model = build_recommender(
             config.model,
@@ -72,13 +76,12 @@ class Trainer:
             prepared.layouts,
             self.store.ownership,
             worker.rows,
-            config.seed,
+            seeded.seed,
             DTYPES[config.train.precision],
             self.task.build_head,
             self.kinds,
             untimed_type(sampling, self.task.relation),
         )
-        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
         self.loaded = begin_model(config, self.model, self.store, worker, self.checkpoints)
         text = self.model.dense.text
         self.samplers = [
@@ -86,7 +89,7 @@ class Trainer:
                 stream,
                 sampling,
                 self.task.source(stream),
-                config.seed,
+                seeded.seed,
                 self.task.needs_degree,
                 self.model.encoder.edge_columns,
                 config.model.inputs,
@@ -102,6 +105,8 @@ class Trainer:
         scheduled = whole if most is None else min(whole, most)
         self.optimizers = build_optimizers(self.model, config.train, scheduled)
         self.gradient_rules = build_gradient_rules(config.train)
+        if self.private is not None:
+            self.gradient_rules.append(self.private.noise(self.store, config.train.batch_size))
         self.total_steps = min(scheduled, (config.train.stop_epoch or config.train.num_epochs) * self.steps_per_epoch)
         self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving)
         self.progress = resume(
@@ -198,6 +203,8 @@ class Trainer:
         is_last = step >= self.total_steps
         at_end = is_last or step % self.steps_per_epoch == 0 and self.epoch % self.config.train.validate_every == 0
         is_made = bool(history) and history[-1]["step"] == step
+        # which pairs there are to measure is of users: nothing of a private run goes by it
+        at_end = at_end and self.private is None
         return at_end and step > 0 and not is_made and self.store.prepared.num_pairs(self.task.relation, "valid") > 0
 
     def end_epoch(self) -> bool:
@@ -253,7 +260,7 @@ class Trainer:
             self.check(decision)
             self.worker.requests.heed(decision.request)
             for rule in self.gradient_rules:
-                rule.apply(self.model, decision.gradient_norm)
+                rule.apply(self.model, decision.gradient_norm, self.progress.step)
             self.optimizers.step()
         clock.move(rows.traffic.seconds - exchanged, "compute", "exchange")
         self.progress.step += 1
@@ -342,6 +349,8 @@ class Trainer:
             self.log.flush()
             self.writer.start(take_snapshot(self.config, self.model, self.optimizers, self.store, self.progress))
         self.saved_at = time.monotonic()
+        if self.private is not None and (spent := self.private.saved(self.progress.step)) is not None:
+            self.log.scalars(self.progress.step, {"privacy/epsilon_spent": spent})
         self.log.event("save", step=self.progress.step)
 
     def load_best(self) -> None:
@@ -366,31 +375,10 @@ class Trainer:
             "history": progress.history,
             "losses": progress.losses,
             "init_from": None if self.loaded is None else self.loaded.lines(),
+            "privacy": None if self.private is None else self.private.summary(self.worker.control),
             "trained": trained_share(self.model, self.worker.control)._asdict(),
             "peak_memory_bytes": int(self.worker.control.sum(torch.tensor([peak_memory()]))),
         }
-
-
-def data_parallel(model: Recommender, worker: Worker) -> torch.nn.Module:
-    """The dense model under DDP, where it trains weights and there are other ranks.
-
-    The loss is already divided by the seeds of all ranks, so gradients are summed, not averaged.
-    """
-    trained = [parameter for parameter in model.dense.parameters() if parameter.requires_grad]
-    if worker.world_size == 1 or not trained:
-        return model.dense
-    for parameter in trained:
-        # a dimension of size one may have any stride; DDP warns of those that are not the usual
-        parameter.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
-    ddp = DistributedDataParallel(model.dense)
-    ddp.register_comm_hook(None, sum_gradients)
-    return ddp
-
-
-def sum_gradients(state, bucket):  # type: ignore[no-untyped-def]
-    """DDP communication hook: all-reduce without the division by the world size. DDP rejects string annotations."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda future: future.value()[0])
 
 
 def autocast(precision: str, device: torch.device):  # type: ignore[no-untyped-def]

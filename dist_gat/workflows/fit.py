@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from dist_gat.config.privacy_section import refuse_choice
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.graph.made_from import open_made, record_of
@@ -25,6 +26,7 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
     `evaluate` raise.
     """
     started = time.perf_counter()
+    refuse_choice(config.privacy, "fit")
     prepare_if_need_be(config, progress)
     prepared = open_made(config, progress=progress)
     relation = predicted_relation(prepared.schema, config.task)

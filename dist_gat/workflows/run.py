@@ -16,6 +16,7 @@ from dist_gat.baselines.baseline import evaluate_baseline
 from dist_gat.checkpoints.checkpoint_store import CHECKPOINTS_FOLDER, open_checkpoints
 from dist_gat.checkpoints.resume import check_resume
 from dist_gat.config.sections import Config
+from dist_gat.data.pseudonyms import open_pseudonyms
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.evaluate.new_user_metrics import new_user_metrics
 from dist_gat.exchange.worker import lone_worker
@@ -57,19 +58,24 @@ def be_silent(message: str) -> None:
 
 
 def prepare(
-    config: Config, progress: Progress = be_silent, seed: int | None = None, tables: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    config: Config, progress: Progress = be_silent, seed: int | None = None, tables: Mapping[str, Any] | None = None,
+    pseudonymize: str | Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write `config.data.prepared` from the interactions; returns counts, edge cut and balance.
 
     seed: of the split and the parts, by default the configuration's. tables: data frames, data sets and matrices in
     memory, by the names that the recipe has for files. On a cluster (`launch.address`) its workers read and sort, and
-    the same files come out. Raises `DataError` on bad input, and writes nothing then.
+    the same files come out. pseudonymize: a key file, which is written where there is none: external IDs become
+    pseudonyms, see docs/privacy.md. Raises `DataError` on bad input, and writes nothing then.
     """
     started = time.perf_counter()
     seed = config.seed if seed is None else seed
+    pseudonyms = None if pseudonymize is None else open_pseudonyms(Path(pseudonymize), progress)
     on_cluster = config.launch.launcher == "ray" and config.launch.address is not None
     with ray_tasks(config.launch) if on_cluster else nullcontext() as tasks:
-        report = prepare_dataset(config.name, config.data, config.parts, seed, progress, tables, tasks=tasks)
+        report = prepare_dataset(
+            config.name, config.data, config.parts, seed, progress, tables, tasks=tasks, pseudonyms=pseudonyms
+        )
     return {**report, "seconds": time.perf_counter() - started}
 
 

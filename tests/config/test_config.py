@@ -13,6 +13,7 @@ from dist_gat.config.data_sections import PruneConfig, RelationConfig
 from dist_gat.config.files import all_keys, dump_config, load_config, parse_config
 from dist_gat.config.model_sections import AdapterConfig
 from dist_gat.config.node_sections import NodesConfig
+from dist_gat.config.privacy_section import PrivacyConfig
 from dist_gat.config.sections import Config, RelationSamplingConfig
 from dist_gat.config.task_sections import TaskConfig
 from dist_gat.config.text_section import TextTuningConfig
@@ -206,8 +207,9 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
     found = set(keys) - set(flat(tree))
     adapter = {f"model.adapter.{key}" for key in AdapterConfig.model_fields}
     adapter |= {f"model.text.{key}" for key in TextTuningConfig.model_fields}
+    privacy = {f"privacy.{key}" for key in PrivacyConfig.model_fields}
     prune = {f"data.prune.{key}" for key in PruneConfig.model_fields}
-    others = features | relations | of_other_tasks | adapter | prune
+    others = features | relations | of_other_tasks | adapter | prune | privacy
     assert found == others - {"task.kind", "task.weight", "task.relation"}
 
 

@@ -49,7 +49,7 @@ def test_the_norm_spans_rows_and_dense_weights(clip_norm: float | None) -> None:
     assert math.sqrt(rows_square + dense_square) == pytest.approx(expected)
     if clip_norm is not None:
         (rule,) = build_gradient_rules(TrainConfig(clip_norm=clip_norm))
-        rule.apply(model, expected)
+        rule.apply(model, expected, 0)
     after = [model.table.weight.grad.to_dense(), *(p.grad for p in model.dense.parameters())]
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in after))
     assert norm == pytest.approx(min(expected, clip_norm or expected))

@@ -1,0 +1,87 @@
+"""What a private step costs beside a plain one: `python -m benchmarks.privacy_step`.
+
+40,000 items × 64, some 500 users of 8 pairs each in a step against as many pairs of a plain step with the same model;
+processor time of one thread, noise and the update of all rows included.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from dist_gat import api
+from dist_gat.config.files import parse_config
+from dist_gat.config.sections import Config
+from dist_gat.exchange.worker import lone_worker
+from dist_gat.train.trainer import Trainer
+
+USERS, ITEMS, EACH, DRAWN, PREDICTED = 20_000, 40_000, 20, 512, 8
+STEPS, WARM_UP = 12, 3
+BAR = 2.0
+
+
+def recipe(folder: Path, is_private: bool) -> Config:
+    batch_size = DRAWN if is_private else DRAWN * PREDICTED
+    tree: dict[str, Any] = {
+        "name": "private" if is_private else "plain",
+        "run": str(folder / ("private" if is_private else "plain")),
+        "data": {
+            "path": str(folder), "interactions": "pairs.csv", "prepared": str(folder / "prepared"),
+            "split": {"method": "random", "valid_ratio": 0, "test_ratio": 0},
+        },
+        "parts": {"num_parts": 2, "method": "hash"},
+        "sampling": {"fanouts": [16], "relations": {"interacts_reversed": {"fanouts": [0]}}},
+        "negatives": {"num_shared": 1024},
+        "model": {"embedding_size": 64, "scoring": "additive", "combination": "last", "inputs": {"ids": ["item"]}},
+        "loss": {"log_q": False},
+        "train": {"num_epochs": 20, "batch_size": batch_size, "patience": 0, "log_every": 1000},
+        "launch": {"launcher": "local", "num_workers": 1},
+    }  # fmt: skip
+    if is_private:
+        tree["privacy"] = {"epsilon": 8, "num_users": USERS, "max_interactions": PREDICTED, "public_items": True}
+    return parse_config(tree)
+
+
+def seconds_of_steps(folder: Path) -> dict[bool, float]:
+    """The median of each kind, which take turns."""
+    rng = np.random.default_rng(0)
+    pairs = pl.DataFrame({
+        "user_id": np.repeat(np.arange(USERS), EACH), "item_id": rng.integers(0, ITEMS, USERS * EACH),
+    }).unique(maintain_order=True)  # fmt: skip
+    pairs.write_csv(folder / "pairs.csv")
+    api.prepare(recipe(folder, False))
+    trainers = {kind: Trainer(recipe(folder, kind), lone_worker()) for kind in (False, True)}
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    for step in range(STEPS):
+        for kind, trainer in trainers.items():
+            batch = trainer.samplers[0].sample(trainer.store, torch.tensor([0, step]))
+            started = time.process_time()
+            trainer.train_step(batch, at_end=False)
+            taken[kind].append(time.process_time() - started)
+    return {kind: statistics.median(seconds[WARM_UP:]) for kind, seconds in taken.items()}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        found = seconds_of_steps(folder)
+    finally:
+        shutil.rmtree(folder)
+    ratio = found[True] / found[False]
+    print(f"private {1e3 * found[True]:.0f} ms, plain {1e3 * found[False]:.0f} ms: {ratio:.2f} ×, at most {BAR:g}")
+    if ratio > BAR:
+        sys.exit("a private step costs too much")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The budget against closed forms, and against the library's other accountant."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.stats import norm
+
+from dist_gat.config.privacy_section import PrivacyConfig
+from dist_gat.privacy.accountant import PrivacyPlan, Spending, plan_privacy, spent, spent_rdp
+
+
+def gaussian_delta(epsilon: float, noise: float) -> float:
+    """δ of one Gaussian mechanism (Balle and Wang 2018, theorem 8)."""
+    upper, lower = (norm.cdf(sign * 0.5 / noise - epsilon * noise) for sign in (1, -1))
+    return float(upper - math.exp(epsilon) * lower)
+
+
+@pytest.mark.parametrize(("noise", "steps"), [(1.0, 1), (2.0, 9), (5.0, 100)])
+def test_without_sampling_the_budget_is_the_closed_form(noise, steps):
+    delta = 1e-4
+    epsilon = spent([Spending(1.0, noise, steps)], delta)
+    # steps of a Gaussian compose to one with less noise
+    assert gaussian_delta(epsilon, noise / math.sqrt(steps)) <= delta
+    assert gaussian_delta(epsilon - 0.02, noise / math.sqrt(steps)) > delta
+
+
+def test_one_sampled_step_is_the_closed_form():
+    """Of a mixture (1 - q) N(0, σ²) + q N(1, σ²) against N(0, σ²), by the worse of both orders."""
+    rate, noise, delta = 0.3, 1.0, 1e-3
+    epsilon = spent([Spending(rate, noise, 1)], delta)
+    # removing: δ = q δ_gauss(log(1 + (e^ε - 1) / q)), Balle, Barthe and Gaboardi 2018
+    amplified = math.log1p(math.expm1(epsilon) / rate)
+    assert rate * gaussian_delta(amplified, noise) == pytest.approx(delta, rel=0.02)
+
+
+def test_the_noise_of_a_plan_spends_the_budget_and_no_more():
+    privacy = PrivacyConfig(epsilon=2, num_users=1000, public_items=True)
+    plan = plan_privacy(privacy, 100, 50)
+    own = plan.after(50)
+    assert plan.delta == pytest.approx(1000**-1.1)
+    assert plan.sampling_rate == 0.1
+    assert 1.99 < spent([own], plan.delta) <= 2 < spent_rdp([own], plan.delta) == plan.rdp_epsilon < 2.6
+    assert spent([plan.after(25)], plan.delta) < 2
+    assert spent([plan.after(0)], plan.delta) == 0
+    # more steps than planned are not taken
+    assert plan.after(1000) == own
+
+
+def test_a_run_more_is_counted():
+    plan = PrivacyPlan(2.0, 1e-3, 1.0, 0.1, 50, 1.5, 0.0)
+    once, twice = spent([plan.after(50)], 1e-3), spent([plan.after(50), plan.after(50)], 1e-3)
+    assert once < twice <= 2 * once
+    assert twice == pytest.approx(spent([Spending(0.1, 1.5, 100)], 1e-3), abs=1e-2)
