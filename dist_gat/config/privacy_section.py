@@ -79,6 +79,7 @@ RULES = (
     Rule("model.decoder.kind", ("dot",), "of a cosine no gradients by user are known"),
     Rule("model.decoder.popularity", (False,), COUNTS),
     Rule("model.adapter", (None,), NOT_READ),
+    Rule("model.text", (None,), NOT_READ),
     Rule("blend.spectral_rank", (0,), "the filters read the interactions of all users"),
     Rule("blend.linear", (False,), "the filters read the interactions of all users"),
     Rule("loss.kind", ("softmax",), NOT_READ),
