@@ -45,7 +45,7 @@ def export_run(
     if "hub" in kinds and model.manifest.get("privacy") is not None:
         raise ConfigError(
             "export hub: the model of a private run has rows, known items and counts of its users beside the private "
-            "rows of items; publish what docs/privacy.md names, such as items.parquet of `--kinds vectors`"
+            "rows of items; publish what docs/privacy.md names, such as items.parquet of `--to vectors`"
         )
     refuse_foreign_folder(output, FORMAT, "--output", "dist-gat export")
     found: dict[str, Any] = {"output": str(output), "left_out": check_inner_products(model)}
