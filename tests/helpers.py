@@ -161,6 +161,8 @@ class Ranks:
                 self._pipes[rank].send((rank, *task))
             answers = [self._answer(rank, timeout_s + 10) for rank in range(world_size)]
         errors = [f"rank {rank}: {error}" for rank, (error, _) in enumerate(answers) if error]
+        if errors:
+            self.close()  # a rank whose group did not form has no other one that does
         assert not errors, "\n".join(errors)
         return [result for _, result in answers]
 

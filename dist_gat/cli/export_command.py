@@ -28,7 +28,7 @@ def export(
     """Export vectors, ONNX graphs, an index, TensorBoard's projector or a folder for the Hugging Face Hub.
 
     vectors: parquet of users and items. onnx: exact top K. tower: the vector of a new user from what it has met. index:
-    usearch. Each is checked against the model before the folder appears.
+    faiss. Each is checked against the model before the folder appears.
     """
     from dist_gat import api
 

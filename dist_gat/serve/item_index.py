@@ -9,6 +9,7 @@ Shape legend: n users, R + k columns of ranking rows, C candidates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,13 @@ def build_index(ranker: Ranker, probes: int) -> ItemIndex:
     index.nprobe = min(probes, num_lists)
     built = ItemIndex(ranker, index, nodes)
     return ItemIndex(ranker, index, nodes, recall_of(built))
+
+
+def save_index(index: ItemIndex, path: Path) -> None:
+    """For `faiss.read_index`, which numbers items by their nodes, ascending, from 0."""
+    import faiss
+
+    faiss.write_index(index.index, str(path))
 
 
 def recall_of(index: ItemIndex) -> float:

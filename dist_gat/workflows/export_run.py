@@ -13,14 +13,17 @@ from dist_gat.export.hub_folder import write_hub_folder
 from dist_gat.export.projector import write_projector
 from dist_gat.export.scoring_onnx import write_scoring
 from dist_gat.export.tower_onnx import write_tower
-from dist_gat.export.vector_index import write_index
 from dist_gat.export.vectors import all_vectors, check_inner_products, write_vectors
+from dist_gat.serve.item_index import build_index, save_index
+from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import SavedModel, model_digest
 from dist_gat.workflows.result_files import EVALUATION_FILE
 
 Kind = Literal["vectors", "onnx", "tower", "index", "projector", "hub"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMAT, VERSION = "dist_gat.export", 1
+# lists of an index that a search looks into, unless its user says otherwise (nprobe)
+PROBES = 32
 
 
 def export_run(
@@ -32,7 +35,7 @@ def export_run(
     vectors:   users.parquet and items.parquet, named after the types: IDs, titles, `vector`. Inner products are scores.
     onnx:      scoring.onnx, see `scoring_onnx`. tower: user_tower.onnx, see `tower_onnx`. With items.parquet, whose
                rows are what both number, as the index does.
-    index:     items.usearch, see `vector_index`. projector: a folder, see `projector`.
+    index:     items.faiss, see `ItemIndex`. projector: a folder, see `projector`.
     hub:       a folder, see `hub_folder`; needs `license`.
 
     Returns what was written, and what was measured of it. Raises `ConfigError` for unknown kinds and what can't be.
@@ -56,14 +59,15 @@ def export_run(
             # rows of the others are numbers of rows in these
             files = {kind: folder / f"{kind}s.parquet" for kind in (source, target)}
             found["vectors"] = {kind: write_vectors(model, kind, path) for kind, path in files.items()}
-        if {"onnx", "index"} & {*kinds}:
+        if "onnx" in kinds:
+            progress("writing and checking scoring.onnx")
             items_MD, users_ND = (all_vectors(model, kind)[1] for kind in (target, source))
-            if "onnx" in kinds:
-                progress("writing and checking scoring.onnx")
-                found["onnx"] = {"difference_to_torch": write_scoring(folder / "scoring.onnx", items_MD, users_ND)}
-            if "index" in kinds:
-                progress("building and checking items.usearch")
-                found["index"] = {"recall@20_of_exact": write_index(folder / f"{target}s.usearch", items_MD, users_ND)}
+            found["onnx"] = {"difference_to_torch": write_scoring(folder / "scoring.onnx", items_MD, users_ND)}
+        if "index" in kinds:
+            progress("building and measuring the index of items")
+            index = build_index(open_ranker(model), PROBES)
+            save_index(index, folder / f"{target}s.faiss")
+            found["index"] = {"recall@20_of_exact": index.recall}
         if "tower" in kinds:
             progress("writing and checking user_tower.onnx")
             found["tower"] = {"difference_to_torch": write_tower(model, folder / f"{source}_tower.onnx")}
