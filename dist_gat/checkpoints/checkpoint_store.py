@@ -63,9 +63,14 @@ class CheckpointStore(ABC):
         """Take a damaged checkpoint out of `steps`; its files stay for inspection."""
 
     def clear(self) -> None:
-        """Delete all checkpoints."""
+        """Delete all checkpoints, and what is left of those that were set aside or never finished."""
         for step in self.steps():
             self.remove(step)
+        self.remove_leftovers()
+
+    @abstractmethod
+    def remove_leftovers(self) -> None:
+        """Delete the folders of checkpoints that are none."""
 
     def prune(self, keep: int, best: int | None) -> None:
         """Delete all but the newest `keep` and the best."""
@@ -100,6 +105,10 @@ class FolderCheckpoints(CheckpointStore):
 
     def set_aside(self, step: int) -> None:
         (self.folder(step) / MANIFEST).rename(self.folder(step) / DAMAGED)
+
+    def remove_leftovers(self) -> None:
+        for path in [*self.root.glob("step-*"), *self.root.glob(".step-*")]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class UrlCheckpoints(CheckpointStore):
@@ -159,6 +168,11 @@ class UrlCheckpoints(CheckpointStore):
 
     def set_aside(self, step: int) -> None:
         self.files.move(f"{self.at(step)}/{MANIFEST}", f"{self.at(step)}/{DAMAGED}")
+
+    def remove_leftovers(self) -> None:
+        for info in self.files.get_file_info(fs.FileSelector(self.path, allow_not_found=True)):
+            if info.type == fs.FileType.Directory and info.base_name.startswith("step-"):
+                self.files.delete_dir(info.path)
 
 
 def folder_name(step: int) -> str:

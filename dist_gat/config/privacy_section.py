@@ -101,7 +101,11 @@ def broken_promises(config: Any) -> list[str]:
         for rule in RULES
         if (value := reduce(getattr, rule.setting.split("."), config)) not in rule.kept_by
     ]
-    split, sampling = config.data.split, config.sampling
+    split, sampling, privacy = config.data.split, config.sampling, config.privacy
+    if privacy.delta_value * privacy.num_users >= 1:
+        found.append(
+            f"privacy.delta={privacy.delta_value:g}: set it below 1 / num_users (it allows to publish one user whole)"
+        )
     if split.method == "random" and split.valid_ratio + split.test_ratio > 0:
         found.append(
             f"data.split.method=random: set valid_ratio and test_ratio to 0, or take leave_last_out ({ONE_USER})"

@@ -59,8 +59,11 @@ def assign_nodes(
     if config.num_parts == 1:
         return np.zeros(num_nodes, dtype=np.int64)
     if config.method == "hash":
-        key = make_key(seed, Purpose.ASSIGNMENT)
-        return (hash_ids(key, np.arange(num_nodes)) % np.uint64(config.num_parts)).astype(np.int64)
+        # by type, so that the parts of items don't tell how many users there are
+        hashes = [
+            hash_ids(make_key(seed, Purpose.ASSIGNMENT, kind), np.arange(size)) for kind, size in enumerate(graph.sizes)
+        ]
+        return (np.concatenate(hashes) % np.uint64(config.num_parts)).astype(np.int64)
     if config.method == "range":
         return np.concatenate([even_ranges(of_type, config.num_parts) for of_type in graph.degree])
     advice = advice_on_memory(config.method, graph.sizes, graph.num_edges, config.num_parts, free_memory())

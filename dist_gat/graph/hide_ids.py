@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dist_gat.base.errors import ConfigError, DataError
+from dist_gat.base.errors import ConfigError, DataError, DistGatError
 from dist_gat.base.storage import MANIFEST
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.data.pseudonyms import Pseudonyms
@@ -41,11 +41,12 @@ def check_pseudonyms(data: DataConfig, pseudonyms: Pseudonyms | None) -> None:
 
 @contextmanager
 def reasons_withheld(pseudonyms: Pseudonyms | None) -> Iterator[None]:
-    """With pseudonyms, no error quotes a table."""
+    """With pseudonyms, no error quotes a table, one that nobody foresaw included."""
     try:
         yield
-    except DataError:
-        if pseudonyms is None:
+    except Exception as err:
+        is_told = isinstance(err, DistGatError | OSError) and not isinstance(err, DataError)
+        if pseudonyms is None or is_told:
             raise
         raise DataError(
             "the tables can't be used as they are; the reason may quote IDs, so --pseudonymize withholds it: run "

@@ -79,7 +79,7 @@ def plan_privacy(privacy: PrivacyConfig, batch_size: int, steps: int) -> Privacy
                 _pld, event, privacy.epsilon, delta, accounting.ExplicitBracketInterval(enough / 2, enough * 1.01),
                 tol=TOLERANCE,
             )  # fmt: skip
-        except ValueError as err:
+        except (ValueError, accounting.mechanism_calibration.NoBracketIntervalFoundError) as err:
             raise ConfigError(
                 f"privacy.epsilon={privacy.epsilon}, delta={delta:g}: no noise of at least {LEAST} times clip is found "
                 f"that spends just this in {steps} steps: {first_line(err)}; ask for less, or take other epochs"

@@ -13,9 +13,8 @@ from dist_gat.graph.forget_node import NOT_CONTENT, forget_id
 from dist_gat.serve.saved_model import FORMAT, VERSION, SavedModel
 
 
-def forget_in_model(model: SavedModel, node: int, data_fingerprint: str) -> None:
-    """Replace the folder. data_fingerprint: of the prepared data, from which the user went before. Raises
-    `StorageError`."""
+def forget_in_model(model: SavedModel, node: int) -> None:
+    """Replace the folder. Raises `StorageError`."""
     part = int(model.ranges.part_of(np.array([node]))[0])
     place = node - int(model.ranges.starts[part])
     user = node - model.ranges.nodes_of_type(part, model.relation.source).start
@@ -30,6 +29,15 @@ def forget_in_model(model: SavedModel, node: int, data_fingerprint: str) -> None
         for name in ("known", "history"):
             empty_row(folder / name, part, user)
         forget_id(folder, model.relation.source, node)
+        write_manifest(folder, FORMAT, VERSION, manifest)
+
+
+def name_data(model: SavedModel, data_fingerprint: str) -> None:
+    """Say which prepared data the model belongs to."""
+    manifest = {key: value for key, value in model.manifest.items() if key not in NOT_CONTENT}
+    with atomic_folder(model.folder) as folder:
+        shutil.copytree(model.folder, folder, dirs_exist_ok=True)
+        (folder / MANIFEST).unlink()
         write_manifest(folder, FORMAT, VERSION, manifest | {"data_fingerprint": data_fingerprint})
 
 

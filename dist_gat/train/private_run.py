@@ -33,6 +33,12 @@ class PrivateRun:
         """The recipe for what draws at random. It is not to be written anywhere."""
         return config.model_copy(update={"seed": derived_seed(self.secret, "draws")})
 
+    @property
+    def weights_seed(self) -> int:
+        """Of the first weights, which the weights after a step tell; their seed can be computed from them, and must not
+        tell whom the steps draw."""
+        return derived_seed(self.secret, "first weights")
+
     def noise(self, store: GraphStore, batch_size: int) -> GaussianNoise:
         """For all items that this rank owns. batch_size: users of a step, as expected."""
         parts, first_node = store.own_parts, store.ownership.first_node

@@ -76,7 +76,7 @@ class Trainer:
             prepared.layouts,
             self.store.ownership,
             worker.rows,
-            seeded.seed,
+            config.seed if self.private is None else self.private.weights_seed,
             DTYPES[config.train.precision],
             self.task.build_head,
             self.kinds,
@@ -346,11 +346,12 @@ class Trainer:
         """Write the state; it is committed in the background. Collective."""
         with self.window.clock.phase("checkpoint"):
             self.writer.wait()
+            # counted first: no checkpoint is there whose steps are not
+            if self.private is not None and (spent := self.private.saved(self.progress.step)) is not None:
+                self.log.scalars(self.progress.step, {"privacy/epsilon_spent": spent})
             self.log.flush()
             self.writer.start(take_snapshot(self.config, self.model, self.optimizers, self.store, self.progress))
         self.saved_at = time.monotonic()
-        if self.private is not None and (spent := self.private.saved(self.progress.step)) is not None:
-            self.log.scalars(self.progress.step, {"privacy/epsilon_spent": spent})
         self.log.event("save", step=self.progress.step)
 
     def load_best(self) -> None:

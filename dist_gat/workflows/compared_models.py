@@ -88,6 +88,11 @@ def model_recipe(name: str, config: Config) -> Config:
     The recipe itself trains in its own run folder, the others in `compare/NAME` below it. Raises `ConfigError` where
     the remaining settings don't fit the model.
     """
+    if config.privacy is not None and name != "recipe":
+        raise ConfigError(
+            f"{name}: a private run on the same users more, which nothing would count; train it from a recipe of its "
+            "own, and add its ε to that of the others"
+        )
     tree = config.model_dump(mode="json")
     tree["evaluate"]["baselines"] = []
     changes = MODELS.get(name, {})

@@ -45,6 +45,11 @@ def export_run(
         raise ConfigError(f"export: {', '.join(unknown) or 'nothing'}: expected some of {', '.join(KINDS)}")
     if "hub" in kinds and not license.strip():
         raise ConfigError("export hub: needs --license, that of the model, such as mit, cc-by-nc-4.0 or other")
+    if "hub" in kinds and model.manifest.get("privacy") is not None:
+        raise ConfigError(
+            "export hub: the model of a private run has rows, known items and counts of its users beside the private "
+            "rows of items; publish what docs/privacy.md names, such as items.parquet of `--to vectors`"
+        )
     refuse_foreign_folder(output, FORMAT, "--output", "dist-gat export")
     found: dict[str, Any] = {"output": str(output), "left_out": check_inner_products(model)}
     source, target = model.relation.source, model.relation.target

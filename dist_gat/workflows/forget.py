@@ -9,14 +9,14 @@ from typing import Any
 import polars as pl
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.base.run_folder import lock_run
+from dist_gat.base.run_folder import lock_run, sweep_run
 from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.data.pseudonyms import open_pseudonyms, require_key
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.explain.trained_run import RunSource, locate_run
 from dist_gat.graph.forget_node import forget_in_prepared
 from dist_gat.graph.part import open_prepared
-from dist_gat.serve.forget_user import forget_in_model
+from dist_gat.serve.forget_user import forget_in_model, name_data
 from dist_gat.serve.saved_model import open_model
 
 
@@ -45,11 +45,14 @@ def forget(run: RunSource, user: Any, overrides: Sequence[str] = (), key: str | 
         ids = prepared.ids(kind)
         external = parse_id(name, ids["external_id"].alias(kind))
         node = int(ids.filter(pl.col("external_id") == external)["node_id"].item())
-        pairs = forget_in_prepared(prepared, node)
-        forget_in_model(model, node, open_prepared(prepared.folder).fingerprint)
         checkpoints = open_checkpoints(folder, config.checkpoint)
         steps = checkpoints.steps()
         checkpoints.clear()
+        # the data last: as long as the user is there, whoever was stopped in between can ask again
+        forget_in_model(model, node)
+        pairs = forget_in_prepared(prepared, node)
+        name_data(open_model(model.folder), open_prepared(prepared.folder).fingerprint)
+        sweep_run(folder)
     return {"pairs": pairs, "checkpoints": steps, "remains": what_remains(model.manifest.get("privacy"))}
 
 
@@ -63,6 +66,7 @@ def what_remains(privacy: dict[str, Any] | None) -> list[str]:
     return [
         f"Dense weights and the rows of all other nodes were {bound}.",
         "In-degrees of items in the saved model, filters of the blend, and metrics, curves and pages count the user.",
-        "The tables that `prepare` read, checkpoints at other places, and exports still have the user: delete the rows "
-        "there, or the next `dist-gat prepare` brings the user back.",
+        "The tables that `prepare` read still have the user: delete the rows there, or the next `dist-gat prepare` "
+        "brings the user back. So have other runs, those of `compare` and `tune` in the run folder too, checkpoints at "
+        "other places, exports, and the kept vectors of texts in `data.vectors`.",
     ]

@@ -27,22 +27,29 @@ def rotate_key(
 ) -> dict[str, Any]:  # fmt: skip
     """Give all nodes of a run pseudonyms of a new key, which is written where there is no such file.
 
-    Weights stay. Checkpoints are of the old data, so the run can't go on from them. Returns `nodes`, how many were
-    renamed. Raises `ConfigError` for a wrong key, and where users are held out, whose IDs are not sealed.
+    Weights and the numbers of nodes stay, so whoever has the old key and a list of IDs can still find them by the
+    order of the numbers: prepare and train anew where the old key is known to others. Checkpoints are of the old data,
+    so the run can't go on from them. A call that was stopped between data and model can be given again. Returns
+    `nodes`, how many were renamed. Raises `ConfigError` for a wrong key, and where users are held out, whose IDs are
+    not sealed.
     """
     config, folder = locate_run(run, overrides)
     old = open_pseudonyms(Path(key))
+    begun = open_pseudonyms(Path(new_key)).fingerprint if Path(new_key).exists() else None
     with lock_run(folder):
         prepared, model = open_prepared(config.data.prepared), open_model(folder / "model")
+        is_half_done = begun is not None and prepared.manifest.get("pseudonyms") == begun
         for manifest, where in ((prepared.manifest, prepared.folder), (model.manifest, model.folder)):
-            require_key(manifest, old, str(where))
+            if not (is_half_done and manifest is prepared.manifest):
+                require_key(manifest, old, str(where))
         if prepared.num_cold_users("valid") + prepared.num_cold_users("test"):
             raise ConfigError(
                 f"{prepared.folder}: users are held out (data.split.cold_users), and their IDs are not sealed; prepare "
                 "again with the new key"
             )
         new = open_pseudonyms(Path(new_key), progress)
-        renew(prepared.folder, prepared.manifest, (prepared_format.FORMAT, prepared_format.VERSION), old, new)
+        if not is_half_done:
+            renew(prepared.folder, prepared.manifest, (prepared_format.FORMAT, prepared_format.VERSION), old, new)
         fingerprint = {"data_fingerprint": open_prepared(prepared.folder).fingerprint}
         renew(model.folder, {**model.manifest, **fingerprint}, (model_format.FORMAT, model_format.VERSION), old, new)
     return {"nodes": sum(prepared.ranges.count(kind) for kind in prepared.ranges.node_types)}

@@ -14,6 +14,8 @@ from recipes import recipe
 from dist_gat.api import evaluate, prepare, recommend, report, rotate_key, train
 from dist_gat.base.errors import ConfigError, DataError, StorageError
 from dist_gat.data.pseudonyms import Pseudonyms
+from dist_gat.graph import prepare as prepare_module
+from dist_gat.workflows import rotate_key as rotation
 
 TITLES = {"item_titles": {"path": "items.csv", "id_column": "item_id", "columns": ["title"]}}
 USERS, ITEMS = 30, 20
@@ -106,6 +108,21 @@ def test_errors_and_warnings_quote_nobody(folder: Path, tmp_path: Path) -> None:
     assert withheld.value.__suppress_context__
 
 
+def test_an_error_that_nobody_foresaw_quotes_nobody(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_dataset(*_: Any) -> None:
+        raise RuntimeError(f"Conversion Error: {user_name(1)}")
+
+    monkeypatch.setattr(prepare_module, "load_dataset", load_dataset)
+    config = recipe(folder, data={"prepared": str(tmp_path / "prepared")})
+    with pytest.raises(DataError, match="--pseudonymize withholds it") as withheld:
+        prepare(config, pseudonymize=folder / "key")
+    assert withheld.value.__suppress_context__
+    with pytest.raises(RuntimeError, match=user_name(1)):
+        prepare(config)
+
+
 def test_pseudonyms_are_not_replaced_by_clear_ids(config: Any) -> None:
     with pytest.raises(ConfigError, match="has pseudonyms, and would be replaced by clear IDs"):
         prepare(config)
@@ -122,13 +139,25 @@ def test_sealed_ids_open_with_their_key_alone() -> None:
         other.unseal("user", one.seal("user", "a"))
 
 
-def test_another_key_gives_other_pseudonyms(folder: Path, tmp_path: Path) -> None:
+def test_another_key_gives_other_pseudonyms(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = recipe(tmp_path, data={"path": str(folder / "raw"), **TITLES}, train={"num_epochs": 1})
     old, new = tmp_path / "old", tmp_path / "new"
     prepare(config, pseudonymize=old)
     train(config)
     before = recommend(config.run_folder, users=[user_name(3)], k=5, key=old)
     names = pl.read_parquet(tmp_path / "run" / "model" / "ids" / "user.parquet")["external_id"]
+    renew, renewed = rotation.renew, []
+
+    def stopped_at_the_model(target: Path, *rest: Any) -> None:
+        if renewed:
+            raise RuntimeError("planted")
+        renewed.append(renew(target, *rest))
+
+    monkeypatch.setattr(rotation, "renew", stopped_at_the_model)
+    with pytest.raises(RuntimeError, match="planted"):
+        rotate_key(config.run_folder, old, new)
+    monkeypatch.undo()
+    # the data has the new key, the model the old one, and the same command goes on
     assert rotate_key(config.run_folder, old, new)["nodes"] == USERS + ITEMS
     assert recommend(config.run_folder, users=[user_name(3)], k=5, key=new).equals(before)
     with pytest.raises(ConfigError, match="its IDs are of another key"):

@@ -161,3 +161,10 @@ def test_even_ranges_miss_the_even_share_by_one_node_at_most(degrees: list[int],
         assert (np.diff(parts) >= 0).all()
         assert (parts[0] >= 0) & (parts[-1] < num_parts)
         assert load.max() <= (degree + 1).sum() / num_parts + degree.max() + 1
+
+
+def test_by_hash_the_parts_of_items_do_not_tell_how_many_users_there_are() -> None:
+    train = edges_of([(0, 0)])
+    few, more = (assign(train, (users, 300), "hash", 4)[users:] for users in (500, 501))
+    assert (few == more).all()
+    assert (np.bincount(few) > 50).all()

@@ -7,6 +7,7 @@ import math
 import pytest
 from scipy.stats import norm
 
+from dist_gat.base.errors import ConfigError
 from dist_gat.config.privacy_section import PrivacyConfig
 from dist_gat.privacy.accountant import PrivacyPlan, Spending, plan_privacy, spent, spent_rdp
 
@@ -46,6 +47,12 @@ def test_the_noise_of_a_plan_spends_the_budget_and_no_more():
     assert spent([plan.after(0)], plan.delta) == 0
     # more steps than planned are not taken
     assert plan.after(1000) == own
+
+
+def test_a_budget_that_no_noise_spends_is_refused():
+    privacy = PrivacyConfig(epsilon=1e6, num_users=1000, public_items=True)
+    with pytest.raises(ConfigError, match=r"privacy\.epsilon=1000000.* no noise of at least"):
+        plan_privacy(privacy, 100, 5)
 
 
 def test_a_run_more_is_counted():

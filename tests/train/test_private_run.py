@@ -7,24 +7,29 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import Ranks
 from recipes import private_recipe
 from safetensors.torch import load_file
 
-from dist_gat.api import evaluate, fit, prepare, recommend, report, train, tune
+from dist_gat.api import evaluate, export, fit, prepare, recommend, report, train, tune
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.random import Purpose, make_key, normal_rows
+from dist_gat.checkpoints.checkpoint_writer import CheckpointWriter
 from dist_gat.config.files import all_keys
 from dist_gat.config.privacy_section import RULES
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
-from dist_gat.exchange.worker import join_workers
+from dist_gat.exchange.worker import join_workers, lone_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.optim import gaussian_noise
 from dist_gat.privacy import ledger
 from dist_gat.train.private_run import planned_steps
 from dist_gat.train.run_log import read_curves
+from dist_gat.train.trainer import Trainer
+from dist_gat.workflows.compared_models import model_recipe
 
 BROKEN: dict[str, Any] = {
     "task": {"kind": "rating"}, "data.split.method": "temporal", "data.split.cold_items": 0.1,
@@ -140,6 +145,53 @@ def test_the_model_serves_and_is_measured(folder: Path, result: dict[str, Any]) 
     config = private_recipe(folder)
     assert 0 <= evaluate(config)["test"]["ndcg@20"] <= 1
     assert recommend(config.run_folder, users=["u1"], k=3).height == 3
+
+
+def test_the_first_weights_do_not_tell_whom_the_steps_draw(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hashes of `dist_gat.base.random` can be undone: rows tell their seed, which must be of rows alone."""
+    config = one_run(folder, tmp_path, monkeypatch, parts={"num_parts": 2})
+    trainer = Trainer(config, lone_worker())
+    private, table = trainer.private, trainer.model.table.weight.detach()
+    assert private is not None
+
+    def first_rows(seed: int) -> torch.Tensor:
+        rows = normal_rows(make_key(seed, Purpose.EMBEDDING), 0, *table.shape, config.model.init_std)
+        return torch.from_numpy(np.array(rows))
+
+    assert torch.equal(table, first_rows(private.weights_seed))
+    draws = trainer.samplers[0].source.seed
+    assert draws == trainer.samplers[0].seed != private.weights_seed
+    trainer.log.close()
+
+
+def test_steps_are_counted_before_a_checkpoint_has_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Any, snapshot: Any) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(CheckpointWriter, "start", start)
+    config = one_run(folder, tmp_path, monkeypatch)
+    with pytest.raises(RuntimeError, match="planted"):
+        train_worker(config, lone_worker())
+    assert [entry.steps for entry in ledger.read_entries(tmp_path / ledger.LEDGER_FILE)] == [3]
+
+
+def test_users_are_not_asked_or_shown_by_other_verbs(folder: Path, result: dict[str, Any], tmp_path: Path) -> None:
+    config = private_recipe(folder)
+    with pytest.raises(ConfigError, match="hub: the model of a private run has rows"):
+        export(config.run_folder, tmp_path / "out", ["hub"], license="mit")
+    assert model_recipe("recipe", config).privacy == config.privacy
+    with pytest.raises(ConfigError, match="gat: a private run on the same users more"):
+        model_recipe("gat", config)
+
+
+def test_a_delta_that_allows_to_publish_a_user_is_refused(folder: Path) -> None:
+    for privacy in ({"delta": 0.01}, {"num_users": 1}):
+        with pytest.raises(ConfigError, match=r"privacy\.delta=.*: set it below 1 / num_users"):
+            private_recipe(folder, privacy=privacy)
 
 
 def test_the_secret_is_in_one_file_that_its_owner_alone_reads(folder: Path, result: dict[str, Any]) -> None:

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 
 from dist_gat.api import evaluate, forget, prepare, recommend, train
 from dist_gat.base.errors import ConfigError, DataError
+from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.graph.part import PreparedGraph, open_prepared
+from dist_gat.workflows import forget as forgetting
 
 FORGOTTEN = "u7"
 
@@ -88,6 +90,24 @@ def test_the_user_is_gone_and_nobody_else(config: Any) -> None:
     assert "train anew" in done["remains"][0].lower()
     # begins from the data without the user
     assert train(config)["resumed_from"] is None
+
+
+def test_a_forget_that_was_stopped_can_be_given_again(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise RuntimeError("planted")
+
+    key, run = key_of(config), config.run_folder
+    store = open_checkpoints(run, config.checkpoint)
+    # a damaged checkpoint has the user's row too
+    store.set_aside(store.steps()[0])
+    monkeypatch.setattr(forgetting, "forget_in_prepared", stopped)
+    with pytest.raises(RuntimeError, match="planted"):
+        forget(run, FORGOTTEN, key=key)
+    monkeypatch.undo()
+    assert not list((run / "checkpoints").rglob("*.safetensors"))
+    assert forget(run, FORGOTTEN, key=key)["pairs"] > 0
+    with pytest.raises(DataError, match="unknown user"):
+        recommend(run, users=[FORGOTTEN], key=key)
 
 
 def test_other_data_is_refused(config: Any, tmp_path: Path) -> None:
