@@ -33,25 +33,27 @@ def test_lists_are_rankings_after_deletion(small_run: Path, tmp_path: Path) -> N
     train(config.model_copy(update={"run": str(tmp_path), "sampling": sampling}))
     run = open_trained_run(tmp_path)
     node_of = {kind: dict(run.saved.ids(kind).select("external_id", "node_id").rows()) for kind in ("user", "item")}
-    item, user = "i7", node_of["user"]["u3"]
-    found = explain(tmp_path, "u3", item)["counterfactual"]
-    part = int(run.store.ranges.part_of(np.array([user]))[0])
-    first = run.store.ranges.nodes_of_type(part, "user").start
-    met = set(run.saved.known(part).of(np.array([user - first])).items.tolist())
-    own = [node_of["item"][entry["item_id"]] for entry in found["list"]]
-    assert len(found["without"]) == 5
-    assert found["keeps_filters"] is False
-    explained = node_of["item"][item]
-    changed = 0
-    for entry in found["without"]:
-        node = node_of["item"][entry["item_id"]]
-        ranking = ranking_by_hand(run, user, node, met - {explained})
-        assert entry["place"] == ranking.index(explained) + 1
-        after = ranking_by_hand(run, user, node, met)[:LENGTH]
-        assert [node_of["item"][one["item_id"]] for one in entry["enter"]] == [one for one in after if one not in own]
-        assert [node_of["item"][one["item_id"]] for one in entry["leave"]] == [one for one in own if one not in after]
-        assert entry["own_place"] == ranking_by_hand(run, user, node, met - {node}).index(node) + 1
-        changed += len(entry["enter"])
+    item, changed = "i7", 0
+    for name in ("u3", "u5", "u11", "u20", "u33", "u40"):
+        user = node_of["user"][name]
+        found = explain(tmp_path, name, item)["counterfactual"]
+        part = int(run.store.ranges.part_of(np.array([user]))[0])
+        first = run.store.ranges.nodes_of_type(part, "user").start
+        met = set(run.saved.known(part).of(np.array([user - first])).items.tolist())
+        own = [node_of["item"][entry["item_id"]] for entry in found["list"]]
+        assert len(found["without"]) == 5
+        assert found["keeps_filters"] is False
+        explained = node_of["item"][item]
+        for entry in found["without"]:
+            node = node_of["item"][entry["item_id"]]
+            ranking = ranking_by_hand(run, user, node, met - {explained})
+            assert entry["place"] == ranking.index(explained) + 1
+            after = ranking_by_hand(run, user, node, met)[:LENGTH]
+            enter, leave = ([node_of["item"][one["item_id"]] for one in entry[key]] for key in ("enter", "leave"))
+            assert enter == [one for one in after if one not in own]
+            assert leave == [one for one in own if one not in after]
+            assert entry["own_place"] == ranking_by_hand(run, user, node, met - {node}).index(node) + 1
+            changed += len(enter)
     assert changed, "the edges matter"
 
 
