@@ -137,7 +137,7 @@ LINES = {
         ),
         {
             "words alone": Variant(("data.nodes.item.columns.tags=null",)),
-            "without columns": Variant(("data.nodes={}", "model.inputs.id_dropout=0", "train.metric=recall@20")),
+            "without columns": Variant(("data.nodes={}", 'model.inputs={"ids": ["item"]}', "train.metric=recall@20")),
         },
     ),
     "modalities": Line(
