@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse
 
-from dist_gat.data.column_layout import KNOWN, TOKENS, Column
+from dist_gat.data.column_layout import KNOWN, TOKENS, Column, Layout, width_of
 
 Scale = Literal["standardize", "l2", "none"]
 MISSING = -1
@@ -26,6 +26,17 @@ class ColumnValues(NamedTuple):
     column: Column
     values: np.ndarray
     categories: pl.Series | None = None
+
+
+def missing_row(layout: Layout) -> np.ndarray:
+    """float32 [W]: of a node that training never met, and of which nothing is known."""
+    row_W = np.full(width_of(layout), np.nan, np.float32)
+    for column in layout:
+        if column.kind == KNOWN:
+            row_W[column.slice] = 0
+        elif column.kind in ("category", "categories", TOKENS):
+            row_W[column.slice] = np.full(column.width, MISSING, np.int32).view(np.float32)
+    return row_W
 
 
 def known_values(known: np.ndarray) -> ColumnValues:

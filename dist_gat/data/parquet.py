@@ -1,4 +1,5 @@
-"""Reads a parquet file that may be damaged or hostile: Arrow reads and checks its bytes, which polars would trust."""
+"""Reads a parquet file that may be damaged or hostile: Arrow reads and checks its bytes, which polars would trust; and
+makes tables that others can read."""
 
 from __future__ import annotations
 
@@ -20,3 +21,9 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFra
         return pl.DataFrame(pl.from_arrow(bare))
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as err:
         raise ValueError(str(err).strip()) from None
+
+
+def plain_text(table: pa.Table) -> pa.Table:
+    """With text as all readers know it, and not as polars' views."""
+    fields = [pa.field(f.name, pa.large_string() if pa.types.is_string_view(f.type) else f.type) for f in table.schema]
+    return table.cast(pa.schema(fields))

@@ -14,18 +14,15 @@ import jinja2
 import yaml
 
 from dist_gat import __version__
-from dist_gat.base.errors import ConfigError
 from dist_gat.serve.saved_model import SavedModel
 
 
 def write_hub_folder(model: SavedModel, evaluation: Mapping[str, Any], folder: Path, license: str) -> list[str]:
-    """Copy the model and write README.md. Returns the names of the metrics in it. Raises `ConfigError`.
+    """Copy the model and write README.md. Returns the names of the metrics in it.
 
     evaluation: of this model, as `evaluate` wrote it; empty where there is none. license: an identifier of the hub,
     such as mit or cc-by-nc-4.0.
     """
-    if not license.strip():
-        raise ConfigError("license: expected that of the model, such as mit, cc-by-nc-4.0 or other")
     shutil.copytree(model.folder, folder / "model")
     shutil.copyfile(model.folder / "config.yaml", folder / "config.yaml")
     split = "test" if evaluation.get("test") else "valid"

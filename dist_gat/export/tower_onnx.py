@@ -21,7 +21,7 @@ from dist_gat.export.extra import need
 from dist_gat.export.scoring_onnx import require_close, run
 from dist_gat.nn.recommender import untimed_type
 from dist_gat.sampling.block import Block
-from dist_gat.serve.new_nodes import NewNodes, open_new_nodes
+from dist_gat.serve.new_nodes import NewNodes, open_new_nodes, way_to_users
 from dist_gat.serve.saved_model import DEPTH, SavedModel
 
 NUM_CHECKED, MOST_MET = 20, 50
@@ -79,14 +79,13 @@ def write_tower(model: SavedModel, path: Path) -> float:
         raise ConfigError(
             f"the tower for new users can't be exported from this recipe: {first_line(err)}; leave `tower` out"
         ) from None
-    return _check(model, path, tower.new, items)
+    return _check(tower, path, items)
 
 
 def _tower_of(model: SavedModel) -> tuple[UserTower, np.ndarray]:
     """The tower, and the nodes of the items in the order of their rows, int64 [M]."""
     new, relation = open_new_nodes(model), model.relation
-    kinds = model.schema.into(relation.source)
-    (edge_type,) = (number for number in kinds if model.schema.edge_types[number].relation == relation)
+    edge_type = way_to_users(new)
     if unread := [name for name in new.encoder.edge_columns if name != "kind"]:
         raise ConfigError(
             f"the tower for new users can't be exported: the layers read {', '.join(unread)} of each interaction "
@@ -105,14 +104,14 @@ def _tower_of(model: SavedModel) -> tuple[UserTower, np.ndarray]:
     return UserTower(new, edge_type, depths, degrees_MK, own_1E), items
 
 
-def _check(model: SavedModel, path: Path, new: NewNodes, items: np.ndarray) -> float:
-    relation, rng = model.relation, np.random.default_rng(0)
-    (edge_type,) = (n for n in model.schema.into(relation.source) if model.schema.edge_types[n].relation == relation)
+def _check(tower: UserTower, path: Path, items: np.ndarray) -> float:
+    new, rng = tower.new, np.random.default_rng(0)
+    users = new.model.relation.source
     difference, largest = 0.0, 0.0
     for length in np.unique(np.linspace(1, min(MOST_MET, len(items)), NUM_CHECKED).astype(np.int64)).tolist():
         met = np.sort(rng.choice(len(items), length, replace=False))
         history = History("checked", items[met], None, None, None)
-        expected = new.ranking_row(new.representation(relation.source, None, {edge_type: history}))
+        expected = new.ranking_row(new.representation(users, None, {tower.edge_type: history}))
         (found,) = run(path, {"items": met})
         difference = max(difference, float((torch.from_numpy(found) - expected).abs().max()))
         largest = max(largest, float(expected.abs().max()))

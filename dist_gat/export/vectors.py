@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.base.errors import ConfigError
+from dist_gat.data.parquet import plain_text
 from dist_gat.serve.saved_model import SavedModel
 
 VECTOR = "vector"
@@ -71,12 +72,7 @@ def write_vectors(model: SavedModel, kind: str, path: Path) -> int:
             flat = pa.array(vectors_nD.contiguous().numpy().ravel())
             table = names.rename({"external_id": f"{kind}_id"}).to_arrow()
             table = table.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(flat, vectors_nD.shape[1]))
-            # text as all readers know it, and not as polars' views
-            fields = [
-                pa.field(field.name, pa.large_string()) if pa.types.is_string_view(field.type) else field
-                for field in table.schema
-            ]
-            table = table.cast(pa.schema(fields))
+            table = plain_text(table)
             writer = writer or pa_parquet.ParquetWriter(path, table.schema, compression="zstd")
             writer.write_table(table)
             count += len(table)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from dist_gat.base.plural import plural
@@ -25,6 +24,7 @@ from dist_gat.data.dataset import WEIGHT, Dataset
 from dist_gat.data.edge_file import Columns, EdgeFile, degrees
 from dist_gat.data.engine import Engine
 from dist_gat.data.nodes import Nodes
+from dist_gat.data.parquet import plain_text
 from dist_gat.data.pseudonyms import SEALED
 from dist_gat.data.vocabulary import Vocabulary
 from dist_gat.graph.array_file import ArrayFile
@@ -356,9 +356,3 @@ def without_repeats(edges: Columns) -> Columns:
     keys = [edges[name] for name in ("dst", "src", "category") if name in edges]
     is_new = np.append(True, np.any([key[1:] != key[:-1] for key in keys], axis=0))[: len(edges["dst"])]
     return {name: values[is_new] for name, values in edges.items()}
-
-
-def plain_text(table: pa.Table) -> pa.Table:
-    """With text as all readers know it, and not as polars' views."""
-    fields = [pa.field(f.name, pa.large_string() if pa.types.is_string_view(f.type) else f.type) for f in table.schema]
-    return table.cast(pa.schema(fields))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dist_gat.base.random import uniform
-from dist_gat.data.column_layout import KNOWN, TOKENS, Layout
-from dist_gat.data.column_values import MISSING
+from dist_gat.data.column_layout import Layout
+from dist_gat.data.column_values import missing_row
 
 # node type → (positions, int64 [n], and columns, float32 [n, f])
 Features = dict[str, tuple[Tensor, Tensor]]
@@ -36,19 +36,5 @@ def hide_columns(
         of_seeds = torch.from_numpy(hides_n & is_seed[at.numpy()])
         hidden[kind] = at[of_seeds], columns[of_seeds]
         start = layouts[kind][0].slice.stop  # what comes first says whether training meets the node
-        columns[torch.from_numpy(hides_n), start:] = missing_row(layouts[kind])[start:]
+        columns[torch.from_numpy(hides_n), start:] = torch.from_numpy(missing_row(layouts[kind])[start:])
     return hidden
-
-
-def missing_row(layout: Layout) -> Tensor:
-    """float32 [f]: the columns of a node of which nothing is known but that training meets it."""
-    codes = np.full(1, MISSING, np.int32).view(np.float32)
-    found = [
-        np.ones(1, np.float32)
-        if column.kind == KNOWN
-        else np.repeat(codes, column.width)
-        if column.kind in ("category", "categories", TOKENS)
-        else np.full(column.width, np.nan, np.float32)
-        for column in layout
-    ]
-    return torch.from_numpy(np.concatenate(found))

@@ -20,8 +20,8 @@ import polars as pl
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.node_sections import NodeColumnConfig
-from dist_gat.data.column_layout import KNOWN, OUR_OWN, TOKENS, Column, Layout, width_of
-from dist_gat.data.column_values import MISSING, coded, scaled
+from dist_gat.data.column_layout import OUR_OWN, Column, Layout
+from dist_gat.data.column_values import MISSING, coded, missing_row, scaled
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import MAX_ID_BYTES
 from dist_gat.data.vocabulary import EXACT
@@ -79,13 +79,7 @@ class NewColumns:
 
     def missing(self) -> np.ndarray:
         """float32 [W]: of a node of which nothing is known."""
-        row_W = np.full(width_of(self.layout), np.nan, np.float32)
-        for column in self.layout:
-            if column.kind == KNOWN:
-                row_W[column.slice] = 0
-            elif column.name in self.categories or column.kind == TOKENS:
-                row_W[column.slice] = np.full(column.width, MISSING, np.int32).view(np.float32)
-        return row_W
+        return missing_row(self.layout)
 
     def _expected(self) -> str:
         return f"expected {', '.join(self.names)}" if self.names else "leave `columns` out"

@@ -187,6 +187,18 @@ def open_new_nodes(model: SavedModel) -> NewNodes:
     )  # fmt: skip
 
 
+def way_to_users(new: NewNodes) -> int:
+    """The edge type along which users attend to what they have met. Raises `ConfigError` where there is none."""
+    model = new.model
+    ways = [n for n, one in enumerate(new.schema.edge_types) if one.relation == model.relation and one.backward]
+    if not ways:
+        raise ConfigError(
+            f"{model.folder}: {model.relation.name} carries no messages, so that nothing is known of a new user; set "
+            "messages=true, prepare and train again"
+        )
+    return ways[0]
+
+
 def _inputs(layout: Layout, config: Config, dense: dict[str, Tensor], model: SavedModel, kind: str) -> TypeInputs:
     inputs = TypeInputs(layout, config.model.embedding_size, config.model.inputs, config.model.init_std)
     load_module(inputs, dense, f"inputs.types.type_{kind}.", model.folder)

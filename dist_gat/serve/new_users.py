@@ -16,13 +16,12 @@ import torch
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from dist_gat.base.errors import ConfigError
 from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.evaluate.topk import known_items
 from dist_gat.filters.history_weights import decay, newer_in_history, rated
 from dist_gat.filters.linear_filter import user_scale
 from dist_gat.serve.new_columns import NewColumns
-from dist_gat.serve.new_nodes import NewNodes, open_new_nodes
+from dist_gat.serve.new_nodes import NewNodes, open_new_nodes, way_to_users
 from dist_gat.serve.ranker import RankedUsers, Ranker, excluded_pairs
 from dist_gat.serve.saved_model import SavedModel
 
@@ -116,12 +115,5 @@ class NewUsers:
 
 def open_new_users(ranker: Ranker) -> NewUsers:
     """Raises `ConfigError` for a model that has no answer for new users, `StorageError` for a damaged one."""
-    model = ranker.model
-    nodes = open_new_nodes(model)
-    ways = [n for n, one in enumerate(nodes.schema.edge_types) if one.relation == model.relation and one.backward]
-    if not ways:
-        raise ConfigError(
-            f"{model.folder}: {model.relation.name} carries no messages, so that nothing is known of a new user; set "
-            "messages=true, prepare and train again"
-        )
-    return NewUsers(ranker, nodes, ways[0])
+    nodes = open_new_nodes(ranker.model)
+    return NewUsers(ranker, nodes, way_to_users(nodes))
