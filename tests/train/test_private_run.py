@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,10 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
     def apply(self: Any, model: Any, norm: float, at: int) -> None:
         if at == step:
+            # the checkpoint before is committed in the background, which a crash would otherwise outrun
+            for thread in threading.enumerate():
+                if thread.name == "checkpoint":
+                    thread.join()
             raise RuntimeError("planted")
         real(self, model, norm, at)
 
