@@ -191,12 +191,12 @@ def measure(
     if on_test:
         done = api.fit(config)
         metrics: dict[str, Any] = done.get("metrics", {})
-        if any(bar.metric == RARE for bar in line.bars) and not done["stopped"]:
-            metrics[RARE] = recall_of_rare_items(Path(done["run"]))
     else:
         api.prepare(config)
         done = api.train(config)
         metrics = {**done["valid"], f"{config.train.metric} with the blend": done["blended"]}
+    if any(bar.metric == RARE for bar in line.bars) and not done["stopped"]:
+        metrics[RARE] = recall_of_rare_items(Path(done["run"]), "test" if on_test else "valid")
     if done["stopped"]:
         sys.exit(f"{name}, seed {seed}: stopped; the same command with the same --work goes on")
     metrics = {key: value for key, value in metrics.items() if isinstance(value, float) and not is_count(key)}
@@ -204,8 +204,8 @@ def measure(
     return metrics
 
 
-def recall_of_rare_items(run: Path) -> float:
-    """Of the last training of a `fit`, on test."""
+def recall_of_rare_items(run: Path, split: str) -> float:
+    """Of the pairs of a split whose items have few training pairs. The lists have no training pairs."""
     prepared = open_prepared(str(run / "prepared"))
     relation = prepared.schema.relations[0]
     users, items = (prepared.ids(kind).select("node_id", "external_id") for kind in (relation.source, relation.target))
@@ -216,10 +216,17 @@ def recall_of_rare_items(run: Path) -> float:
         table = table.join(users.rename({"external_id": "user_id"}), left_on="user", right_on="node_id")
         return table.join(items.rename({"external_id": "item_id"}), left_on="item", right_on="node_id")
 
-    often = pairs("train").group_by("item_id").len().filter(pl.col("len") > MOST_PAIRS)
-    rare = pairs("test").join(often, on="item_id", how="anti")
-    lists = api.recommend(run, rare["user_id"].unique(maintain_order=True).to_list(), LONG_LIST)
-    return len(rare.join(lists, on=["user_id", "item_id"])) / len(rare)
+    train = pairs("train")
+    often = train.group_by("item_id").len().filter(pl.col("len") > MOST_PAIRS)
+    rare = pairs(split).join(often, on="item_id", how="anti")
+    asked = rare["user_id"].unique(maintain_order=True)
+    met = train.filter(pl.col("user_id").is_in(asked)).group_by("user_id").len()["len"].max()
+    # the model would leave out validation pairs too, so nothing is left out by it
+    lists = api.open(run).recommend(asked.to_list(), LONG_LIST + int(met or 0), filter_seen=False)
+    lists = lists.join(train, on=["user_id", "item_id"], how="anti", maintain_order="left")
+    return len(
+        rare.join(lists.group_by("user_id", maintain_order=True).head(LONG_LIST), on=["user_id", "item_id"])
+    ) / len(rare)
 
 
 def rows_of(key: str, line: Line, found: dict[str, list[Metrics]]) -> list[Row]:
