@@ -196,7 +196,9 @@ def measure(
         done = api.train(config)
         metrics = {**done["valid"], f"{config.train.metric} with the blend": done["blended"]}
     if any(bar.metric == RARE for bar in line.bars) and not done["stopped"]:
-        metrics[RARE] = recall_of_rare_items(Path(done["run"]), "test" if on_test else "valid")
+        run = Path(done["run"])
+        split, folder = ("test", run / "prepared") if on_test else ("valid", Path(config.data.prepared))
+        metrics[RARE] = recall_of_rare_items(run, folder, split)
     if done["stopped"]:
         sys.exit(f"{name}, seed {seed}: stopped; the same command with the same --work goes on")
     metrics = {key: value for key, value in metrics.items() if isinstance(value, float) and not is_count(key)}
@@ -204,9 +206,9 @@ def measure(
     return metrics
 
 
-def recall_of_rare_items(run: Path, split: str) -> float:
-    """Of the pairs of a split whose items have few training pairs. The lists have no training pairs."""
-    prepared = open_prepared(str(run / "prepared"))
+def recall_of_rare_items(run: Path, folder: Path, split: str) -> float:
+    """Of the pairs of a split whose items have few training pairs, prepared in `folder`. Lists have no training pairs."""
+    prepared = open_prepared(str(folder))
     relation = prepared.schema.relations[0]
     users, items = (prepared.ids(kind).select("node_id", "external_id") for kind in (relation.source, relation.target))
 
