@@ -207,7 +207,7 @@ def measure(
 
 
 def recall_of_rare_items(run: Path, folder: Path, split: str) -> float:
-    """Of the pairs of a split whose items have few training pairs, prepared in `folder`. Lists have no training pairs."""
+    """Of the pairs of a split whose items have few training pairs, prepared in `folder`."""
     prepared = open_prepared(str(folder))
     relation = prepared.schema.relations[0]
     users, items = (prepared.ids(kind).select("node_id", "external_id") for kind in (relation.source, relation.target))
@@ -222,13 +222,12 @@ def recall_of_rare_items(run: Path, folder: Path, split: str) -> float:
     often = train.group_by("item_id").len().filter(pl.col("len") > MOST_PAIRS)
     rare = pairs(split).join(often, on="item_id", how="anti")
     asked = rare["user_id"].unique(maintain_order=True)
-    met = train.filter(pl.col("user_id").is_in(asked)).group_by("user_id").len()["len"].max()
+    met = train.join(asked.to_frame(), on="user_id").group_by("user_id").len()["len"].to_numpy()
     # the model would leave out validation pairs too, so nothing is left out by it
-    lists = api.open(run).recommend(asked.to_list(), LONG_LIST + int(met or 0), filter_seen=False)
+    lists = api.open(run).recommend(asked.to_list(), LONG_LIST + int(met.max()), filter_seen=False)
     lists = lists.join(train, on=["user_id", "item_id"], how="anti", maintain_order="left")
-    return len(
-        rare.join(lists.group_by("user_id", maintain_order=True).head(LONG_LIST), on=["user_id", "item_id"])
-    ) / len(rare)
+    lists = lists.group_by("user_id", maintain_order=True).head(LONG_LIST)
+    return len(rare.join(lists, on=["user_id", "item_id"])) / len(rare)
 
 
 def rows_of(key: str, line: Line, found: dict[str, list[Metrics]]) -> list[Row]:
