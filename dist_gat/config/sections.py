@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dist_gat.base.addresses import is_url, key_of
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.defaults import with_defaults
+from dist_gat.config.launch_section import LaunchConfig
 from dist_gat.config.model_sections import ModelConfig
 from dist_gat.config.privacy_section import PrivacyConfig, broken_promises
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Section
@@ -250,20 +252,6 @@ class EvaluateConfig(Section):
     baseline: BaselineConfig = BaselineConfig()
 
 
-class LaunchConfig(Section):
-    """Where the workers run. Everything listens on loopback until `interface` and `host` say otherwise."""
-
-    launcher: Literal["ray", "local"] = "ray"
-    num_workers: PositiveInt = 2
-    threads_per_worker: int | None = Field(None, gt=0, description="default: the host's cores over num_workers")
-    use_gpu: bool = False
-    address: str | None = Field(None, description="of a running Ray cluster; default: start a local one")
-    host: str = "127.0.0.1"
-    interface: str | None = Field("lo", description="network interface of process groups; null: let torch choose")
-    timeout_s: PositiveInt = 600
-    max_failures: int = Field(3, ge=0, description="ray: restarts from the last checkpoint after a worker was lost")
-
-
 class Config(Section):
     """A recipe: everything from the input table to the trained recommender."""
 
@@ -300,6 +288,9 @@ class Config(Section):
 
     @property
     def run_folder(self) -> Path:
+        """Of a run at a URL what this host has of it."""
+        if is_url(self.run):
+            return self.launch.cache_folder / "runs" / key_of(self.run)
         return Path(self.run or f"runs/{self.name}")
 
     @model_validator(mode="after")

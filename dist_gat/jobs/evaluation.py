@@ -25,7 +25,8 @@ from dist_gat.exchange.worker import Worker
 from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.graph.part import SPLITS, open_prepared
+from dist_gat.graph.own_parts import open_own_parts
+from dist_gat.graph.part import SPLITS
 from dist_gat.nn.add_text import add_trained_text
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
@@ -56,7 +57,7 @@ def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
     """See `evaluate_worker`. Raises `Stopped`."""
     folder = config.run_folder / "model"
     saved = open_model(folder)
-    prepared = open_prepared(config.data.prepared)
+    prepared = open_own_parts(config, worker.control)
     require_same_data(saved, prepared)
     store = open_store(prepared, worker.sampling, config.sampling.access)
     num_layers = len(config.sampling.fanouts)

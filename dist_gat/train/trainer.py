@@ -27,7 +27,7 @@ from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.own_parts import open_own_parts
 from dist_gat.nn.attention import attention_entropy, attention_shares
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.frozen import trained_share
@@ -58,7 +58,7 @@ class Trainer:
 
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config, self.worker = config, worker
-        prepared = open_prepared(config.data.prepared)
+        prepared = open_own_parts(config, worker.control)
         sampling = config.sampling
         # kept vectors of texts are with their owners alone
         access = sampling.access if config.model.text is None else "exchange"

@@ -42,7 +42,7 @@ def tune(
     distributions = read_space(Path(space), config)
     run_tuner = load_tuner()
     check_run_folder(config.run_folder)
-    prepared = open_made(config, progress=progress)
+    prepared = open_made(config, progress=progress, parts=())
     if not prepared.num_pairs(predicted_relation(prepared.schema, config.task), "valid"):
         raise DataError(
             f"{prepared.folder}: no validation interactions, by which trials are compared; set data.split.valid_ratio "

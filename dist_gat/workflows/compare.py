@@ -42,7 +42,7 @@ def compare(
     """
     started = time.perf_counter()
     refuse_foreign_folder(config.run_folder)
-    prepared = open_made(config, progress=progress)
+    prepared = open_made(config, progress=progress, parts=())
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     rows: dict[str, dict[str, Any]] = {}

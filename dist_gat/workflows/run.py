@@ -24,6 +24,7 @@ from dist_gat.filters.history_weights import check_history
 from dist_gat.graph.made_from import differing_from, open_made, record_of
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.graph.publish_prepared import is_prepared, staged
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
@@ -72,9 +73,12 @@ def prepare(
     seed = config.seed if seed is None else seed
     pseudonyms = None if pseudonymize is None else open_pseudonyms(Path(pseudonymize), progress)
     on_cluster = config.launch.launcher == "ray" and config.launch.address is not None
-    with ray_tasks(config.launch) if on_cluster else nullcontext() as tasks:
+    with (
+        staged(config.data, pseudonyms, config.launch.cache_folder, progress) as data,
+        ray_tasks(config.launch) if on_cluster else nullcontext() as tasks,
+    ):
         report = prepare_dataset(
-            config.name, config.data, config.parts, seed, progress, tables, tasks=tasks, pseudonyms=pseudonyms
+            config.name, data, config.parts, seed, progress, tables, tasks=tasks, pseudonyms=pseudonyms
         )
     return {**report, "seconds": time.perf_counter() - started}
 
@@ -84,8 +88,8 @@ def prepare_if_need_be(config: Config, progress: Progress, seed: int | None = No
 
     seed: the one that it must have been made with; by default any will do, and a new folder gets the configuration's.
     """
-    if Path(config.data.prepared).exists():
-        record = record_of(open_prepared(config.data.prepared))
+    if is_prepared(config.data.prepared):
+        record = record_of(open_prepared(config.data.prepared, parts=(), cache=config.launch.cache_folder))
         differ = [found for kind in differing_from(record, config.data, config.parts) for found in kind]
         if seed not in (None, record["seed"]):
             differ.append(f"seed: saved {record['seed']}, now {seed}")
@@ -118,7 +122,7 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     check_run_folder(config.run_folder)
     refuse_foreign_folder(config.run_folder)
     check_adapter_folder(config.run_folder)
-    prepared = open_made(config, verify, progress)
+    prepared = open_made(config, verify, progress, parts=())
     # what the data set has not is refused before workers start
     build_task(config, prepared)
     plan_hops(prepared.schema, config.sampling, ())
@@ -160,7 +164,8 @@ def evaluate(
     refuse_links_out(config.run_folder)
     refuse_foreign_results(config.run_folder, EVALUATION_FILE)
     open_model(config.run_folder / "model", verify, progress)
-    prepared = open_made(config, verify, progress, has_model=True)
+    # baselines read all of it
+    prepared = open_made(config, verify, progress, has_model=True, parts=None if config.evaluate.baselines else ())
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
