@@ -130,10 +130,22 @@ def _write_where_other(path: Path, content: bytes) -> None:
 def publish_folder(
     folder: Path, remote: RemoteFolder, kind: str, cache: Path | None = None, progress: Progress = be_silent
 ) -> None:
-    """Upload a folder with its manifest, in place of what stood there, and keep it as fetched. Raises `StorageError`.
+    """`upload_folder`, and keep it as fetched: `folder` itself is gone then. Raises `StorageError`."""
+    files, content = upload_folder(folder, remote, kind, progress), (folder / MANIFEST).read_bytes()
+    kept = folder_of(remote.url, content, cache)
+    with _locked(kept):
+        for name in [*files, MANIFEST]:
+            (kept / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).replace(kept / name)
+        _write_where_other(kept.parent / "address", remote.url.encode())
+    shutil.rmtree(folder)
+
+
+def upload_folder(folder: Path, remote: RemoteFolder, kind: str, progress: Progress = be_silent) -> list[str]:
+    """Upload a folder with its manifest, in place of what stood there. Returns its files. Raises `StorageError`.
 
     The manifest there is deleted first and written last, so whoever reads meanwhile finds none. What the folder here
-    lacks is deleted there. `folder` itself is gone then.
+    lacks is deleted there.
     """
     content = (folder / MANIFEST).read_bytes()
     files = json.loads(content)["files"]
@@ -144,13 +156,7 @@ def publish_folder(
         for done in [pool.submit(remote.put, folder / name, name) for name in files]:
             done.result()
     end_upload(remote, content)
-    kept = folder_of(remote.url, content, cache)
-    with _locked(kept):
-        for name in [*files, MANIFEST]:
-            (kept / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).replace(kept / name)
-        _write_where_other(kept.parent / "address", remote.url.encode())
-    shutil.rmtree(folder)
+    return list(files)
 
 
 def begin_upload(remote: RemoteFolder, kind: str, num_files: int | None = None) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 from dist_gat.base.remote_folder import RemoteFolder
 from dist_gat.base.storage import MANIFEST, remove_folder
-from dist_gat.config.sections import CheckpointConfig
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.shared_folder import shared_folder, shared_upload
 
@@ -156,5 +155,6 @@ def sorted_steps(names: Iterable[str]) -> list[int]:
     return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
 
 
-def open_checkpoints(run_folder: Path, config: CheckpointConfig) -> CheckpointStore:
-    return UrlCheckpoints(config.url) if config.url else FolderCheckpoints(run_folder / CHECKPOINTS_FOLDER)
+def open_checkpoints(run_folder: Path, url: str | None) -> CheckpointStore:
+    """url: in place of the folder, see `Config.checkpoint_url`."""
+    return UrlCheckpoints(url) if url else FolderCheckpoints(run_folder / CHECKPOINTS_FOLDER)

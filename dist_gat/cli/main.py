@@ -22,7 +22,7 @@ from dist_gat.cli.forget_command import forget
 from dist_gat.cli.init_command import init
 from dist_gat.cli.inspect_command import inspect
 from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can_be_shown
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
@@ -69,7 +69,7 @@ app.command(epilog="Example: dist-gat plan configs/ml-100k.yaml --nodes 2625 --e
 
 ConfigPath = Annotated[Path, typer.Argument(parser=path, help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
-RunPath = Annotated[Path, typer.Argument(parser=path, help="a run folder, or the recipe of a run")]
+RunPath = Annotated[Path, typer.Argument(parser=place, help="a run folder, or the recipe of a run")]
 
 Verify = Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file that is read, first")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]
@@ -124,7 +124,7 @@ def train(
         folder = settings.run_folder
         notes = [
             *why_the_last_epoch(result),
-            f"took {result['seconds']:.0f} s; model in {folder / 'model'}",
+            f"took {result['seconds']:.0f} s; model in {settings.model_name}",
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         ]
         output.result(result, *tables, notes="\n".join(notes))

@@ -11,14 +11,14 @@ import typer
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.cli.output import open_output
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 
 def serve(
     run: Annotated[
-        Path, typer.Argument(parser=path, help="a run folder, the model folder in it, or the recipe of a run")
+        Path, typer.Argument(parser=place, help="a run folder, the model folder in it, or the recipe of a run")
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,
     host: Annotated[str, typer.Option(help="the address to listen at; any but this machine's needs a token")] = (

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dist_gat.base.addresses import is_url, key_of
+from dist_gat.base.addresses import below, is_url, key_of
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.defaults import with_defaults
 from dist_gat.config.launch_section import LaunchConfig
@@ -293,6 +293,16 @@ class Config(Section):
             return self.launch.cache_folder / "runs" / key_of(self.run)
         return Path(self.run or f"runs/{self.name}")
 
+    @property
+    def model_name(self) -> str:
+        """Where the saved model is, a folder or a URL."""
+        return below(self.run or self.run_folder, "model")
+
+    @property
+    def checkpoint_url(self) -> str | None:
+        """Where checkpoints are, if not in a folder."""
+        return self.checkpoint.url or (below(self.run, "checkpoints") if is_url(self.run) else None)
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         if self.launch.num_workers > self.parts.num_parts:
@@ -344,6 +354,8 @@ class Config(Section):
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
         if self.privacy is not None and (broken := broken_promises(self)):
             raise ValueError(f"privacy: the promise would not hold; {'; '.join(broken)}")
+        if self.privacy is not None and is_url(self.run):
+            raise ValueError("privacy keeps a secret and a ledger in the run folder: set run to a folder, not to a URL")
         return self
 
     def _check_trained_text(self) -> None:

@@ -23,7 +23,7 @@ from dist_gat.exchange.long_work import Steps, padded, plain_steps
 
 @contextmanager
 def shared_folder(
-    target: Path, channel: Channel, kind: str, version: int, content: dict[str, Any], steps: Steps = plain_steps
+    target: Path | str, channel: Channel, kind: str, version: int, content: dict[str, Any], steps: Steps = plain_steps
 ) -> Iterator[Path]:
     """Yield an empty folder to each rank; then what all ranks wrote there becomes `target`, under one manifest.
 
@@ -32,6 +32,7 @@ def shared_folder(
     is as it was and the temporary folder is gone; so it is where `steps`, of a worker, raises `Stopped`. Collective;
     the ranks share the file system, and write different files.
     """
+    target = Path(target)
     temporary = target.with_name(f".{target.name}.tmp")
     own = temporary / f".rank-{channel.rank}"
     what = f"{target}: can't be written, nothing was changed"

@@ -27,18 +27,16 @@ import json
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import DataError, StorageError
-from dist_gat.base.fetched_folder import fetch_folder
-from dist_gat.base.part_files import files_by_part, is_needed
-from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_files
+from dist_gat.base.part_files import files_by_part, open_parts
+from dist_gat.base.storage import MANIFEST, open_array
 from dist_gat.data.column_layout import Layout, read_layouts, width_of
 from dist_gat.data.parquet import read_parquet
 from dist_gat.graph.part_rows import PartRows, rows_of_part
@@ -324,15 +322,7 @@ def open_prepared(
     folder: also a URL, from which its files are fetched into `cache` of this host: of these parts, by default of all,
     and what is of no part. Raises `StorageError`.
     """
-    if is_url(folder):
-        needs, url = partial(is_needed, parts=parts), str(folder)
-        folder, only = fetch_folder(url, FORMAT, VERSION, REMEDY, needs, cache, verify, progress)
-        manifest = read_manifest(folder, FORMAT, VERSION, REMEDY, only)
-    else:
-        folder = Path(folder)
-        manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
-        if verify:
-            verify_files(folder, manifest, REMEDY, progress)
+    folder, manifest = open_parts(folder, FORMAT, VERSION, REMEDY, verify, progress, parts, cache)
     schema = read_schema(manifest, folder / MANIFEST, REMEDY)
     ranges = read_ranges(manifest, schema.node_types, folder / MANIFEST, REMEDY)
     _check_counts(manifest, folder / MANIFEST, schema, ranges)

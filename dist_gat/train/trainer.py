@@ -45,6 +45,7 @@ from dist_gat.train.begin import begin_model
 from dist_gat.train.data_parallel import data_parallel
 from dist_gat.train.log_window import LogWindow
 from dist_gat.train.private_run import begin_private
+from dist_gat.train.run_files import run_files
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
 from dist_gat.train.text_tuning import TextTuning
@@ -64,7 +65,7 @@ class Trainer:
         access = sampling.access if config.model.text is None else "exchange"
         self.store = open_store(prepared, worker.sampling, access, sampling.cache_bytes)
         read_ahead(self.store)
-        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
+        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint_url)
         self.private = begin_private(config, worker, self.checkpoints)
         # everything that is drawn at random is drawn from the secret of a private run
         seeded = config if self.private is None else self.private.with_secret_seed(config)
@@ -108,7 +109,8 @@ class Trainer:
         if self.private is not None:
             self.gradient_rules.append(self.private.noise(self.store, config.train.batch_size))
         self.total_steps = min(scheduled, (config.train.stop_epoch or config.train.num_epochs) * self.steps_per_epoch)
-        self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving)
+        self.files = run_files(config, worker)
+        self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving, self.files.send)
         self.progress = resume(
             self.checkpoints, config.checkpoint, self.model, self.optimizers, self.store, worker.control
         )

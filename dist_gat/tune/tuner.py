@@ -29,7 +29,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.checkpoints.checkpoint_store import open_checkpoints
-from dist_gat.config.sections import CheckpointConfig, Config, LaunchConfig
+from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.launcher.progress import EventTail
 from dist_gat.launcher.ray import ray_cluster, set_defaults, stoppable
 from dist_gat.launcher.stop_signals import STOP_FILE
@@ -158,7 +158,7 @@ class WatchedTrial(tune.Trainable):
 
 def clear_checkpoints(tree: dict[str, Any]) -> None:
     """Delete the checkpoints of a trial, which only an unfinished trial needs. No process may still be writing any."""
-    open_checkpoints(Path(tree["run"]), CheckpointConfig.model_validate(tree["checkpoint"])).clear()
+    open_checkpoints(Path(tree["run"]), tree["checkpoint"]["url"]).clear()
 
 
 class Proposals(Searcher):
