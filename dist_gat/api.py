@@ -35,7 +35,7 @@ from dist_gat.data.pseudonyms import open_pseudonyms
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
-from dist_gat.explain.trained_run import RunSource, is_copy, locate_run, open_trained_run
+from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run, url_of
 from dist_gat.graph.inspection import inspect_prepared
 from dist_gat.graph.part import open_prepared
 from dist_gat.launcher.doctor import examine as doctor
@@ -278,11 +278,10 @@ def report(
     `run` and `verify` are as in `explain`; a run that was stopped has a page too, but nothing to verify. Returns the
     file. Raises `StorageError` where the folder is not that of a run.
     """
-    config, folder = locate_run(run, overrides)
-    if html is None and is_copy(config, run):
+    if html is None and url_of(run, overrides) is not None:
         raise ConfigError(f"{run}: the run is at a URL, so say where its page goes: html=FILE, or --html FILE")
     page = report_page(run, overrides, verify, progress)
-    path = folder / "report.html" if html is None else Path(html)
+    path = locate_run(run, overrides)[1] / "report.html" if html is None else Path(html)
     save_page(path, page)
     return path
 

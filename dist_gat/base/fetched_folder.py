@@ -25,7 +25,8 @@ from dist_gat.base.errors import StorageError
 from dist_gat.base.remote_folder import RemoteFolder
 from dist_gat.base.storage import MANIFEST, atomic_file, check_manifest, ends_of, sha256_of
 
-FETCHED = "fetched"
+FETCHED, ADDRESS = "fetched", "address"
+KINDS = (FETCHED, "copies", "runs")  # folders with manifests; runs that are read; runs that this host works on
 UPLOADING = "uploading.json"  # is there from the first file of an upload to its manifest
 THREADS = 8
 Progress = Callable[[str], None]
@@ -52,7 +53,7 @@ def fetch_folder(
         _check_entry(remote, name, manifest["files"][name], remedy)
     folder = folder_of(url, content, cache)
     with _locked(folder):
-        _write_where_other(folder.parent / "address", remote.url.encode())
+        _write_where_other(folder.parent / ADDRESS, remote.url.encode())
         _write_where_other(folder / MANIFEST, content)
         waiting = [name for name in names if not _is_whole(folder / name, manifest["files"][name], verify)]
         if waiting:
@@ -137,7 +138,7 @@ def publish_folder(
         for name in [*files, MANIFEST]:
             (kept / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).replace(kept / name)
-        _write_where_other(kept.parent / "address", remote.url.encode())
+        _write_where_other(kept.parent / ADDRESS, remote.url.encode())
     shutil.rmtree(folder)
 
 
@@ -171,3 +172,21 @@ def end_upload(remote: RemoteFolder, manifest: bytes) -> None:
     remote.remove(UPLOADING)
     listed = json.loads(manifest)["files"]
     remote.remove(*(name for name in remote.names() if name not in listed and name != MANIFEST))
+
+
+def list_fetched(cache: Path | None = None) -> list[dict[str, Any]]:
+    """url, what, folder and bytes of each thing at a URL of which this host keeps something."""
+    found = []
+    for what in KINDS:
+        for folder in sorted(path for path in (local_cache(cache) / what).glob("*") if path.is_dir()):
+            address = folder / ADDRESS
+            url = address.read_text(encoding="utf-8") if address.is_file() else folder.name
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            found.append({"url": url, "what": what, "folder": str(folder), "bytes": size})
+    return found
+
+
+def clear_fetched(cache: Path | None = None) -> None:
+    """Delete all of it. Whoever has it open must be done."""
+    for what in KINDS:
+        shutil.rmtree(local_cache(cache) / what, ignore_errors=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.fetched_folder import ADDRESS
 from dist_gat.base.remote_folder import RemoteFolder
 from dist_gat.base.run_folder import CONFIG_FILE, HOLDER, LOCK_FILE
 from dist_gat.base.running_beside import running_beside
@@ -36,6 +37,7 @@ def fetch_run_files(remote: RemoteFolder, folder: Path, kept: Sequence[str] = RU
     `StorageError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / ADDRESS, remote.url)
     for name in kept:
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)

@@ -13,6 +13,7 @@ from rich.text import Text
 from dist_gat import __version__
 from dist_gat.base.errors import DistGatError
 from dist_gat.base.metric_counts import is_count, sample_in_words
+from dist_gat.cli.cache_command import cache
 from dist_gat.cli.encode_command import encode
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.explanation_tables import explanation_tables
@@ -215,6 +216,9 @@ app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/d
 app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")(recommend)
 app.command(epilog="Example: dist-gat serve runs/ml-100k --port 8000")(serve)
 app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
+
+
+app.command(epilog="Example: dist-gat cache --clear")(cache)
 
 
 app.command(epilog="Example: dist-gat forget runs/ml-100k --user 196")(forget)

@@ -124,11 +124,15 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
     return config, folder
 
 
-def is_copy(config: Config, source: RunSource) -> bool:
-    """Whether the folder that `locate_run` gave is a copy of a run at a URL."""
-    if isinstance(source, Config):
-        return is_url(config.run)
-    return is_url(source) or not Path(source).is_dir() and is_url(config.run)
+def url_of(source: RunSource, overrides: Sequence[str] = ()) -> str | None:
+    """Where a run is whose folder is a copy then, as `locate_run` gives it; None of one in a folder."""
+    if not isinstance(source, Config) and is_url(source):
+        return str(source)
+    if not isinstance(source, Config):
+        if Path(source).is_dir() or Path(source).suffix not in RECIPES:
+            return None
+        source = load_config(source, overrides)
+    return source.run if is_url(source.run) else None
 
 
 def refuse_urls(verb: str, config: Config, source: RunSource | None = None) -> None:

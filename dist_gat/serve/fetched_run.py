@@ -6,6 +6,8 @@ CACHE/copies/KEY/   small files of a run as they are now, and its saved model, i
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from dist_gat.base.addresses import below, key_of, local_cache
@@ -31,6 +33,17 @@ def copy_run(url: str, cache: Path | None = None) -> Path:
             fetched, names = fetch_folder(below(url, "model"), FORMAT, VERSION, REMEDY, cache=cache)
             _link(fetched, names, folder / "model")
     return folder
+
+
+def follow_run(url: str, folder: Path, every_s: float, done: threading.Event) -> None:
+    """Until `done`, put each model that the run saves into the folder that `copy_run` gave."""
+    model, cache = folder / "model", folder.parents[1]
+    while not done.wait(every_s):
+        with suppress(StorageError):  # an upload is under way, or the store does not answer: look again
+            content = RemoteFolder(below(url, "model")).read(MANIFEST)
+            if content is not None and content != (model / MANIFEST).read_bytes():
+                fetched, names = fetch_folder(below(url, "model"), FORMAT, VERSION, REMEDY, cache=cache)
+                _link(fetched, names, model)
 
 
 def model_url(url: str) -> str:

@@ -32,7 +32,7 @@ from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.launcher.progress import EventTail
 from dist_gat.launcher.ray import ray_cluster, set_defaults, stoppable
-from dist_gat.launcher.stop_signals import STOP_FILE
+from dist_gat.launcher.stop_signals import STOP_FILE, StopFile
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.tune.search_space import Distribution, Space
 from dist_gat.tune.trial import TUNE_FOLDER, Trial, save_trial, trial_folder, trial_tree
@@ -101,7 +101,7 @@ def run_tuner(
             ),
         )
         with time_limit(minutes, stop_file) as is_over:
-            stoppable(tuner.fit, stop_file)
+            stoppable(tuner.fit, StopFile(folder))
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
     for trial in trials:
         if trial.status != "unfinished":

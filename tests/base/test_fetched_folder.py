@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from dist_gat.base.errors import ConfigError, StorageError
-from dist_gat.base.fetched_folder import UPLOADING, fetch_folder, publish_folder, upload_folder
+from dist_gat.base.fetched_folder import (
+    UPLOADING,
+    clear_fetched,
+    fetch_folder,
+    list_fetched,
+    publish_folder,
+    upload_folder,
+)  # fmt: skip
 from dist_gat.base.part_files import open_parts
 from dist_gat.base.remote_folder import RemoteFolder
 from dist_gat.base.storage import MANIFEST, describe_files, write_manifest
@@ -189,3 +196,15 @@ def test_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsspec.core.url_to_fs", lacks)
     with pytest.raises(ConfigError, match=r"pip install 'dist-gat\[s3\]'"):
         RemoteFolder("s3://shop/a", "run")
+
+
+def test_the_cache_is_listed_and_cleared(url: str, tmp_path: Path) -> None:
+    upload_folder(made(tmp_path / "here"), RemoteFolder(url), KIND)
+    folder, cache = fetched(url, tmp_path / "cache"), tmp_path / "cache"
+    (kept,) = list_fetched(cache)
+    assert (kept["url"], kept["folder"]) == (url, str(folder.parent))
+    assert kept["bytes"] >= sum(map(len, CONTENT.values()))
+    (cache / "numba").mkdir()
+    clear_fetched(cache)
+    assert list_fetched(cache) == []
+    assert (cache / "numba").is_dir(), "what is of others stays"

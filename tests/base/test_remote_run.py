@@ -55,7 +55,7 @@ def test_small_files_go_there_when_they_change_and_come_back(remote: RemoteFolde
     remote.write("checkpoints/step-1/x", b"")
     fetch_run_files(remote, there)
     assert sorted(path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()) == [
-        CONFIG_FILE, "lock", "tensorboard/evaluate/b",
+        "address", CONFIG_FILE, "lock", "tensorboard/evaluate/b",
     ]  # fmt: skip
     assert (there / CONFIG_FILE).read_text() == "changed"
 
