@@ -44,12 +44,17 @@ class ObjectStore:
             return [body]
         return self.app(environ, start_response)
 
-    def files(self, url: str) -> dict[str, bytes]:
-        """All objects below a URL, by their name relative to it."""
+    def names(self, url: str) -> list[str]:
+        """Of all objects below a URL, relative to it."""
         files: Any = fsspec.filesystem("s3")
         files.invalidate_cache()
         root = url.removeprefix("s3://")
-        return {name.removeprefix(f"{root}/"): files.cat_file(name) for name in files.find(root)}
+        return [name.removeprefix(f"{root}/") for name in files.find(root)]
+
+    def files(self, url: str) -> dict[str, bytes]:
+        """The same objects with what is in them, where nobody writes meanwhile."""
+        files: Any = fsspec.filesystem("s3")
+        return {name: files.cat_file(f"{url}/{name}") for name in self.names(url)}
 
     def put(self, url: str, content: bytes) -> None:
         fsspec.filesystem("s3").pipe_file(url, content)

@@ -43,7 +43,7 @@ def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
         return trainer.result(stopped=True)
     finally:
         trainer.log.close()
-        trainer.files.send()
+        trainer.remote_logs.send()
 
 
 def save_best(trainer: Trainer) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from dist_gat.train.begin import begin_model
 from dist_gat.train.data_parallel import data_parallel
 from dist_gat.train.log_window import LogWindow
 from dist_gat.train.private_run import begin_private
-from dist_gat.train.run_files import run_files
+from dist_gat.train.remote_logs import open_remote_logs
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
 from dist_gat.train.text_tuning import TextTuning
@@ -109,8 +109,8 @@ class Trainer:
         if self.private is not None:
             self.gradient_rules.append(self.private.noise(self.store, config.train.batch_size))
         self.total_steps = min(scheduled, (config.train.stop_epoch or config.train.num_epochs) * self.steps_per_epoch)
-        self.files = run_files(config, worker)
-        self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving, self.files.send)
+        self.remote_logs = open_remote_logs(config, worker)
+        self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving, self.remote_logs.send)
         self.progress = resume(
             self.checkpoints, config.checkpoint, self.model, self.optimizers, self.store, worker.control
         )

@@ -35,6 +35,7 @@ from dist_gat.exchange.worker import join_workers
 from dist_gat.graph.own_parts import open_own_parts
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
+from dist_gat.kernels.compile_cache import cache_root
 from dist_gat.serve.fetched_run import copy_run
 from dist_gat.train.run_log import read_curves
 
@@ -71,6 +72,7 @@ def trained(folder: Path, store: ObjectStore) -> dict[str, Any]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> Path:
     """An empty one, which verbs without a recipe find too; and nothing was asked of the store yet."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache_root()))  # compiled kernels stay where they are
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     store.requests.clear()
     return tmp_path / "dist_gat"
@@ -292,7 +294,7 @@ def test_a_killed_run_goes_on_elsewhere(
     command = [sys.executable, "-m", "dist_gat.cli.main", "train", str(cache / "recipe.yaml")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     until = time.monotonic() + 200
-    while not any(name.endswith("/manifest.json") for name in store.files(f"{run}/checkpoints")):
+    while not any(name.endswith("/manifest.json") for name in store.names(f"{run}/checkpoints")):
         assert time.monotonic() < until, "a checkpoint comes"
         assert process.poll() is None, "it is killed before its end"
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""`run_files`: the logs of a run at a URL, which rank 0 alone writes: fetched at its start, sent as they grow."""
+"""`open_remote_logs`: the logs of a run at a URL, which rank 0 alone writes: fetched at its start, then sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dist_gat.exchange.worker import Worker
 
 
 @dataclass
-class RunFiles:
+class RemoteLogs:
     """sent: None where the run is in a folder, or on another rank than 0."""
 
     sent: SentFiles | None = None
@@ -24,9 +24,9 @@ class RunFiles:
             self.sent.send()
 
 
-def run_files(config: Config, worker: Worker) -> RunFiles:
+def open_remote_logs(config: Config, worker: Worker) -> RemoteLogs:
     """Before anything is logged: on the host of rank 0, all that earlier attempts logged anywhere. Collective."""
-    found = RunFiles()
+    found = RemoteLogs()
     if is_url(config.run):
         with together(worker.control, f"{config.run}: the logs of the run can't be fetched"):
             if worker.rank == 0:
