@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.remote_run import claim_run
+from dist_gat.base.running_beside import running_beside
 from dist_gat.cli.main import app
 from dist_gat.config.files import dump_config, parse_config
 from dist_gat.config.sections import Config
@@ -36,7 +37,7 @@ from dist_gat.graph.own_parts import open_own_parts
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.kernels.compile_cache import cache_root
-from dist_gat.serve.fetched_run import copy_run
+from dist_gat.serve.fetched_run import copy_run, follow_run
 from dist_gat.train.run_log import read_curves
 
 PREPARED, RUN = "s3://shop/prepared", "s3://shop/runs/a"
@@ -147,6 +148,18 @@ def test_verbs_read_a_run_or_its_model(
     shown = CliRunner().invoke(app, ["recommend", RUN, "--user", "u1", "--json"])
     assert shown.exit_code == 0, shown.output
     assert expected["item_id"][0] in capfd.readouterr().out
+
+
+def test_a_server_follows_the_run(trained: dict[str, Any], store: ObjectStore, cache: Path) -> None:
+    copy = copy_run(RUN)
+    manifest = copy / "model" / "manifest.json"
+    manifest.write_text("of the model before")
+    until = time.monotonic() + 30
+    with running_beside(partial(follow_run, RUN, copy, 0.05)):
+        while manifest.read_bytes() != store.files(f"{RUN}/model")["manifest.json"]:
+            assert time.monotonic() < until, "the model of the run takes its place"
+            time.sleep(0.05)
+    assert api.recommend(copy, USERS).equals(api.recommend(RUN, USERS))
 
 
 def test_a_model_is_fetched_once_and_checked(
