@@ -22,6 +22,7 @@ from typing import Any, overload
 
 import polars as pl
 
+from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import ConfigError, StorageError
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.config.files import load_config
@@ -34,7 +35,7 @@ from dist_gat.data.pseudonyms import open_pseudonyms
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
-from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run
+from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run, url_of
 from dist_gat.graph.inspection import inspect_prepared
 from dist_gat.graph.part import open_prepared
 from dist_gat.launcher.doctor import examine as doctor
@@ -47,6 +48,7 @@ from dist_gat.plan.constants import DEFAULT, read_constants
 from dist_gat.plan.graph_shape import GraphShape
 from dist_gat.plan.plan import make_plan
 from dist_gat.serve.clear_ids import hide_users, with_clear_ids
+from dist_gat.serve.fetched_run import model_url
 from dist_gat.serve.given_nodes import NewRows
 from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.new_items_file import read_new_items
@@ -234,8 +236,10 @@ def export(
 def model_folder(source: RunSource, overrides: Sequence[str] = ()) -> Path:
     """The model folder of a run, from its folder, its configuration or its recipe; or the folder itself.
 
-    Raises `StorageError` where there is none.
+    Of a URL the folder is one of this host. Raises `StorageError` where there is none.
     """
+    if not isinstance(source, Config) and is_url(source) and model_url(str(source)) == str(source):
+        return open_model(str(source)).folder
     is_folder = not isinstance(source, Config) and Path(source).is_dir()
     folder = Path(source) if is_folder else locate_run(source, overrides)[1]  # type: ignore[arg-type]
     if (folder / "model").is_dir():
@@ -274,6 +278,8 @@ def report(
     `run` and `verify` are as in `explain`; a run that was stopped has a page too, but nothing to verify. Returns the
     file. Raises `StorageError` where the folder is not that of a run.
     """
+    if html is None and url_of(run, overrides) is not None:
+        raise ConfigError(f"{run}: the run is at a URL, so say where its page goes: html=FILE, or --html FILE")
     page = report_page(run, overrides, verify, progress)
     path = locate_run(run, overrides)[1] / "report.html" if html is None else Path(html)
     save_page(path, page)

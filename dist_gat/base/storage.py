@@ -286,20 +286,30 @@ def read_manifest(
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StorageError(f"{path}: not found; {remedy}") from None
-    except (OSError, ValueError, RecursionError) as err:
+    except (OSError, ValueError) as err:
+        raise StorageError(f"{path}: not valid JSON ({err}); {remedy}") from None
+    manifest = check_manifest(text, str(path), kind, version, remedy)
+    for name, entry in manifest["files"].items():
+        if only is None or name in only:
+            _check_file(folder, name, entry, remedy)
+    return manifest
+
+
+def check_manifest(text: str | bytes, path: str, kind: str, version: int, remedy: str) -> dict[str, Any]:
+    """The manifest in a text, whose format and version are checked. path: where it is, for the message."""
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as err:
         raise StorageError(f"{path}: not valid JSON ({err}); {remedy}") from None
     described = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
     if described != (kind, version):
         raise StorageError(f"{path}: expected format {kind} version {version}, found {described}; {remedy}")
     if not isinstance(manifest.get("files"), dict):
         raise StorageError(f"{path}: expected a list of files; {remedy}")
-    for name, entry in manifest["files"].items():
-        if only is None or name in only:
-            _check_file(folder, name, entry, remedy)
-    return manifest
+    return dict(manifest)
 
 
 def _check_file(folder: Path, name: str, entry: Any, remedy: str) -> None:

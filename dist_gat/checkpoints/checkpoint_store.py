@@ -14,19 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import pyarrow as pa
-from pyarrow import fs
-
-from dist_gat.base.errors import ConfigError
-from dist_gat.base.storage import MANIFEST, describe_files, remove_folder, write_manifest
-from dist_gat.config.sections import CheckpointConfig
+from dist_gat.base.remote_folder import RemoteFolder
+from dist_gat.base.storage import MANIFEST, remove_folder
 from dist_gat.exchange.channel import Channel
-from dist_gat.exchange.fail_together import together
-from dist_gat.exchange.shared_folder import join_descriptions, shared_folder
+from dist_gat.exchange.shared_folder import shared_folder, shared_upload
 
 CHECKPOINTS_FOLDER = "checkpoints"
-COPY_BYTES = 1 << 24
 DAMAGED = "damaged-" + MANIFEST
 
 
@@ -112,67 +105,44 @@ class FolderCheckpoints(CheckpointStore):
 
 
 class UrlCheckpoints(CheckpointStore):
-    """A folder at a URL that pyarrow or fsspec understands: s3://, gs://, hdfs://, file://, abfs:// …"""
+    """A folder at a URL that fsspec understands: s3://, gs://, hdfs://, file://, abfs:// …"""
 
     is_local = False
 
-    def __init__(self, url: str) -> None:
-        self.root: str = url.rstrip("/")
-        self.files, self.path = open_url(url)
-
-    def at(self, step: int) -> str:
-        return f"{self.path}/{folder_name(step)}"
+    def __init__(self, url: str, setting: str = "checkpoint.url") -> None:
+        self.remote = RemoteFolder(url, setting)
+        self.root: str = self.remote.url
 
     def steps(self) -> list[int]:
-        listing = self.files.get_file_info(fs.FileSelector(self.path, recursive=True, allow_not_found=True))
-        paths = [Path(info.path) for info in listing if info.is_file]
+        paths = [Path(name) for name in self.remote.names()]
         return sorted_steps(path.parent.name for path in paths if path.name == MANIFEST)
 
-    @contextmanager
-    def writing(self, step: int, channel: Channel, kind: str, version: int, content: dict[str, Any]) -> Iterator[Path]:
-        """Write to a local folder, then copy to the URL: the files of all ranks first, and the manifest last."""
-        what = f"{self.name(step)}: can't be written, no checkpoint was added"
-        files: dict[str, Any] = {}
-        with tempfile.TemporaryDirectory(prefix="dist-gat-") as staging:
-            own = Path(staging)
-            with together(channel, what):
-                yield own
-                files = describe_files(own)
-                for name in files:
-                    self.copy_there(own / name, f"{self.at(step)}/{name}")
-            files = join_descriptions(files, channel)
-            with together(channel, what):
-                if channel.rank == 0:
-                    write_manifest(own, kind, version, content, files)
-                    self.copy_there(own / MANIFEST, f"{self.at(step)}/{MANIFEST}")
-
-    def copy_there(self, source: Path, target: str) -> None:
-        self.files.create_dir(target.rpartition("/")[0])
-        with source.open("rb") as read, self.files.open_output_stream(target) as write:
-            shutil.copyfileobj(read, write, COPY_BYTES)
+    def writing(self, step: int, channel: Channel, kind: str, version: int, content: dict[str, Any]) -> Any:
+        return shared_upload(self.name(step), channel, kind, version, content)
 
     @contextmanager
     def reading(self, step: int, names: Sequence[str]) -> Iterator[Path]:
+        there = {*self.remote.names(folder_name(step))}
         with tempfile.TemporaryDirectory(prefix="dist-gat-") as staging:
             for name in (MANIFEST, *names):
-                source, target = f"{self.at(step)}/{name}", Path(staging, name)
-                if self.files.get_file_info(source).type == fs.FileType.File:
+                source, target = f"{folder_name(step)}/{name}", Path(staging, name)
+                if source in there:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with self.files.open_input_stream(source) as read, target.open("wb") as write:
-                        shutil.copyfileobj(read, write, COPY_BYTES)
+                    self.remote.get(source, target)
             yield Path(staging)
 
     def remove(self, step: int) -> None:
-        self.files.delete_file(f"{self.at(step)}/{MANIFEST}")
-        self.files.delete_dir(self.at(step))
+        self.remote.remove_folder(folder_name(step), first=MANIFEST)
 
     def set_aside(self, step: int) -> None:
-        self.files.move(f"{self.at(step)}/{MANIFEST}", f"{self.at(step)}/{DAMAGED}")
+        content = self.remote.read(f"{folder_name(step)}/{MANIFEST}")
+        if content is not None:
+            self.remote.write(f"{folder_name(step)}/{DAMAGED}", content)
+            self.remote.remove(f"{folder_name(step)}/{MANIFEST}")
 
     def remove_leftovers(self) -> None:
-        for info in self.files.get_file_info(fs.FileSelector(self.path, allow_not_found=True)):
-            if info.type == fs.FileType.Directory and info.base_name.startswith("step-"):
-                self.files.delete_dir(info.path)
+        for name in {name.partition("/")[0] for name in self.remote.names() if name.startswith("step-")}:
+            self.remote.remove_folder(name)
 
 
 def folder_name(step: int) -> str:
@@ -185,18 +155,6 @@ def sorted_steps(names: Iterable[str]) -> list[int]:
     return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
 
 
-def open_url(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a URL and the path in it. Raises `ConfigError`."""
-    try:
-        return fs.FileSystem.from_uri(url)
-    except (ValueError, pa.ArrowInvalid, OSError):
-        # pyarrow itself does not know this kind of URL
-        try:
-            found, path = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as err:
-            raise ConfigError(f"checkpoint.url={url}: {err}; expected s3://bucket/folder, for example") from None
-        return fs.PyFileSystem(fs.FSSpecHandler(found)), path
-
-
-def open_checkpoints(run_folder: Path, config: CheckpointConfig) -> CheckpointStore:
-    return UrlCheckpoints(config.url) if config.url else FolderCheckpoints(run_folder / CHECKPOINTS_FOLDER)
+def open_checkpoints(run_folder: Path, url: str | None) -> CheckpointStore:
+    """url: in place of the folder, see `Config.checkpoint_url`."""
+    return UrlCheckpoints(url) if url else FolderCheckpoints(run_folder / CHECKPOINTS_FOLDER)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from dist_gat.checkpoints.checkpoint_store import CheckpointStore
 from dist_gat.checkpoints.snapshot import Snapshot, begin_checkpoint
 from dist_gat.config.sections import CheckpointConfig
 from dist_gat.exchange.channel import Channel
+from dist_gat.exchange.fail_together import together
 
 
 class CheckpointWriter:
@@ -19,8 +21,12 @@ class CheckpointWriter:
     rank, since the threads agree on it. `wait` raises it; all ranks call `wait` at the same step.
     """
 
-    def __init__(self, checkpoints: CheckpointStore, config: CheckpointConfig, channel: Channel) -> None:
-        self.checkpoints, self.config, self.channel = checkpoints, config, channel
+    def __init__(
+        self, checkpoints: CheckpointStore, config: CheckpointConfig, channel: Channel,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """before: called on each rank before a checkpoint counts, for what must be there then."""
+        self.checkpoints, self.config, self.channel, self.before = checkpoints, config, channel, before
         self.thread: threading.Thread | None = None
         self.error: Exception | None = None
 
@@ -47,7 +53,8 @@ class CheckpointWriter:
 
     def _commit(self, written: ExitStack, best: int | None) -> None:
         try:
-            written.close()
+            with written, together(self.channel, "what belongs to a checkpoint can't be written, and none was added"):
+                self.before()
             if self.channel.rank == 0:
                 self.checkpoints.prune(self.config.keep, best)
         except Exception as err:

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from dist_gat.cli.output import make_table, open_output
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 
 
 def export(
     model: Annotated[
-        Path, typer.Argument(parser=path, help="a run folder, the model folder in it, or the recipe of a run")
+        Path, typer.Argument(parser=place, help="a run folder, the model folder in it, or the recipe of a run")
     ],
     output_folder: Annotated[Path, typer.Option("--output", parser=path, help="the folder that is written")],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from dist_gat.cli.output import open_output
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 
 
 def forget(
-    run: Annotated[Path, typer.Argument(parser=path, help="a run folder, or the recipe of a run")],
+    run: Annotated[Path, typer.Argument(parser=place, help="a run folder, or the recipe of a run")],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,
     user: Annotated[str, typer.Option(help="the user's ID as in the input")] = ...,  # type: ignore[assignment]
     key: Annotated[

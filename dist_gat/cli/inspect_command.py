@@ -9,12 +9,13 @@ import typer
 
 from dist_gat.base.plural import plural
 from dist_gat.cli.output import make_table, open_output
+from dist_gat.cli.paths import place
 
 MAX_PARTS = 16  # on the terminal
 
 
 def inspect(
-    prepared: Annotated[Path, typer.Argument(help="the folder that `prepare` wrote")],
+    prepared: Annotated[Path, typer.Argument(parser=place, help="the folder that `prepare` wrote, or its URL")],
     html: Annotated[Path | None, typer.Option(help="write a page with pictures to this file")] = None,
     verify: Annotated[bool, typer.Option(help="check the SHA-256 of all files first")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else")] = False,

@@ -13,6 +13,7 @@ from rich.text import Text
 from dist_gat import __version__
 from dist_gat.base.errors import DistGatError
 from dist_gat.base.metric_counts import is_count, sample_in_words
+from dist_gat.cli.cache_command import cache
 from dist_gat.cli.encode_command import encode
 from dist_gat.cli.evaluation_tables import compared_metrics, evaluation_tables, what_is_measured
 from dist_gat.cli.explanation_tables import explanation_tables
@@ -22,7 +23,7 @@ from dist_gat.cli.forget_command import forget
 from dist_gat.cli.init_command import init
 from dist_gat.cli.inspect_command import inspect
 from dist_gat.cli.output import STOPPED, make_table, open_output, print_what_can_be_shown
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 from dist_gat.cli.plan_command import plan
 from dist_gat.cli.predict_command import predict
 from dist_gat.cli.prepare_command import prepare
@@ -69,7 +70,7 @@ app.command(epilog="Example: dist-gat plan configs/ml-100k.yaml --nodes 2625 --e
 
 ConfigPath = Annotated[Path, typer.Argument(parser=path, help="a recipe, for example configs/ml-100k.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, for example model.num_heads=4")]
-RunPath = Annotated[Path, typer.Argument(parser=path, help="a run folder, or the recipe of a run")]
+RunPath = Annotated[Path, typer.Argument(parser=place, help="a run folder, or the recipe of a run")]
 
 Verify = Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file that is read, first")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object, and nothing else")]
@@ -124,7 +125,7 @@ def train(
         folder = settings.run_folder
         notes = [
             *why_the_last_epoch(result),
-            f"took {result['seconds']:.0f} s; model in {folder / 'model'}",
+            f"took {result['seconds']:.0f} s; model in {settings.model_name}",
             f"curves: tensorboard --logdir {folder / 'tensorboard'}",
         ]
         output.result(result, *tables, notes="\n".join(notes))
@@ -215,6 +216,9 @@ app.command(epilog="Example: dist-gat tune configs/ml-100k.yaml configs/spaces/d
 app.command(epilog="Example: dist-gat recommend runs/ml-100k --user 196 --user 7 --k 10")(recommend)
 app.command(epilog="Example: dist-gat serve runs/ml-100k --port 8000")(serve)
 app.command(epilog="Example: dist-gat predict runs/ratings pairs.csv --output predictions.csv")(predict)
+
+
+app.command(epilog="Example: dist-gat cache --clear")(cache)
 
 
 app.command(epilog="Example: dist-gat forget runs/ml-100k --user 196")(forget)

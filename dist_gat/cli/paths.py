@@ -1,4 +1,4 @@
-"""`path`: how the command line reads the name of a file or a folder."""
+"""`path` and `place`: how the command line reads the name of a file or a folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from dist_gat.base.addresses import is_url
 from dist_gat.config.section import expand
 
 
@@ -15,3 +16,8 @@ def path(text: str | Path) -> Path:
         return Path(expand(str(text)))
     except ValueError as err:
         raise typer.BadParameter(str(err)) from None
+
+
+def place(text: str | Path) -> str | Path:
+    """The same of what may also be at a URL, which stays as it is: of a path `//` is `/`."""
+    return str(text) if is_url(text) else path(text)

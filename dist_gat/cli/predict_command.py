@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dist_gat.cli.output import make_table, open_output
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 from dist_gat.config.sections import LaunchConfig
 from dist_gat.launcher.preload import prepare_workers
 
@@ -24,7 +24,7 @@ class UnknownIds(str, Enum):
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(parser=path, help="a run folder, or the model folder in it")],
+    model: Annotated[Path, typer.Argument(parser=place, help="a run folder, or the model folder in it")],
     pairs: Annotated[
         Path, typer.Argument(parser=path, help="a table with the columns user_id and item_id: .parquet, .csv or .tsv")
     ],

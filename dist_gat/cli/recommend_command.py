@@ -9,12 +9,12 @@ import typer
 
 from dist_gat.base.errors import ConfigError
 from dist_gat.cli.output import make_table, open_output
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 
 
 def recommend(
     model: Annotated[
-        Path, typer.Argument(parser=path, help="a run folder, the model folder in it, or the recipe of a run")
+        Path, typer.Argument(parser=place, help="a run folder, the model folder in it, or the recipe of a run")
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,
     user: Annotated[list[str] | None, typer.Option(help="a user's ID as in the input; may be repeated")] = None,

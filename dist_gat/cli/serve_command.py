@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dist_gat.base.errors import ConfigError
+from dist_gat.base.running_beside import running_beside
 from dist_gat.cli.output import open_output
-from dist_gat.cli.paths import path
+from dist_gat.cli.paths import path, place
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 
 def serve(
     run: Annotated[
-        Path, typer.Argument(parser=path, help="a run folder, the model folder in it, or the recipe of a run")
+        Path, typer.Argument(parser=place, help="a run folder, the model folder in it, or the recipe of a run")
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,
     host: Annotated[str, typer.Option(help="the address to listen at; any but this machine's needs a token")] = (
@@ -54,6 +57,8 @@ def serve(
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"serve needs {', '.join(missing)}, not installed: pip install 'dist-gat[serve]'")
     from dist_gat import api
+    from dist_gat.explain.trained_run import url_of
+    from dist_gat.serve.fetched_run import follow_run
     from dist_gat.server.bearer_token import read_token
     from dist_gat.server.server_process import serve_model
     from dist_gat.server.server_settings import ServerSettings
@@ -67,4 +72,7 @@ def serve(
             max_batch=max_batch, max_body_bytes=max_body_bytes, receive_s=receive_s, watch_s=watch_s or None,
             index_probes=index_probes,
         )  # fmt: skip
-        serve_model(settings, port, output.progress)
+        url = None if settings.run is None else url_of(run, overrides or [])
+        follows = running_beside(partial(follow_run, url, model.parent, watch_s)) if url and watch_s else nullcontext()
+        with follows:
+            serve_model(settings, port, output.progress)

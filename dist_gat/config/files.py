@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from dist_gat.base.addresses import below
 from dist_gat.base.errors import ConfigError
 from dist_gat.config.plain_yaml import dump_yaml, parse_yaml, read_yaml
 from dist_gat.config.section import AS_TEXT, Section
@@ -78,7 +79,7 @@ def set_value(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 def place_run(tree: dict[str, Any], config: Config, folder: str | Path, below_url: str) -> None:
     """Make `tree` the recipe of a run in a folder of `config`'s run folder, with checkpoints below its URL, if any."""
-    tree["run"] = str(config.run_folder / folder)
+    tree["run"] = below(config.run or config.run_folder, str(folder))
     if config.checkpoint.url is not None:
         tree["checkpoint"]["url"] = f"{config.checkpoint.url.rstrip('/')}/{below_url}"
 

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dist_gat.base.addresses import below, is_url, key_of
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.defaults import with_defaults
+from dist_gat.config.launch_section import LaunchConfig
 from dist_gat.config.model_sections import ModelConfig
 from dist_gat.config.privacy_section import PrivacyConfig, broken_promises
 from dist_gat.config.section import FREE, LENGTH, FileName, PositiveInt, Section
@@ -250,20 +252,6 @@ class EvaluateConfig(Section):
     baseline: BaselineConfig = BaselineConfig()
 
 
-class LaunchConfig(Section):
-    """Where the workers run. Everything listens on loopback until `interface` and `host` say otherwise."""
-
-    launcher: Literal["ray", "local"] = "ray"
-    num_workers: PositiveInt = 2
-    threads_per_worker: int | None = Field(None, gt=0, description="default: the host's cores over num_workers")
-    use_gpu: bool = False
-    address: str | None = Field(None, description="of a running Ray cluster; default: start a local one")
-    host: str = "127.0.0.1"
-    interface: str | None = Field("lo", description="network interface of process groups; null: let torch choose")
-    timeout_s: PositiveInt = 600
-    max_failures: int = Field(3, ge=0, description="ray: restarts from the last checkpoint after a worker was lost")
-
-
 class Config(Section):
     """A recipe: everything from the input table to the trained recommender."""
 
@@ -300,7 +288,20 @@ class Config(Section):
 
     @property
     def run_folder(self) -> Path:
+        """Of a run at a URL what this host has of it."""
+        if is_url(self.run):
+            return self.launch.cache_folder / "runs" / key_of(self.run)
         return Path(self.run or f"runs/{self.name}")
+
+    @property
+    def model_name(self) -> str:
+        """Where the saved model is, a folder or a URL."""
+        return below(self.run or self.run_folder, "model")
+
+    @property
+    def checkpoint_url(self) -> str | None:
+        """Where checkpoints are, if not in a folder."""
+        return self.checkpoint.url or (below(self.run, "checkpoints") if is_url(self.run) else None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -353,6 +354,8 @@ class Config(Section):
             raise ValueError(f"model.embedding_size={size} is not a multiple of num_heads={heads}")
         if self.privacy is not None and (broken := broken_promises(self)):
             raise ValueError(f"privacy: the promise would not hold; {'; '.join(broken)}")
+        if self.privacy is not None and is_url(self.run):
+            raise ValueError("privacy keeps a secret and a ledger in the run folder: set run to a folder, not to a URL")
         return self
 
     def _check_trained_text(self) -> None:

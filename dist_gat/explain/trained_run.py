@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.run_folder import CONFIG_FILE
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.checkpoints.weight_files import load_dense, load_rows, part_file
 from dist_gat.config.files import load_config
@@ -32,6 +34,7 @@ from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
 from dist_gat.sampling.graph_store import GraphStore, open_store
 from dist_gat.sampling.ownership import Ownership
 from dist_gat.sampling.sampler import gather_features
+from dist_gat.serve.fetched_run import copy_run
 from dist_gat.serve.saved_model import SavedModel, open_model
 from dist_gat.tasks.build_task import build_task
 from dist_gat.tasks.task import Task
@@ -97,15 +100,19 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
     """The configuration and the folder of a run, from either of them. Raises `ConfigError`, `StorageError`.
 
     A folder's own `config.yaml` is read, with the overrides on top, and the folder is the run wherever it was
-    moved to; file names in it are still relative to the working directory.
+    moved to; file names in it are still relative to the working directory. Of a run at a URL the folder is a copy of
+    this host.
     """
+    if not isinstance(source, Config) and is_url(source):
+        folder = copy_run(str(source))
+        return load_config(folder / CONFIG_FILE, overrides), folder
     if not isinstance(source, Config) and not Path(source).exists() and Path(source).suffix not in RECIPES:
         raise StorageError(
             f"{source}: no such run folder; give one that `dist-gat train` wrote, or the recipe of a run"
         )
     if isinstance(source, Config) or not Path(source).is_dir():
         config = source if isinstance(source, Config) else load_config(source, overrides)
-        folder = config.run_folder
+        folder = copy_run(config.run, config.launch.cache_folder) if is_url(config.run) else config.run_folder
     else:
         folder = Path(source)
         if not (folder / "config.yaml").is_file():
@@ -115,6 +122,28 @@ def locate_run(source: RunSource, overrides: Sequence[str] = ()) -> tuple[Config
         config = load_config(folder / "config.yaml", overrides)
     refuse_links_out(folder)
     return config, folder
+
+
+def url_of(source: RunSource, overrides: Sequence[str] = ()) -> str | None:
+    """Where a run is whose folder is a copy then, as `locate_run` gives it; None of one in a folder."""
+    if not isinstance(source, Config) and is_url(source):
+        return str(source)
+    if not isinstance(source, Config):
+        if Path(source).is_dir() or Path(source).suffix not in RECIPES:
+            return None
+        source = load_config(source, overrides)
+    return source.run if is_url(source.run) else None
+
+
+def refuse_urls(verb: str, config: Config, source: RunSource | None = None) -> None:
+    """Raise `ConfigError` for what `verb` would change in place, which can't be done at a URL."""
+    named = "" if source is None or isinstance(source, Config) else str(source)
+    for name in (named, config.run, config.data.prepared):
+        if is_url(name):
+            raise ConfigError(
+                f"{name}: `{verb}` works on folders; copy run and prepared data here, and set run and data.prepared to "
+                "these copies"
+            )
 
 
 def open_trained_run(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dist_gat.base.errors import ConfigError, DataError, DistGatError
 from dist_gat.base.storage import MANIFEST
@@ -18,11 +19,8 @@ def check_pseudonyms(data: DataConfig, pseudonyms: Pseudonyms | None) -> None:
     would be replaced by one without."""
     target = Path(data.prepared)
     if pseudonyms is None:
-        if (target / MANIFEST).exists() and "pseudonyms" in open_prepared(target).manifest:
-            raise ConfigError(
-                f"data.prepared={target} has pseudonyms, and would be replaced by clear IDs: give the key with "
-                "`dist-gat prepare --pseudonymize KEYFILE`, or delete the folder first"
-            )
+        if (target / MANIFEST).exists():
+            refuse_clear_ids(str(target), open_prepared(target).manifest)
         return
     refused = {
         "data.relations.NAME.same_as": any(one.same_as for one in data.relations.values()),
@@ -36,6 +34,15 @@ def check_pseudonyms(data: DataConfig, pseudonyms: Pseudonyms | None) -> None:
         raise ConfigError(
             f"--pseudonymize: {', '.join(found)}: matched with IDs as they are, which prepare with pseudonyms does not "
             "do yet; leave it out"
+        )
+
+
+def refuse_clear_ids(target: str, manifest: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a data set has pseudonyms. target: where it is."""
+    if "pseudonyms" in manifest:
+        raise ConfigError(
+            f"data.prepared={target} has pseudonyms, and would be replaced by clear IDs: give the key with "
+            "`dist-gat prepare --pseudonymize KEYFILE`, or delete the folder first"
         )
 
 

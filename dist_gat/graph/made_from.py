@@ -10,7 +10,7 @@ SHA-256 of the files of each pre-trained encoder of texts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -67,15 +67,15 @@ def recorded_encoder(prepared: PreparedGraph, data: DataConfig, encoder: str) ->
 
 def open_made(
     config: Config, verify: bool = False, progress: Callable[[str], None] = lambda message: None,
-    has_model: bool = False,
+    has_model: bool = False, parts: Collection[int] | None = None,
 ) -> PreparedGraph:  # fmt: skip
-    """`open_prepared` of a recipe, after a look at what the folder was made from.
+    """`open_prepared` of a recipe, after a look at what the folder was made from. parts: what is fetched from a URL.
 
     Raises `ConfigError` with all that differs from the recipe. has_model: a saved model of this folder is there, which
     outlives its table, so that a file that has changed since is only told. The seed may differ: then the split is that
     of the seed that prepared, which is told too.
     """
-    prepared = open_prepared(config.data.prepared, verify, progress)
+    prepared = open_prepared(config.data.prepared, verify, progress, parts, config.launch.cache_folder)
     record = record_of(prepared)
     settings, files = differing_from(record, config.data, config.parts)
     if settings or (files and not has_model):

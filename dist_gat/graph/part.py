@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,8 @@ import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError, StorageError
-from dist_gat.base.storage import MANIFEST, open_array, read_manifest, verify_files
+from dist_gat.base.part_files import files_by_part, open_parts
+from dist_gat.base.storage import MANIFEST, open_array
 from dist_gat.data.column_layout import Layout, read_layouts, width_of
 from dist_gat.data.parquet import read_parquet
 from dist_gat.graph.part_rows import PartRows, rows_of_part
@@ -184,6 +185,18 @@ class PreparedGraph:
             for part in range(self.ranges.num_parts)
         ]
 
+    def is_here(self, part: int) -> bool:
+        """Whether this host has the files of a part: it fetches its own alone where the folder is at a URL."""
+        return all((self.folder / name).is_file() for name in self._files_of_parts.get(part, ()))
+
+    @property
+    def parts_here(self) -> list[Part]:
+        return [part for part in self.parts if self.is_here(part.number)]
+
+    @cached_property
+    def _files_of_parts(self) -> dict[int, list[str]]:
+        return files_by_part(self.manifest["files"])
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the manifest: two data sets with the same fingerprint hold the same bytes, whatever they were made
@@ -301,19 +314,18 @@ def part_folder(root: Path, part: int) -> Path:
 
 
 def open_prepared(
-    folder: str | Path, verify: bool = False, progress: Callable[[str], None] = lambda message: None
-) -> PreparedGraph:
+    folder: str | Path, verify: bool = False, progress: Callable[[str], None] = lambda message: None,
+    parts: Collection[int] | None = None, cache: Path | None = None,
+) -> PreparedGraph:  # fmt: skip
     """Open a prepared folder. Size and ends of its files are always checked, their whole SHA-256 with `verify`.
 
-    Raises `StorageError`.
+    folder: also a URL, from which its files are fetched into `cache` of this host: of these parts, by default of all,
+    and what is of no part. Raises `StorageError`.
     """
-    folder = Path(folder)
-    manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
+    folder, manifest = open_parts(folder, FORMAT, VERSION, REMEDY, verify, progress, parts, cache)
     schema = read_schema(manifest, folder / MANIFEST, REMEDY)
     ranges = read_ranges(manifest, schema.node_types, folder / MANIFEST, REMEDY)
     _check_counts(manifest, folder / MANIFEST, schema, ranges)
-    if verify:
-        verify_files(folder, manifest, REMEDY, progress)
     prepared = PreparedGraph(folder, manifest, schema, ranges)
     _ = prepared.layouts  # checks them
     return prepared

@@ -29,7 +29,7 @@ def baseline_worker(name: str, config: Config, worker: Worker) -> dict[str, Any]
 def run_baseline(name: str, config: Config, worker: Worker) -> dict[str, Any]:
     """See `baseline_worker`."""
     started = time.perf_counter()
-    prepared = open_prepared(config.data.prepared)
+    prepared = open_prepared(config.data.prepared, cache=config.launch.cache_folder)
     relation = predicted_relation(prepared.schema, config.task)
     try:
         split = held_out_split(prepared, relation)

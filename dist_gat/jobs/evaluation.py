@@ -20,12 +20,14 @@ from dist_gat.evaluate.slices import slice_metrics
 from dist_gat.evaluate.split_metrics import cold_metrics
 from dist_gat.evaluate.spread import pair_spread, ranking_spread
 from dist_gat.evaluate.user_sample import sample_users
+from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.worker import Worker
 from dist_gat.explain.trained_run import require_same_data
 from dist_gat.filters.blend import Blend
 from dist_gat.filters.linear_filter import LinearFilter
-from dist_gat.graph.part import SPLITS, open_prepared
+from dist_gat.graph.own_parts import open_own_parts, own_parts_of
+from dist_gat.graph.part import SPLITS
 from dist_gat.nn.add_text import add_trained_text
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.recommender import Recommender, build_recommender, untimed_type
@@ -54,9 +56,10 @@ def evaluate_worker(config: Config, worker: Worker) -> dict[str, Any]:
 
 def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
     """See `evaluate_worker`. Raises `Stopped`."""
-    folder = config.run_folder / "model"
-    saved = open_model(folder)
-    prepared = open_prepared(config.data.prepared)
+    prepared = open_own_parts(config, worker.control)
+    own = own_parts_of(prepared.ranges.num_parts, worker.control)
+    with together(worker.control, f"{config.model_name}: can't be read"):
+        saved = open_model(config.model_name, parts=own, cache=config.launch.cache_folder)
     require_same_data(saved, prepared)
     store = open_store(prepared, worker.sampling, config.sampling.access)
     num_layers = len(config.sampling.fanouts)
@@ -67,7 +70,7 @@ def evaluate_saved(config: Config, worker: Worker) -> dict[str, Any]:
         untimed=untimed_type(config.sampling, task.relation),
     )  # fmt: skip
     add_trained_text(model, config, prepared)
-    load_weights(folder, model, store)
+    load_weights(saved.folder, model, store)
     use_present_vectors(model.dense.text, store, worker.control, worker.steps)
     representation_OR = infer_representations(model, store, config.evaluate.edge_chunk, worker.steps)
     of_tasks = {

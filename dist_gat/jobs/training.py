@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from dist_gat.base.addresses import below, is_url
+from dist_gat.base.fetched_folder import upload_folder
 from dist_gat.base.peak_memory import reset_peak_memory
+from dist_gat.base.remote_folder import RemoteFolder
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.evaluate.kept_texts import use_present_vectors
@@ -18,7 +21,8 @@ from dist_gat.nn.adapters import merge_adapter
 from dist_gat.serve.saved_model import RANKING_ROWS, save_model
 from dist_gat.tasks.build_task import single_tasks
 from dist_gat.tasks.pair_task import PairTask
-from dist_gat.train.adapter_files import save_adapter
+from dist_gat.train.adapter_files import ADAPTER_FOLDER, save_adapter
+from dist_gat.train.adapter_files import FORMAT as ADAPTER_FORMAT
 from dist_gat.train.trainer import Trainer
 
 
@@ -39,6 +43,7 @@ def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
         return trainer.result(stopped=True)
     finally:
         trainer.log.close()
+        trainer.remote_logs.send()
 
 
 def save_best(trainer: Trainer) -> dict[str, Any]:
@@ -51,6 +56,9 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
         with together(worker.control, f"{config.run_folder}: the adapter can't be written"):
             if worker.rank == 0:
                 save_adapter(config.run_folder, model, config.model.adapter, trainer.progress.base)
+                if is_url(config.run):
+                    remote = RemoteFolder(below(config.run, ADAPTER_FOLDER))
+                    upload_folder(config.run_folder / ADAPTER_FOLDER, remote, ADAPTER_FORMAT)
         # what is saved is a plain model, which works without its base
         merge_adapter(model)
     use_present_vectors(model.dense.text, store, worker.control, worker.steps)

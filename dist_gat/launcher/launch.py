@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from dist_gat.base.addresses import absolute, is_url
 from dist_gat.config.sections import Config
 from dist_gat.jobs.job import Job
 from dist_gat.launcher.local import run_local
@@ -26,7 +26,6 @@ def run_job(job: Job, config: Config, quiet: bool = False) -> dict[str, Any]:
 
 def with_absolute_paths(config: Config) -> Config:
     """The configuration with its folders resolved here: workers start in other folders."""
-    data = config.data.model_copy(
-        update={"path": str(Path(config.data.path).resolve()), "prepared": str(Path(config.data.prepared).resolve())}
-    )
-    return config.model_copy(update={"data": data, "run": str(config.run_folder.resolve())})
+    names = {"path": absolute(config.data.path), "prepared": absolute(config.data.prepared)}
+    run = config.run if is_url(config.run) else absolute(config.run_folder)
+    return config.model_copy(update={"data": config.data.model_copy(update=names), "run": run})

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import ClusterError, DistGatError, TrainingError, first_line
 from dist_gat.base.running_beside import running_beside
 from dist_gat.config.files import parse_config
@@ -33,7 +33,7 @@ from dist_gat.launcher.host_watch import HostWatch
 from dist_gat.launcher.local import worker_device
 from dist_gat.launcher.preload import environment
 from dist_gat.launcher.sockets import RAY_SOCKET, short_folder
-from dist_gat.launcher.stop_signals import STOP_FILE, FileRequests, on_stop_signals
+from dist_gat.launcher.stop_signals import FileRequests, StopFile, on_stop_signals
 from dist_gat.train.event_log import EventLog
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
@@ -92,7 +92,7 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
         )
         try:
             with watching_hosts(config):
-                result = stoppable(trainer.fit, config.run_folder / STOP_FILE).return_value
+                result = stoppable(trainer.fit, stop_file(config)).return_value
         except TrainingFailedError as err:
             raise ClusterError(failure_message(err)) from None
     if TRAINING_ERROR in result:
@@ -123,7 +123,11 @@ def room_of_hosts(launch: LaunchConfig) -> dict[str, int]:
     return {node["NodeManagerAddress"]: int(node["Resources"].get(resource, 0)) for node in living}
 
 
-def stoppable(fit: Callable[[], Any], stop_file: Path) -> Any:
+def stop_file(config: Config) -> StopFile:
+    return StopFile(config.run_folder, config.run if is_url(config.run) else None)
+
+
+def stoppable(fit: Callable[[], Any], file: StopFile) -> Any:
     """What `fit` returns. It runs in a thread, because in the main one Ray would take SIGINT for itself."""
     future: Future[Any] = Future()
 
@@ -134,17 +138,17 @@ def stoppable(fit: Callable[[], Any], stop_file: Path) -> Any:
             future.set_exception(err)
 
     def stop() -> None:
-        if stop_file.exists():
+        if file.path.exists():
             raise KeyboardInterrupt
-        stop_file.touch()
+        file.touch()
 
-    stop_file.unlink(missing_ok=True)
+    file.remove()
     try:
         with on_stop_signals(stop):
             threading.Thread(target=run, name="ray train", daemon=True).start()
             return future.result()
     finally:
-        stop_file.unlink(missing_ok=True)
+        file.remove()
 
 
 def ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, Any]:
     device = worker_device(config, train.get_context().get_local_rank())
     try:
         meet(config.launch)
-        requests = FileRequests(config.run_folder, is_preempted)
+        requests = FileRequests(stop_file(config), is_preempted)
         threads, shares = threads_per_worker(config.launch), config.sampling.access == "auto"
         worker = join_workers(device, threads, config.launch.timeout_s, requests, shares)
         return settings["job"](config, worker)

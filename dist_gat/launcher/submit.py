@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import ClusterError, first_line
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config
@@ -58,10 +59,14 @@ def entrypoint(verb: str) -> str:
 
 def with_folders_in(config: Config, folder: Path) -> Config:
     """The configuration with its relative folders below `folder`."""
-    data = config.data.model_copy(
-        update={"path": str(folder / config.data.path), "prepared": str(folder / config.data.prepared)}
-    )
-    return config.model_copy(update={"data": data, "run": str(folder / config.run_folder)})
+    names = {name: at(folder, getattr(config.data, name)) for name in ("path", "prepared")}
+    run = at(folder, config.run or config.run_folder)
+    return config.model_copy(update={"data": config.data.model_copy(update=names), "run": run})
+
+
+def at(folder: Path, name: str | Path) -> str:
+    """A relative name below a folder; others as they are."""
+    return str(name) if is_url(name) else str(folder / name)
 
 
 def follow_job(client: JobSubmissionClient, job: str) -> int:

@@ -246,7 +246,7 @@ def open_store(
     rank_starts = parts_of_ranks(num_parts, channel.world_size)
     own = range(int(rank_starts[channel.rank]), int(rank_starts[channel.rank + 1]))
     reads = [access == "auto" or number in own for number in range(num_parts)]
-    in_place = np.array([is_read and part.folder.is_dir() for is_read, part in zip(reads, prepared.parts, strict=True)])
+    in_place = np.array([is_read and prepared.is_here(number) for number, is_read in enumerate(reads)])
     missing = channel.sum(torch.tensor([float((~in_place).sum())])).item()
     store = GraphStore(Transport(prepared, channel, in_place, missing > 0, rank_starts))
     store.cache = new_cache(store, cache_bytes)

@@ -19,7 +19,7 @@ categories/TYPE/COLUMN.parquet names of categories, by code, for the columns of 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,16 +31,16 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.part_files import open_parts
 from dist_gat.base.storage import (
     MANIFEST,
     open_array,
-    read_manifest,
     refuse_foreign_folder,
     refuse_links_out,
     save_array,
     sha256_of,
-    verify_files,
 )
 from dist_gat.checkpoints.weight_files import load_tensors, part_file, part_rows, save_dense, save_tensors
 from dist_gat.config.files import dump_config, load_config
@@ -49,7 +49,7 @@ from dist_gat.data.column_layout import Layout, read_layouts, to_plain
 from dist_gat.evaluate.topk import Known, known_items
 from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.long_work import padded
-from dist_gat.exchange.shared_folder import shared_folder
+from dist_gat.exchange.shared_folder import shared_folder, shared_upload
 from dist_gat.exchange.worker import Worker
 from dist_gat.filters.blend import Blend
 from dist_gat.graph.part import Part, read_categories, read_ids
@@ -70,7 +70,8 @@ def save_model(
     worker: Worker, pairs: Mapping[str, Mapping[str, Any]] = NONE, more_rows: Mapping[str, Tensor] = NONE,
     depths: Sequence[Tensor] | None = None, privacy: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Write `run_folder/model`. Collective; ranks share the file system. Raises `Stopped`, and writes nothing then.
+    """Write the model of the run: into its folder, which ranks share, or to its URL. Collective. Raises `Stopped`, and
+    writes nothing then.
 
     pairs: of tasks that predict pairs, by name, what turns products of their rows into predictions. more_rows: rows of
     these [O, …], by name, where they are not the ranking rows. depths: of `infer_representations`, for new nodes; None:
@@ -95,7 +96,7 @@ def save_model(
         "privacy": privacy,
         "pseudonyms": store.prepared.manifest.get("pseudonyms"),
     }
-    folder, extra = config.run_folder / "model", {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
+    extra = {RANKING_ROWS: rows_OR, "spectral": weighted_Ok, **more_rows}
     if depths is not None:
         content["new_users"] = {
             "weights": store.prepared.manifest.get("weights", {}),
@@ -105,9 +106,11 @@ def save_model(
             content["text"] = model.dense.text.made_by
         content["columns"] = {kind: to_plain(layout) for kind, layout in store.prepared.layouts.items()}
         extra["degree"] = torch.from_numpy(store.degrees(store.ownership.own_nodes))
-    control, what = worker.control, f"{folder}: can't be written, nothing was changed"
+    name, control = config.model_name, worker.control
+    what = f"{name}: can't be written, nothing was changed"
+    place = shared_upload if is_url(name) else shared_folder
     parts = padded(store.own_parts, None, control)
-    with shared_folder(folder, control, FORMAT, VERSION, content, worker.steps) as own:
+    with place(name, control, FORMAT, VERSION, content, worker.steps) as own:
         # what one rank does alone may fail there alone, and the others wait in the steps
         with together(control, what):
             if worker.rank == 0:
@@ -234,14 +237,15 @@ class SavedModel:
 
 
 def open_model(
-    folder: str | Path, verify: bool = False, progress: Callable[[str], None] = lambda message: None
-) -> SavedModel:
+    folder: str | Path, verify: bool = False, progress: Callable[[str], None] = lambda message: None,
+    parts: Collection[int] | None = None, cache: Path | None = None,
+) -> SavedModel:  # fmt: skip
     """Open a model folder. Size and ends of its files are always checked, their whole SHA-256 with `verify`.
 
-    Raises `StorageError`.
+    folder: also a URL, from which its files are fetched into `cache` of this host: the rows of these parts, by default
+    of all, and what is of no part. Raises `StorageError`.
     """
-    folder = Path(folder)
-    manifest = read_manifest(folder, FORMAT, VERSION, REMEDY)
+    folder, manifest = open_parts(folder, FORMAT, VERSION, REMEDY, verify, progress, parts, cache)
     schema = read_schema(manifest, folder / MANIFEST, REMEDY)
     ranges = read_ranges(manifest, schema.node_types, folder / MANIFEST, REMEDY)
     expected = {
@@ -254,8 +258,6 @@ def open_model(
     relations = [relation for relation in schema.relations if relation.name == manifest.get("relation")]
     if not relations:
         raise StorageError(f"{folder / MANIFEST}: expected relation, the name of one in the schema; {REMEDY}")
-    if verify:
-        verify_files(folder, manifest, REMEDY, progress)
     return SavedModel(folder, manifest, ranges, relations[0])
 
 

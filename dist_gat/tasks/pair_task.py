@@ -209,7 +209,7 @@ def refuse_wrong_rows(
     if len(levels) and are_good(levels).all():
         return
     for split in SPLITS:
-        for part in prepared.parts:
+        for part in prepared.parts_here:
             found = np.asarray(part.labels(relation, split, label), np.float64)
             wrong = np.flatnonzero(~are_good(found))
             if len(wrong):

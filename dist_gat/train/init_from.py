@@ -17,6 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import ConfigError
 from dist_gat.base.storage import MANIFEST, sha256_of
 from dist_gat.checkpoints.weight_files import DENSE, load_tensors, part_file
@@ -25,6 +26,7 @@ from dist_gat.exchange.fail_together import together
 from dist_gat.graph.part import read_ids
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.graph_store import GraphStore
+from dist_gat.serve.fetched_run import model_url
 from dist_gat.serve.saved_model import SavedModel, open_model
 
 REMEDY = "train the run that train.init_from names again"
@@ -67,7 +69,9 @@ class Loaded:
 
 
 def open_base(name: str) -> SavedModel:
-    """The saved model of a run folder, or the model folder itself. Raises `ConfigError`, `StorageError`."""
+    """The saved model of a run, or the model folder itself, also at a URL. Raises `ConfigError`, `StorageError`."""
+    if is_url(name):
+        return open_model(model_url(name))
     folder = Path(name)
     if not folder.is_dir():
         raise ConfigError(f"train.init_from={name}: no such run; give the folder of a run that `dist-gat train` wrote")

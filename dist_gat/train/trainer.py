@@ -27,7 +27,7 @@ from dist_gat.evaluate.inference import infer_representations
 from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.stop_requests import Request
 from dist_gat.exchange.worker import Worker
-from dist_gat.graph.part import open_prepared
+from dist_gat.graph.own_parts import open_own_parts
 from dist_gat.nn.attention import attention_entropy, attention_shares
 from dist_gat.nn.edge_terms import prepared_kinds
 from dist_gat.nn.frozen import trained_share
@@ -45,6 +45,7 @@ from dist_gat.train.begin import begin_model
 from dist_gat.train.data_parallel import data_parallel
 from dist_gat.train.log_window import LogWindow
 from dist_gat.train.private_run import begin_private
+from dist_gat.train.remote_logs import open_remote_logs
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
 from dist_gat.train.text_tuning import TextTuning
@@ -58,13 +59,13 @@ class Trainer:
 
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config, self.worker = config, worker
-        prepared = open_prepared(config.data.prepared)
+        prepared = open_own_parts(config, worker.control)
         sampling = config.sampling
         # kept vectors of texts are with their owners alone
         access = sampling.access if config.model.text is None else "exchange"
         self.store = open_store(prepared, worker.sampling, access, sampling.cache_bytes)
         read_ahead(self.store)
-        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
+        self.checkpoints = open_checkpoints(config.run_folder, config.checkpoint_url)
         self.private = begin_private(config, worker, self.checkpoints)
         # everything that is drawn at random is drawn from the secret of a private run
         seeded = config if self.private is None else self.private.with_secret_seed(config)
@@ -108,7 +109,8 @@ class Trainer:
         if self.private is not None:
             self.gradient_rules.append(self.private.noise(self.store, config.train.batch_size))
         self.total_steps = min(scheduled, (config.train.stop_epoch or config.train.num_epochs) * self.steps_per_epoch)
-        self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving)
+        self.remote_logs = open_remote_logs(config, worker)
+        self.writer = CheckpointWriter(self.checkpoints, config.checkpoint, worker.saving, self.remote_logs.send)
         self.progress = resume(
             self.checkpoints, config.checkpoint, self.model, self.optimizers, self.store, worker.control
         )

@@ -10,6 +10,7 @@ from typing import Any
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.base.run_folder import lock_run
 from dist_gat.config.privacy_section import refuse_choice
+from dist_gat.config.run_url import refuse_run_url
 from dist_gat.config.sections import Config
 from dist_gat.graph.made_from import open_made
 from dist_gat.launcher.launch import with_absolute_paths
@@ -38,11 +39,12 @@ def tune(
     Raises `ConfigError` without Optuna, for a space that does not fit and for a folder of another search.
     """
     started = time.perf_counter()
+    refuse_run_url(config, "tune")
     refuse_choice(config.privacy, "tune")
     distributions = read_space(Path(space), config)
     run_tuner = load_tuner()
     check_run_folder(config.run_folder)
-    prepared = open_made(config, progress=progress)
+    prepared = open_made(config, progress=progress, parts=())
     if not prepared.num_pairs(predicted_relation(prepared.schema, config.task), "valid"):
         raise DataError(
             f"{prepared.folder}: no validation interactions, by which trials are compared; set data.split.valid_ratio "

@@ -29,10 +29,10 @@ from ray.tune.search.optuna import OptunaSearch
 
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.checkpoints.checkpoint_store import open_checkpoints
-from dist_gat.config.sections import CheckpointConfig, Config, LaunchConfig
+from dist_gat.config.sections import Config, LaunchConfig
 from dist_gat.launcher.progress import EventTail
 from dist_gat.launcher.ray import ray_cluster, set_defaults, stoppable
-from dist_gat.launcher.stop_signals import STOP_FILE
+from dist_gat.launcher.stop_signals import STOP_FILE, StopFile
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.tune.search_space import Distribution, Space
 from dist_gat.tune.trial import TUNE_FOLDER, Trial, save_trial, trial_folder, trial_tree
@@ -101,7 +101,7 @@ def run_tuner(
             ),
         )
         with time_limit(minutes, stop_file) as is_over:
-            stoppable(tuner.fit, stop_file)
+            stoppable(tuner.fit, StopFile(folder))
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
     for trial in trials:
         if trial.status != "unfinished":
@@ -158,7 +158,7 @@ class WatchedTrial(tune.Trainable):
 
 def clear_checkpoints(tree: dict[str, Any]) -> None:
     """Delete the checkpoints of a trial, which only an unfinished trial needs. No process may still be writing any."""
-    open_checkpoints(Path(tree["run"]), CheckpointConfig.model_validate(tree["checkpoint"])).clear()
+    open_checkpoints(Path(tree["run"]), tree["checkpoint"]["url"]).clear()
 
 
 class Proposals(Searcher):

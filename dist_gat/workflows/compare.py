@@ -12,6 +12,7 @@ from dist_gat.base.json_text import to_json
 from dist_gat.base.run_folder import lock_run
 from dist_gat.base.storage import write_text
 from dist_gat.config.data_sections import PRUNING
+from dist_gat.config.run_url import refuse_run_url
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.graph.made_from import open_made, record_of
@@ -41,8 +42,9 @@ def compare(
     unknown name.
     """
     started = time.perf_counter()
+    refuse_run_url(config, "compare")
     refuse_foreign_folder(config.run_folder)
-    prepared = open_made(config, progress=progress)
+    prepared = open_made(config, progress=progress, parts=())
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     rows: dict[str, dict[str, Any]] = {}

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dist_gat.base.addresses import below
 from dist_gat.base.errors import ConfigError
 from dist_gat.baselines.baseline import BASELINES, TIMED
 from dist_gat.baselines.pair_baselines import PAIR_BASELINES
@@ -109,7 +110,7 @@ def model_recipe(name: str, config: Config) -> Config:
         tree["model"] |= {"adapter": None, "text": None}
         tree["train"] |= {"init_from": None, "adapter_from": None, "freeze": []}
     if name == f"{WITHOUT}{PRUNING}":
-        tree["data"] |= {"prune": None, "prepared": str(config.run_folder / "compare" / name / "prepared")}
+        tree["data"] |= {"prune": None, "prepared": below(config.run or config.run_folder, f"compare/{name}/prepared")}
     elif name.startswith(WITHOUT):
         of_relation = tree["sampling"]["relations"].setdefault(name.removeprefix(WITHOUT), {})
         of_relation["fanouts"] = [0] * len(config.sampling.fanouts)

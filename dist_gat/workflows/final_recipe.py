@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dist_gat.base.addresses import below
 from dist_gat.baselines.baseline import RECENT
 from dist_gat.config.files import parse_config, place_run
 from dist_gat.config.sections import Config
@@ -20,7 +21,7 @@ def final_recipe(config: Config, chosen: dict[str, Any]) -> Config:
     """
     tree = config.model_dump(mode="json")
     place_run(tree, config, FINAL_FOLDER, FINAL_FOLDER)
-    tree["data"]["prepared"] = str(config.run_folder / FINAL_FOLDER / "prepared")
+    tree["data"]["prepared"] = below(config.run or config.run_folder, f"{FINAL_FOLDER}/prepared")
     tree["data"]["split"]["merge_valid"] = True
     if len(config.evaluate.baseline.half_lives) > 1:  # chosen on validation pairs, which are training pairs now
         tree["evaluate"]["baselines"] = [name for name in config.evaluate.baselines if name not in RECENT]

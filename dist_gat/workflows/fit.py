@@ -28,7 +28,7 @@ def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> d
     started = time.perf_counter()
     refuse_choice(config.privacy, "fit")
     prepare_if_need_be(config, progress)
-    prepared = open_made(config, progress=progress)
+    prepared = open_made(config, progress=progress, parts=())
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     chosen = train(config, quiet, progress=progress)

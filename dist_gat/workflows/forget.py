@@ -13,7 +13,7 @@ from dist_gat.base.run_folder import lock_run, sweep_run
 from dist_gat.checkpoints.checkpoint_store import open_checkpoints
 from dist_gat.data.pseudonyms import open_pseudonyms, require_key
 from dist_gat.data.vocabulary import parse_id
-from dist_gat.explain.trained_run import RunSource, locate_run
+from dist_gat.explain.trained_run import RunSource, locate_run, refuse_urls
 from dist_gat.graph.forget_node import forget_in_prepared
 from dist_gat.graph.part import open_prepared
 from dist_gat.serve.forget_user import forget_in_model, name_data
@@ -29,6 +29,7 @@ def forget(run: RunSource, user: Any, overrides: Sequence[str] = (), key: str | 
     unknown user, `ConfigError` where the data is not that of the run, `StorageError`.
     """
     config, folder = locate_run(run, overrides)
+    refuse_urls("forget", config, run)
     name = str(user)
     with lock_run(folder):
         prepared, model = open_prepared(config.data.prepared), open_model(folder / "model")
@@ -45,7 +46,7 @@ def forget(run: RunSource, user: Any, overrides: Sequence[str] = (), key: str | 
         ids = prepared.ids(kind)
         external = parse_id(name, ids["external_id"].alias(kind))
         node = int(ids.filter(pl.col("external_id") == external)["node_id"].item())
-        checkpoints = open_checkpoints(folder, config.checkpoint)
+        checkpoints = open_checkpoints(folder, config.checkpoint.url)
         steps = checkpoints.steps()
         checkpoints.clear()
         # the data last: as long as the user is there, whoever was stopped in between can ask again

@@ -13,7 +13,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.base.run_folder import lock_run
 from dist_gat.base.storage import MANIFEST, atomic_folder, write_manifest
 from dist_gat.data.pseudonyms import SEALED, Pseudonyms, open_pseudonyms, require_key
-from dist_gat.explain.trained_run import RunSource, locate_run
+from dist_gat.explain.trained_run import RunSource, locate_run, refuse_urls
 from dist_gat.graph import part as prepared_format
 from dist_gat.graph.forget_node import NOT_CONTENT
 from dist_gat.graph.part import open_prepared
@@ -34,6 +34,7 @@ def rotate_key(
     not sealed.
     """
     config, folder = locate_run(run, overrides)
+    refuse_urls("rotate-key", config, run)
     old = open_pseudonyms(Path(key))
     begun = open_pseudonyms(Path(new_key)).fingerprint if Path(new_key).exists() else None
     with lock_run(folder):

@@ -11,7 +11,7 @@ from typing import Any
 
 from dist_gat.base.json_text import to_json
 from dist_gat.base.run_folder import clear_run, lock_run, refuse_foreign_run, sweep_run
-from dist_gat.base.storage import refuse_links_out, write_text
+from dist_gat.base.storage import MANIFEST, refuse_links_out, sha256_of, write_text
 from dist_gat.baselines.baseline import evaluate_baseline
 from dist_gat.checkpoints.checkpoint_store import CHECKPOINTS_FOLDER, open_checkpoints
 from dist_gat.checkpoints.resume import check_resume
@@ -24,6 +24,7 @@ from dist_gat.filters.history_weights import check_history
 from dist_gat.graph.made_from import differing_from, open_made, record_of
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.prepare import prepare_dataset
+from dist_gat.graph.publish_prepared import is_prepared, staged
 from dist_gat.jobs.evaluation import evaluate_worker
 from dist_gat.jobs.training import train_worker
 from dist_gat.launcher.launch import run_job
@@ -33,12 +34,13 @@ from dist_gat.nn.edge_terms import check_edges
 from dist_gat.sampling.hop_plan import plan_hops
 from dist_gat.serve.new_users import open_new_users
 from dist_gat.serve.ranker import open_ranker
-from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
+from dist_gat.serve.saved_model import SavedModel, check_run_folder, open_model
 from dist_gat.tasks.build_task import build_task, predicted_relation
 from dist_gat.train.adapter_files import ADAPTER_FOLDER, check_adapter_folder
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.train.init_from import open_base
 from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, log_evaluation
+from dist_gat.workflows.remote_run_folder import claimed, clear_remote, fetch_result, send_results
 from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
 
 Progress = Callable[[str], None]
@@ -72,9 +74,12 @@ def prepare(
     seed = config.seed if seed is None else seed
     pseudonyms = None if pseudonymize is None else open_pseudonyms(Path(pseudonymize), progress)
     on_cluster = config.launch.launcher == "ray" and config.launch.address is not None
-    with ray_tasks(config.launch) if on_cluster else nullcontext() as tasks:
+    with (
+        staged(config.data, pseudonyms, config.launch.cache_folder, progress) as data,
+        ray_tasks(config.launch) if on_cluster else nullcontext() as tasks,
+    ):
         report = prepare_dataset(
-            config.name, config.data, config.parts, seed, progress, tables, tasks=tasks, pseudonyms=pseudonyms
+            config.name, data, config.parts, seed, progress, tables, tasks=tasks, pseudonyms=pseudonyms
         )
     return {**report, "seconds": time.perf_counter() - started}
 
@@ -84,8 +89,8 @@ def prepare_if_need_be(config: Config, progress: Progress, seed: int | None = No
 
     seed: the one that it must have been made with; by default any will do, and a new folder gets the configuration's.
     """
-    if Path(config.data.prepared).exists():
-        record = record_of(open_prepared(config.data.prepared))
+    if is_prepared(config.data.prepared):
+        record = record_of(open_prepared(config.data.prepared, parts=(), cache=config.launch.cache_folder))
         differ = [found for kind in differing_from(record, config.data, config.parts) for found in kind]
         if seed not in (None, record["seed"]):
             differ.append(f"seed: saved {record['seed']}, now {seed}")
@@ -118,17 +123,18 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     check_run_folder(config.run_folder)
     refuse_foreign_folder(config.run_folder)
     check_adapter_folder(config.run_folder)
-    prepared = open_made(config, verify, progress)
+    prepared = open_made(config, verify, progress, parts=())
     # what the data set has not is refused before workers start
     build_task(config, prepared)
     plan_hops(prepared.schema, config.sampling, ())
     check_edges(config.model, prepared)
     check_history(prepared, predicted_relation(prepared.schema, config.task), config.blend)
-    with lock_run(config.run_folder):
-        checkpoints = open_checkpoints(config.run_folder, config.checkpoint)
+    with lock_run(config.run_folder), claimed(config, progress):
+        checkpoints = open_checkpoints(config.run_folder, config.checkpoint_url)
         if config.checkpoint.resume == "restart":
             checkpoints.clear()
             clear_run(config.run_folder, LEFT_BY_RUNS)
+            clear_remote(config, LEFT_BY_RUNS)
             # a worker that Ray starts again goes on from this run's checkpoints
             config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"resume": "auto"})})
         sweep_run(config.run_folder)
@@ -138,7 +144,7 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
         started_by = "Ray" if config.launch.launcher == "ray" else "local"
         progress(f"starting {config.launch.num_workers} {started_by} workers")
         result = {"resumed_from": step, **run_job(train_worker, config, quiet)}
-    return {"run": str(config.run_folder), **result, "seconds": time.perf_counter() - started}
+    return {"run": config.run or str(config.run_folder), **result, "seconds": time.perf_counter() - started}
 
 
 def evaluate(
@@ -158,16 +164,18 @@ def evaluate(
     """
     started = time.perf_counter()
     refuse_links_out(config.run_folder)
+    fetch_result(config, EVALUATION_FILE)
     refuse_foreign_results(config.run_folder, EVALUATION_FILE)
-    open_model(config.run_folder / "model", verify, progress)
-    prepared = open_made(config, verify, progress, has_model=True)
+    saved = open_model(config.model_name, verify, progress, cache=config.launch.cache_folder)
+    # baselines read all of it
+    prepared = open_made(config, verify, progress, has_model=True, parts=None if config.evaluate.baselines else ())
     relation = predicted_relation(prepared.schema, config.task)
     split = held_out_split(prepared, relation)
     result: dict[str, Any] = run_job(evaluate_worker, config, quiet)
     if result.get("stopped"):
         return result
     if config.task.kind == "ranking":
-        new = partial(_of_new_users, config, prepared)
+        new = partial(_of_new_users, config, prepared, saved)
         result |= {
             name: result.get(name, {}) | new(name) for name in ("valid", "test") if prepared.num_cold_users(name)
         }
@@ -189,13 +197,14 @@ def evaluate(
             )
             result["baselines"][name] = {split: found["metrics"], "note": found["note"]}
     result |= {"stopped": False, "seconds": time.perf_counter() - started}
-    result["model_sha256"] = model_digest(config.run_folder)
+    result["model_sha256"] = sha256_of(saved.folder / MANIFEST)
     write_text(config.run_folder / EVALUATION_FILE, to_json(result))
+    send_results(config, EVALUATION_FILE, f"{EVENTS_FOLDER}/evaluate")
     return result
 
 
-def _of_new_users(config: Config, prepared: PreparedGraph, split: str) -> dict[str, float]:
+def _of_new_users(config: Config, prepared: PreparedGraph, saved: SavedModel, split: str) -> dict[str, float]:
     """Metrics of the saved model for the users of a split whom the recipe holds out."""
-    new = open_new_users(open_ranker(open_model(config.run_folder / "model")))
+    new = open_new_users(open_ranker(saved))
     best, lengths = partial(new.best_items, k=max(config.evaluate.ks)), config.data.split.cold_user_history
     return new_user_metrics(best, prepared, split, lengths, config.evaluate, config.seed)

@@ -1,4 +1,4 @@
-"""Where checkpoints are: a folder, or a URL through pyarrow or fsspec."""
+"""Where checkpoints are: a folder, or a URL through fsspec."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from helpers import Ranks
 from safetensors.torch import load_file, save_file
 
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.remote_folder import RemoteFolder
 from dist_gat.base.storage import read_manifest, verify_files
 from dist_gat.checkpoints import weight_files
 from dist_gat.checkpoints.checkpoint_store import CheckpointStore, FolderCheckpoints, UrlCheckpoints, sorted_steps
@@ -74,10 +75,11 @@ def test_ranks_write_to_one_url(ranks: Ranks, tmp_path: Path) -> None:
 
 def test_the_manifest_comes_last_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, copied = UrlCheckpoints(tmp_path.as_uri()), []
-    copy = archive.copy_there
-    monkeypatch.setattr(archive, "copy_there", lambda source, target: (copied.append(target), copy(source, target)))
+    put, write = RemoteFolder.put, RemoteFolder.write
+    monkeypatch.setattr(RemoteFolder, "put", lambda *args: (copied.append(args[2]), put(*args)))
+    monkeypatch.setattr(RemoteFolder, "write", lambda *args: (copied.append(args[1]), write(*args)))
     commit(archive, 3)
-    assert [target.rpartition("/")[2] for target in copied] == ["0.bin", "manifest.json"]
+    assert copied == ["uploading.json", "parts/0.bin", "manifest.json"]
     fsspec.filesystem("file").rm(str(tmp_path / "step-00000003" / "manifest.json"))
     assert archive.steps() == [], "a folder without its manifest is no checkpoint"
 

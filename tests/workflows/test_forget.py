@@ -97,7 +97,7 @@ def test_a_forget_that_was_stopped_can_be_given_again(config: Any, monkeypatch: 
         raise RuntimeError("planted")
 
     key, run = key_of(config), config.run_folder
-    store = open_checkpoints(run, config.checkpoint)
+    store = open_checkpoints(run, config.checkpoint.url)
     # a damaged checkpoint has the user's row too
     store.set_aside(store.steps()[0])
     monkeypatch.setattr(forgetting, "forget_in_prepared", stopped)
