@@ -20,12 +20,39 @@ Scale = Literal["standardize", "l2", "none"]
 MISSING = -1
 
 
+class Reduction(NamedTuple):
+    """Truncated SVD of the tf-idf of a sparse matrix, as fitted on training nodes. A row that comes later becomes what
+    it would have become among the others, to the bit.
+
+    idf: float64 [words]. directions: float64 [size, words].
+    """
+
+    idf: np.ndarray
+    directions: np.ndarray
+
+    def tf_idf(self, weights: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+        """float64 [m, words]: (1 + log w) idf, rows of length 1 or 0. weights: above 0."""
+        from sklearn.preprocessing import normalize
+
+        found = scipy.sparse.csr_array(weights, dtype=np.float64, copy=True)
+        found.eliminate_zeros()
+        found.data = (1.0 + np.log(found.data)) * self.idf[found.indices]
+        return scipy.sparse.csr_array(normalize(found, copy=False))
+
+    def of(self, weights: scipy.sparse.csr_array) -> np.ndarray:
+        """float32 [m, size]"""
+        found: np.ndarray = (self.tf_idf(weights) @ self.directions.T).astype(np.float32)
+        return found
+
+
 class ColumnValues(NamedTuple):
-    """values: float32 [n, width]. categories: their names by code, where there are any."""
+    """values: float32 [n, width]. categories: their names by code, where there are any. reduction: what made vectors of
+    a sparse matrix."""
 
     column: Column
     values: np.ndarray
     categories: pl.Series | None = None
+    reduction: Reduction | None = None
 
 
 def missing_row(layout: Layout) -> np.ndarray:
@@ -120,18 +147,14 @@ def coded(frame: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
     return frame.filter(pl.col("code") >= 0).with_columns(place=pl.int_range(pl.len()).over("node"))
 
 
-def reduced(weights: scipy.sparse.csr_array, is_fitted: np.ndarray, size: int) -> np.ndarray:
-    """float32 [m, size]: truncated SVD of the tf-idf of a sparse matrix [m, words], both fitted on some rows.
-
-    is_fitted: bool [m]. The same on every run, on one thread of BLAS.
-    """
+def fit_reduction(weights: scipy.sparse.csr_array, size: int) -> Reduction:
+    """weights: [m, words], of the nodes to fit. The same on every run, on one thread of BLAS."""
     # scikit-learn takes seconds to import
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer
     from threadpoolctl import threadpool_limits
 
+    every = Reduction(TfidfTransformer().fit(weights).idf_.astype(np.float64), np.zeros((0, weights.shape[1])))
     with threadpool_limits(1):
-        transform = TfidfTransformer(sublinear_tf=True).fit(weights[is_fitted])
-        directions = TruncatedSVD(size, random_state=0).fit(transform.transform(weights[is_fitted]))
-        found: np.ndarray = directions.transform(transform.transform(weights)).astype(np.float32)
-    return found
+        directions = TruncatedSVD(size, random_state=0).fit(every.tf_idf(weights)).components_
+    return every._replace(directions=directions.astype(np.float64))

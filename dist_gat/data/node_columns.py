@@ -16,9 +16,10 @@ from dist_gat.config.node_sections import ColumnSource
 from dist_gat.data.column_layout import OUR_OWN, TOKENS, Layout, laid_out
 from dist_gat.data.column_values import (
     ColumnValues,
+    Reduction,
     category_values,
+    fit_reduction,
     known_values,
-    reduced,
     token_values,
     vector_values,
 )
@@ -38,11 +39,13 @@ VALUE_KINDS: dict[str, ValueKind] = {
 
 @dataclass(frozen=True)
 class NodeColumns:
-    """values: float32 [nodes, width], see `column_layout`. categories: names by code, of the columns that have some."""
+    """values: float32 [nodes, width], see `column_layout`. categories: names by code, of the columns that have some.
+    reductions: of sparse matrices that became vectors, by column."""
 
     layout: Layout
     values: np.ndarray
     categories: dict[str, pl.Series]
+    reductions: dict[str, Reduction]
     num_bad: int
     warnings: list[str]
 
@@ -100,6 +103,7 @@ def read_node_columns(
         laid_out([one.column for one in ordered]),
         np.concatenate([one.values for one in ordered], axis=1),
         {one.column.name: one.categories for one in ordered if one.categories is not None},
+        {one.column.name: one.reduction for one in ordered if one.reduction is not None},
         num_bad,
         list(dict.fromkeys([*warnings, *_remarks(node_type, ordered)])),
     )
@@ -144,11 +148,13 @@ def _of_table(source: ColumnSource, nodes: np.ndarray, values: pl.Series, known:
 def _of_matrix(source: ColumnSource, rows: MatrixRows, known: np.ndarray) -> ColumnValues:
     config, name = source.config, source.name
     if config.kind == "vector":
-        matrix = rows.matrix
-        if scipy.sparse.issparse(matrix):
-            assert config.reduce is not None, "checked with the file"
-            matrix = reduced(matrix, known[rows.nodes], config.reduce)
-        return vector_values(name, config.kind, rows.nodes, matrix, known, config.scale)
+        if not scipy.sparse.issparse(rows.matrix):
+            return vector_values(name, config.kind, rows.nodes, rows.matrix, known, config.scale)
+        assert config.reduce is not None, "checked with the file"
+        reduction = fit_reduction(rows.matrix[known[rows.nodes]], config.reduce)
+        vectors = reduction.of(rows.matrix)
+        found = vector_values(name, config.kind, rows.nodes, vectors, known, config.scale)
+        return found._replace(reduction=reduction)
     row = np.repeat(np.arange(len(rows.nodes)), np.diff(rows.matrix.indptr))
     order = np.lexsort((rows.matrix.indices, -rows.matrix.data.astype(np.float64), row))
     texts = pl.Series(rows.matrix.indices[order]).cast(pl.String)

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.node_sections import NodeColumnConfig
 from dist_gat.data.column_layout import OUR_OWN, Column, Layout
-from dist_gat.data.column_values import MISSING, coded, missing_row, scaled
+from dist_gat.data.column_values import MISSING, Reduction, coded, missing_row, scaled
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import MAX_ID_BYTES
 from dist_gat.data.vocabulary import EXACT
@@ -33,13 +34,18 @@ from dist_gat.text.text_encoder import TextEncoder
 BLANKS = " \t\n\r\xa0"  # see `dist_gat.data.values.BLANKS`
 
 
+def no_reduction(column: Column) -> Reduction:
+    raise AssertionError(f"{column.name} reduces nothing")
+
+
 @dataclass(frozen=True)
 class NewColumns:
     """The columns of one node type. layout: of these; empty where the model reads none. configs: of each, by name.
     categories: names by code.
 
     notes: what became of values that the model doesn't know, for the user. encoders: of texts, by column, once opened.
-    trained: opens the encoder that was trained, by its column.
+    trained: opens the encoder that was trained, by its column. reduction: opens what reduces the sparse matrix of a
+    column; reductions: once opened.
     """
 
     node_type: str
@@ -49,6 +55,8 @@ class NewColumns:
     notes: list[str] = field(default_factory=list)
     encoders: dict[str, TextEncoder] = field(default_factory=dict)
     trained: Mapping[str, Callable[[], TextEncoder]] = field(default_factory=dict)
+    reduction: Callable[[Column], Reduction] = no_reduction
+    reductions: dict[str, Reduction] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -98,7 +106,8 @@ class NewColumns:
         if column.kind == "numeric":
             return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
         if self.configs[column.name].reduce is not None:
-            raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
+            rows = self._reduced(column, value, where)
+            return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
         if column.name in self.trained:
             raise DataError(f"{where}: expected text, because the encoder of this column was trained")
         if not isinstance(value, list) or len(value) != column.width:
@@ -122,6 +131,24 @@ class NewColumns:
             )
         # as the cache of `prepare` would have it, which what was trained never was in
         return rows if column.name in self.trained else rows.astype(config.store).astype(np.float32)
+
+    def _reduced(self, column: Column, value: Any, where: str) -> np.ndarray:
+        """float32 [1, width]: of a row of the sparse matrix, the columns that it has with their values."""
+        if column.name not in self.reductions:
+            self.reductions[column.name] = self.reduction(column)
+        reduction = self.reductions[column.name]
+        num_words = len(reduction.idf)
+        expected = f'expected numbers above 0 by column of the matrix, from 0 to {num_words - 1:,}, as {{"17": 3}}'
+        if not isinstance(value, Mapping):
+            raise DataError(f"{where}: {expected}")
+        words = [int(key) if str(key).isascii() and str(key).isdigit() else -1 for key in value]
+        weights = [_number(one, f"{where}: {expected}") for one in value.values()]
+        if any(not 0 <= word < num_words for word in words) or any(weight <= 0 for weight in weights):
+            raise DataError(f"{where}: {expected}")
+        order = np.argsort(words)
+        shape = (1, num_words)
+        row = csr_array((np.array(weights)[order], np.array(words, np.int64)[order], [0, len(words)]), shape)
+        return reduction.of(row)
 
     def _coded(self, column: Column, texts: Sequence[str], where: str) -> np.ndarray:
         names = self.categories[column.name]
@@ -149,7 +176,8 @@ def open_columns(model: SavedModel, node_type: str) -> NewColumns:
     trained = trained_column(model, node_type)
     openers = {} if trained is None else {trained: partial(trained_encoder, model, configs[trained].text_encoder)}
     categories = {name: model.categories(node_type, name) for name in with_names}
-    return NewColumns(node_type, layout, configs, categories, trained=openers)
+    reduction = partial(model.reduction, node_type)
+    return NewColumns(node_type, layout, configs, categories, trained=openers, reduction=reduction)
 
 
 def tell(notes: Sequence[str], progress: Callable[[str], None]) -> None:
