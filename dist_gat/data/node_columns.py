@@ -22,6 +22,7 @@ from dist_gat.data.column_values import (
     known_values,
     token_values,
     vector_values,
+    weight_values,
 )
 from dist_gat.data.engine import Engine
 from dist_gat.data.matrix_file import MatrixRows, read_matrix
@@ -98,7 +99,11 @@ def read_node_columns(
     numeric = [source.name for source in sources if source.config.kind == "numeric"]
     names = [*numeric, *(source.name for source in sources if source.name not in numeric)]
     names += [_tokens(source) for source in sources if source.config.trainable]
-    ordered = [known_values(known), *(found[name] for name in names)]
+    ordered = [known_values(known)]
+    for name in names:
+        ordered.append(found[name])
+        if found[name].weights is not None:
+            ordered.append(weight_values(found[name]))
     return NodeColumns(
         laid_out([one.column for one in ordered]),
         np.concatenate([one.values for one in ordered], axis=1),
@@ -141,7 +146,8 @@ def _of_table(source: ColumnSource, nodes: np.ndarray, values: pl.Series, known:
     if config.kind == "categories":
         nodes = np.repeat(nodes, values.list.len().to_numpy())
         values = values.filter(values.list.len() > 0).explode()
-        return category_values(name, config.kind, nodes, values, known, config.max_categories, config.max_length)
+        once = np.ones(len(nodes)) if config.weights == "tf_idf" else None
+        return category_values(name, config.kind, nodes, values, known, config.max_categories, config.max_length, once)
     return category_values(name, config.kind, nodes, values, known, config.max_categories)
 
 
@@ -158,8 +164,9 @@ def _of_matrix(source: ColumnSource, rows: MatrixRows, known: np.ndarray) -> Col
     row = np.repeat(np.arange(len(rows.nodes)), np.diff(rows.matrix.indptr))
     order = np.lexsort((rows.matrix.indices, -rows.matrix.data.astype(np.float64), row))
     texts = pl.Series(rows.matrix.indices[order]).cast(pl.String)
+    counts = rows.matrix.data[order].astype(np.float64) if config.weights == "tf_idf" else None
     return category_values(
-        name, config.kind, rows.nodes[row[order]], texts, known, config.max_categories, config.max_length
+        name, config.kind, rows.nodes[row[order]], texts, known, config.max_categories, config.max_length, counts
     )
 
 

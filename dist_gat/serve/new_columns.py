@@ -21,8 +21,8 @@ from scipy.sparse import csr_array
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.node_sections import NodeColumnConfig
-from dist_gat.data.column_layout import OUR_OWN, Column, Layout
-from dist_gat.data.column_values import MISSING, Reduction, coded, missing_row, scaled
+from dist_gat.data.column_layout import OUR_OWN, WEIGHTS, Column, Layout
+from dist_gat.data.column_values import MISSING, Reduction, coded, missing_row, scaled, weighted
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import MAX_ID_BYTES
 from dist_gat.data.vocabulary import EXACT
@@ -34,8 +34,8 @@ from dist_gat.text.text_encoder import TextEncoder
 BLANKS = " \t\n\r\xa0"  # see `dist_gat.data.values.BLANKS`
 
 
-def no_reduction(column: Column) -> Reduction:
-    raise AssertionError(f"{column.name} reduces nothing")
+def no_reduction(column: str, size: int) -> Reduction:
+    raise AssertionError(f"{column} reduces nothing")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class NewColumns:
 
     notes: what became of values that the model doesn't know, for the user. encoders: of texts, by column, once opened.
     trained: opens the encoder that was trained, by its column. reduction: opens what reduces the sparse matrix of a
-    column; reductions: once opened.
+    column, or weighs its categories, of a name and size; reductions: once opened.
     """
 
     node_type: str
@@ -55,7 +55,7 @@ class NewColumns:
     notes: list[str] = field(default_factory=list)
     encoders: dict[str, TextEncoder] = field(default_factory=dict)
     trained: Mapping[str, Callable[[], TextEncoder]] = field(default_factory=dict)
-    reduction: Callable[[Column], Reduction] = no_reduction
+    reduction: Callable[[str, int], Reduction] = no_reduction
     reductions: dict[str, Reduction] = field(default_factory=dict)
 
     @property
@@ -82,7 +82,8 @@ class NewColumns:
             value = _value(given.get(column.name), self.configs[column.name].missing)
             if value is None:
                 continue
-            row_W[column.slice] = self._stored(column, value, f"{where}: columns.{column.name}={str(value)[:80]}")
+            stored = self._stored(column, value, f"{where}: columns.{column.name}={str(value)[:80]}")
+            row_W[column.offset : column.offset + len(stored)] = stored
         return None if np.array_equal(row_W.view(np.int32), missing_W.view(np.int32)) else row_W
 
     def missing(self) -> np.ndarray:
@@ -93,8 +94,11 @@ class NewColumns:
         return f"expected {', '.join(self.names)}" if self.names else "leave `columns` out"
 
     def _stored(self, column: Column, value: Any, where: str) -> np.ndarray:
-        """float32 [width]"""
+        """float32 [width], and the weights of categories behind them."""
         if column.kind in ("category", "categories"):
+            if isinstance(value, Mapping) and self._weights_of(column) is not None:
+                counts = [_positive(count, where) for count in value.values()]
+                return self._coded(column, [_category(one, where) for one in value], where, counts)
             several = value if isinstance(value, list) and column.kind == "categories" else [value]
             if isinstance(value, str) and column.kind == "categories":
                 parts = value.strip(BLANKS).split(self.configs[column.name].separator)
@@ -134,27 +138,39 @@ class NewColumns:
 
     def _reduced(self, column: Column, value: Any, where: str) -> np.ndarray:
         """float32 [1, width]: of a row of the sparse matrix, the columns that it has with their values."""
-        if column.name not in self.reductions:
-            self.reductions[column.name] = self.reduction(column)
-        reduction = self.reductions[column.name]
+        reduction = self._opened(column, column.width)
         num_words = len(reduction.idf)
         expected = f'expected numbers above 0 by column of the matrix, from 0 to {num_words - 1:,}, as {{"17": 3}}'
         if not isinstance(value, Mapping):
             raise DataError(f"{where}: {expected}")
         words = [int(key) if str(key).isascii() and str(key).isdigit() else -1 for key in value]
-        weights = [_number(one, f"{where}: {expected}") for one in value.values()]
-        if any(not 0 <= word < num_words for word in words) or any(weight <= 0 for weight in weights):
+        weights = [_positive(one, f"{where}: {expected}") for one in value.values()]
+        if any(not 0 <= word < num_words for word in words):
             raise DataError(f"{where}: {expected}")
         order = np.argsort(words)
         shape = (1, num_words)
         row = csr_array((np.array(weights)[order], np.array(words, np.int64)[order], [0, len(words)]), shape)
         return reduction.of(row)
 
-    def _coded(self, column: Column, texts: Sequence[str], where: str) -> np.ndarray:
-        names = self.categories[column.name]
+    def _weights_of(self, column: Column) -> Column | None:
+        return next((one for one in self.layout if one.name == f"{column.name}.{WEIGHTS}"), None)
+
+    def _coded(
+        self, column: Column, texts: Sequence[str], where: str, counts: Sequence[float] | None = None
+    ) -> np.ndarray:
+        """counts: how often a node has each, where they have weights; None: as often as they are there."""
+        names, of_weights = self.categories[column.name], self._weights_of(column)
         frame = pl.DataFrame({"node": np.zeros(len(texts), np.int64), "text": pl.Series(texts, dtype=pl.String)})
-        frame = frame.unique(maintain_order=True)
+        if of_weights is None:
+            frame = frame.unique(maintain_order=True)
+        else:
+            often = np.ones(len(texts)) if counts is None else np.array(counts)
+            frame = (
+                frame.with_columns(count=often).group_by("node", "text", maintain_order=True).agg(pl.col("count").sum())
+            )
         found = coded(frame, names)
+        if of_weights is not None:
+            found = weighted(found, self._opened(column, 0), column.width)
         if unknown := frame.filter(~pl.col("text").is_in(names.implode()))["text"].to_list():
             examples = ", ".join(map(shown, unknown[:NUM_EXAMPLES]))
             self.notes.append(f"{where}: {examples} is no category that training knows, and counts as missing")
@@ -163,7 +179,16 @@ class NewColumns:
         codes = np.full(column.width, MISSING, np.int32)
         known = found["code"].to_numpy()[: column.width]
         codes[: len(known)] = known
-        return codes.view(np.float32)
+        if of_weights is None:
+            return codes.view(np.float32)
+        weights = np.zeros(column.width, np.float32)
+        weights[: len(known)] = found["weight"].to_numpy()[: column.width]
+        return np.concatenate([codes.view(np.float32), weights])
+
+    def _opened(self, column: Column, size: int) -> Reduction:
+        if column.name not in self.reductions:
+            self.reductions[column.name] = self.reduction(column.name, size)
+        return self.reductions[column.name]
 
 
 def open_columns(model: SavedModel, node_type: str) -> NewColumns:
@@ -202,6 +227,13 @@ def _number(value: Any, where: str) -> float:
     with np.errstate(over="ignore"):
         if not np.isfinite(np.float32(number)):
             raise DataError(f"{where}: expected finite numbers, or null where one is not known")
+    return number
+
+
+def _positive(value: Any, where: str) -> float:
+    """Raises `DataError` unless it is a finite number above 0."""
+    if (number := _number(value, where)) <= 0:
+        raise DataError(f"{where}: expected numbers above 0")
     return number
 
 

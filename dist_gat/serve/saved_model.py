@@ -48,7 +48,7 @@ from dist_gat.base.storage import (
 from dist_gat.checkpoints.weight_files import load_tensors, part_file, part_rows, save_dense, save_tensors
 from dist_gat.config.files import dump_config, load_config
 from dist_gat.config.sections import Config
-from dist_gat.data.column_layout import Column, Layout, read_layouts, to_plain, width_of
+from dist_gat.data.column_layout import Layout, read_layouts, to_plain, width_of
 from dist_gat.data.column_values import Reduction
 from dist_gat.evaluate.topk import Known, known_items
 from dist_gat.exchange.fail_together import together
@@ -172,12 +172,15 @@ class SavedModel:
         """The names of a column's categories, by code. Raises `StorageError`."""
         return read_categories(self.folder, node_type, column, REMEDY)
 
-    def reduction(self, node_type: str, column: Column) -> Reduction:
-        """What makes vectors of a column's sparse matrix. Raises `StorageError`."""
+    def reduction(self, node_type: str, column: str, size: int) -> Reduction:
+        """What makes vectors of so many numbers of a column's sparse matrix, or with 0 weights of its categories.
+
+        Raises `StorageError`.
+        """
         start = self.folder / "reductions" / node_type
-        idf = open_array(start / f"{column.name}.idf.npy", ("float64",), None, REMEDY)
-        shape = (column.width, len(idf))
-        return Reduction(idf, open_array(start / f"{column.name}.directions.npy", ("float64",), shape, REMEDY))
+        idf = np.asarray(open_array(start / f"{column}.idf.npy", ("float64",), None, REMEDY))
+        file = start / f"{column}.directions.npy"
+        return Reduction(idf, np.asarray(open_array(file, ("float64",), (size, len(idf)), REMEDY)))
 
     def item_columns(self, part: int) -> np.ndarray:
         """float32 [items of the part, width], of a model whose `kept_columns` says so. Raises `StorageError`."""
