@@ -32,6 +32,7 @@ from dist_gat.serve.new_nodes import open_new_nodes
 from dist_gat.serve.saved_model import SavedModel
 
 SIMILAR, K = ["genres", "sound", "words"], 3
+BAG = {"kind": "categories", "table": "words.npz", "ids": "items.parquet", "max_length": 5, "weights": "tf_idf"}
 WORDS = {"kind": "vector", "table": "words.npz", "ids": "items.parquet", "reduce": 4}
 CITES: dict[str, Any] = {
     "table": "cites.csv", "source": "item", "target": "item",
@@ -43,7 +44,10 @@ DATA: dict[str, Any] = {
         "similar": {"nearest": {"columns": SIMILAR, "k": K}, "source": "item", "target": "item"},
         "cites": CITES,
     },
-    "nodes": {**COLUMNS, "item": {**COLUMNS["item"], "columns": {**COLUMNS["item"]["columns"], "words": WORDS}}},
+    "nodes": {
+        **COLUMNS,
+        "item": {**COLUMNS["item"], "columns": {**COLUMNS["item"]["columns"], "words": WORDS, "bag": BAG}},
+    },
 }
 TABLES = {"tags": "tags.csv", "cites": "cites.csv"}
 
@@ -61,6 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dic
     for n in range(ITEMS):
         row = words[[n]]
         known[ITEM][f"i{n}"]["words"] = dict(zip(map(str, row.indices), row.data.tolist(), strict=True))
+        known[ITEM][f"i{n}"]["bag"] = known[ITEM][f"i{n}"]["words"]
     ends = rng.choice(ITEMS, (80, 2))
     rows = [(f"i{a}", f"i{b}", f"c{rng.integers(2)}", float(rng.integers(1, 9))) for a, b in ends.tolist() if a != b]
     cites = [*rows, (*rows[0][:3], 20.0), (rows[1][1], rows[1][0], *rows[1][2:])]  # one again, one the other way
@@ -212,6 +217,7 @@ def test_items_with_edges_and_words_from_files_and_from_python(
         ({"columns": {"words": [1, 2]}}, {}, "numbers above 0 by column of the matrix, from 0 to 19"),
         ({"columns": {"words": {"20": 1}}}, {}, "numbers above 0 by column"),
         ({"columns": {"words": {"1": -1}}}, {}, "numbers above 0 by column"),
+        ({"columns": {"bag": {"1": 0}}}, {}, "numbers above 0"),
         ({}, {"kg": "tags.csv"}, "no messages along it"),
         ({}, {"kg-item-entity": "tags.csv"}, "same_as"),
         ({}, {"similar": "tags.csv"}, "made from columns"),
@@ -249,11 +255,15 @@ def test_a_row_of_the_matrix_becomes_what_prepare_made_of_it(
 ) -> None:
     _, known, saved = world
     columns, names = open_columns(saved.model, ITEM), names_of(saved, ITEM)
-    (column,) = (one for one in columns.layout if one.name == "words")
+    own = [one for one in columns.layout if one.name in ("words", "bag", "bag.weights")]
+    assert len(own) == 3
     for part in saved.prepared.parts:
         for node, stored in zip(
             saved.prepared.ranges.nodes_of_type(part.number, ITEM), part.features[ITEM], strict=True
         ):
-            row_W = columns.row({"words": known[ITEM][names[node]]["words"]}, "here")
+            row_W = columns.row({name: known[ITEM][names[node]][name] for name in ("words", "bag")}, "here")
             assert row_W is not None
-            np.testing.assert_array_equal(row_W[column.slice], np.array(stored)[column.slice])
+            for column in own:
+                np.testing.assert_array_equal(
+                    row_W[column.slice].view(np.int32), np.array(stored)[column.slice].view(np.int32)
+                )
