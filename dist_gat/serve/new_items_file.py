@@ -27,16 +27,18 @@ EXPECTED = 'expected {"item": "x"}, and if known "columns": {...}, "users": ["u"
 
 
 def read_new_items(
-    source: NewRows, model: SavedModel, progress: Callable[[str], None], edges: Mapping[str, EdgeRows] = NO_EDGES
+    source: NewRows, model: SavedModel, progress: Callable[[str], None], edges: Mapping[str, EdgeRows] = NO_EDGES,
+    joined: JoinedNodes | None = None,
 ) -> list[NewItem]:  # fmt: skip
     """In the order of the source. A neighbour that comes again counts once; those that training never saw are left out,
     and `progress` is told. edges: tables of relations that name the new items, see `dist_gat.serve.new_edges`. Of
-    relations that are made from columns (`nearest`), the neighbours are found. Raises `DataError` for what can't be
-    read."""
+    relations that are made from columns (`nearest`), the neighbours are found. joined: see `joined_items`; calls with
+    the same come one after another. Raises `DataError` for what can't be read."""
     kind = model.relation.target
     columns = open_columns(model, kind)
     given = given_nodes(source, "item", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
-    joined = JoinedNodes(model, kind, EXPECTED)
+    joined = joined or joined_items(model)
+    joined.notes.clear()
     known = set(model.ids(kind)["external_id"].cast(pl.String))
     seen = dict[str, str]()
     for where, item in given:
@@ -62,6 +64,11 @@ def read_new_items(
         examples = ", ".join(map(shown, bare[:NUM_EXAMPLES]))
         progress(f"nothing that the model reads is known of {len(bare):,} new items, for example {examples}")
     return found
+
+
+def joined_items(model: SavedModel) -> JoinedNodes:
+    """What new items are joined with. Kept between calls of `read_new_items`, IDs and columns are read once."""
+    return JoinedNodes(model, model.relation.target, EXPECTED)
 
 
 def _of_table(table: pl.DataFrame, where: str, names: Sequence[str]) -> list[Given]:
