@@ -29,6 +29,8 @@ SUITE = (
     "assignment",
     "scaling",
     "cache",
+    "columns",
+    "text_encoding",
 )
 NEEDS_DATA = ("ranking",)
 RESULTS = Path(__file__).parent / "results"

@@ -136,7 +136,12 @@ LINES = {
             Bar("warm_among_warm/recall@20", "without columns"),
         ),
         {
-            "words alone": Variant(("data.nodes.item.columns.tags=null",)),
+            "words alone": Variant(
+                (
+                    "data.nodes.item.columns.tags=null", "data.nodes.item.columns.words.weights=tf_idf",
+                    "train.learning_rate=0.005", "train.num_epochs=3",
+                )
+            ),
             "without columns": Variant(("data.nodes={}", 'model.inputs={"ids": ["item"]}', "train.metric=recall@20")),
         },
     ),

@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -50,6 +50,7 @@ from dist_gat.plan.plan import make_plan
 from dist_gat.serve.clear_ids import hide_users, with_clear_ids
 from dist_gat.serve.fetched_run import model_url
 from dist_gat.serve.given_nodes import NewRows
+from dist_gat.serve.new_edges import NO_EDGES, EdgeRows
 from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.new_items_file import read_new_items
 from dist_gat.serve.opened_model import OpenedModel, open_answers, open_whole
@@ -119,6 +120,7 @@ def recommend(
     model: RunSource, users: Sequence[Any] = (), k: int = 10, verify: bool = False, progress: Progress = be_silent,
     overrides: Sequence[str] = (), new_users: NewRows | str | None = None,
     new_items: NewRows | str | None = None, key: str | Path | None = None,
+    new_edges: Mapping[str, EdgeRows] = NO_EDGES,
 ) -> pl.DataFrame:  # fmt: skip
     """The K best new items of each user: columns user_id, item_id, score, rank[, title].
 
@@ -129,10 +131,11 @@ def recommend(
     new_users: in place of `users`, some whom training never saw, with what they have met and their columns: a file, a
     data frame or dictionaries, see `dist_gat.serve.new_users_file`. Items that the model doesn't know are left out,
     which `progress` is told. new_items: candidates whom training never saw, in the same ways, see
-    `dist_gat.serve.new_items_file`. key: the key file of a model with pseudonyms: `users` are external IDs then, and so
-    are those that come back; without it all are pseudonyms.
+    `dist_gat.serve.new_items_file`. new_edges: by relation, a table that joins them with nodes of the graph, of
+    the form of the relation's own table, see `dist_gat.serve.new_edges`. key: the key file of a model with pseudonyms:
+    `users` are external IDs then, and so are those that come back; without it all are pseudonyms.
     """
-    opened = open_answers(*_model_and_new_items(model, overrides, verify, progress, new_items))
+    opened = open_answers(*_model_and_new_items(model, overrides, verify, progress, new_items, new_edges))
     if key is None:
         return opened.recommend(users, k, new_users=new_users, progress=progress)
     if new_users is not None or new_items is not None:
@@ -158,10 +161,15 @@ def open(
 
 
 def _model_and_new_items(
-    model: RunSource, overrides: Sequence[str], verify: bool, progress: Progress, new_items: NewRows | str | None
-) -> tuple[SavedModel, list[NewItem]]:
+    model: RunSource, overrides: Sequence[str], verify: bool, progress: Progress, new_items: NewRows | str | None,
+    new_edges: Mapping[str, EdgeRows],
+) -> tuple[SavedModel, list[NewItem]]:  # fmt: skip
     opened = open_model(model_folder(model, overrides), verify, progress)
-    return opened, [] if new_items is None else read_new_items(_source(new_items), opened, progress)
+    if new_items is None:
+        if new_edges:
+            raise ConfigError("new_edges: goes with new_items, whose edges they are; give these too")
+        return opened, []
+    return opened, read_new_items(_source(new_items), opened, progress, new_edges)
 
 
 def _source(rows: NewRows | str) -> NewRows:
@@ -171,12 +179,13 @@ def _source(rows: NewRows | str) -> NewRows:
 def recommend_to(
     model: RunSource, output: str | Path, users: str | Path | None = None, k: int = 10, overrides: Sequence[str] = (),
     verify: bool = False, progress: Progress = be_silent, new_items: NewRows | str | None = None,
+    new_edges: Mapping[str, EdgeRows] = NO_EDGES,
 ) -> dict[str, Any]:  # fmt: skip
     """The same rows, without titles, of all users, or of those in a file, as a table: see `recommend_file`.
 
     A signal to stop raises `KeyboardInterrupt`, and leaves what stood under the name `output`.
     """
-    opened, added = _model_and_new_items(model, overrides, verify, progress, new_items)
+    opened, added = _model_and_new_items(model, overrides, verify, progress, new_items, new_edges)
     stop = threading.Event()
     with on_stop_signals(stop.set):
         asked = None if users is None else Path(users)

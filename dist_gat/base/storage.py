@@ -229,11 +229,11 @@ def save_array(path: Path, array: np.ndarray) -> None:
     np.save(path, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def open_array(path: Path, dtypes: Sequence[str], shape: tuple[int, ...], remedy: str) -> np.ndarray:
+def open_array(path: Path, dtypes: Sequence[str], shape: tuple[int, ...] | None, remedy: str) -> np.ndarray:
     """Memory-map one npy array, read-only.
 
-    dtypes: the names that its type may have. Raises `StorageError`, also for an array of Python objects, which
-    would be unpickled.
+    dtypes: the names that its type may have. shape: None: of one dimension and any length. Raises `StorageError`, also
+    for an array of Python objects, which would be unpickled.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -241,8 +241,10 @@ def open_array(path: Path, dtypes: Sequence[str], shape: tuple[int, ...], remedy
         raise StorageError(f"{path}: expected a readable npy array: {err}; {remedy}") from None
     is_array = isinstance(array, np.ndarray)  # np.load opens zip archives too
     found = f"{array.dtype.name} {list(array.shape)}" if is_array else "a zip archive"
-    if not is_array or array.dtype.name not in dtypes or array.shape != shape:
-        raise StorageError(f"{path}: expected {' or '.join(dtypes)} {list(shape)}, found {found}; {remedy}")
+    fits = is_array and (array.ndim == 1 if shape is None else array.shape == shape)
+    if not fits or array.dtype.name not in dtypes:
+        expected = "[n]" if shape is None else f"{list(shape)}"
+        raise StorageError(f"{path}: expected {' or '.join(dtypes)} {expected}, found {found}; {remedy}")
     return array
 
 

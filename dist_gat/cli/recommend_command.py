@@ -37,6 +37,13 @@ def recommend(
             help='candidates that training never saw: lines of {"item": "x", "columns": {"year": 2024}}, or a table',
         ),
     ] = None,
+    new_edges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--new-edges",
+            help="RELATION=FILE, edges of the new items, in the form of the relation's own table; may be repeated",
+        ),
+    ] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="everybody whom the model knows")] = False,
     output_file: Annotated[
         Path | None, typer.Option("--output", parser=path, help="where the table goes: .parquet, .csv or .tsv")
@@ -62,21 +69,26 @@ def recommend(
         raise ConfigError("--output TABLE goes with --all-users, and with --users FILE; --user and --new-users print")
     if key is not None and (output_file is not None or new_users is not None):
         raise ConfigError("--key goes with --user ID and --users FILE; a table has pseudonyms")
+    edges = tables_by_relation(new_edges or [])
     with open_output(as_json) as output:
         if output_file is not None:
-            done = api.recommend_to(model, output_file, users, k, overrides or [], verify, output.progress, new_items)
+            done = api.recommend_to(
+                model, output_file, users, k, overrides or [], verify, output.progress, new_items, edges
+            )
             left = done["met_everything"]
             others = f"; {left:,} users have met every item, so there is nothing to recommend to them" if left else ""
             told = f"{done['rows']:,} rows of {done['users']:,} users in {output_file}, {done['seconds']:.1f} s{others}"
             output.result(done, notes=told)
             return
         if new_users is not None:
-            table = api.recommend(model, (), k, verify, output.progress, overrides or [], new_users, new_items)
+            table = api.recommend(
+                model, (), k, verify, output.progress, overrides or [], new_users, new_items, None, edges
+            )
             shown = make_table("recommendations", table.columns, [list(row) for row in table.rows()])
             output.result({"recommendations": table.to_dicts()}, shown)
             return
         asked = user or ([] if users is None else [str(one) for one in api.read_users(users)])
-        table = api.recommend(model, asked, k, verify, output.progress, overrides or [], None, new_items, key)
+        table = api.recommend(model, asked, k, verify, output.progress, overrides or [], None, new_items, key, edges)
         found = {str(one) for one in table["user_id"]}
         without = [one for one in asked if one not in found]
         output.result(
@@ -84,3 +96,14 @@ def recommend(
             make_table("recommendations", table.columns, [list(row) for row in table.rows()]),
             notes="\n".join(f"user {one} has met every item: there is nothing to recommend" for one in without),
         )
+
+
+def tables_by_relation(given: list[str]) -> dict[str, Path]:
+    """Of RELATION=FILE. Raises `ConfigError`."""
+    found: dict[str, Path] = {}
+    for one in given:
+        relation, equals, file = one.partition("=")
+        if not relation or not file or relation in found:
+            raise ConfigError(f"--new-edges {one}: expected RELATION=FILE, as tags=new_tags.csv, each relation once")
+        found[relation] = path(file)
+    return found

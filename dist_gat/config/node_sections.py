@@ -19,6 +19,7 @@ READ_BY: dict[str, tuple[ColumnKind, ...]] = {
     "scale": ("numeric", "vector", "text"),
     "separator": ("categories",),
     "max_length": ("categories",),
+    "weights": ("categories",),
     "max_categories": ("category", "categories"),
     "ids": ("categories", "vector"),
     "reduce": ("vector",),
@@ -60,6 +61,9 @@ class NodeColumnConfig(Section):
     max_length: PositiveInt = Field(32, description="categories: the first so many of a node are kept")
     max_categories: PositiveInt = Field(
         65536, description="category, categories: the most frequent ones are kept; a node of others is as without"
+    )
+    weights: Literal["none", "tf_idf"] = Field(
+        "none", description="categories: tf_idf: a sum by tf-idf of training nodes, of length 1, in place of the mean"
     )
     ids: Files | None = Field(None, description="of a matrix: a table that has the IDs of its rows, in order")
     reduce: PositiveInt | None = Field(

@@ -3,7 +3,8 @@
 The columns of a type are one float32 matrix, a row a node, so that they travel together. Numbers and vectors stand
 there as they are, texts as the vectors that an encoder made of them, NaN where missing; categories are int32 codes
 whose bits stand there, -1 where missing. So do the tokens of a text whose encoder may be trained, beside its vector,
--1 behind them. The first column, `known`, is 1 for nodes that training meets, which have an ID row, and 0 for others.
+-1 behind them. Categories with weights have these in a column behind their codes, float32, 0 where there is none. The
+first column, `known`, is 1 for nodes that training meets, which have an ID row, and 0 for others.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import numpy as np
 
 from dist_gat.base.errors import StorageError
 
-KNOWN, TOKENS = "known", "tokens"
-KINDS = (KNOWN, "numeric", "category", "categories", "vector", "text", TOKENS)
+KNOWN, TOKENS, WEIGHTS = "known", "tokens", "weights"
+KINDS = (KNOWN, "numeric", "category", "categories", "vector", "text", TOKENS, WEIGHTS)
 # columns that no recipe declares, and no encoder of inputs reads
-OUR_OWN = (KNOWN, TOKENS)
+OUR_OWN = (KNOWN, TOKENS, WEIGHTS)
 CHUNK = 1 << 14
 
 

@@ -14,8 +14,9 @@ Shape legend: n nodes, D numbers of their vectors, B and C rows and columns of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -23,7 +24,7 @@ import scipy.sparse
 from dist_gat.base.errors import DataError
 from dist_gat.base.plural import plural
 from dist_gat.config.data_sections import NearestConfig
-from dist_gat.data.column_layout import KNOWN, Column
+from dist_gat.data.column_layout import KNOWN, Column, Layout
 from dist_gat.data.distinct_pairs import Repeats
 from dist_gat.data.edge_file import Columns, write_edges
 from dist_gat.data.engine import Engine
@@ -55,7 +56,7 @@ def nearest_edges(engine: Engine, name: str, kind: str, config: NearestConfig, c
 
     Takes the memory of the columns again, and some blocks. Raises `DataError` where there are too few nodes.
     """
-    rows = unit_rows(columns, config.columns)
+    rows = fit_unit_rows(columns.layout, columns.values, config.columns).of(columns.values)
     setting, num_known = f"data.relations.{name}.nearest", int(has_row(rows).sum())
     if config.k >= num_known:
         raise DataError(
@@ -78,25 +79,49 @@ def nearest_edges(engine: Engine, name: str, kind: str, config: NearestConfig, c
     return Edges(kind, kind, (), file, Repeats({}))
 
 
-def unit_rows(columns: NodeColumns, names: Sequence[str]) -> Rows:
-    """Those of some columns side by side, of kinds vector, category and categories."""
-    by_name = {column.name: column for column in columns.layout}
-    known = columns.values[:, by_name[KNOWN].slice][:, 0] > 0
-    dense, sparse = [np.zeros((len(known), 0), np.float32)], [scipy.sparse.csr_array((len(known), 0), dtype=np.float64)]
-    num_values = np.zeros(len(known))
-    for column in map(by_name.__getitem__, names):
-        values = columns.values[:, column.slice]
-        if column.kind == "vector":
-            dense.append(_unit_vectors(values))
-            num_values += dense[-1].any(axis=1)
-        else:
-            sparse.append(_tf_idf(values, column, known))
-            num_values += np.diff(sparse[-1].indptr) > 0
-    share = 1 / np.sqrt(np.maximum(num_values, 1))
-    # so that the columns side by side have length 1 too
-    together = np.concatenate(dense, axis=1)
-    together *= share[:, None].astype(np.float32)
-    return Rows(together, scipy.sparse.csr_array(scipy.sparse.diags_array(share) @ scipy.sparse.hstack(sparse, "csr")))
+@dataclass(frozen=True)
+class UnitRows:
+    """What turns columns into rows of length 1. columns: of kinds vector, text, category and categories. tf_idf: of
+    those of categories, by name; fitted on the nodes that training meets."""
+
+    columns: Sequence[Column]
+    tf_idf: Mapping[str, Any]
+
+    def of(self, values: np.ndarray) -> Rows:
+        """Of nodes with these columns, float32 [n, width], side by side. A row depends on no other."""
+        dense = [np.zeros((len(values), 0), np.float32)]
+        sparse = [scipy.sparse.csr_array((len(values), 0), dtype=np.float64)]
+        num_values = np.zeros(len(values))
+        for column in self.columns:
+            own = values[:, column.slice]
+            if column.name in self.tf_idf:
+                sparse.append(scipy.sparse.csr_array(self.tf_idf[column.name].transform(_counts(own, column))))
+                num_values += np.diff(sparse[-1].indptr) > 0
+            else:
+                dense.append(_unit_vectors(own))
+                num_values += dense[-1].any(axis=1)
+        share = 1 / np.sqrt(np.maximum(num_values, 1))
+        # so that the columns side by side have length 1 too
+        together = np.concatenate(dense, axis=1)
+        together *= share[:, None].astype(np.float32)
+        scaled = scipy.sparse.diags_array(share) @ scipy.sparse.hstack(sparse, "csr")
+        return Rows(together, scipy.sparse.csr_array(scaled))
+
+
+def fit_unit_rows(layout: Layout, values: np.ndarray, names: Sequence[str]) -> UnitRows:
+    """Of some columns by name. values: float32 [n, width], of all nodes of the type."""
+    # scikit-learn takes seconds to import
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    by_name = {column.name: column for column in layout}
+    known = values[:, by_name[KNOWN].slice][:, 0] > 0
+    columns = [by_name[name] for name in names]
+    tf_idf = {
+        column.name: TfidfTransformer().fit(_counts(values[:, column.slice], column)[known])
+        for column in columns
+        if column.kind in ("category", "categories")
+    }
+    return UnitRows(columns, tf_idf)
 
 
 def _unit_vectors(values: np.ndarray) -> np.ndarray:
@@ -107,16 +132,12 @@ def _unit_vectors(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _tf_idf(values: np.ndarray, column: Column, known: np.ndarray) -> scipy.sparse.csr_array:
-    """float64 [n, categories], rows of length 1 or 0."""
-    # scikit-learn takes seconds to import
-    from sklearn.feature_extraction.text import TfidfTransformer
-
+def _counts(values: np.ndarray, column: Column) -> scipy.sparse.csr_array:
+    """float64 [n, categories]: 1 for each that a node has."""
     codes = np.ascontiguousarray(values).view(np.int32)
     node, place = np.nonzero(codes >= 0)
     shape = (len(codes), max(column.num_categories, 1))
-    counts = scipy.sparse.csr_array((np.ones(len(node)), (node, codes[node, place])), shape)
-    return scipy.sparse.csr_array(TfidfTransformer().fit(counts[known]).transform(counts))
+    return scipy.sparse.csr_array((np.ones(len(node)), (node, codes[node, place])), shape)
 
 
 def has_row(rows: Rows) -> np.ndarray:
@@ -124,34 +145,38 @@ def has_row(rows: Rows) -> np.ndarray:
     return rows.dense.any(axis=1) | (np.diff(rows.sparse.indptr) > 0)
 
 
-def nearest_pairs(rows: Rows, k: int, block: tuple[int, int] = BLOCK) -> Iterator[tuple[int, Pairs]]:
-    """The pairs of at most `k` each, by runs of nodes, with the end of each run.
+def nearest_pairs(
+    rows: Rows, k: int, block: tuple[int, int] = BLOCK, of: Rows | None = None
+) -> Iterator[tuple[int, Pairs]]:  # fmt: skip
+    """The pairs of at most `k` each, by runs of nodes, with the end of each run. of: those of other nodes, which are
+    not among `rows`; None: of these themselves.
 
     They come by node, similarity descending, and neighbour, and do not depend on `block`, B and C.
     """
-    num_nodes, width = rows.dense.shape
+    asking, (num_nodes, width) = of or rows, rows.dense.shape
     # of the products, of what was rounded before, and of the similarity after it; twice, since two are compared.
     # Without vectors nothing is uncertain
     slack = np.float32((width + 4) * 2.0**-23 if width else 0)
     runs = [slice(first, min(first + block[1], num_nodes)) for first in range(0, num_nodes, block[1])]
     of_runs = [scipy.sparse.csr_array(rows.sparse[others].T) for others in runs]
-    for start in range(0, num_nodes, block[0]):
-        own = slice(start, min(start + block[0], num_nodes))
+    for start in range(0, len(asking.dense), block[0]):
+        own = slice(start, min(start + block[0], len(asking.dense)))
         found = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
         least = np.zeros(own.stop - start, np.float32)  # of the k-th neighbour so far: later ones must be nearer
         for others, categories in zip(runs, of_runs, strict=True):
             first = others.start
-            common = (rows.sparse[own] @ categories).toarray() if rows.sparse.nnz else None
-            similar = rows.dense[own] @ rows.dense[others].T
+            common = (asking.sparse[own] @ categories).toarray() if rows.sparse.nnz else None
+            similar = asking.dense[own] @ rows.dense[others].T
             if common is not None:
                 similar += common
-            itself = np.arange(max(start, first), min(own.stop, others.stop))
-            similar[itself - start, itself - first] = -np.inf
+            if of is None:
+                itself = np.arange(max(start, first), min(own.stop, others.stop))
+                similar[itself - start, itself - first] = -np.inf
             if first == 0 and similar.shape[1] > k:
                 kth = np.partition(similar, -k, axis=1)[:, -k]
                 least = np.maximum(least, np.nextafter(kth, np.float32(-1)))  # its equals may have smaller indices
             row, column = np.nonzero(similar > (least - slack)[:, None])
-            exact = _products(rows.dense, row + start, column + first)
+            exact = _products(asking.dense, row + start, rows.dense, column + first)
             if common is not None:
                 exact += common[row, column]
             fresh = Pairs(row + start, column + first, exact.astype(np.float32))
@@ -162,12 +187,12 @@ def nearest_pairs(rows: Rows, k: int, block: tuple[int, int] = BLOCK) -> Iterato
         yield own.stop, found
 
 
-def _products(rows: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _products(of: np.ndarray, left: np.ndarray, rows: np.ndarray, right: np.ndarray) -> np.ndarray:
     """float64 [p]: of pairs of rows, each added up in the same order wherever it stands."""
     found = np.zeros(len(left))
     for start in range(0, len(left), PAIRS_AT_ONCE):
         some = slice(start, start + PAIRS_AT_ONCE)
-        found[some] = np.multiply(rows[left[some]], rows[right[some]], dtype=np.float64).sum(axis=1)
+        found[some] = np.multiply(of[left[some]], rows[right[some]], dtype=np.float64).sum(axis=1)
     return found
 
 

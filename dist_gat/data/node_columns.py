@@ -16,11 +16,13 @@ from dist_gat.config.node_sections import ColumnSource
 from dist_gat.data.column_layout import OUR_OWN, TOKENS, Layout, laid_out
 from dist_gat.data.column_values import (
     ColumnValues,
+    Reduction,
     category_values,
+    fit_reduction,
     known_values,
-    reduced,
     token_values,
     vector_values,
+    weight_values,
 )
 from dist_gat.data.engine import Engine
 from dist_gat.data.matrix_file import MatrixRows, read_matrix
@@ -38,11 +40,13 @@ VALUE_KINDS: dict[str, ValueKind] = {
 
 @dataclass(frozen=True)
 class NodeColumns:
-    """values: float32 [nodes, width], see `column_layout`. categories: names by code, of the columns that have some."""
+    """values: float32 [nodes, width], see `column_layout`. categories: names by code, of the columns that have some.
+    reductions: of sparse matrices that became vectors, by column."""
 
     layout: Layout
     values: np.ndarray
     categories: dict[str, pl.Series]
+    reductions: dict[str, Reduction]
     num_bad: int
     warnings: list[str]
 
@@ -95,11 +99,16 @@ def read_node_columns(
     numeric = [source.name for source in sources if source.config.kind == "numeric"]
     names = [*numeric, *(source.name for source in sources if source.name not in numeric)]
     names += [_tokens(source) for source in sources if source.config.trainable]
-    ordered = [known_values(known), *(found[name] for name in names)]
+    ordered = [known_values(known)]
+    for name in names:
+        ordered.append(found[name])
+        if found[name].weights is not None:
+            ordered.append(weight_values(found[name]))
     return NodeColumns(
         laid_out([one.column for one in ordered]),
         np.concatenate([one.values for one in ordered], axis=1),
         {one.column.name: one.categories for one in ordered if one.categories is not None},
+        {one.column.name: one.reduction for one in ordered if one.reduction is not None},
         num_bad,
         list(dict.fromkeys([*warnings, *_remarks(node_type, ordered)])),
     )
@@ -137,23 +146,27 @@ def _of_table(source: ColumnSource, nodes: np.ndarray, values: pl.Series, known:
     if config.kind == "categories":
         nodes = np.repeat(nodes, values.list.len().to_numpy())
         values = values.filter(values.list.len() > 0).explode()
-        return category_values(name, config.kind, nodes, values, known, config.max_categories, config.max_length)
+        once = np.ones(len(nodes)) if config.weights == "tf_idf" else None
+        return category_values(name, config.kind, nodes, values, known, config.max_categories, config.max_length, once)
     return category_values(name, config.kind, nodes, values, known, config.max_categories)
 
 
 def _of_matrix(source: ColumnSource, rows: MatrixRows, known: np.ndarray) -> ColumnValues:
     config, name = source.config, source.name
     if config.kind == "vector":
-        matrix = rows.matrix
-        if scipy.sparse.issparse(matrix):
-            assert config.reduce is not None, "checked with the file"
-            matrix = reduced(matrix, known[rows.nodes], config.reduce)
-        return vector_values(name, config.kind, rows.nodes, matrix, known, config.scale)
+        if not scipy.sparse.issparse(rows.matrix):
+            return vector_values(name, config.kind, rows.nodes, rows.matrix, known, config.scale)
+        assert config.reduce is not None, "checked with the file"
+        reduction = fit_reduction(rows.matrix[known[rows.nodes]], config.reduce)
+        vectors = reduction.of(rows.matrix)
+        found = vector_values(name, config.kind, rows.nodes, vectors, known, config.scale)
+        return found._replace(reduction=reduction)
     row = np.repeat(np.arange(len(rows.nodes)), np.diff(rows.matrix.indptr))
     order = np.lexsort((rows.matrix.indices, -rows.matrix.data.astype(np.float64), row))
     texts = pl.Series(rows.matrix.indices[order]).cast(pl.String)
+    counts = rows.matrix.data[order].astype(np.float64) if config.weights == "tf_idf" else None
     return category_values(
-        name, config.kind, rows.nodes[row[order]], texts, known, config.max_categories, config.max_length
+        name, config.kind, rows.nodes[row[order]], texts, known, config.max_categories, config.max_length, counts
     )
 
 

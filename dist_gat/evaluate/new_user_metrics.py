@@ -8,8 +8,8 @@ Shape legend: m interactions, U users, K best items.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -26,13 +26,16 @@ NEW_USERS = "new_users_from_"
 class History:
     """What a new user has met: item nodes, int64 [m], each once. name: of the user. weights: float32 [m]; None: not
     known. times: int64 [m], microseconds; without any the order of the list, the last one the newest. columns: float32
-    [width], what else is known of the user, see `column_layout`; None: nothing."""
+    [width], what else is known of the user, see `column_layout`; None: nothing. categories: int64 [m], of edges of a
+    relation that has some. others: what else a user hears of, along other relations, by the numbers of edge types."""
 
     name: str
     items: np.ndarray
     weights: np.ndarray | None = None
     times: np.ndarray | None = None
     columns: np.ndarray | None = None
+    categories: np.ndarray | None = None
+    others: Mapping[int, History] = field(default_factory=dict)
 
     @property
     def moments(self) -> np.ndarray:
@@ -41,8 +44,10 @@ class History:
 
     def part(self, places: np.ndarray) -> History:
         """Some of the interactions, in any order, at their moments."""
-        weights = None if self.weights is None else self.weights[places]
-        return History(self.name, self.items[places], weights, self.moments[places], self.columns)
+        weights, categories = (None if one is None else one[places] for one in (self.weights, self.categories))
+        return replace(
+            self, items=self.items[places], weights=weights, times=self.moments[places], categories=categories
+        )
 
 
 # the best items that users have not met, int64 [U, K], -1 where there are fewer

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dist_gat.base.plural import plural
-from dist_gat.data.column_layout import TOKENS, Layout
+from dist_gat.data.column_layout import TOKENS, WEIGHTS, Layout
 from dist_gat.graph.part import SPLITS, Part, PreparedGraph
 
 BLOCK = 1 << 22  # edges that are looked at together
@@ -131,7 +131,7 @@ def describe_columns(layouts: Mapping[str, Layout]) -> dict[str, dict[str, dict[
         kind: {
             column.name: {"kind": column.kind, "nodes": column.num_values, "categories": column.num_categories}
             for column in layout
-            if column.kind != TOKENS
+            if column.kind not in (TOKENS, WEIGHTS)
         }
         for kind, layout in layouts.items()
     }

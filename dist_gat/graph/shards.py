@@ -179,7 +179,7 @@ class ShardWriter:
         return {"dst": source, "src": target} if way.backward else {"dst": target, "src": source}
 
     def columns(self, dataset: Dataset) -> None:
-        """What is known of nodes: a matrix a type and part, and the names of categories by code."""
+        """What is known of nodes: a matrix a type and part, the names of categories by code, and reductions."""
         for kind, table in dataset.columns.items():
             nodes = self.labels.nodes[kind]
             row_of_node = np.full(self.labels.ranges.num_nodes, -1, dtype=np.int64)
@@ -192,6 +192,9 @@ class ShardWriter:
                 path = self.folder / "categories" / kind / f"{name}.parquet"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pa_parquet.write_table(plain_text(pl.DataFrame({"category": categories}).to_arrow()), path)
+            for name, reduction in table.reductions.items():
+                for array, values in reduction._asdict().items():
+                    save_array(self.folder / "reductions" / kind / f"{name}.{array}.npy", values)
 
     def cold_items(self, split_of_item: np.ndarray, kind: str) -> dict[str, list[int]]:
         """`Part.cold` of each part, from the same by dense index. Returns the number of items by split and part."""

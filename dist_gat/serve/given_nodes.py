@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError, first_line
 from dist_gat.data.parquet import read_parquet
 from dist_gat.data.text_table import shown
+from dist_gat.data.values import LAST_SECOND, UNITS
 from dist_gat.serve.pairs_file import FORMATS, SEPARATORS, unreadable
 
 NewRows = Path | pl.DataFrame | Sequence[Mapping[str, Any]]
@@ -84,3 +88,45 @@ def check_id(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{where}: {str(value)[:40]!r} is no ID; expected text or whole numbers")
     return str(value)
+
+
+def numbers_of(given_node: Mapping[str, Any], name: str, where: str) -> np.ndarray | None:
+    """float64 [m]"""
+    if given_node.get(name) is None:
+        return None
+    try:
+        values = np.array([float(value) for value in given_node[name]])
+    except (TypeError, ValueError, OverflowError):
+        values = np.array([math.nan])
+    if not np.isfinite(values.astype(np.float32)).all():
+        raise DataError(f"{where}: {name}={str(given_node[name])[:80]}: expected finite numbers")
+    return values
+
+
+def times_of(given_node: Mapping[str, Any], where: str) -> np.ndarray | None:
+    """int64 [m], microseconds since 1970, of numbers in s, ms or us, told apart by their size, or of dates."""
+    given = given_node.get("times")
+    if given is None:
+        return None
+    try:
+        if any(isinstance(one, date) or (isinstance(one, str) and "-" in one[1:]) for one in given):
+            return np.array([_microseconds(one) for one in given], dtype=np.int64)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{where}: times={str(given)[:80]}: expected all numbers since 1970 or all dates, as 2024-01-31T12:30:00"
+        ) from None
+    values = numbers_of(given_node, "times", where)
+    assert values is not None, "some are given"
+    size = float(np.abs(values).max(initial=0))
+    unit = "s" if size <= LAST_SECOND else "ms" if size <= LAST_SECOND * 1e3 else "us"
+    return np.round(values * UNITS[unit]).astype(np.int64)
+
+
+def _microseconds(value: Any) -> int:
+    """Of a date or ISO text; without a zone it counts as UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    return round((aware - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * 1e6)

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.node_sections import NodeColumnConfig
-from dist_gat.data.column_layout import OUR_OWN, Column, Layout
-from dist_gat.data.column_values import MISSING, coded, missing_row, scaled
+from dist_gat.data.column_layout import OUR_OWN, WEIGHTS, Column, Layout
+from dist_gat.data.column_values import MISSING, Reduction, coded, missing_row, scaled, weighted
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.data.values import MAX_ID_BYTES
 from dist_gat.data.vocabulary import EXACT
@@ -33,13 +34,18 @@ from dist_gat.text.text_encoder import TextEncoder
 BLANKS = " \t\n\r\xa0"  # see `dist_gat.data.values.BLANKS`
 
 
+def no_reduction(column: str, size: int) -> Reduction:
+    raise AssertionError(f"{column} reduces nothing")
+
+
 @dataclass(frozen=True)
 class NewColumns:
     """The columns of one node type. layout: of these; empty where the model reads none. configs: of each, by name.
     categories: names by code.
 
     notes: what became of values that the model doesn't know, for the user. encoders: of texts, by column, once opened.
-    trained: opens the encoder that was trained, by its column.
+    trained: opens the encoder that was trained, by its column. reduction: opens what reduces the sparse matrix of a
+    column, or weighs its categories, of a name and size; reductions: once opened.
     """
 
     node_type: str
@@ -49,6 +55,8 @@ class NewColumns:
     notes: list[str] = field(default_factory=list)
     encoders: dict[str, TextEncoder] = field(default_factory=dict)
     trained: Mapping[str, Callable[[], TextEncoder]] = field(default_factory=dict)
+    reduction: Callable[[str, int], Reduction] = no_reduction
+    reductions: dict[str, Reduction] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -74,7 +82,8 @@ class NewColumns:
             value = _value(given.get(column.name), self.configs[column.name].missing)
             if value is None:
                 continue
-            row_W[column.slice] = self._stored(column, value, f"{where}: columns.{column.name}={str(value)[:80]}")
+            stored = self._stored(column, value, f"{where}: columns.{column.name}={str(value)[:80]}")
+            row_W[column.offset : column.offset + len(stored)] = stored
         return None if np.array_equal(row_W.view(np.int32), missing_W.view(np.int32)) else row_W
 
     def missing(self) -> np.ndarray:
@@ -85,8 +94,11 @@ class NewColumns:
         return f"expected {', '.join(self.names)}" if self.names else "leave `columns` out"
 
     def _stored(self, column: Column, value: Any, where: str) -> np.ndarray:
-        """float32 [width]"""
+        """float32 [width], and the weights of categories behind them."""
         if column.kind in ("category", "categories"):
+            if isinstance(value, Mapping) and self._weights_of(column) is not None:
+                counts = [_positive(count, where) for count in value.values()]
+                return self._coded(column, [_category(one, where) for one in value], where, counts)
             several = value if isinstance(value, list) and column.kind == "categories" else [value]
             if isinstance(value, str) and column.kind == "categories":
                 parts = value.strip(BLANKS).split(self.configs[column.name].separator)
@@ -98,7 +110,8 @@ class NewColumns:
         if column.kind == "numeric":
             return scaled(np.array([[_number(value, where)]]), column.scale, column.mean, column.deviation)[0]
         if self.configs[column.name].reduce is not None:
-            raise DataError(f"{where}: only `prepare` reduces a sparse matrix; leave it out, then it is missing")
+            rows = self._reduced(column, value, where)
+            return scaled(rows, column.scale, column.mean, column.deviation)[0].astype(np.float32)
         if column.name in self.trained:
             raise DataError(f"{where}: expected text, because the encoder of this column was trained")
         if not isinstance(value, list) or len(value) != column.width:
@@ -123,11 +136,41 @@ class NewColumns:
         # as the cache of `prepare` would have it, which what was trained never was in
         return rows if column.name in self.trained else rows.astype(config.store).astype(np.float32)
 
-    def _coded(self, column: Column, texts: Sequence[str], where: str) -> np.ndarray:
-        names = self.categories[column.name]
+    def _reduced(self, column: Column, value: Any, where: str) -> np.ndarray:
+        """float32 [1, width]: of a row of the sparse matrix, the columns that it has with their values."""
+        reduction = self._opened(column, column.width)
+        num_words = len(reduction.idf)
+        expected = f'expected numbers above 0 by column of the matrix, from 0 to {num_words - 1:,}, as {{"17": 3}}'
+        if not isinstance(value, Mapping):
+            raise DataError(f"{where}: {expected}")
+        words = [int(key) if str(key).isascii() and str(key).isdigit() else -1 for key in value]
+        weights = [_positive(one, f"{where}: {expected}") for one in value.values()]
+        if any(not 0 <= word < num_words for word in words):
+            raise DataError(f"{where}: {expected}")
+        order = np.argsort(words)
+        shape = (1, num_words)
+        row = csr_array((np.array(weights)[order], np.array(words, np.int64)[order], [0, len(words)]), shape)
+        return reduction.of(row)
+
+    def _weights_of(self, column: Column) -> Column | None:
+        return next((one for one in self.layout if one.name == f"{column.name}.{WEIGHTS}"), None)
+
+    def _coded(
+        self, column: Column, texts: Sequence[str], where: str, counts: Sequence[float] | None = None
+    ) -> np.ndarray:
+        """counts: how often a node has each, where they have weights; None: as often as they are there."""
+        names, of_weights = self.categories[column.name], self._weights_of(column)
         frame = pl.DataFrame({"node": np.zeros(len(texts), np.int64), "text": pl.Series(texts, dtype=pl.String)})
-        frame = frame.unique(maintain_order=True)
+        if of_weights is None:
+            frame = frame.unique(maintain_order=True)
+        else:
+            often = np.ones(len(texts)) if counts is None else np.array(counts)
+            frame = (
+                frame.with_columns(count=often).group_by("node", "text", maintain_order=True).agg(pl.col("count").sum())
+            )
         found = coded(frame, names)
+        if of_weights is not None:
+            found = weighted(found, self._opened(column, 0), column.width)
         if unknown := frame.filter(~pl.col("text").is_in(names.implode()))["text"].to_list():
             examples = ", ".join(map(shown, unknown[:NUM_EXAMPLES]))
             self.notes.append(f"{where}: {examples} is no category that training knows, and counts as missing")
@@ -136,7 +179,16 @@ class NewColumns:
         codes = np.full(column.width, MISSING, np.int32)
         known = found["code"].to_numpy()[: column.width]
         codes[: len(known)] = known
-        return codes.view(np.float32)
+        if of_weights is None:
+            return codes.view(np.float32)
+        weights = np.zeros(column.width, np.float32)
+        weights[: len(known)] = found["weight"].to_numpy()[: column.width]
+        return np.concatenate([codes.view(np.float32), weights])
+
+    def _opened(self, column: Column, size: int) -> Reduction:
+        if column.name not in self.reductions:
+            self.reductions[column.name] = self.reduction(column.name, size)
+        return self.reductions[column.name]
 
 
 def open_columns(model: SavedModel, node_type: str) -> NewColumns:
@@ -149,7 +201,8 @@ def open_columns(model: SavedModel, node_type: str) -> NewColumns:
     trained = trained_column(model, node_type)
     openers = {} if trained is None else {trained: partial(trained_encoder, model, configs[trained].text_encoder)}
     categories = {name: model.categories(node_type, name) for name in with_names}
-    return NewColumns(node_type, layout, configs, categories, trained=openers)
+    reduction = partial(model.reduction, node_type)
+    return NewColumns(node_type, layout, configs, categories, trained=openers, reduction=reduction)
 
 
 def tell(notes: Sequence[str], progress: Callable[[str], None]) -> None:
@@ -174,6 +227,13 @@ def _number(value: Any, where: str) -> float:
     with np.errstate(over="ignore"):
         if not np.isfinite(np.float32(number)):
             raise DataError(f"{where}: expected finite numbers, or null where one is not known")
+    return number
+
+
+def _positive(value: Any, where: str) -> float:
+    """Raises `DataError` unless it is a finite number above 0."""
+    if (number := _number(value, where)) <= 0:
+        raise DataError(f"{where}: expected numbers above 0")
     return number
 
 

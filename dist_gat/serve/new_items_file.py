@@ -1,8 +1,8 @@
 """New items as a user gives them: JSON lines, a table, or Python dictionaries, checked and turned into `NewItem`.
 
 A line is {"item": "x", "columns": {"year": 2024}}, and may have "users", those who have met it, and "relations", the
-nodes that it is joined with, as {"tags": ["a", "b"]}. A table has the column item_id and those of items, by their names
-or as columns.NAME, with a row for each item.
+nodes that it is joined with, as {"tags": ["a", "b"]}, see `dist_gat.serve.joined_nodes`. A table has the column item_id
+and those of items, by their names or as columns.NAME, with a row for each item.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
-from dist_gat.base.plural import plural
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.data.vocabulary import encode
 from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.serve.given_nodes import Given, NewRows, check_id, columns_of_table, given_nodes
+from dist_gat.serve.joined_nodes import JoinedNodes
 from dist_gat.serve.new_columns import open_columns, tell
+from dist_gat.serve.new_edges import NO_EDGES, EdgeRows, read_new_edges, without_both
 from dist_gat.serve.new_items import NewItem
 from dist_gat.serve.saved_model import SavedModel
 
@@ -27,31 +26,39 @@ KEYS = ("item", "columns", "users", "relations")
 EXPECTED = 'expected {"item": "x"}, and if known "columns": {...}, "users": ["u"] and "relations": {"tags": ["a"]}'
 
 
-def read_new_items(source: NewRows, model: SavedModel, progress: Callable[[str], None]) -> list[NewItem]:
+def read_new_items(
+    source: NewRows, model: SavedModel, progress: Callable[[str], None], edges: Mapping[str, EdgeRows] = NO_EDGES,
+    joined: JoinedNodes | None = None,
+) -> list[NewItem]:  # fmt: skip
     """In the order of the source. A neighbour that comes again counts once; those that training never saw are left out,
-    and `progress` is told. Raises `DataError` for what can't be read."""
-    columns = open_columns(model, model.relation.target)
+    and `progress` is told. edges: tables of relations that name the new items, see `dist_gat.serve.new_edges`. Of
+    relations that are made from columns (`nearest`), the neighbours are found. joined: see `joined_items`; calls with
+    the same come one after another. Raises `DataError` for what can't be read."""
+    kind = model.relation.target
+    columns = open_columns(model, kind)
     given = given_nodes(source, "item", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
-    joined = _Joined(model)
-    known = set(model.ids(model.relation.target)["external_id"].cast(pl.String))
-    found, seen, bare = [], set[str](), []
+    joined = joined or joined_items(model)
+    joined.notes.clear()
+    known = set(model.ids(kind)["external_id"].cast(pl.String))
+    seen = dict[str, str]()
     for where, item in given:
         _check(item, where)
         name = check_id(item["item"], where)
         if name in seen or name in known:
             again = "again; expected each new item once" if name in seen else "is known to the model; leave it out"
             raise DataError(f"{where}: item {shown(name)} {again}")
-        seen.add(name)
+        seen[name] = where
+    of_tables = read_new_edges(edges, joined, list(seen), progress)
+    found, bare = [], []
+    for (where, item), name in zip(given, seen, strict=True):
         users = joined.find(model.relation.source, item.get("users") or [], where)
-        of_relations = dict(item.get("relations") or {})
         neighbors = {way: History(name, users) for way in joined.ways(model.relation.name)} if len(users) else {}
-        for relation, others in of_relations.items():
-            way, kind = joined.along(relation, where)
-            neighbors[way] = History(name, joined.find(kind, others, where))
+        neighbors |= joined.histories(name, item.get("relations"), where)
+        neighbors |= without_both(of_tables.get(name, {}), neighbors, model, where)
         row_W = columns.row(item.get("columns"), where)
         if row_W is None and not any(len(one.items) for one in neighbors.values()):
             bare.append(name)
-        found.append(NewItem(name, row_W, neighbors, users))
+        found.append(NewItem(name, row_W, neighbors | joined.nearest(name, row_W), users))
     tell([*columns.notes, *joined.notes], progress)
     if bare:
         examples = ", ".join(map(shown, bare[:NUM_EXAMPLES]))
@@ -59,48 +66,9 @@ def read_new_items(source: NewRows, model: SavedModel, progress: Callable[[str],
     return found
 
 
-class _Joined:
-    """Nodes that items are joined with, by relation and external ID. notes: what was left out."""
-
-    def __init__(self, model: SavedModel) -> None:
-        self.model, self.schema = model, model.schema
-        self.ids: dict[str, pl.DataFrame] = {}
-        self.notes: list[str] = []
-
-    def ways(self, relation: str) -> list[int]:
-        """The edge type along which items hear of a relation's other ends; none where it carries them no messages."""
-        into = self.schema.into(self.model.relation.target)
-        return [number for number in into if self.schema.edge_types[number].relation.name == relation]
-
-    def along(self, relation: Any, where: str) -> tuple[int, str]:
-        """The edge type of a relation, and the type of the nodes at its other end. Raises `DataError`."""
-        own = self.model.relation.name
-        found = self.ways(relation) if relation != own else []
-        if not found:
-            into = self.schema.into(self.model.relation.target)
-            names = [self.schema.edge_types[number].relation.name for number in into]
-            expected = ", ".join(name for name in dict.fromkeys(names) if name != own) or "none"
-            raise DataError(
-                f"{where}: relations.{relation}: items have no messages along it; expected {expected}; who has met the "
-                "item stands in `users`"
-            )
-        if "category" in self.schema.edge_types[found[0]].relation.columns:
-            raise DataError(f"{where}: relations.{relation}: its edges have categories, which new items can't give yet")
-        return found[0], self.schema.edge_types[found[0]].source
-
-    def find(self, kind: str, others: Any, where: str) -> np.ndarray:
-        """int64: nodes of one type, each once, ascending. Raises `DataError` for what is no list of IDs."""
-        if not isinstance(others, list):
-            raise DataError(f"{where}: {str(others)[:80]}: expected a list of {plural(kind)}; {EXPECTED}")
-        names = [check_id(other, where) for other in others]
-        if kind not in self.ids:
-            self.ids[kind] = self.model.ids(kind).with_columns(pl.col("external_id").cast(pl.String))
-        places = encode(pl.Series(names, dtype=pl.String), self.ids[kind]["external_id"])
-        unknown = [name for name, place in zip(names, places.tolist(), strict=True) if place < 0]
-        if unknown:
-            examples = ", ".join(map(shown, unknown[:NUM_EXAMPLES]))
-            self.notes.append(f"{where}: {plural(kind)} are unknown to the model and left out: {examples}")
-        return np.unique(self.ids[kind]["node_id"].to_numpy()[places[places >= 0]])
+def joined_items(model: SavedModel) -> JoinedNodes:
+    """What new items are joined with. Kept between calls of `read_new_items`, IDs and columns are read once."""
+    return JoinedNodes(model, model.relation.target, EXPECTED)
 
 
 def _of_table(table: pl.DataFrame, where: str, names: Sequence[str]) -> list[Given]:
@@ -121,5 +89,3 @@ def _check(item: Any, where: str) -> None:
         raise DataError(f"{where}: found {str(item)[:80]}; {EXPECTED}")
     if more := [key for key in item if key not in KEYS]:
         raise DataError(f"{where}: unknown key {shown(str(more[0]))}; {EXPECTED}")
-    if not isinstance(item.get("relations") or {}, Mapping):
-        raise DataError(f"{where}: relations={str(item['relations'])[:80]}: {EXPECTED}")

@@ -24,6 +24,7 @@ from torch import Tensor
 from dist_gat.base.errors import ConfigError
 from dist_gat.checkpoints.weight_files import DENSE, load_module, load_tensors
 from dist_gat.config.sections import Config
+from dist_gat.config.task_sections import FIRST_RELATION
 from dist_gat.data.column_layout import Layout
 from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.graph.schema import Schema
@@ -89,11 +90,13 @@ class NewNodes:
     def messages(self, edge_type: int, history: History) -> History:
         """Those that carry messages, in the order of the graph: the newest first if they have times, then by node."""
         least, kept = self.config.data.min_message_weight, np.arange(len(history.items))
-        if least is not None and history.weights is not None:
+        of_interactions = self.schema.edge_types[edge_type].relation.name == FIRST_RELATION
+        if least is not None and history.weights is not None and of_interactions:
             kept = np.flatnonzero(history.weights >= least)
         has_time = self.schema.has_time[edge_type]
         by_time = -history.moments[kept] if has_time else np.zeros(len(kept), np.int64)
-        return history.part(kept[np.lexsort((history.items[kept], by_time))])
+        of_equals = np.zeros(len(kept), np.int64) if history.categories is None else history.categories[kept]
+        return history.part(kept[np.lexsort((of_equals, history.items[kept], by_time))])
 
     def _block(self, heard: Neighbors) -> tuple[np.ndarray, Block]:
         """The sources without the new node itself, int64, and the block of it, source 0, and these."""
@@ -107,11 +110,14 @@ class NewNodes:
         num = len(every)
         stored: dict[str, np.ndarray] = {
             "kind": kinds, "time": np.zeros(num, np.int64), "weight": np.zeros(num, np.float32),
+            "category": np.zeros(num, np.int64),
         }  # fmt: skip
         for number, one in heard.items():
             relation, at = self.schema.edge_types[number].relation, kinds == number
             if "time" in relation.columns:
                 stored["time"][at] = one.moments
+            if one.categories is not None:
+                stored["category"][at] = one.categories
             if "weight" in relation.columns:
                 mean = self.model.manifest["new_users"]["weights"][relation.name]["mean"]
                 stored["weight"][at] = np.float32(mean) if one.weights is None else one.weights

@@ -74,12 +74,14 @@ class NewUsers:
         return RankedUsers(rows_nR, known_items(np.arange(len(histories)), pairs), profile_nN, by_popularity)
 
     def knows(self, history: History) -> bool:
-        """Whether something is known of a user: a column, or an interaction that carries messages."""
-        return history.columns is not None or len(self.nodes.messages(self.edge_type, history).items) > 0
+        """Whether something is known of a user: a column, an edge, or an interaction that carries messages."""
+        heard = [self.nodes.messages(self.edge_type, history), *history.others.values()]
+        return history.columns is not None or any(len(one.items) for one in heard)
 
     def representation(self, history: History) -> Tensor:
         """[1, R] without own scores and biases."""
-        return self.nodes.representation(self.model.relation.source, history.columns, {self.edge_type: history})
+        neighbors = {**history.others, self.edge_type: history}
+        return self.nodes.representation(self.model.relation.source, history.columns, neighbors)
 
     def ranking_row(self, history: History) -> Tensor:
         """[1, R + k]: of the model and of the filters, as `Ranker.rows_of_users` gives those of users of the graph."""

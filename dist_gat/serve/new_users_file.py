@@ -1,15 +1,14 @@
 """New users as a user gives them: JSON lines, a table, or Python dictionaries, checked and turned into `History`.
 
-A line is {"user": "x", "items": ["a", "b"]}, and may have "weights" and "times", lists of the same length, and
-"columns", values by name. A table has the columns user_id, item_id[, weight][, time] and those of users, by their names
-or as columns.NAME, with a row for each interaction.
+A line is {"user": "x", "items": ["a", "b"]}, and may have "weights" and "times", lists of the same length, "columns",
+values by name, and "relations", the nodes that the user is joined with, as {"friends": ["u1"]}, see
+`dist_gat.serve.joined_nodes`. A table has the columns user_id, item_id[, weight][, time] and those of users, by their
+names or as columns.NAME, with a row for each interaction.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,26 @@ import polars as pl
 
 from dist_gat.base.errors import DataError
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.data.values import LAST_SECOND, UNITS
 from dist_gat.evaluate.new_user_metrics import History
-from dist_gat.serve.given_nodes import Given, NewRows, check_id, columns_of_table, given_nodes, only_value
+from dist_gat.serve.given_nodes import (
+    Given,
+    NewRows,
+    check_id,
+    columns_of_table,
+    given_nodes,
+    numbers_of,
+    only_value,
+    times_of,
+)
+from dist_gat.serve.joined_nodes import JoinedNodes
 from dist_gat.serve.new_columns import tell
 from dist_gat.serve.new_users import NewUsers
 
 LISTS = {"items": "item_id", "weights": "weight", "times": "time"}
-KEYS = ("user", *LISTS, "columns")
+KEYS = ("user", *LISTS, "columns", "relations")
 EXPECTED = (
-    'expected {"user": "x", "items": ["a", "b"]}, and if known "weights" and "times" of the same length and "columns"'
+    'expected {"user": "x", "items": ["a", "b"]}, and if known "weights" and "times" of the same length, "columns" and '
+    '"relations": {"friends": ["u1"]}'
 )
 
 
@@ -34,7 +43,7 @@ def read_histories(source: NewRows, new: NewUsers, progress: Callable[[str], Non
     """In the order of the source. An item that comes again counts once, as its last row says; items that training never
     saw are left out, categories that it never saw are missing, and `progress` is told. Raises `DataError` for what
     can't be read."""
-    columns = new.columns
+    columns, joined = new.columns, JoinedNodes(new.model, new.model.relation.source, EXPECTED)
     given = given_nodes(source, "user", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
     if not given:
         return []
@@ -50,10 +59,10 @@ def read_histories(source: NewRows, new: NewUsers, progress: Callable[[str], Non
         if name in seen:
             raise DataError(f"{where}: user {shown(name)} again; expected each new user once: put the items together")
         seen.add(name)
-        weights, times = _numbers(user, "weights", where), _times(user, where)
+        weights, times = numbers_of(user, "weights", where), times_of(user, where)
         whole = History(
             name, own, None if weights is None else weights.astype(np.float32), times,
-            columns.row(user.get("columns"), where),
+            columns.row(user.get("columns"), where), others=joined.histories(name, user.get("relations"), where),
         )  # fmt: skip
         # the last of equal ones, in the order of the list
         last = {node: at for at, node in enumerate(own.tolist()) if node >= 0}
@@ -62,7 +71,7 @@ def read_histories(source: NewRows, new: NewUsers, progress: Callable[[str], Non
     if len(unknown):
         examples = ", ".join(shown(item) for item in unknown[:NUM_EXAMPLES])
         progress(f"{len(unknown):,} items are unknown to the model and left out, for example {examples}")
-    tell(columns.notes, progress)
+    tell([*columns.notes, *joined.notes], progress)
     return histories
 
 
@@ -100,45 +109,3 @@ def _check(user: Any, where: str) -> None:
             raise DataError(f"{where}: {name} is no list of {len(user['items'])}, as items is; {EXPECTED}")
     for one in (user["user"], *user["items"]):
         check_id(one, where)
-
-
-def _numbers(user: Mapping[str, Any], name: str, where: str) -> np.ndarray | None:
-    """float64 [m]"""
-    if user.get(name) is None:
-        return None
-    try:
-        values = np.array([float(value) for value in user[name]])
-    except (TypeError, ValueError, OverflowError):
-        values = np.array([math.nan])
-    if not np.isfinite(values.astype(np.float32)).all():
-        raise DataError(f"{where}: {name}={str(user[name])[:80]}: expected finite numbers")
-    return values
-
-
-def _times(user: Mapping[str, Any], where: str) -> np.ndarray | None:
-    """int64 [m], microseconds since 1970, of numbers in s, ms or us, told apart by their size, or of dates."""
-    given = user.get("times")
-    if given is None:
-        return None
-    try:
-        if any(isinstance(one, date) or (isinstance(one, str) and "-" in one[1:]) for one in given):
-            return np.array([_microseconds(one) for one in given], dtype=np.int64)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{where}: times={str(given)[:80]}: expected all numbers since 1970 or all dates, as 2024-01-31T12:30:00"
-        ) from None
-    values = _numbers(user, "times", where)
-    assert values is not None, "some are given"
-    size = float(np.abs(values).max(initial=0))
-    unit = "s" if size <= LAST_SECOND else "ms" if size <= LAST_SECOND * 1e3 else "us"
-    return np.round(values * UNITS[unit]).astype(np.int64)
-
-
-def _microseconds(value: Any) -> int:
-    """Of a date or ISO text; without a zone it counts as UTC."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-    return round((aware - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * 1e6)

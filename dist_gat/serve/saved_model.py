@@ -14,6 +14,9 @@ history/0000.{indptr,items,weights}.npy  what the linear filter has of each user
                                the weight of each, float32
 ids/TYPE.parquet               external IDs, node IDs, titles
 categories/TYPE/COLUMN.parquet names of categories, by code, for the columns of new nodes
+reductions/TYPE/COLUMN.{idf,directions}.npy  what makes vectors of a sparse matrix, for those of new nodes
+columns/0000.npy               what is known of each item of the part, where new ones hear of those that are most like
+                               them
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ from dist_gat.base.storage import (
 from dist_gat.checkpoints.weight_files import load_tensors, part_file, part_rows, save_dense, save_tensors
 from dist_gat.config.files import dump_config, load_config
 from dist_gat.config.sections import Config
-from dist_gat.data.column_layout import Layout, read_layouts, to_plain
+from dist_gat.data.column_layout import Layout, read_layouts, to_plain, width_of
+from dist_gat.data.column_values import Reduction
 from dist_gat.evaluate.topk import Known, known_items
 from dist_gat.exchange.fail_together import together
 from dist_gat.exchange.long_work import padded
@@ -105,6 +109,7 @@ def save_model(
         if model.dense.text is not None:
             content["text"] = model.dense.text.made_by
         content["columns"] = {kind: to_plain(layout) for kind, layout in store.prepared.layouts.items()}
+        content["kept_columns"] = has_nearest(config, relation.target)
         extra["degree"] = torch.from_numpy(store.degrees(store.ownership.own_nodes))
     name, control = config.model_name, worker.control
     what = f"{name}: can't be written, nothing was changed"
@@ -117,15 +122,26 @@ def save_model(
                 save_dense(own, model)
                 (own / "config.yaml").write_text(dump_config(config), encoding="utf-8")
                 shutil.copytree(store.prepared.folder / "ids", own / "ids")
-                if depths is not None and (store.prepared.folder / "categories").is_dir():
-                    shutil.copytree(store.prepared.folder / "categories", own / "categories")
+                for name in ("categories", "reductions"):
+                    if depths is not None and (store.prepared.folder / name).is_dir():
+                        shutil.copytree(store.prepared.folder / name, own / name)
         for part in worker.steps("writing the model", parts, len(parts)):
             with together(control, what):
                 if part is not None:
                     save_tensors(part_file(own, part), part_rows(model, store, part, extra))
                     save_known(own / "known", store.prepared.parts[part], relation)
+                    if content.get("kept_columns"):
+                        features = store.prepared.parts[part].features[relation.target]
+                        save_array(own / "columns" / f"{part:04d}.npy", features)
                     if blend.linear is not None and blend.linear_weight:
                         save_history(own / "history", part, blend.linear.kept[part])
+
+
+def has_nearest(config: Config, kind: str) -> bool:
+    """Whether nodes of a type hear of those that are most like them."""
+    return any(
+        one.nearest is not None and one.messages and one.source == kind for one in config.data.relations.values()
+    )
 
 
 def save_known(folder: Path, part: Part, relation: Relation) -> None:
@@ -158,6 +174,22 @@ class SavedModel:
     def categories(self, node_type: str, column: str) -> pl.Series:
         """The names of a column's categories, by code. Raises `StorageError`."""
         return read_categories(self.folder, node_type, column, REMEDY)
+
+    def reduction(self, node_type: str, column: str, size: int) -> Reduction:
+        """What makes vectors of so many numbers of a column's sparse matrix, or with 0 weights of its categories.
+
+        Raises `StorageError`.
+        """
+        start = self.folder / "reductions" / node_type
+        idf = np.asarray(open_array(start / f"{column}.idf.npy", ("float64",), None, REMEDY))
+        file = start / f"{column}.directions.npy"
+        return Reduction(idf, np.asarray(open_array(file, ("float64",), (size, len(idf)), REMEDY)))
+
+    def item_columns(self, part: int) -> np.ndarray:
+        """float32 [items of the part, width], of a model whose `kept_columns` says so. Raises `StorageError`."""
+        kind = self.relation.target
+        shape = (len(self.ranges.nodes_of_type(part, kind)), width_of(self.layouts[kind]))
+        return open_array(self.folder / "columns" / f"{part:04d}.npy", ("float32",), shape, REMEDY)
 
     @cached_property
     def config(self) -> Config:

@@ -60,7 +60,7 @@ def build_together(together: TogetherSection, config: Config, prepared: Prepared
         if together.heads == "chain" and isinstance(task, PairTask):
             task = replace(task, needs=tuple(tasks))
         tasks[name] = task
-    return TogetherTask(together, prepared.ranges, tasks, config.train.metric, config.higher_is_better)
+    return TogetherTask(tasks, together, prepared.ranges, config.train.metric, config.higher_is_better)
 
 
 def single_tasks(task: AnyTask) -> dict[str, RankingTask | PairTask]:

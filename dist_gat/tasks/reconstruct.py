@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from dist_gat.base.errors import DataError
@@ -31,37 +30,23 @@ from dist_gat.data.column_layout import Layout
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.part import PreparedGraph
-from dist_gat.graph.schema import Relation
 from dist_gat.nn.column_decoder import ColumnDecoders
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.tasks.ranking import RankingTask, build_ranking
-from dist_gat.tasks.together import TogetherSeeds, TogetherSource
+from dist_gat.tasks.several_tasks import SeveralTasks
 
 
 @dataclass(frozen=True)
-class ReconstructTask:
+class ReconstructTask(SeveralTasks[RankingTask]):
     """A `Task`. of: the ranking of each relation's hidden edges, by name, the measured one first. weights: of their
     losses. layouts: of the columns that may be hidden, by node type."""
 
-    of: Mapping[str, RankingTask]
     weights: Mapping[str, float]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     hidden_columns: float = 0.0
     column_weight: float = 1.0
-
-    @property
-    def first(self) -> RankingTask:
-        return next(iter(self.of.values()))
-
-    @property
-    def relation(self) -> Relation:
-        return self.first.relation
-
-    @property
-    def needs_degree(self) -> bool:
-        return any(task.needs_degree for task in self.of.values())
 
     @property
     def metric(self) -> str:
@@ -75,18 +60,12 @@ class ReconstructTask:
         """Of edges the decoder is enough."""
         return ColumnDecoders(self.layouts, size) if self.hidden_columns else None
 
-    def source(self, store: GraphStore) -> TogetherSource:
-        return TogetherSource({name: task.source(store) for name, task in self.of.items()})
-
     def loss(
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
     ) -> dict[str, Tensor]:
-        seeds = batch.seeds
-        assert isinstance(seeds, TogetherSeeds), "a batch of this task"
         terms = {}
         columns_N = self.column_loss(model, rows_NR, batch)
-        for name, task in self.of.items():
-            own = replace(batch, seeds=seeds.of[name], num_global_seeds=seeds.num_global[name])
+        for name, task, own in self.batches(batch):
             for term, value in task.loss(model, rows_NR, embedding_SE, own, channel).items():
                 terms[f"{name}/{term}"] = self.weights[name] * value
             if columns_N is not None:
@@ -107,9 +86,6 @@ class ReconstructTask:
             seeds, places = batch.seeds_among(at, len(rows_NR))
             loss_N = loss_N.index_add(0, seeds, decoders(kind, rows_NR[seeds], columns[places]))
         return loss_N
-
-    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
-        return self.first.rows(model, representation_NR, nodes, store)
 
     def measure(
         self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str

@@ -5,8 +5,8 @@ Shape legend: N seed nodes, O own nodes, R representation size, S outermost sour
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,12 @@ from dist_gat.config.task_sections import TogetherTask as TogetherSection
 from dist_gat.exchange.channel import Channel
 from dist_gat.exchange.worker import Worker
 from dist_gat.graph.ranges import NodeRanges
-from dist_gat.graph.schema import Relation
 from dist_gat.nn.recommender import Recommender
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
-from dist_gat.sampling.movable import Movable
-from dist_gat.sampling.relabeller import Relabeller
-from dist_gat.sampling.seeds import DrawnSeeds, SeedPairs, Seeds, SeedSource
 from dist_gat.tasks.pair_task import PairTask
 from dist_gat.tasks.ranking import RankingTask
+from dist_gat.tasks.several_tasks import SeveralTasks
 from dist_gat.tasks.task_heads import TaskHeads
 
 # of a gradient's norm: a task that pulls at nothing gets no weight without bound
@@ -33,27 +30,14 @@ SMALLEST_NORM = 1e-12
 
 
 @dataclass(frozen=True)
-class TogetherTask:
+class TogetherTask(SeveralTasks[RankingTask | PairTask]):
     """A `Task`. of: the tasks by name. The first one ranks."""
 
     config: TogetherSection
     ranges: NodeRanges
-    of: Mapping[str, RankingTask | PairTask]
     metric: str
     higher_is_better: bool
     hidden_columns: float = 0.0
-
-    @property
-    def first(self) -> RankingTask | PairTask:
-        return next(iter(self.of.values()))
-
-    @property
-    def relation(self) -> Relation:
-        return self.first.relation
-
-    @property
-    def needs_degree(self) -> bool:
-        return any(task.needs_degree for task in self.of.values())
 
     @property
     def pair_tasks(self) -> Mapping[str, PairTask]:
@@ -64,18 +48,12 @@ class TogetherTask:
         num_experts = self.config.num_experts if self.config.heads == "experts" else 0
         return TaskHeads(size, likelihoods, num_experts, len(self.of) * (self.config.weighting == "uncertainty"))
 
-    def source(self, store: GraphStore) -> TogetherSource:
-        return TogetherSource({name: task.source(store) for name, task in self.of.items()})
-
     def loss(
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
     ) -> dict[str, Tensor]:
-        seeds = batch.seeds
-        assert isinstance(seeds, TogetherSeeds), "a batch of these tasks"
-        of_tasks = []
-        for name, task in self.of.items():
-            own = replace(batch, seeds=seeds.of[name], num_global_seeds=seeds.num_global[name])
-            of_tasks.append(task.loss(model, rows_NR, embedding_SE, own, channel))
+        of_tasks = [
+            task.loss(model, rows_NR, embedding_SE, own, channel) for _, task, own in self.batches(batch)
+        ]  # fmt: skip
         weights = self.weights([sum_of(terms) for terms in of_tasks], model, rows_NR, batch, channel)
         weighted = {
             f"{name}/{term}": weight * value
@@ -117,9 +95,6 @@ class TogetherTask:
         share = seeds.num_own / batch.num_global_seeds
         return {"uncertainty": share * log_variance(model).sum() / 2}
 
-    def rows(self, model: Recommender, representation_NR: Tensor, nodes: np.ndarray, store: GraphStore) -> Tensor:
-        return self.first.rows(model, representation_NR, nodes, store)
-
     def measure(
         self, model: Recommender, representation_OR: Tensor, store: GraphStore, worker: Worker, split: str
     ) -> dict[str, float]:
@@ -139,70 +114,3 @@ def log_variance(model: Recommender) -> Tensor:
 
 def sum_of(terms: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
-
-
-@dataclass(frozen=True)
-class TogetherSeeds(Movable):
-    """of: each task's part of the batch. num_global: each task's seeds over all ranks. num_own: this rank's of the
-    first task."""
-
-    of: dict[str, Seeds]
-    num_global: dict[str, int]
-    num_own: int
-
-
-@dataclass(frozen=True)
-class TogetherSource:
-    """A `SeedSource`: the steps of all tasks, side by side. An epoch is one of the first; each goes at its own pace."""
-
-    of: Mapping[str, SeedSource]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return next(iter(self.of.values())).steps_per_epoch
-
-    def draw(self, epoch: int, step: int) -> DrawnTogether:
-        number = epoch * self.steps_per_epoch + step
-        return DrawnTogether(
-            {name: source.draw(*divmod(number, source.steps_per_epoch)) for name, source in self.of.items()}
-        )
-
-
-@dataclass(frozen=True)
-class DrawnTogether:
-    """of: by name, what each task drew."""
-
-    of: Mapping[str, DrawnSeeds]
-
-    @property
-    def first(self) -> DrawnSeeds:
-        return next(iter(self.of.values()))
-
-    @property
-    def num_global(self) -> int:
-        return self.first.num_global
-
-    @property
-    def nodes(self) -> tuple[np.ndarray, ...]:
-        return tuple(nodes for drawn in self.of.values() for nodes in drawn.nodes)
-
-    @property
-    def times(self) -> tuple[np.ndarray | None, ...]:
-        return tuple(times for drawn in self.of.values() for times in drawn.times)
-
-    @property
-    def predicted(self) -> dict[str, SeedPairs]:
-        found: dict[str, SeedPairs] = {}
-        for drawn in self.of.values():
-            for name, more in drawn.predicted.items():
-                found[name] = found[name].and_(more) if name in found else more
-        return found
-
-    def place(self, at: Sequence[Tensor], relabeller: Relabeller, degree_S: np.ndarray | None) -> TogetherSeeds:
-        places: Iterator[Tensor] = iter(at)
-        of = {
-            name: drawn.place([next(places) for _ in drawn.nodes], relabeller, degree_S)
-            for name, drawn in self.of.items()
-        }
-        num_own = len(self.first.nodes[0])
-        return TogetherSeeds(of, {name: drawn.num_global for name, drawn in self.of.items()}, num_own)

@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.config.sections import Config
-from dist_gat.data.nearest import Pairs, Rows, nearest_pairs
+from dist_gat.data.column_layout import KNOWN, Column, laid_out
+from dist_gat.data.nearest import Pairs, Rows, fit_unit_rows, nearest_pairs
 from dist_gat.graph.part import open_prepared
 from dist_gat.workflows.compared_models import model_recipe
 
@@ -69,6 +70,26 @@ def test_neighbours_depend_neither_on_blocks_nor_on_threads(threads: int) -> Non
             for block in ((1, 300), (64, 7), (300, 1), (50, 130)):
                 for own, other in zip(whole, all_pairs(some, 5, block), strict=True):
                     np.testing.assert_array_equal(own, other)
+
+
+def test_texts_count_as_vectors_and_others_ask_about_the_same_nodes() -> None:
+    vectors = np.random.default_rng(2).normal(size=(90, 6)).astype(np.float32)
+    layout = laid_out([Column(KNOWN, KNOWN, 1, 90), Column("title", "text", 6, 90)])
+    values = np.concatenate([np.ones((90, 1), np.float32), vectors], axis=1)
+    rows = fit_unit_rows(layout, values, ["title"])
+    whole = all_pairs(rows.of(values), K, (90, 90))
+    # each of the others among the first 50, in one block or several, alone or together
+    among = rows.of(values[:50])
+    for block in ((256, 50), (7, 13)):
+        asked = [pairs for _, pairs in nearest_pairs(among, K, block, of=rows.of(values[50:]))]
+        for place in range(40):
+            ((_, alone),) = nearest_pairs(among, K, block, of=rows.of(values[50 + place :][:1]))
+            own = [pairs.neighbour[pairs.node == place] for pairs in asked]
+            np.testing.assert_array_equal(np.concatenate(own), alone.neighbour)
+    similar = unit(vectors) @ unit(vectors).T
+    np.fill_diagonal(similar, -1)
+    np.testing.assert_array_equal(whole.neighbour.reshape(90, K), np.argsort(-similar, axis=1)[:, :K])
+    np.testing.assert_array_equal(alone.neighbour, np.argsort(-similar[89, :50])[:K])
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse
 from data_sets import Loaded, load
 from pydantic import ValidationError
+from sklearn.feature_extraction.text import TfidfTransformer
 
 from dist_gat.base.errors import DataError
 from dist_gat.config.data_sections import DataConfig
@@ -75,6 +76,25 @@ def test_a_category_that_training_never_saw_counts_as_missing(tmp_path: Path) ->
     few = columns_of(tmp_path, {"maker": {"kind": "category", "max_categories": 1}}, table)
     assert codes(few, "maker") == [["ann"], ["ann"], [], [], []]
     assert few.layout[1].num_unknown == 2
+
+
+def test_weights_of_categories_are_tf_idf_of_training_nodes(tmp_path: Path) -> None:
+    counts = np.array([[3, 0, 1, 0], [1, 1, 0, 0], [0, 2, 2, 1], [0, 0, 0, 0], [5, 0, 0, 2]])
+    scipy.sparse.save_npz(tmp_path / "bag.npz", scipy.sparse.csr_array(counts))
+    config = {"kind": "categories", "table": "bag.npz", "max_length": 2, "weights": "tf_idf"}
+    found = columns_of(tmp_path, {"bag": config})
+    _, codes_of_bag, weights = found.layout
+    assert (weights.name, weights.kind, weights.width) == ("bag.weights", "weights", 2)
+    # item 4 is in test alone: its word 3 is known by item 2
+    expected = TfidfTransformer(sublinear_tf=True, norm=None).fit(counts[:4]).transform(counts).toarray()
+    names, codes_nL = found.categories["bag"], found.values[:, codes_of_bag.slice].view(np.int32)
+    for item in range(5):
+        heaviest = np.argsort(-expected[item], kind="stable")[: min(2, int((counts[item] > 0).sum()))]
+        kept = [int(names[code]) for code in codes_nL[item].tolist() if code >= 0]
+        own = expected[item][kept]
+        np.testing.assert_allclose(np.sort(own), np.sort(expected[item][heaviest]))
+        of_length_1 = np.append(own / (np.linalg.norm(own) or 1), np.zeros(2 - len(own)))
+        np.testing.assert_allclose(found.values[item, weights.slice], of_length_1, rtol=1e-6)
 
 
 def test_a_table_with_a_row_for_each_category(tmp_path: Path) -> None:

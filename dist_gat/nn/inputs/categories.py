@@ -14,13 +14,16 @@ from dist_gat.nn.inputs.input_encoder import EncodedColumn
 
 
 class CategoriesInput(nn.Module):
-    """The mean of the learned rows of a node's categories; see `category_rows`."""
+    """The mean of the learned rows of a node's categories, or the sum by weights; see `category_rows`."""
 
-    def __init__(self, num_categories: int, size: int, init_std: float) -> None:
+    def __init__(self, num_categories: int, size: int, init_std: float, has_weights: bool = False) -> None:
+        """has_weights: whether as many weights, float32, stand behind the codes."""
         super().__init__()
-        self.weight = category_rows(num_categories, size, init_std)
+        self.weight, self.has_weights = category_rows(num_categories, size, init_std), has_weights
 
-    def forward(self, columns_nL: Tensor) -> EncodedColumn:
+    def forward(self, columns: Tensor) -> EncodedColumn:
+        """columns: [n, L], or with weights [n, 2 L]."""
+        columns_nL = columns[:, : columns.shape[1] // 2] if self.has_weights else columns
         code_nL = codes_of(columns_nL)
         present_n = code_nL[:, 0] >= 0
         is_read_nL = code_nL >= 0
@@ -28,5 +31,10 @@ class CategoriesInput(nn.Module):
         count_n = is_read_nL.sum(dim=1, dtype=torch.int32)
         start_n = count_n.cumsum(0, dtype=torch.int32) - count_n
         # ragged, because torch's fast loop knows no padding
-        rows_nE = functional.embedding_bag(code_nL[is_read_nL] + 1, self.weight, start_n, mode="mean")
+        codes, weights, mode = code_nL[is_read_nL] + 1, None, "mean"
+        if self.has_weights:
+            weight_nL = columns[:, columns_nL.shape[1] :].clone()
+            weight_nL[~present_n, 0] = 1.0
+            weights, mode = weight_nL[is_read_nL].to(self.weight.dtype), "sum"
+        rows_nE = functional.embedding_bag(codes, self.weight, start_n, mode=mode, per_sample_weights=weights)
         return EncodedColumn(rows_nE, present_n)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_gat.config.model_sections import InputsConfig
-from dist_gat.data.column_layout import TOKENS, Column, Layout
+from dist_gat.data.column_layout import OUR_OWN, WEIGHTS, Column, Layout
 from dist_gat.nn.inputs.categories import CategoriesInput
 from dist_gat.nn.inputs.category import CategoryInput
 from dist_gat.nn.inputs.fusion import build_fusion
@@ -36,11 +36,13 @@ class TypeInputs(nn.Module):
         if numeric:
             self.slices.append(slice(numeric[0].offset, numeric[-1].slice.stop))
             self.encoders["numeric"] = NumericInput(len(numeric), size)
+        weights = {column.name.removesuffix(f".{WEIGHTS}"): column for column in layout if column.kind == WEIGHTS}
         for column in layout[1 + len(numeric) :]:
-            if column.kind == TOKENS:
+            if column.kind in OUR_OWN:
                 continue
-            self.slices.append(column.slice)
-            self.encoders[encoder_name(column)] = build_encoder(column, size, init_std)
+            # weights stand behind their codes
+            self.slices.append(slice(column.offset, weights.get(column.name, column).slice.stop))
+            self.encoders[encoder_name(column)] = build_encoder(column, size, init_std, column.name in weights)
         self.fusion = build_fusion(config.fusion, 1 + len(self.encoders), size)
 
     def forward(
@@ -65,9 +67,9 @@ def encoder_name(column: Column) -> str:
     return f"column_{column.name}"
 
 
-def build_encoder(column: Column, size: int, init_std: float) -> nn.Module:
+def build_encoder(column: Column, size: int, init_std: float, has_weights: bool = False) -> nn.Module:
     if column.kind == "category":
         return CategoryInput(column.num_categories, size, init_std)
     if column.kind == "categories":
-        return CategoriesInput(column.num_categories, size, init_std)
+        return CategoriesInput(column.num_categories, size, init_std, has_weights)
     return VectorInput(column.width, size, init_std)

@@ -129,3 +129,29 @@ def test_fusion_begins_as_a_sum_or_a_mean(fusion: str) -> None:
     of_item = {"item": features()["item"]}
     rows = [made(ids().float(), of_item)[4] for made in (plain, other)]
     assert_close(rows[1], rows[0] if fusion == "gate" else rows[0] / 5)
+
+
+def test_categories_with_weights_are_a_sum_by_them() -> None:
+    layout = laid_out([
+        Column("known", "known", 1, 3), Column("words", "categories", 3, 2, num_categories=5),
+        Column("words.weights", "weights", 3, 2), Column("picture", "vector", 2, 2),
+    ])  # fmt: skip
+    torch.manual_seed(0)
+    inputs = NodeInputs({"item": layout}, SIZE, InputsConfig()).double()
+    codes = np.array([row[1:] for row in CODES], np.int32)  # the last has none
+    weights = np.array([[0.5, 2, 1], [1, 0, 0], [0, 0, 0]], np.float32)
+    columns = [np.ones((3, 1), np.float32), codes.view(np.float32), weights, np.array(VECTORS, np.float32)]
+    stored_nW = torch.from_numpy(np.concatenate(columns, axis=1))
+    own = dict(inputs.named_parameters())
+    rows = {name.rpartition(".")[2]: value for name, value in own.items() if "column_words" in name}["weight"]
+    with torch.no_grad():
+        rows[0] = 7.0  # of nodes without any
+    found = inputs(torch.zeros(5, SIZE, dtype=torch.float64), {"item": (AT, stored_nW)})
+    picture = {name.rpartition(".")[2]: value for name, value in own.items() if "column_picture" in name}
+    for place, node in enumerate(AT.tolist()):
+        at = [code for code in codes[place].tolist() if code >= 0]
+        words = sum((float(w) * rows[1 + code] for w, code in zip(weights[place], at, strict=False)), rows[0] * 0)
+        words = words if at else rows[0]
+        vector = torch.tensor(VECTORS[place], dtype=torch.float64)
+        picture_E = picture["missing"] if place == 2 else picture["weight"] @ (vector.nan_to_num() / 2)
+        assert_close(found[node], words + picture_E)
