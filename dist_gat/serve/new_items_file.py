@@ -8,6 +8,7 @@ or as columns.NAME, with a row for each item.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,29 +17,34 @@ import polars as pl
 from dist_gat.base.errors import DataError
 from dist_gat.base.plural import plural
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.data.vocabulary import encode
 from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.serve.given_nodes import Given, NewRows, check_id, columns_of_table, given_nodes
-from dist_gat.serve.new_columns import open_columns, tell
-from dist_gat.serve.new_items import NewItem
-from dist_gat.serve.saved_model import SavedModel
+from dist_gat.serve.new_columns import tell
+from dist_gat.serve.new_items import NewItem, NewItemRows, rows_of_new_items
+from dist_gat.serve.new_nodes import NewNodes
 
 KEYS = ("item", "columns", "users", "relations")
 EXPECTED = 'expected {"item": "x"}, and if known "columns": {...}, "users": ["u"] and "relations": {"tags": ["a"]}'
 
 
-def read_new_items(source: NewRows, model: SavedModel, progress: Callable[[str], None]) -> list[NewItem]:
+def new_item_rows(source: NewRows, nodes: NewNodes, progress: Callable[[str], None]) -> NewItemRows | None:
+    """None for no items. Raises `DataError` for what can't be read."""
+    items = read_new_items(source, nodes, progress)
+    return rows_of_new_items(nodes, items) if items else None
+
+
+def read_new_items(source: NewRows, nodes: NewNodes, progress: Callable[[str], None]) -> list[NewItem]:
     """In the order of the source. A neighbour that comes again counts once; those that training never saw are left out,
     and `progress` is told. Raises `DataError` for what can't be read."""
-    columns = open_columns(model, model.relation.target)
+    model = nodes.model
+    columns = replace(nodes.columns[model.relation.target], notes=[])
     given = given_nodes(source, "item", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
-    joined = _Joined(model)
-    known = set(model.ids(model.relation.target)["external_id"].cast(pl.String))
+    joined = _Joined(nodes)
     found, seen, bare = [], set[str](), []
     for where, item in given:
         _check(item, where)
         name = check_id(item["item"], where)
-        if name in seen or name in known:
+        if name in seen or nodes.ids(model.relation.target).find_texts([name])[0] >= 0:
             again = "again; expected each new item once" if name in seen else "is known to the model; leave it out"
             raise DataError(f"{where}: item {shown(name)} {again}")
         seen.add(name)
@@ -62,9 +68,8 @@ def read_new_items(source: NewRows, model: SavedModel, progress: Callable[[str],
 class _Joined:
     """Nodes that items are joined with, by relation and external ID. notes: what was left out."""
 
-    def __init__(self, model: SavedModel) -> None:
-        self.model, self.schema = model, model.schema
-        self.ids: dict[str, pl.DataFrame] = {}
+    def __init__(self, nodes: NewNodes) -> None:
+        self.nodes, self.model, self.schema = nodes, nodes.model, nodes.schema
         self.notes: list[str] = []
 
     def ways(self, relation: str) -> list[int]:
@@ -93,14 +98,12 @@ class _Joined:
         if not isinstance(others, list):
             raise DataError(f"{where}: {str(others)[:80]}: expected a list of {plural(kind)}; {EXPECTED}")
         names = [check_id(other, where) for other in others]
-        if kind not in self.ids:
-            self.ids[kind] = self.model.ids(kind).with_columns(pl.col("external_id").cast(pl.String))
-        places = encode(pl.Series(names, dtype=pl.String), self.ids[kind]["external_id"])
-        unknown = [name for name, place in zip(names, places.tolist(), strict=True) if place < 0]
+        found = self.nodes.ids(kind).find_texts(names)
+        unknown = [name for name, node in zip(names, found.tolist(), strict=True) if node < 0]
         if unknown:
             examples = ", ".join(map(shown, unknown[:NUM_EXAMPLES]))
             self.notes.append(f"{where}: {plural(kind)} are unknown to the model and left out: {examples}")
-        return np.unique(self.ids[kind]["node_id"].to_numpy()[places[places >= 0]])
+        return np.unique(found[found >= 0])
 
 
 def _of_table(table: pl.DataFrame, where: str, names: Sequence[str]) -> list[Given]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from dist_gat.sampling.block import Block
 from dist_gat.sampling.edge_columns import padded_columns, read_columns
 from dist_gat.sampling.hop_plan import silent_types
 from dist_gat.sampling.relabeller import Relabeller
+from dist_gat.serve.id_index import IdIndex, open_ids
 from dist_gat.serve.new_columns import NewColumns, open_columns
 from dist_gat.serve.saved_model import DEPTH, RANKING_ROWS, SavedModel
 from dist_gat.tasks.task_heads import PREFIX
@@ -49,7 +50,8 @@ Neighbors = Mapping[int, History]
 @dataclass(frozen=True)
 class NewNodes:
     """A saved model that is ready for new nodes. inputs, columns: of the types that the predicted relation joins; of
-    these, inputs has those with columns. rows: of a name and part, degrees: of a part; each is read once."""
+    these, inputs has those with columns. rows: of a name and part, degrees: of a part, ids: of a type; each is read
+    once."""
 
     model: SavedModel
     config: Config
@@ -62,6 +64,16 @@ class NewNodes:
     head: PairHead | None
     rows: Callable[[str, int], Tensor]
     degrees: Callable[[int], np.ndarray]
+    ids: Callable[[str], IdIndex]
+
+    def load(self) -> None:
+        """Open all files that answers read."""
+        for part in range(self.model.ranges.num_parts):
+            self.degrees(part)
+            for name in self.model.row_sizes:
+                self.rows(name, part)
+        for kind in self.schema.node_types:
+            self.ids(kind)
 
     @torch.no_grad()
     def representation(self, kind: str, columns_W: np.ndarray | None, neighbors: Neighbors) -> Tensor:
@@ -183,7 +195,7 @@ def open_new_nodes(model: SavedModel) -> NewNodes:
         load_module(head, dense, f"head.pairs.{PREFIX}{scored[0]}.", model.folder)
     return NewNodes(
         model, config, schema, inputs, columns, encoder.eval(), Decoder(config.model.decoder), own_scores, head,
-        cache(lambda name, part: model.rows(part, name)), cache(model.degrees),
+        cache(lambda name, part: model.rows(part, name)), cache(model.degrees), cache(partial(open_ids, model)),
     )  # fmt: skip
 
 

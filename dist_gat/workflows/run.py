@@ -31,6 +31,7 @@ from dist_gat.launcher.progress import tell_lines
 from dist_gat.launcher.ray_tasks import ray_tasks
 from dist_gat.nn.edge_terms import check_edges
 from dist_gat.sampling.hop_plan import plan_hops
+from dist_gat.serve.new_nodes import open_new_nodes
 from dist_gat.serve.new_users import open_new_users
 from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import check_run_folder, model_digest, open_model
@@ -196,6 +197,7 @@ def evaluate(
 
 def _of_new_users(config: Config, prepared: PreparedGraph, split: str) -> dict[str, float]:
     """Metrics of the saved model for the users of a split whom the recipe holds out."""
-    new = open_new_users(open_ranker(open_model(config.run_folder / "model")))
+    model = open_model(config.run_folder / "model")
+    new = open_new_users(open_ranker(model), open_new_nodes(model))
     best, lengths = partial(new.best_items, k=max(config.evaluate.ks)), config.data.split.cold_user_history
     return new_user_metrics(best, prepared, split, lengths, config.evaluate, config.seed)
