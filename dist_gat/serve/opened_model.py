@@ -51,7 +51,7 @@ class Question:
     candidates: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     filter_seen: bool = True
-    new_items: NewRows = ()
+    new_items: NewRows | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ class OpenedModel:
         for number, question in enumerate(questions):
             notes: list[str] = []
             try:
-                model = self.beside(question.new_items, notes.append) if len(question.new_items) else self
+                added = question.new_items
+                model = self if added is None else self.beside(added, notes.append)
                 (read,) = model._read(question, not question.users, notes)
             except DistGatError as err:
                 found[number] = err

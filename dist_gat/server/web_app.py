@@ -75,7 +75,7 @@ def add_answers(app: FastAPI, queue: SearchQueue, explainer: Explainer) -> None:
         question = Question(
             [str(user) for user in body.users], body.k, [user.plain() for user in body.new_users],
             None if body.candidates is None else [str(item) for item in body.candidates],
-            [str(item) for item in body.exclude], body.filter_seen, [item.plain() for item in body.new_items],
+            [str(item) for item in body.exclude], body.filter_seen, [item.plain() for item in body.new_items] or None,
         )  # fmt: skip
         # a new item costs what a new user does
         answer, model = await queue.ask(question, len(body.users) + len(body.new_users) + len(body.new_items))
@@ -87,7 +87,7 @@ def add_answers(app: FastAPI, queue: SearchQueue, explainer: Explainer) -> None:
         new_user, items = None if body.new_user is None else body.new_user.plain(), [str(item) for item in body.items]
         added = [item.plain() for item in body.new_items]
         table, model = await queue.call(
-            lambda model: model.beside(added).score(body.user, items, new_user), 1 + len(added)
+            lambda model: (model.beside(added) if added else model).score(body.user, items, new_user), 1 + len(added)
         )
         return answered(model, scores=table.to_dicts())
 
