@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -68,15 +69,20 @@ def make_run(folder: Path, arguments: argparse.Namespace) -> Path:
     return config.run_folder
 
 
+class Server(NamedTuple):
+    url: str
+    pid: int
+
+
 @contextmanager
-def served(run: Path, *options: str) -> Iterator[str]:
-    """The address of a server of the run."""
+def served(run: Path, *options: str) -> Iterator[Server]:
+    """A server of the run; requests wait until it is ready."""
     command = [sys.executable, "-m", "dist_gat.cli.main", "serve", str(run), "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         url = process.stderr.readline().partition(" at ")[2].partition(";")[0]
         try:
-            yield url
+            yield Server(url, process.pid)
         finally:
             process.terminate()
 
@@ -134,7 +140,8 @@ def over_http(run: Path, model: OpenedModel, arguments: argparse.Namespace) -> N
         met = [items[at] for at in np.unique(histories[number % len(histories)]).tolist()]
         return client.post("/recommend", json={"new_users": [{"items": met}], "k": K})
 
-    with served(run, "--replicas", str(arguments.replicas)) as url:
+    with served(run, "--replicas", str(arguments.replicas)) as server:
+        url = server.url
         for what, ask, rate in (
             ("one user", for_users(1), arguments.rate), (f"a new user, {HISTORY} items", for_new, arguments.rate / 5)
         ):  # fmt: skip
@@ -214,16 +221,21 @@ def in_process(model: OpenedModel, arguments: argparse.Namespace) -> list[Line]:
     return lines
 
 
-def main() -> None:
-    parser = new_parser(__doc__, 9, on_graph=False)
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """The options of `make_run`, Gowalla's by default, and the run to take instead."""
     for name, default in (
         ("users", 29_858), ("items", 40_981), ("interactions", 1_027_370), ("embedding-size", 256),
         ("spectral-rank", 1024), ("replicas", 1),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--run", type=Path, help="a trained run, in place of one with random weights")
+
+
+def main() -> None:
+    parser = new_parser(__doc__, 9, on_graph=False)
+    add_size(parser)
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load over HTTP")
-    parser.add_argument("--run", type=Path, help="a trained run, in place of one with random weights")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="in this process")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

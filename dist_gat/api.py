@@ -35,6 +35,7 @@ from dist_gat.data.pseudonyms import open_pseudonyms
 from dist_gat.data.registry import fetch
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.explain.explanation import explain_item
+from dist_gat.explain.opened_run import OpenedRun, with_run
 from dist_gat.explain.trained_run import RunSource, locate_run, open_trained_run, url_of
 from dist_gat.graph.inspection import inspect_prepared
 from dist_gat.graph.part import open_prepared
@@ -51,13 +52,13 @@ from dist_gat.serve.clear_ids import hide_users, with_clear_ids
 from dist_gat.serve.fetched_run import model_url
 from dist_gat.serve.given_nodes import NewRows
 from dist_gat.serve.new_edges import NO_EDGES, EdgeRows
-from dist_gat.serve.new_items import NewItem
-from dist_gat.serve.new_items_file import read_new_items
-from dist_gat.serve.opened_model import OpenedModel, open_answers, open_whole
+from dist_gat.serve.new_items_file import new_item_rows
+from dist_gat.serve.new_nodes import open_new_nodes
+from dist_gat.serve.opened_model import open_answers, open_whole, source_of
 from dist_gat.serve.pairs_file import read_pairs
 from dist_gat.serve.predict import Unknown, open_predictor, predict_pairs
 from dist_gat.serve.recommend_file import read_users, recommend_file
-from dist_gat.serve.saved_model import SavedModel, open_model
+from dist_gat.serve.saved_model import open_model
 from dist_gat.tune.search import tune
 from dist_gat.workflows.compare import compare
 from dist_gat.workflows.export_run import export_run
@@ -135,9 +136,11 @@ def recommend(
     the form of the relation's own table, see `dist_gat.serve.new_edges`. key: the key file of a model with pseudonyms:
     `users` are external IDs then, and so are those that come back; without it all are pseudonyms.
     """
-    opened = open_answers(*_model_and_new_items(model, overrides, verify, progress, new_items, new_edges))
+    opened = open_answers(open_model(model_folder(model, overrides), verify, progress))
     if key is None:
-        return opened.recommend(users, k, new_users=new_users, progress=progress)
+        return opened.recommend(
+            users, k, new_users=new_users, new_items=new_items, new_edges=new_edges, progress=progress
+        )
     if new_users is not None or new_items is not None:
         raise ConfigError("key: goes with known users alone; new users and items have no pseudonyms")
     pseudonyms = open_pseudonyms(Path(key))
@@ -148,32 +151,19 @@ def recommend(
 def open(
     model: RunSource, verify: bool = False, progress: Progress = be_silent, overrides: Sequence[str] = (),
     index_probes: int | None = None,
-) -> OpenedModel:  # fmt: skip
-    """A saved model, opened once to answer many calls of `recommend`, `score` and `similar`.
+) -> OpenedRun:  # fmt: skip
+    """A saved model, opened once to answer many calls of `recommend`, `score`, `similar` and `explain`.
 
     `model` is as in `recommend`, which gives the same bits. A run may write another model meanwhile: the opened one
-    stays what it is. Raises `StorageError`.
+    stays what it is. `explain` reads the run's data set too, see `explain`. Raises `StorageError`.
 
     index_probes: search an index of the items, which looks into so many of its lists and finds most of the best items
     (extra `index`); its `recall` says how many. None: exactly.
     """
-    return open_whole(model_folder(model, overrides), verify, progress, index_probes)
-
-
-def _model_and_new_items(
-    model: RunSource, overrides: Sequence[str], verify: bool, progress: Progress, new_items: NewRows | str | None,
-    new_edges: Mapping[str, EdgeRows],
-) -> tuple[SavedModel, list[NewItem]]:  # fmt: skip
-    opened = open_model(model_folder(model, overrides), verify, progress)
-    if new_items is None:
-        if new_edges:
-            raise ConfigError("new_edges: goes with new_items, whose edges they are; give these too")
-        return opened, []
-    return opened, read_new_items(_source(new_items), opened, progress, new_edges)
-
-
-def _source(rows: NewRows | str) -> NewRows:
-    return Path(rows) if isinstance(rows, str) else rows
+    folder = model_folder(model, overrides)
+    is_alone = not isinstance(model, Config) and Path(model) == folder
+    opened = open_whole(folder, verify, progress, index_probes)
+    return with_run(opened, None if is_alone else model, overrides)
 
 
 def recommend_to(
@@ -185,7 +175,11 @@ def recommend_to(
 
     A signal to stop raises `KeyboardInterrupt`, and leaves what stood under the name `output`.
     """
-    opened, added = _model_and_new_items(model, overrides, verify, progress, new_items, new_edges)
+    opened = open_model(model_folder(model, overrides), verify, progress)
+    added = None
+    if new_items is not None or new_edges:
+        given = None if new_items is None else source_of(new_items)
+        added = new_item_rows(given, open_new_nodes(opened), progress, new_edges)
     stop = threading.Event()
     with on_stop_signals(stop.set):
         asked = None if users is None else Path(users)

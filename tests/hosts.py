@@ -45,7 +45,7 @@ class Host:
 
 @dataclass
 class Hosts:
-    """A cluster of some hosts; the first one is its head."""
+    """A cluster of some hosts; the first one is its head. folder: for what all see."""
 
     bridge: str
     environment: dict[str, str]
@@ -56,8 +56,13 @@ class Hosts:
     def head(self) -> Host:
         return self.hosts[0]
 
-    def add(self, cpus: int = 1, start: bool = True) -> Host:
-        """A host more, which joins the cluster."""
+    @property
+    def disk(self) -> Path:
+        """For the temporary files of each host."""
+        return self.folder / "ray"
+
+    def add(self, cpus: int = 1, start: bool = True, within: Sequence[str] = ()) -> Host:
+        """A host more, which joins the cluster. within: see `start`."""
         number = len(self.hosts) + 1
         tag = self.bridge.removeprefix("b")
         host = Host(f"dg{tag}-{number}", f"10.213.{int(tag, 16) % 250}.{number}", f"v{tag}-{number}")
@@ -72,14 +77,22 @@ class Hosts:
         ):
             ip("-n", host.name, *command)
         if start:
-            self.start(host, cpus)
+            self.start(host, cpus, within)
         return host
 
-    def start(self, host: Host, cpus: int = 1) -> None:
-        """A Ray node on a host, and wait until the head knows it."""
-        command = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={host.address}", f"--num-cpus={cpus}"]
+    def start(self, host: Host, cpus: int = 1, within: Sequence[str] = ()) -> None:
+        """A Ray node on a host, and wait until the head knows it. within: the command that runs the node's, such as
+        one that gives it another clock or another disk."""
+        command = [
+            *within,
+            str(BIN / "ray"),
+            "start",
+            "--block",
+            f"--node-ip-address={host.address}",
+            f"--num-cpus={cpus}",
+        ]
         if host is self.head:
-            command += ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
+            command += ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={self.disk}"]
         else:
             command += [f"--address={self.head.address}:{PORT}"]
         log = self.folder / f"{host.name}.log"
@@ -135,9 +148,26 @@ class Hosts:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
+    def disk_of(self, host: Host) -> Path:
+        """The folder for temporary files as the host sees it."""
+        assert host.node is not None
+        return Path(f"/proc/{host.node.pid}/root{self.disk}")
+
     def sent_bytes(self, host: Host) -> int:
         """By the host, since it is there."""
         return int(Path(f"/sys/class/net/{host.link}/statistics/rx_bytes").read_text())
+
+
+def own_disk(folder: Path, size: str) -> list[str]:
+    """What to run a command within, so that it has a folder on a disk of its own; each host has its own mounts."""
+    return ["sh", "-c", f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"', str(folder)]
+
+
+def fill(folder: Path) -> None:
+    """Write until the disk is full."""
+    with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
 
 
 @contextmanager
@@ -154,6 +184,7 @@ def running_hosts(count: int) -> Iterator[Hosts]:
         }  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | settings
         cluster = Hosts(f"b{tag}", environment, Path(folder))
+        cluster.disk.mkdir()
         ip("link", "add", cluster.bridge, "type", "bridge")
         ip("link", "set", cluster.bridge, "up")
         try:

@@ -34,7 +34,7 @@ from dist_gat.launcher.local import worker_device
 from dist_gat.launcher.preload import environment
 from dist_gat.launcher.sockets import RAY_SOCKET, short_folder
 from dist_gat.launcher.stop_signals import FileRequests, StopFile, on_stop_signals
-from dist_gat.train.event_log import EventLog
+from dist_gat.train.event_log import PROGRESS_FILE, EventLog
 
 # Ray reads these when it is imported or started: no usage reports, no advice on its own migrations.
 QUIET = {
@@ -104,14 +104,24 @@ def run_ray(job: Job, config: Config) -> dict[str, Any]:
 def watching_hosts(config: Config) -> Iterator[None]:
     """While the block runs, add to the events of the run which hosts the cluster loses and gets, and for what it
     waits."""
+    events = config.run_folder / PROGRESS_FILE
     with EventLog(config.run_folder, rank=0) as log:
+        before = events.stat().st_size
         watch = HostWatch(
             lambda: room_of_hosts(config.launch),
             config.launch.num_workers,
             lambda text: log.event("told", message=text),
+            lambda: has_events(events, before),
         )
         with running_beside(watch.until):
             yield
+
+
+def has_events(path: Path, offset: int) -> bool:
+    """Whether the workers added an event behind so many bytes of a run's events."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return any(b'"event": "told"' not in line for line in file)
 
 
 def room_of_hosts(launch: LaunchConfig) -> dict[str, int]:

@@ -11,16 +11,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from dist_gat.base.errors import DataError
 from dist_gat.base.plural import plural
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.data.vocabulary import encode
 from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.graph.schema import EdgeType
 from dist_gat.serve.given_nodes import check_id, numbers_of, times_of
-from dist_gat.serve.nearest_known import NearestKnown, open_nearest
+from dist_gat.serve.nearest_known import NearestKnown
+from dist_gat.serve.new_nodes import NewNodes
 from dist_gat.serve.saved_model import SavedModel
 
 CARRIED = ("weight", "time", "category")
@@ -31,11 +30,14 @@ EDGE = 'expected {"id": "a"}, and where the relation\'s edges have them "weight"
 class JoinedNodes:
     """kind: of the new nodes. expected: of one of them, for messages. notes: what was left out."""
 
-    model: SavedModel
+    nodes: NewNodes
     kind: str
     expected: str
-    ids: dict[str, pl.DataFrame] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def model(self) -> SavedModel:
+        return self.nodes.model
 
     def ways(self, relation: str) -> list[int]:
         """The edge type along which new nodes hear of a relation's other ends; none where it carries them no
@@ -93,7 +95,7 @@ class JoinedNodes:
             nearest = self.model.config.data.relations[relation].nearest
             assert nearest is not None, "it is made from columns"
             for way in self.ways(relation):
-                found[way] = open_nearest(self.model, nearest.columns, nearest.k)
+                found[way] = self.nodes.nearest(tuple(nearest.columns), nearest.k)
         return found
 
     def _listed(self, kind: str, others: Any, where: str) -> list[Any]:
@@ -142,11 +144,8 @@ class JoinedNodes:
 
     def _nodes(self, kind: str, names: Sequence[str], where: str, drop: bool = True) -> np.ndarray:
         """int64, in their order. drop: without those that the model doesn't know, which are -1 otherwise."""
-        if kind not in self.ids:
-            self.ids[kind] = self.model.ids(kind).with_columns(pl.col("external_id").cast(pl.String))
-        places = encode(pl.Series(names, dtype=pl.String), self.ids[kind]["external_id"])
-        if unknown := [name for name, place in zip(names, places.tolist(), strict=True) if place < 0]:
+        nodes = self.nodes.ids(kind).find_texts(names)
+        if unknown := [name for name, node in zip(names, nodes.tolist(), strict=True) if node < 0]:
             examples = ", ".join(map(shown, unknown[:NUM_EXAMPLES]))
             self.notes.append(f"{where}: {plural(kind)} are unknown to the model and left out: {examples}")
-        nodes = np.where(places < 0, -1, self.ids[kind]["node_id"].to_numpy()[np.maximum(places, 0)])
         return nodes[nodes >= 0] if drop else nodes

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.evaluate.new_user_metrics import History
-from dist_gat.serve.new_nodes import open_new_nodes
-from dist_gat.serve.saved_model import SavedModel
+from dist_gat.serve.new_nodes import NewNodes
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,11 @@ class NewItem:
 
 @dataclass(frozen=True)
 class NewItemRows:
-    """first: the number of the first; they count on from the nodes of the graph. rows_mR: as `Ranker.rows` are, side by
-    side. degree_m: interactions. met_p2: int64, user node and number of an item that it has met."""
+    """names: external IDs. first: the number of the first; they count on from the nodes of the graph. rows_mR: as
+    `Ranker.rows` are, side by side. degree_m: interactions. met_p2: int64, user node and number of an item that it has
+    met."""
 
+    names: Sequence[str]
     first: int
     rows_mR: Tensor
     degree_m: np.ndarray
@@ -46,9 +47,10 @@ class NewItemRows:
         return np.arange(self.first, self.first + len(self.rows_mR))
 
 
-def rows_of_new_items(model: SavedModel, items: Sequence[NewItem]) -> NewItemRows:
-    """Each is computed alone. Raises `ConfigError` for a model that has no answer for new items."""
-    nodes, first = open_new_nodes(model), model.ranges.num_nodes
+def rows_of_new_items(nodes: NewNodes, items: Sequence[NewItem]) -> NewItemRows:
+    """Each is computed alone."""
+    model = nodes.model
+    first = model.ranges.num_nodes
     rows = []
     for item in items:
         representation_1R = nodes.representation(model.relation.target, item.columns, item.neighbors)
@@ -58,6 +60,6 @@ def rows_of_new_items(model: SavedModel, items: Sequence[NewItem]) -> NewItemRow
     degree_m = np.array([len(item.users) for item in items], np.int64)
     met = np.concatenate([item.users for item in items])
     return NewItemRows(
-        first, torch.cat([rows_mR, without_mk], dim=1), degree_m,
+        [item.name for item in items], first, torch.cat([rows_mR, without_mk], dim=1), degree_m,
         np.stack([met, np.repeat(np.arange(first, first + len(items)), degree_m)], axis=1),
     )  # fmt: skip

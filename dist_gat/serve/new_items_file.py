@@ -8,43 +8,52 @@ and those of items, by their names or as columns.NAME, with a row for each item.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from dist_gat.base.errors import DataError
+from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.evaluate.new_user_metrics import History
 from dist_gat.serve.given_nodes import Given, NewRows, check_id, columns_of_table, given_nodes
 from dist_gat.serve.joined_nodes import JoinedNodes
-from dist_gat.serve.new_columns import open_columns, tell
+from dist_gat.serve.new_columns import tell
 from dist_gat.serve.new_edges import NO_EDGES, EdgeRows, read_new_edges, without_both
-from dist_gat.serve.new_items import NewItem
-from dist_gat.serve.saved_model import SavedModel
+from dist_gat.serve.new_items import NewItem, NewItemRows, rows_of_new_items
+from dist_gat.serve.new_nodes import NewNodes
 
 KEYS = ("item", "columns", "users", "relations")
 EXPECTED = 'expected {"item": "x"}, and if known "columns": {...}, "users": ["u"] and "relations": {"tags": ["a"]}'
 
 
+def new_item_rows(
+    source: NewRows | None, nodes: NewNodes, progress: Callable[[str], None], edges: Mapping[str, EdgeRows] = NO_EDGES
+) -> NewItemRows | None:
+    """None for no items. Raises `DataError` for what can't be read, `ConfigError` for edges of no items."""
+    if source is None and edges:
+        raise ConfigError("new_edges: goes with new_items, whose edges they are; give these too")
+    items = [] if source is None else read_new_items(source, nodes, progress, edges)
+    return rows_of_new_items(nodes, items) if items else None
+
+
 def read_new_items(
-    source: NewRows, model: SavedModel, progress: Callable[[str], None], edges: Mapping[str, EdgeRows] = NO_EDGES,
-    joined: JoinedNodes | None = None,
-) -> list[NewItem]:  # fmt: skip
+    source: NewRows, nodes: NewNodes, progress: Callable[[str], None], edges: Mapping[str, EdgeRows] = NO_EDGES
+) -> list[NewItem]:
     """In the order of the source. A neighbour that comes again counts once; those that training never saw are left out,
     and `progress` is told. edges: tables of relations that name the new items, see `dist_gat.serve.new_edges`. Of
-    relations that are made from columns (`nearest`), the neighbours are found. joined: see `joined_items`; calls with
-    the same come one after another. Raises `DataError` for what can't be read."""
+    relations that are made from columns (`nearest`), the neighbours are found. Raises `DataError` for what can't be
+    read."""
+    model = nodes.model
     kind = model.relation.target
-    columns = open_columns(model, kind)
+    columns = replace(nodes.columns[kind], notes=[])
     given = given_nodes(source, "item", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
-    joined = joined or joined_items(model)
-    joined.notes.clear()
-    known = set(model.ids(kind)["external_id"].cast(pl.String))
+    joined = JoinedNodes(nodes, kind, EXPECTED)
     seen = dict[str, str]()
     for where, item in given:
         _check(item, where)
         name = check_id(item["item"], where)
-        if name in seen or name in known:
+        if name in seen or nodes.ids(kind).find_texts([name])[0] >= 0:
             again = "again; expected each new item once" if name in seen else "is known to the model; leave it out"
             raise DataError(f"{where}: item {shown(name)} {again}")
         seen[name] = where
@@ -64,11 +73,6 @@ def read_new_items(
         examples = ", ".join(map(shown, bare[:NUM_EXAMPLES]))
         progress(f"nothing that the model reads is known of {len(bare):,} new items, for example {examples}")
     return found
-
-
-def joined_items(model: SavedModel) -> JoinedNodes:
-    """What new items are joined with. Kept between calls of `read_new_items`, IDs and columns are read once."""
-    return JoinedNodes(model, model.relation.target, EXPECTED)
 
 
 def _of_table(table: pl.DataFrame, where: str, names: Sequence[str]) -> list[Given]:

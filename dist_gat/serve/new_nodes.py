@@ -14,8 +14,9 @@ that lead to one type.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ from dist_gat.sampling.block import Block
 from dist_gat.sampling.edge_columns import padded_columns, read_columns
 from dist_gat.sampling.hop_plan import silent_types
 from dist_gat.sampling.relabeller import Relabeller
+from dist_gat.serve.id_index import IdIndex, open_ids
+from dist_gat.serve.nearest_known import NearestKnown, open_nearest
 from dist_gat.serve.new_columns import NewColumns, open_columns
 from dist_gat.serve.saved_model import DEPTH, RANKING_ROWS, SavedModel
 from dist_gat.tasks.task_heads import PREFIX
@@ -50,7 +53,8 @@ Neighbors = Mapping[int, History]
 @dataclass(frozen=True)
 class NewNodes:
     """A saved model that is ready for new nodes. inputs, columns: of the types that the predicted relation joins; of
-    these, inputs has those with columns. rows: of a name and part, degrees: of a part; each is read once."""
+    these, inputs has those with columns. rows: of a name and part, degrees: of a part, ids: of a type, nearest: of
+    columns and a number; each is read once."""
 
     model: SavedModel
     config: Config
@@ -63,6 +67,21 @@ class NewNodes:
     head: PairHead | None
     rows: Callable[[str, int], Tensor]
     degrees: Callable[[int], np.ndarray]
+    ids: Callable[[str], IdIndex]
+    nearest: Callable[[tuple[str, ...], int], NearestKnown]
+
+    def load(self) -> None:
+        """Open all files that answers read."""
+        for part in range(self.model.ranges.num_parts):
+            self.degrees(part)
+            for name in self.model.row_sizes:
+                self.rows(name, part)
+        for kind in self.schema.node_types:
+            self.ids(kind)
+        for relation in self.config.data.relations.values():
+            if relation.nearest is not None:
+                with suppress(ConfigError):  # no neighbours of new items
+                    self.nearest(tuple(relation.nearest.columns), relation.nearest.k)
 
     @torch.no_grad()
     def representation(self, kind: str, columns_W: np.ndarray | None, neighbors: Neighbors) -> Tensor:
@@ -189,7 +208,8 @@ def open_new_nodes(model: SavedModel) -> NewNodes:
         load_module(head, dense, f"head.pairs.{PREFIX}{scored[0]}.", model.folder)
     return NewNodes(
         model, config, schema, inputs, columns, encoder.eval(), Decoder(config.model.decoder), own_scores, head,
-        cache(lambda name, part: model.rows(part, name)), cache(model.degrees),
+        cache(lambda name, part: model.rows(part, name)), cache(model.degrees), cache(partial(open_ids, model)),
+        cache(partial(open_nearest, model)),
     )  # fmt: skip
 
 

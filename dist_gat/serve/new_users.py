@@ -21,7 +21,7 @@ from dist_gat.evaluate.topk import known_items
 from dist_gat.filters.history_weights import decay, newer_in_history, rated
 from dist_gat.filters.linear_filter import user_scale
 from dist_gat.serve.new_columns import NewColumns
-from dist_gat.serve.new_nodes import NewNodes, open_new_nodes, way_to_users
+from dist_gat.serve.new_nodes import NewNodes, way_to_users
 from dist_gat.serve.ranker import RankedUsers, Ranker, excluded_pairs
 from dist_gat.serve.saved_model import SavedModel
 
@@ -42,13 +42,6 @@ class NewUsers:
     def columns(self) -> NewColumns:
         """Of users, with no notes yet."""
         return replace(self.nodes.columns[self.model.relation.source], notes=[])
-
-    def load(self) -> None:
-        """Open all files that answers read."""
-        for part in range(self.model.ranges.num_parts):
-            self.nodes.degrees(part)
-            for name in self.model.row_sizes:
-                self.nodes.rows(name, part)
 
     def best_items(self, histories: Sequence[History], k: int) -> np.ndarray:
         """int64 [n, K]: nodes of the recommended items, -1 where there are fewer."""
@@ -115,7 +108,6 @@ class NewUsers:
         return csr_array((values[order], history.items[order], indptr), shape=(1, self.model.ranges.num_nodes))
 
 
-def open_new_users(ranker: Ranker) -> NewUsers:
-    """Raises `ConfigError` for a model that has no answer for new users, `StorageError` for a damaged one."""
-    nodes = open_new_nodes(ranker.model)
+def open_new_users(ranker: Ranker, nodes: NewNodes) -> NewUsers:
+    """Raises `ConfigError` for a model that has no answer for new users."""
     return NewUsers(ranker, nodes, way_to_users(nodes))

@@ -43,7 +43,7 @@ def read_histories(source: NewRows, new: NewUsers, progress: Callable[[str], Non
     """In the order of the source. An item that comes again counts once, as its last row says; items that training never
     saw are left out, categories that it never saw are missing, and `progress` is told. Raises `DataError` for what
     can't be read."""
-    columns, joined = new.columns, JoinedNodes(new.model, new.model.relation.source, EXPECTED)
+    columns, joined = new.columns, JoinedNodes(new.nodes, new.model.relation.source, EXPECTED)
     given = given_nodes(source, "user", EXPECTED, lambda table, where: _of_table(table, where, columns.names))
     if not given:
         return []

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from dist_gat.evaluate.topk import Known, RunningTopK
 from dist_gat.kernels.threads import cut
 from dist_gat.serve.given_nodes import NewRows
 from dist_gat.serve.item_index import ItemIndex, build_index
-from dist_gat.serve.new_items import NewItem
+from dist_gat.serve.new_edges import NO_EDGES, EdgeRows
+from dist_gat.serve.new_items_file import new_item_rows
+from dist_gat.serve.new_nodes import NewNodes, open_new_nodes
 from dist_gat.serve.new_users import NewUsers, open_new_users
 from dist_gat.serve.new_users_file import read_histories
 from dist_gat.serve.ranker import RankedUsers, Ranker, open_ranker, positive
@@ -41,7 +43,7 @@ class Question:
     `dist_gat.serve.new_users_file` reads them.
 
     candidates: the only items that are ranked; None: all. exclude: items that are not. filter_seen: leave out what a
-    user has met.
+    user has met. new_items: further items that are ranked, as `dist_gat.serve.new_items_file` reads them.
     """
 
     users: Sequence[str] = ()
@@ -50,15 +52,22 @@ class Question:
     candidates: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     filter_seen: bool = True
+    new_items: NewRows | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """users: their names, in the order of the question. best: their items. notes: what was left out, in words."""
+    """ranker: that found it. users: their names, in the order of the question. best: their items. notes: what was left
+    out, in words."""
 
+    ranker: Ranker
     users: pl.Series
     best: RunningTopK
     notes: list[str] = field(default_factory=list)
+
+    def table(self) -> pl.DataFrame:
+        """user_id, item_id, score, rank[, title]"""
+        return self.ranker.table_of(self.users, self.best)
 
 
 @dataclass(frozen=True)
@@ -73,11 +82,14 @@ class _Read:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """digest: of the model's manifest, which tells this model from an earlier one of the run. index: finds the items
-    that are ranked; None: all are."""
+    """digest: of the model's manifest, which tells this model from an earlier one of the run. similar_nodes: of the
+    same. new_nodes: what the model says of users and items that it doesn't know, opened once; raises `ConfigError`
+    where it has no answer. index: finds the items that are ranked; None: all are."""
 
     ranker: Ranker
     digest: str
+    similar_nodes: SimilarNodes
+    new_nodes: Callable[[], NewNodes]
     index: ItemIndex | None = None
 
     @property
@@ -87,11 +99,15 @@ class OpenedModel:
     @cached_property
     def new_users(self) -> NewUsers:
         """Raises `ConfigError` for a model that has no answer for new users."""
-        return open_new_users(self.ranker)
+        return open_new_users(self.ranker, self.new_nodes())
 
-    @cached_property
-    def similar_nodes(self) -> SimilarNodes:
-        return open_similar(self.ranker)
+    def beside(
+        self, new_items: NewRows | None, progress: Progress = lambda message: None,
+        new_edges: Mapping[str, EdgeRows] = NO_EDGES,
+    ) -> OpenedModel:  # fmt: skip
+        """The same with candidates that training never saw. Raises `DataError` for what can't be read."""
+        rows = new_item_rows(new_items, self.new_nodes(), progress, new_edges)
+        return self if rows is None else replace(self, ranker=self.ranker.beside(rows))
 
     def load(self) -> None:
         """Open all files of the model now, so that none is missing when another model has taken its place."""
@@ -104,25 +120,32 @@ class OpenedModel:
             self.similar_nodes.scales(part)
             if "new_users" in self.saved.manifest:
                 self.ranker.degrees(part)
-        with suppress(ConfigError):  # no answer for new users
-            self.new_users.load()
+        with suppress(ConfigError):  # no answer for new users and items
+            self.new_nodes().load()
 
     def recommend(
         self, users: Sequence[Any] = (), k: int = 10, *, new_users: NewRows | str | None = None,
-        candidates: Sequence[Any] | None = None, exclude: Sequence[Any] = (), filter_seen: bool = True,
-        progress: Progress = lambda message: None,
+        new_items: NewRows | str | None = None, candidates: Sequence[Any] | None = None, exclude: Sequence[Any] = (),
+        filter_seen: bool = True, progress: Progress = lambda message: None,
+        new_edges: Mapping[str, EdgeRows] = NO_EDGES,
     ) -> pl.DataFrame:  # fmt: skip
         """The K best items of each user: columns user_id, item_id, score, rank[, title].
 
         The arguments are those of `Question`. A user for whom no item is left has no row. Raises `DataError` for an
-        unknown user, and for new users that can't be read. `progress` hears what was left out.
+        unknown user, and for new users and items that can't be read. `progress` hears what was left out. new_edges: of
+        new items, by relation, see `dist_gat.serve.new_edges`.
         """
+        if new_items is not None or new_edges:
+            given = None if new_items is None else source_of(new_items)
+            return self.beside(given, progress, new_edges).recommend(
+                users, k, new_users=new_users, candidates=candidates, exclude=exclude, filter_seen=filter_seen,
+                progress=progress,
+            )  # fmt: skip
         if new_users is not None and len(users):
             raise ConfigError("new_users: goes without users; ask for known users in a call of its own")
         among = None if candidates is None else [str(item) for item in candidates]
-        given = Path(new_users) if isinstance(new_users, str) else new_users
         whole = Question(
-            [str(user) for user in users], k, () if given is None else given, among,
+            [str(user) for user in users], k, () if new_users is None else source_of(new_users), among,
             [str(item) for item in exclude], filter_seen,
         )  # fmt: skip
         tables, notes = [], list[str]()
@@ -139,21 +162,23 @@ class OpenedModel:
         for number, question in enumerate(questions):
             notes: list[str] = []
             try:
-                (read,) = self._read(question, not question.users, notes)
+                added = question.new_items
+                model = self if added is None else self.beside(added, notes.append)
+                (read,) = model._read(question, not question.users, notes)
             except DistGatError as err:
                 found[number] = err
                 continue
-            if read.candidates is None:
+            if model is self and read.candidates is None:
                 waiting.append((number, read, notes))
             else:
-                found[number] = Answer(read.users, self._best(read), notes)
+                found[number] = Answer(model.ranker, read.users, model._best(read), notes)
         for batch in batches(waiting, self.ranker.chunk):
             reads = [read for _, read, _ in batch]
             best = self._best_of_all(joined([read.ranked for read in reads]), max(read.k for read in reads))
             last = 0
             for number, read, notes in batch:
                 first, last = last, last + len(read.users)
-                found[number] = Answer(read.users, best.part(slice(first, last), read.k), notes)
+                found[number] = Answer(self.ranker, read.users, best.part(slice(first, last), read.k), notes)
         return [found[number] for number in range(len(questions))]
 
     def score(self, user: Any, items: Sequence[Any], new_user: Mapping[str, Any] | None = None) -> pl.DataFrame:
@@ -196,7 +221,13 @@ class OpenedModel:
         return self.ranker.best_among(read.ranked, read.k, read.candidates)
 
     def _best_of_all(self, users: RankedUsers, k: int) -> RunningTopK:
-        return self.ranker.best(users, k) if self.index is None else self.index.best(users, k)
+        if self.index is None:
+            return self.ranker.best(users, k)
+        best = self.index.best(users, k)
+        if self.ranker.new is not None:  # which the index doesn't have
+            numbers = self.ranker.new.numbers
+            best.merge(0, self.ranker.scores_of(users, numbers), int(numbers[0]), users.known)
+        return best
 
     def _read(self, question: Question, is_new: bool, notes: list[str], size: int | None = None) -> Iterator[_Read]:
         """Chunks of `size` users, or all at once. Adds to the notes what is left out."""
@@ -265,13 +296,17 @@ def joined(users: Sequence[RankedUsers]) -> RankedUsers:
     )
 
 
-def open_answers(
-    model: SavedModel, new_items: Sequence[NewItem] = (), index_probes: int | None = None
-) -> OpenedModel:  # fmt: skip
-    """Files are read when they are first needed. new_items: candidates beside those of the graph. index_probes: of an
-    index, see `build_index`; None: every search is exact."""
-    ranker, digest = open_ranker(model, new_items), sha256_of(model.folder / MANIFEST)
-    return OpenedModel(ranker, digest, None if index_probes is None else build_index(ranker, index_probes))
+def source_of(rows: NewRows | str) -> NewRows:
+    """A text is the name of a file."""
+    return Path(rows) if isinstance(rows, str) else rows
+
+
+def open_answers(model: SavedModel, index_probes: int | None = None) -> OpenedModel:
+    """Files are read when they are first needed. index_probes: of an index, see `build_index`; None: every search is
+    exact."""
+    ranker, digest = open_ranker(model), sha256_of(model.folder / MANIFEST)
+    index = None if index_probes is None else build_index(ranker, index_probes)
+    return OpenedModel(ranker, digest, open_similar(ranker), cache(partial(open_new_nodes, model)), index)
 
 
 def open_whole(
@@ -280,7 +315,7 @@ def open_whole(
     """Open all of a model folder, which a run may replace meanwhile. Raises `StorageError`."""
     for _ in range(TRIES):
         before = sha256_of(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
-        opened = open_answers(open_model(folder, verify, progress), index_probes=index_probes)
+        opened = open_answers(open_model(folder, verify, progress), index_probes)
         opened.load()
         if before == opened.digest == sha256_of(folder / MANIFEST):
             return opened

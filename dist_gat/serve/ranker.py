@@ -8,8 +8,8 @@ Shape legend: n users of a chunk, R representation size, k columns of the filter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from dist_gat.filters.linear_scores import LinearScores, open_linear_scores
 from dist_gat.kernels.products import add_products
 from dist_gat.sampling.edge_columns import positions
 from dist_gat.serve.id_index import IdIndex, open_ids
-from dist_gat.serve.new_items import NewItem, NewItemRows, rows_of_new_items
+from dist_gat.serve.new_items import NewItemRows
 from dist_gat.serve.pair_scale import PairScale, open_scales
 from dist_gat.serve.saved_model import RANKING_ROWS, SavedModel
 
@@ -75,6 +75,16 @@ class Ranker:
     degrees: Callable[[int], np.ndarray]
     linear: LinearScores | None
     new: NewItemRows | None = None
+
+    def beside(self, new: NewItemRows) -> Ranker:
+        """The same with candidates beside those of the graph. IDs of items are text then."""
+        columns = {"id": self.items.external_ids.cast(pl.String), "node": self.items.nodes}
+        if self.titles is not None:
+            columns["title"] = self.titles
+        added = pl.DataFrame({"id": new.names, "node": new.numbers})
+        every = pl.concat([pl.DataFrame(columns), added], how="diagonal").sort("id")
+        index = IdIndex(self.items.kind, every["id"].alias(self.items.external_ids.name), every["node"].to_numpy())
+        return replace(self, items=index, titles=None if self.titles is None else every["title"], new=new)
 
     @property
     def chunk(self) -> int:
@@ -142,15 +152,13 @@ class Ranker:
                     scores_nm += np.float32(model.linear_weight) * of_linear
                 yield first, self._by_popularity(users, scores_nm, np.arange(first, last))
         if self.new is not None:
-            scores_nm = np.zeros((len(users), len(self.new.rows_mR)), np.float32)
-            add_products(sides, self._sides(self.new.rows_mR.numpy()), scores_nm)
-            yield self.new.first, self._by_popularity(users, scores_nm, self.new.numbers)
+            yield self.new.first, self.scores_of(users, self.new.numbers)
 
     def scores_of(self, users: RankedUsers, items: np.ndarray) -> np.ndarray:
         """float32 [n, m]: the scores of users for item nodes, int64 [m], in any order."""
         scores_nm, is_new = np.zeros((len(users), len(items)), np.float32), items >= self.model.ranges.num_nodes
         add_products(self._sides(users.rows_nR), self._sides(self.rows_of_items(items)), scores_nm)
-        if self.linear is not None:
+        if self.linear is not None and not is_new.all():
             of_linear = self.linear.scores(self._companions(users), items[~is_new])
             scores_nm[:, ~is_new] += np.float32(self.model.linear_weight) * of_linear
         return self._by_popularity(users, scores_nm, items)
@@ -248,24 +256,19 @@ class Ranker:
             yield part, mine, nodes[mine]
 
 
-def open_ranker(model: SavedModel, new_items: Sequence[NewItem] = ()) -> Ranker:
-    """new_items: candidates beside those of the graph. Raises `StorageError` for a damaged model."""
+def open_ranker(model: SavedModel) -> Ranker:
+    """Raises `StorageError` for a damaged model."""
     profiles, ranges = cache(model.user_items), model.ranges
     items = model.ids(model.relation.target)
-    new = rows_of_new_items(model, new_items) if new_items else None
     linear = None
     if model.linear_weight:
         linear = open_linear_scores(profiles, ranges.num_parts, ranges.num_nodes)
-    if new is not None:
-        added = pl.DataFrame({"external_id": [one.name for one in new_items], "node_id": new.numbers})
-        items = pl.concat([items.with_columns(pl.col("external_id").cast(pl.String)), added], how="diagonal")
-        items = items.sort("external_id")
     index = IdIndex(model.relation.target, items["external_id"], items["node_id"].to_numpy())
     return Ranker(
         model, open_ids(model, model.relation.source), index, items["title"] if "title" in items.columns else None,
         list(open_scales(model).values()), cache(model.known),
         cache(lambda part: [rows.numpy() for rows in model.ranking_rows(part)]), profiles, cache(model.degrees),
-        linear, new,
+        linear,
     )  # fmt: skip
 
 

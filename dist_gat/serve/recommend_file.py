@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dist_gat.base.errors import ConfigError, DataError, DistGatError, StorageEr
 from dist_gat.base.storage import atomic_file
 from dist_gat.data.parquet import read_parquet
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
-from dist_gat.serve.new_items import NewItem
+from dist_gat.serve.new_items import NewItemRows
 from dist_gat.serve.pairs_file import FORMATS, SEPARATORS, format_of, unreadable
 from dist_gat.serve.ranker import Ranker, open_ranker, positive
 from dist_gat.serve.saved_model import SavedModel
@@ -29,7 +29,7 @@ SAY_EVERY_S = 5.0
 def recommend_file(
     model: SavedModel, users: Path | None, output: Path, k: int,
     progress: Callable[[str], None] = lambda message: None, is_stopped: Callable[[], bool] = lambda: False,
-    new_items: Sequence[NewItem] = (),
+    new_items: NewItemRows | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the K best new items of each user to a table with the columns user_id, item_id, score, rank.
 
@@ -40,7 +40,9 @@ def recommend_file(
     `KeyboardInterrupt` where `is_stopped` says so.
     """
     started = said = time.perf_counter()
-    ranker = open_ranker(model, new_items)
+    ranker = open_ranker(model)
+    if new_items is not None:
+        ranker = ranker.beside(new_items)
     nodes = np.sort(ranker.users.nodes) if users is None else find_users(users, ranker)
     done = rows = without = 0
     try:

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_v
 
 from dist_gat.data.values import MAX_ID_BYTES
 
-MOST_USERS, MOST_NEW_USERS, MOST_ITEMS, MOST_K = 1000, 100, 10_000, 1000
+MOST_USERS, MOST_NEW_USERS, MOST_NEW_ITEMS, MOST_ITEMS, MOST_K = 1000, 100, 100, 10_000, 1000
+MOST_RELATIONS = 100
 # users times k, and users times excluded items
 MOST_ROWS, MOST_EXCLUDED = 20_000, 1_000_000
 
@@ -42,6 +43,22 @@ class NewUser(Body):
         return self.model_dump(exclude_none=True)
 
 
+class NewItem(Body):
+    """An item that training never saw: what is known of it, who has met it, and the nodes that it is joined with by the
+    names of relations, as {"tags": ["funny"]}."""
+
+    item: Id
+    columns: dict[str, Any] | None = None
+    users: Items = []
+    relations: Annotated[dict[str, Items], Field(max_length=MOST_RELATIONS)] = {}
+
+    def plain(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
+NewItems = Annotated[list[NewItem], Field(max_length=MOST_NEW_ITEMS, description="candidates beside the known items")]
+
+
 class RecommendRequest(Body):
     """Users of the graph by their IDs, or new ones; `candidates`: the only items that are ranked."""
 
@@ -51,6 +68,7 @@ class RecommendRequest(Body):
     candidates: Items | None = None
     exclude: Items = []
     filter_seen: bool = Field(True, description="leave out what a user has met")
+    new_items: NewItems = []
 
     @model_validator(mode="after")
     def _either(self) -> RecommendRequest:
@@ -68,6 +86,7 @@ class ScoreRequest(Body):
     user: Id | None = None
     new_user: NewUser | None = None
     items: Annotated[Items, Field(min_length=1)]
+    new_items: NewItems = []
 
     @model_validator(mode="after")
     def _either(self) -> ScoreRequest:

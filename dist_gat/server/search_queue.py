@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from dist_gat.serve.opened_model import Answer, OpenedModel, Question
+from dist_gat.explain.opened_run import OpenedRun
+from dist_gat.serve.opened_model import Answer, Question
 from dist_gat.server.live_model import LiveModel
 from dist_gat.server.problem import TOO_MANY, Problem
 from dist_gat.server.server_metrics import ServerMetrics
@@ -29,9 +30,9 @@ SMOOTHING = 0.2  # of the newest batch in the seconds that a user takes
 class _Waiting:
     """work: a question, or what is done with the model. users: how many it counts for."""
 
-    work: Question | Callable[[OpenedModel], Any]
+    work: Question | Callable[[OpenedRun], Any]
     users: int
-    result: asyncio.Future[tuple[Any, OpenedModel]]
+    result: asyncio.Future[tuple[Any, OpenedRun]]
 
 
 class SearchQueue:
@@ -45,15 +46,15 @@ class SearchQueue:
         self.pool = ThreadPoolExecutor(1, "search")
         self._arrived = asyncio.Event()
 
-    async def ask(self, question: Question, users: int) -> tuple[Answer, OpenedModel]:
+    async def ask(self, question: Question, users: int) -> tuple[Answer, OpenedRun]:
         """The answer and the model that gave it. Raises `Problem` where too many wait, and what `answer` finds."""
         return await self._wait(question, users)
 
-    async def call(self, function: Callable[[OpenedModel], Result], users: int) -> tuple[Result, OpenedModel]:
+    async def call(self, function: Callable[[OpenedRun], Result], users: int) -> tuple[Result, OpenedRun]:
         """What the function makes of the model, in the same turn. Raises `Problem`, and what the function does."""
         return await self._wait(function, users)
 
-    async def _wait(self, work: Question | Callable[[OpenedModel], Any], users: int) -> tuple[Any, OpenedModel]:
+    async def _wait(self, work: Question | Callable[[OpenedRun], Any], users: int) -> tuple[Any, OpenedRun]:
         if self.waiting and self.num_users + users > self.most_waiting:
             after = max(1, math.ceil(self.num_users * self.seconds_a_user))
             raise Problem(
@@ -110,7 +111,7 @@ class SearchQueue:
         self.pool.shutdown(cancel_futures=True)
 
 
-def answer_all(model: OpenedModel, batch: list[_Waiting]) -> list[Any]:
+def answer_all(model: OpenedRun, batch: list[_Waiting]) -> list[Any]:
     """Of each, what it asked for, or the error."""
     asked = [one.work for one in batch if isinstance(one.work, Question)]
     try:
@@ -122,11 +123,11 @@ def answer_all(model: OpenedModel, batch: list[_Waiting]) -> list[Any]:
     return [next(of_questions) if isinstance(one.work, Question) else outcome(one.work, model) for one in batch]
 
 
-def _answer(question: Question, model: OpenedModel) -> Any:
+def _answer(question: Question, model: OpenedRun) -> Any:
     return model.answer([question])[0]
 
 
-def outcome(function: Callable[[OpenedModel], Any], model: OpenedModel) -> Any:
+def outcome(function: Callable[[OpenedRun], Any], model: OpenedRun) -> Any:
     """What the function returns or raises."""
     try:
         return function(model)

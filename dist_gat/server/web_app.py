@@ -40,9 +40,9 @@ def build_app(settings: ServerSettings) -> FastAPI:
     """Open the model and answer for it. Raises `StorageError` where it can't be opened."""
     torch.set_num_threads(settings.threads)
     metrics = ServerMetrics()
-    live = LiveModel(settings.model, metrics.opened, settings.index_probes)
+    live = LiveModel(settings.model, metrics.opened, settings.index_probes, settings.run)
     queue = SearchQueue(live, settings.max_waiting, settings.max_batch, metrics)
-    explainer = Explainer(settings.run)
+    explainer = Explainer()
 
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -75,16 +75,20 @@ def add_answers(app: FastAPI, queue: SearchQueue, explainer: Explainer) -> None:
         question = Question(
             [str(user) for user in body.users], body.k, [user.plain() for user in body.new_users],
             None if body.candidates is None else [str(item) for item in body.candidates],
-            [str(item) for item in body.exclude], body.filter_seen,
+            [str(item) for item in body.exclude], body.filter_seen, [item.plain() for item in body.new_items] or None,
         )  # fmt: skip
-        answer, model = await queue.ask(question, len(body.users) + len(body.new_users))
-        return answered(model, recommendations=items_by_user(model, answer), notes=answer.notes)
+        # a new item costs what a new user does
+        answer, model = await queue.ask(question, len(body.users) + len(body.new_users) + len(body.new_items))
+        return answered(model, recommendations=items_by_user(answer), notes=answer.notes)
 
     @app.post("/score", response_model=messages.ScoreAnswer)
     async def score(body: messages.ScoreRequest) -> Response:
         """Scores of items for one user, as `recommend` gives them."""
         new_user, items = None if body.new_user is None else body.new_user.plain(), [str(item) for item in body.items]
-        table, model = await queue.call(lambda model: model.score(body.user, items, new_user), 1)
+        added = [item.plain() for item in body.new_items]
+        table, model = await queue.call(
+            lambda model: (model.beside(added) if added else model).score(body.user, items, new_user), 1 + len(added)
+        )
         return answered(model, scores=table.to_dicts())
 
     @app.post("/similar", response_model=messages.SimilarAnswer)
@@ -103,7 +107,7 @@ def add_answers(app: FastAPI, queue: SearchQueue, explainer: Explainer) -> None:
         """What each interaction of a user contributes to an item's score; needs the run's data set, takes a second."""
         model = queue.live.now
         item = None if body.item is None else str(body.item)
-        found = await explainer.explain(model.digest, str(body.user), item, body.top)
+        found = await explainer.explain(model, str(body.user), item, body.top)
         return answered(model, explanation=found)
 
 
@@ -182,9 +186,8 @@ def answered(model: OpenedModel, **fields: Any) -> Response:
     return Response(to_json({"model": model.digest, **fields}), media_type="application/json")
 
 
-def items_by_user(model: OpenedModel, answer: Answer) -> list[dict[str, Any]]:
-    table = model.ranker.table_of(answer.users, answer.best)
-    rows = table.drop("user_id").to_dicts()
+def items_by_user(answer: Answer) -> list[dict[str, Any]]:
+    rows = answer.table().drop("user_id").to_dicts()
     ends = np.cumsum(num_items(answer.best)).tolist()
     starts = [0, *ends[:-1]]
     return [

@@ -32,6 +32,7 @@ from dist_gat.launcher.progress import tell_lines
 from dist_gat.launcher.ray_tasks import ray_tasks
 from dist_gat.nn.edge_terms import check_edges
 from dist_gat.sampling.hop_plan import plan_hops
+from dist_gat.serve.new_nodes import open_new_nodes
 from dist_gat.serve.new_users import open_new_users
 from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import SavedModel, check_run_folder, open_model
@@ -205,6 +206,6 @@ def evaluate(
 
 def _of_new_users(config: Config, prepared: PreparedGraph, saved: SavedModel, split: str) -> dict[str, float]:
     """Metrics of the saved model for the users of a split whom the recipe holds out."""
-    new = open_new_users(open_ranker(saved))
+    new = open_new_users(open_ranker(saved), open_new_nodes(saved))
     best, lengths = partial(new.best_items, k=max(config.evaluate.ks)), config.data.split.cold_user_history
     return new_user_metrics(best, prepared, split, lengths, config.evaluate, config.seed)

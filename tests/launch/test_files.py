@@ -58,7 +58,7 @@ VERBS = ("prepare", "train", "evaluate", "submit")
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.name)
 def test_yaml_parses(path: Path) -> None:
-    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+    assert all(isinstance(one, dict) for one in yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
 def test_there_are_commands_to_check() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
-from dist_gat.launcher.host_watch import HostWatch
+from dist_gat.launcher.host_watch import PATIENT_LOOKS, HostWatch
+from dist_gat.launcher.ray import has_events
+from dist_gat.train.event_log import PROGRESS_FILE, EventLog
 
 
 def told(*looks: Mapping[str, int], wanted: int = 2) -> list[list[str]]:
@@ -54,3 +57,34 @@ def test_a_look_that_fails_is_passed_over() -> None:
 
     HostWatch(gone, 1, said.append).until(done)
     assert not said
+
+
+def test_workers_that_have_room_and_do_not_begin_are_told_once_and_not_while_they_wait_for_room() -> None:
+    said, begun = list[str](), list[bool]()
+    room = {"a": 1}
+    watch = HostWatch(lambda: room, 2, said.append, lambda: bool(begun), clock=lambda: "12:00:00")
+    for _ in range(3 * PATIENT_LOOKS):
+        watch.look()
+    assert said == ["12:00:00: waiting for room: 2 workers wanted, room for 1"]
+    room["b"] = 1
+    for _ in range(3 * PATIENT_LOOKS):
+        watch.look()
+    *_, last = told_then = list(said)
+    assert len(told_then) == 4
+    assert last.startswith("12:00:00: there is room for 2 workers, but for 90 s they have not begun; Ray goes on")
+    early = HostWatch(lambda: room, 2, said.append, lambda: True)
+    for _ in range(3 * PATIENT_LOOKS):
+        early.look()
+    assert said == told_then
+
+
+def test_only_what_workers_add_to_the_events_of_a_run_is_a_beginning(tmp_path: Path) -> None:
+    with EventLog(tmp_path, rank=0) as log:
+        log.event("step", step=1)
+        path = tmp_path / PROGRESS_FILE
+        before = path.stat().st_size
+        assert not has_events(path, before)
+        log.event("told", message="waiting")
+        assert not has_events(path, before)
+        log.event("step", step=2)
+        assert has_events(path, before)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import PORT, Hosts, can_make_hosts, running_hosts
+from hosts import PORT, Hosts, can_make_hosts, fill, own_disk, running_hosts
 from recipes import recipe
 
 from dist_gat import api
@@ -23,7 +23,7 @@ pytestmark = [
 
 def recipe_of(folder: Path, run: str, **train: Any) -> Config:
     return recipe(
-        folder, run, sampling={"fanouts": [4], "access": "exchange"},
+        folder, run, parts={"num_parts": 4}, sampling={"fanouts": [4], "access": "exchange"},
         train={"batch_size": 100, "num_epochs": 3, "log_every": 1, "patience": 0, **train},
         checkpoint={"every_steps": 2},
     )  # fmt: skip
@@ -43,13 +43,13 @@ def expected(folder: Path) -> dict[str, Any]:
     return api.train(recipe_of(folder, "alone"))
 
 
-def start(cluster: Hosts, folder: Path, name: str, **train: Any) -> Any:
+def start(cluster: Hosts, folder: Path, name: str, workers: int = 2, **train: Any) -> Any:
     config = recipe_of(folder, name, **train)
-    path = folder / f"{name}.yaml"
+    path = folder / f"{Path(name).name}.yaml"
     path.write_text(dump_config(config))
     return cluster.run(
         "train", str(path), "launch.launcher=ray", f"launch.address={cluster.head.address}:{PORT}",
-        "launch.num_workers=2", "launch.interface=eth0", "launch.timeout_s=30", "launch.max_failures=5",
+        f"launch.num_workers={workers}", "launch.interface=eth0", "launch.timeout_s=30", "launch.max_failures=5",
     )  # fmt: skip
 
 
@@ -106,10 +106,50 @@ def test_a_lost_host_is_told_and_replaced_and_the_run_goes_on(folder: Path, expe
         print(output)
 
 
+def test_three_hosts_train_as_one_and_one_of_them_is_replaced(folder: Path, expected: dict[str, Any]) -> None:
+    with running_hosts(3) as cluster:
+        run = start(cluster, folder, "three", workers=3)
+        wait_for_step(folder, "three", 3, run)
+        lost = cluster.hosts[2]
+        cluster.kill(lost)
+        wait_until_told(folder, "three", "waiting for room: 3 workers wanted, room for 2")
+        cluster.add()
+        output, _ = run.communicate(timeout=600)
+        assert run.returncode == 0, output
+        assert losses_of(folder, "three") == pytest.approx(expected["losses"], rel=1e-4)
+
+
+def test_a_clock_that_is_an_hour_ahead_changes_nothing(folder: Path, expected: dict[str, Any]) -> None:
+    """The clocks since the host's start, of which Linux has one a namespace; there is one wall clock."""
+    with running_hosts(1) as cluster:
+        ahead = ["--time", "--monotonic", "3600", "--boottime", "3600"]
+        cluster.add(within=["unshare", *ahead, "--fork", "--kill-child"])
+        run = start(cluster, folder, "clock")
+        output, _ = run.communicate(timeout=400)
+        assert run.returncode == 0, output
+        assert losses_of(folder, "clock") == pytest.approx(expected["losses"], rel=1e-4)
+        assert "lost host" not in output
+
+
+def test_a_full_disk_of_one_host_is_told_and_the_run_begins_when_there_is_room(
+    folder: Path, expected: dict[str, Any]
+) -> None:
+    """Its temporary files: Ray starts no worker there, and tries without end."""
+    with running_hosts(1) as cluster:
+        other = cluster.add(within=own_disk(cluster.disk, "64m"))
+        fill(cluster.disk_of(other))
+        run = start(cluster, folder, "full-host")
+        wait_until_told(folder, "full-host", "they have not begun; Ray goes on trying: look for a full disk")
+        (cluster.disk_of(other) / "filler").unlink()
+        output, _ = run.communicate(timeout=600)
+        assert run.returncode == 0, output
+        assert losses_of(folder, "full-host") == pytest.approx(expected["losses"], rel=1e-4)
+
+
 def wait_until_told(folder: Path, name: str, words: str) -> None:
-    deadline = time.monotonic() + 240
+    deadline, path = time.monotonic() + 400, folder / name / "progress.jsonl"
     while time.monotonic() < deadline:
-        if words in (folder / name / "progress.jsonl").read_text():
+        if path.exists() and words in path.read_text():
             return
         time.sleep(0.5)
     raise TimeoutError(words)

@@ -110,7 +110,7 @@ def test_tables_bring_the_edges_of_the_graph_and_columns_its_nearest(
 
     monkeypatch.setattr(SavedModel, "item_columns", item_columns)
     model, ways, told = saved.model, ways_of(saved), list[str]()
-    nodes, joined, columns = open_new_nodes(model), JoinedNodes(model, ITEM, ""), open_columns(model, ITEM)
+    nodes, joined, columns = open_new_nodes(model), JoinedNodes(nodes, ITEM, ""), open_columns(model, ITEM)
     names = names_of(saved, ITEM)
     asked = [names[node] for node in saved.absent[ITEM]]
     tables = {name: folder / "raw" / file for name, file in TABLES.items()}
@@ -145,7 +145,7 @@ def test_tables_bring_the_edges_of_the_graph_and_columns_its_nearest(
 def test_new_users_bring_friends(world: tuple[Path, dict[str, dict[str, dict[str, Any]]], Saved]) -> None:
     folder, known, saved = world
     nodes, ways, names = open_new_nodes(saved.model), ways_of(saved), names_of(saved, USER)
-    joined = JoinedNodes(saved.model, USER, "")
+    joined = JoinedNodes(nodes, USER, "")
     tables = {name: folder / "raw" / f"{name}.csv" for name in ("friends", "follows")}
     asked = [names[node] for node in saved.absent[USER]]
     found = read_new_edges(tables, joined, asked, lambda _: None)

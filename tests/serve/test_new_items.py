@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dist_gat.cli.main import app
 from dist_gat.config.sections import Config
 from dist_gat.serve.new_items_file import read_new_items
 from dist_gat.serve.new_nodes import open_new_nodes
+from dist_gat.serve.opened_model import Answer, Question
 from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import SavedModel, open_model
 
@@ -71,7 +73,7 @@ def test_a_new_item_has_the_score_of_its_row_and_moves_no_other(trained: Config,
     nodes = open_new_nodes(model)
     ranker = open_ranker(model)
     rows_nR = torch.from_numpy(ranker.rows_of_users(ranker.users.find_texts(["u5"])))
-    for item in read_new_items(ITEMS, model, lambda _: None):
+    for item in read_new_items(ITEMS, nodes, lambda _: None):
         row = nodes.ranking_row(nodes.representation(ITEM, item.columns, item.neighbors), len(item.users))
         expected = float((row[0] * rows_nR[0, : row.shape[1]]).sum())
         score = added.filter((pl.col("user_id") == "u5") & (pl.col("item_id") == item.name))["score"]
@@ -100,6 +102,39 @@ def test_the_same_for_items_alone_and_together_in_files_and_on_the_terminal(
     expected = [{"item": "film", "columns": {"year": 2019, "genres": ["g1", "g3"]}}]
     found = api.recommend(trained.run_folder, ["u5"], MANY, new_items=table)
     assert found.equals(api.recommend(trained.run_folder, ["u5"], MANY, new_items=expected))
+
+
+def test_an_opened_model_has_the_bits_of_the_verb_together_in_batches_and_through_an_index(
+    trained: Config, tmp_path: Path
+) -> None:
+    opened, users = api.open(trained.run_folder), ["u1", "u5"]
+    expected = api.recommend(trained.run_folder, users, MANY, new_items=ITEMS)
+    assert opened.recommend(users, MANY, new_items=ITEMS).equals(expected)
+    assert opened.recommend(users, MANY).equals(api.recommend(trained.run_folder, users, MANY)), "they stayed"
+    of_new = api.recommend(trained.run_folder, k=MANY, new_users=USERS, new_items=ITEMS)
+    assert opened.recommend(k=MANY, new_users=USERS, new_items=ITEMS).equals(of_new)
+    some = {"candidates": ["film", "both", "i3"], "exclude": ["both"]}
+    chosen = opened.recommend(["u5"], MANY, new_items=ITEMS, **some)
+    own = expected.filter((pl.col("user_id") == "u5") & pl.col("item_id").is_in(["film", "i3"]))
+    assert chosen.drop("rank").equals(own.drop("rank"))
+    film = expected.filter((pl.col("user_id") == "u5") & (pl.col("item_id") == "film"))
+    assert opened.beside(ITEMS).score("u5", ["film"])["score"].to_list() == film["score"].to_list()
+    questions = [
+        Question(["u5"], MANY, new_items=ITEMS), Question(["u5"], MANY), Question(["u5"], new_items=[{"name": "x"}]),
+        Question(["u1"], MANY, new_items=ITEMS[:1]), Question(["u1"], MANY),
+    ]  # fmt: skip
+    answers = opened.answer(questions)
+    assert isinstance(answers[2], DataError)
+    for question, answer in zip(questions, answers, strict=True):
+        if isinstance(answer, Answer):
+            alone = api.recommend(trained.run_folder, question.users, MANY, new_items=question.new_items)
+            assert answer.table().equals(alone)
+    shutil.copytree(trained.run_folder / "model", tmp_path / "model")
+    indexed = api.open(tmp_path / "model", index_probes=1000)
+    shutil.rmtree(tmp_path / "model")
+    found = indexed.recommend(users, MANY, new_items=ITEMS)
+    assert set(found["item_id"]) >= {item["item"] for item in ITEMS}
+    assert found.join(expected, on=["user_id", "item_id", "score"], how="anti").is_empty()
 
 
 def test_new_users_with_columns_from_python_a_table_the_terminal_alone_and_together(

@@ -21,6 +21,7 @@ from dist_gat.base.errors import ConfigError, DataError
 from dist_gat.cli.main import app
 from dist_gat.config.sections import Config
 from dist_gat.graph.part import open_prepared
+from dist_gat.serve.new_nodes import open_new_nodes
 from dist_gat.serve.new_users import open_new_users
 from dist_gat.serve.ranker import open_ranker
 
@@ -50,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_new_user_is_a_user_of_the_graph_without_an_id_row(world: Path, name: str) -> None:
     config = recipe_of(world, f"run-{name}", **MODELS[name])
     saved = save_without_id_rows(config)
-    new = open_new_users(open_ranker(saved.model))
+    new = open_new_users(open_ranker(saved.model), open_new_nodes(saved.model))
     for node in saved.absent[USER]:
         history = met_in_training(saved.prepared, node)
         assert len(history.items) > 2
@@ -69,7 +70,7 @@ def test_filters_see_a_new_user_as_one_of_the_graph(world: Path) -> None:
     model, rows = saved.model, saved.rows_NR
     histories = {node: met_in_training(saved.prepared, node) for node in saved.absent[USER]}
     known = open_ranker(model)
-    new = open_new_users(known)
+    new = open_new_users(known, open_new_nodes(model))
     for node, history in histories.items():
         expected = known.rows_of_users(np.array([node]))
         assert expected.shape[1] > rows.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from recipes import small_recipe
 from server_cases import Running, flat, running_server, wait_until_ready
 
 from dist_gat import api
+from dist_gat.base.json_text import to_json
 
 NEW = {"user": "ann", "items": ["i3", "i7", "i12"], "weights": [5, 1, 3]}
 
@@ -68,8 +70,21 @@ def test_new_users_candidates_scores_and_neighbours_are_those_of_python(server: 
     assert [(one["id"], *near.values()) for one in similar for near in one["similar"]] == expected.rows()
     assert len(server.post("/similar", users=["u5"], k=3).json()["similar"][0]["similar"]) == 3
     why = server.post("/explain", user="u3", item="i5", top=2).json()["explanation"]
+    assert why == json.loads(to_json(model.explain("u3", "i5", 2)))
     assert (why["item"]["item_id"], len(why["interactions"])) == ("i5", 2)
     assert why["score"] == pytest.approx(scores[1]["score"], rel=1e-4)
+
+
+def test_new_items_stand_beside_the_known_ones_as_in_python(server: Running, run: Path) -> None:
+    items = [{"item": "fresh", "users": ["u3", "u4", "nobody"]}, {"item": 77, "users": ["u5"]}]
+    answer = server.post("/recommend", users=["u3", "u6"], k=100, new_items=items).json()
+    model = api.open(run)
+    assert flat(answer) == model.recommend(["u3", "u6"], 100, new_items=items).drop("title").rows()
+    assert [user for user, item, *_ in flat(answer) if item == "fresh"] == ["u6"], "u3 has met it"
+    assert "'nobody'" in answer["notes"][0]
+    found = server.post("/score", user="u3", items=["77", "i5"], new_items=items).json()["scores"]
+    assert found == model.beside(items).score("u3", ["77", "i5"]).to_dicts()
+    assert server.post("/score", user="u3", items=["77"]).status_code == 404, "nothing is kept"
 
 
 WRONG: list[tuple[str, str, Any, int, str]] = [
@@ -89,6 +104,10 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/recommend", {"users": ["u1"], "path": "/etc/passwd"}, 422, "path"),
     ("POST", "/recommend", {"new_users": [{"items": ["i1"], "weights": [1, 2]}]}, 422, "weights is no list of 1"),
     ("POST", "/recommend", {"new_users": [{"items": ["i1"], "columns": {"age": 3}}]}, 422, "no column 'age'"),
+    ("POST", "/recommend", {"users": ["u1"], "new_items": [{"item": "i3"}]}, 422, "is known to the model"),
+    ("POST", "/recommend", {"users": ["u1"], "new_items": [{"item": "x"}] * 101}, 422, "new_items: "),
+    ("POST", "/recommend", {"users": ["u1"], "new_items": [{"item": "x", "path": "y"}]}, 422, "new_items.0.path"),
+    ("POST", "/recommend", {"users": ["u1"], "new_items": [{"item": "x", "relations": {"tags": []}}]}, 422, "tags"),
     ("POST", "/score", {"user": "u1", "items": ["i1", "none"]}, 404, "unknown item 'none'"),
     ("POST", "/score", {"user": "u1", "items": []}, 422, "items"),
     ("POST", "/similar", {"items": ["i1"], "users": ["u1"]}, 422, "either items or users"),
