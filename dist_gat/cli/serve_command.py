@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import missing
 from dist_gat.cli.output import open_output
 from dist_gat.cli.paths import path
 
@@ -51,8 +51,8 @@ def serve(
     A model that the run saves meanwhile takes the place of the one before, and no request fails. SIGTERM lets what is
     under way finish.
     """
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"serve needs {', '.join(missing)}, not installed: pip install 'dist-gat[serve]'")
+    if absent := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise missing(absent[0], "serve", "serve")
     from dist_gat import api
     from dist_gat.server.bearer_token import read_token
     from dist_gat.server.server_process import serve_model

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import need
 from dist_gat.base.secret_file import SECRET_BYTES, read_secret, write_secret
 
 LETTERS = 32  # of a pseudonym
@@ -61,13 +62,8 @@ class Pseudonyms:
         return hashlib.blake2b(purpose.encode(), key=self.secret, digest_size=64).digest()
 
     def _cipher(self) -> Any:
-        try:
-            from cryptography.hazmat.primitives.ciphers.aead import AESSIV
-        except ImportError:
-            raise ConfigError(
-                "pseudonyms need the package cryptography, which is not installed: pip install 'dist-gat[privacy]'"
-            ) from None
-        return AESSIV(self._derived("sealed IDs"))
+        ciphers = need("cryptography.hazmat.primitives.ciphers.aead", "pseudonymisation", "privacy")
+        return ciphers.AESSIV(self._derived("sealed IDs"))
 
 
 def open_pseudonyms(key_file: Path, progress: Callable[[str], None] | None = None) -> Pseudonyms:

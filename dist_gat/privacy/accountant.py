@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dist_gat.base.errors import ConfigError, first_line
+from dist_gat.base.extra import need
 from dist_gat.config.privacy_section import PrivacyConfig
 
 LEAST, GUESS = 0.2, 1.0  # noise multipliers from which the right one is looked for
@@ -141,12 +142,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _library() -> Any:
-    try:
-        import dp_accounting
-        import dp_accounting.pld
-        import dp_accounting.rdp
-    except ImportError:
-        raise ConfigError(
-            "privacy needs the package dp-accounting, which is not installed: pip install 'dist-gat[privacy]'"
-        ) from None
-    return dp_accounting
+    for module in ("dp_accounting.pld", "dp_accounting.rdp"):
+        need(module, "privacy", "privacy")
+    return need("dp_accounting", "privacy", "privacy")

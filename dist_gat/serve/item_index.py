@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import need
 from dist_gat.evaluate.topk import RunningTopK
 from dist_gat.serve.ranker import RankedUsers, Ranker
 
-EXTRA = "pip install 'dist-gat[index]'"
 # of faiss' guidelines: lists of an inverted file for n vectors, in units of sqrt(n)
 LISTS = 4
 # candidates for each item that is asked for, beside what a user must not get
@@ -55,10 +54,7 @@ class ItemIndex:
 
 def build_index(ranker: Ranker, probes: int) -> ItemIndex:
     """probes: lists that a search looks into: more find more and take longer. Raises `ConfigError` without faiss."""
-    try:
-        import faiss
-    except ImportError:
-        raise ConfigError(f"an index needs the library faiss, which is not installed: {EXTRA}") from None
+    faiss = need("faiss", "an index", "index")
     nodes = np.sort(ranker.items.nodes)
     rows_IR = np.ascontiguousarray(ranker.rows_of_items(nodes))
     num_lists = max(1, min(len(nodes) // 39, int(LISTS * len(nodes) ** 0.5)))  # k-means wants 39 vectors a list
