@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_gat.base.extra import need
+from dist_gat.base.extra import missing
 from dist_gat.evaluate.topk import RunningTopK
 from dist_gat.serve.ranker import RankedUsers, Ranker
 
@@ -54,7 +54,10 @@ class ItemIndex:
 
 def build_index(ranker: Ranker, probes: int) -> ItemIndex:
     """probes: lists that a search looks into: more find more and take longer. Raises `ConfigError` without faiss."""
-    faiss = need("faiss", "an index", "index")
+    try:
+        import faiss
+    except ImportError:
+        raise missing("faiss", "an index", "index") from None
     nodes = np.sort(ranker.items.nodes)
     rows_IR = np.ascontiguousarray(ranker.rows_of_items(nodes))
     num_lists = max(1, min(len(nodes) // 39, int(LISTS * len(nodes) ** 0.5)))  # k-means wants 39 vectors a list
