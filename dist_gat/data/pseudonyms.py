@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.base.extra import need
+from dist_gat.base.extra import missing
 from dist_gat.base.secret_file import SECRET_BYTES, read_secret, write_secret
 
 LETTERS = 32  # of a pseudonym
@@ -62,8 +62,11 @@ class Pseudonyms:
         return hashlib.blake2b(purpose.encode(), key=self.secret, digest_size=64).digest()
 
     def _cipher(self) -> Any:
-        ciphers = need("cryptography.hazmat.primitives.ciphers.aead", "pseudonymisation", "privacy")
-        return ciphers.AESSIV(self._derived("sealed IDs"))
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+        except ImportError:
+            raise missing("cryptography", "pseudonymisation", "privacy") from None
+        return AESSIV(self._derived("sealed IDs"))
 
 
 def open_pseudonyms(key_file: Path, progress: Callable[[str], None] | None = None) -> Pseudonyms:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dist_gat.base.errors import ConfigError, first_line
-from dist_gat.base.extra import need
+from dist_gat.base.extra import missing
 from dist_gat.config.privacy_section import PrivacyConfig
 
 LEAST, GUESS = 0.2, 1.0  # noise multipliers from which the right one is looked for
@@ -142,6 +142,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _library() -> Any:
-    for module in ("dp_accounting.pld", "dp_accounting.rdp"):
-        need(module, "privacy", "privacy")
-    return need("dp_accounting", "privacy", "privacy")
+    try:
+        import dp_accounting
+        import dp_accounting.pld
+        import dp_accounting.rdp
+    except ImportError:
+        raise missing("dp-accounting", "privacy", "privacy") from None
+    return dp_accounting

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numba import njit
 
-from dist_gat.base.extra import need
+from dist_gat.base.extra import missing
 from dist_gat.kernels.threads import cut, in_threads
 
 KEY_BYTES = 32
@@ -47,9 +47,12 @@ def normal_noise(key: bytes, step: int, first_row: int, num_rows: int, size: int
 
 def _words(key: bytes, step: int, first_block: int, num_blocks: int) -> np.ndarray:
     """uint64 [2 num_blocks]: the key stream of a step from some block on."""
-    ciphers = need("cryptography.hazmat.primitives.ciphers", "privacy", "privacy")
+    try:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+    except ImportError:
+        raise missing("cryptography", "privacy", "privacy") from None
     start = step.to_bytes(8, "big") + first_block.to_bytes(8, "big")
-    stream = ciphers.Cipher(ciphers.algorithms.AES(key), ciphers.modes.CTR(start)).encryptor()
+    stream = Cipher(algorithms.AES(key), modes.CTR(start)).encryptor()
     return np.frombuffer(stream.update(bytes(num_blocks * BLOCK_BYTES)), dtype="<u8")
 
 
