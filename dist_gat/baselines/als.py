@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scipy.sparse import csr_array, csr_matrix
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import missing
 from dist_gat.baselines.scorer import Scorer
 from dist_gat.config.sections import BaselineConfig
 
@@ -19,9 +19,7 @@ def fit_als(matrix_UI: csr_array, config: BaselineConfig) -> Scorer:
         from implicit.cpu.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
     except ImportError:
-        raise ConfigError(
-            "als needs the library implicit, which is not installed: pip install 'dist-gat[baselines]'"
-        ) from None
+        raise missing("implicit", "als", "baselines") from None
     # implicit has threads of its own, which threads of the matrix library would slow down
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(

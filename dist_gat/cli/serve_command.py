@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import missing
 from dist_gat.base.running_beside import running_beside
 from dist_gat.cli.output import open_output
 from dist_gat.cli.paths import path, place
@@ -54,8 +54,8 @@ def serve(
     A model that the run saves meanwhile takes the place of the one before, and no request fails. SIGTERM lets what is
     under way finish.
     """
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"serve needs {', '.join(missing)}, not installed: pip install 'dist-gat[serve]'")
+    if absent := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise missing(absent[0], "serve", "serve")
     from dist_gat import api
     from dist_gat.explain.trained_run import url_of
     from dist_gat.serve.fetched_run import follow_run

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dist_gat.base.extra import need
 from dist_gat.convert.typed_graph import node_columns, node_ids, typed_edges
-from dist_gat.export.extra import need
 from dist_gat.graph.part import PreparedGraph
 
 

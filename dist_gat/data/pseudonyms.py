@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import missing
 from dist_gat.base.secret_file import SECRET_BYTES, read_secret, write_secret
 
 LETTERS = 32  # of a pseudonym
@@ -64,9 +65,7 @@ class Pseudonyms:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESSIV
         except ImportError:
-            raise ConfigError(
-                "pseudonyms need the package cryptography, which is not installed: pip install 'dist-gat[privacy]'"
-            ) from None
+            raise missing("cryptography", "pseudonymisation", "privacy") from None
         return AESSIV(self._derived("sealed IDs"))
 
 

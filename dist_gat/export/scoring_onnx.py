@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dist_gat.base.errors import DistGatError
-from dist_gat.export.extra import need
+from dist_gat.base.extra import need
 
 OPSET = 17
 NUM_CHECKED = 64
@@ -28,7 +28,7 @@ def write_scoring(path: Path, items_MD: Tensor, users_nD: Tensor) -> float:
 
     Raises `DistGatError` where that is more than rounding.
     """
-    onnx = need("onnx", "export of ONNX")
+    onnx = need("onnx", "export of ONNX", "export")
     from onnx import TensorProto, helper, numpy_helper
 
     columns_DM = np.ascontiguousarray(items_MD.numpy().T)
@@ -77,7 +77,7 @@ def require_close(path: Path, difference: float, largest: float) -> None:
 
 def run(path: Path, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     """The outputs of an ONNX file."""
-    runtime = need("onnxruntime", "the check of an ONNX file")
+    runtime = need("onnxruntime", "the check of an ONNX file", "export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from dist_gat.base.errors import ConfigError, first_line
+from dist_gat.base.extra import need
 from dist_gat.evaluate.new_user_metrics import History
-from dist_gat.export.extra import need
 from dist_gat.export.scoring_onnx import require_close, run
 from dist_gat.nn.recommender import untimed_type
 from dist_gat.sampling.block import Block
@@ -65,7 +65,7 @@ def write_tower(model: SavedModel, path: Path) -> float:
     """Write the graph, and run it by onnxruntime for histories of many lengths. Returns the largest difference to what
     `recommend --new-users` ranks by. Raises `ConfigError` for recipes whose layers read more than who was met.
     """
-    need("onnxscript", "export of the tower for new users")
+    need("onnxscript", "export of the tower for new users", "export")
     tower, items = _tower_of(model)
     met = torch.arange(min(3, len(items)))
     try:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dist_gat.base.errors import ConfigError, first_line
+from dist_gat.base.extra import missing
 from dist_gat.config.privacy_section import PrivacyConfig
 
 LEAST, GUESS = 0.2, 1.0  # noise multipliers from which the right one is looked for
@@ -146,7 +147,5 @@ def _library() -> Any:
         import dp_accounting.pld
         import dp_accounting.rdp
     except ImportError:
-        raise ConfigError(
-            "privacy needs the package dp-accounting, which is not installed: pip install 'dist-gat[privacy]'"
-        ) from None
+        raise missing("dp-accounting", "privacy", "privacy") from None
     return dp_accounting

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numba import njit
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import missing
 from dist_gat.kernels.threads import cut, in_threads
 
 KEY_BYTES = 32
@@ -50,9 +50,7 @@ def _words(key: bytes, step: int, first_block: int, num_blocks: int) -> np.ndarr
     try:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
     except ImportError:
-        raise ConfigError(
-            "privacy needs the package cryptography, which is not installed: pip install 'dist-gat[privacy]'"
-        ) from None
+        raise missing("cryptography", "privacy", "privacy") from None
     start = step.to_bytes(8, "big") + first_block.to_bytes(8, "big")
     stream = Cipher(algorithms.AES(key), modes.CTR(start)).encryptor()
     return np.frombuffer(stream.update(bytes(num_blocks * BLOCK_BYTES)), dtype="<u8")

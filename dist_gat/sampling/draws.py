@@ -103,9 +103,8 @@ def sample_into(
 
 
 @njit(nogil=True, cache=True, inline="always")
-def draw(key, free, picks):  # type: ignore[no-untyped-def]
-    """Write min(free, len(picks)) distinct positions below `free` to the beginning of `picks`."""
-    fan_out = picks.shape[0]
+def draw(key, free, fan_out, picks):  # type: ignore[no-untyped-def]
+    """Write min(free, fan_out) distinct positions below `free` to the beginning of `picks`."""
     if free <= fan_out:
         for j in range(free):
             picks[np.uint64(j)] = j
@@ -173,7 +172,7 @@ def _sample(  # type: ignore[no-untyped-def]
                 free -= blocked.shape[0]
             free_G[i] = min(free, fan_out)
             picks = position_GF[i]
-            draw(fold(key, np.uint64(node)), free, picks)
+            draw(fold(key, np.uint64(node)), free, fan_out, picks)
             if blocked.shape[0] > 0:
                 pass_over(blocked, picks, free_G[i])
             for j in range(free_G[i]):

@@ -16,7 +16,7 @@ from dist_gat.graph.part import SPLITS, Part, PreparedGraph
 from dist_gat.graph.ranges import NodeRanges, parts_of_ranks
 from dist_gat.graph.schema import Relation
 from dist_gat.sampling.draws import NO_TIMES, HiddenEdges, hide_pairs, sample_into
-from dist_gat.sampling.edge_draws import NO_LIMITS, close_ranks, count_before
+from dist_gat.sampling.edge_draws import NO_LIMITS, count_before
 from dist_gat.sampling.feature_cache import FeatureCache, NewArray, fill_cache
 from dist_gat.sampling.hop_plan import HopPlan, SampledEdges
 from dist_gat.sampling.instances import Instances
@@ -82,16 +82,15 @@ class GraphStore:
                 return SampledEdges(drawn, {})
             answer = sample_part
         else:
+            hidden_slots = plan.hide(hidden, NOTHING_HIDDEN)
 
             def answer(part: Part, keys: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
                 limits = NO_LIMITS if instances is None else instances.limits_of(keys)
                 own = keys if instances is None else instances.nodes(keys)
-                plan.draw(part, own, limits, key, hidden, NOTHING_HIDDEN, out, places)
+                plan.draw(part, own, limits, key, hidden_slots, out, places)
 
         out = np.empty((len(nodes), plan.width * (1 + len(plan.needs))), np.int64)
         self.transport.ask(f"neighbors of hop {hop}", nodes, self._part_of(instances), answer, out, self.ranges.id_type)
-        if plan.has_gaps:
-            close_ranks(out, plan.width)
         found = plan.read(out)
         return found if instances is None else SampledEdges(instances.beside(nodes, found.sources), found.columns)
 

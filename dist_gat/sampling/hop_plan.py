@@ -17,13 +17,15 @@ from dist_gat.base.random import Purpose, make_key
 from dist_gat.config.sections import SamplingConfig
 from dist_gat.graph.part import Part
 from dist_gat.graph.schema import Schema
-from dist_gat.sampling.draws import NO_TIMES, HiddenEdges
-from dist_gat.sampling.edge_draws import clear_edges, draw_edges, put_edges
+from dist_gat.sampling.draws import HiddenEdges
+from dist_gat.sampling.edge_draws import STRATEGIES, HiddenSlots, Slots, StoredEdges, draw_edges, hide_slots
 
 # what the layers may read of an edge, in the order of a message
 EDGE_COLUMNS = ("kind", "category", "weight", "age", "rank")
 FLOATS = ("weight", "age")
-NO_WEIGHTS, NO_CATEGORIES = np.zeros(0, np.float32), np.zeros(0, np.uint16)
+# in the order of `StoredEdges`; read-only, as the files of a part are, so that the kernel is compiled once for both
+KINDS = {"time": np.int64, "weight": np.float32, "category": np.uint16}
+NO_COLUMNS = {name: np.frombuffer(b"", kind) for name, kind in KINDS.items()}
 
 
 class SampledEdges(NamedTuple):
@@ -44,14 +46,6 @@ class HopPlan:
     needs: tuple[str, ...]
 
     @cached_property
-    def first_columns(self) -> tuple[int, ...]:
-        """By edge type: its first column. Those that lead to one type stand side by side."""
-        return tuple(
-            sum(self.fan_outs[before] for before in self.schema.into(one.target) if before < number)
-            for number, one in enumerate(self.schema.edge_types)
-        )
-
-    @cached_property
     def width(self) -> int:
         """W."""
         return max(sum(self.fan_outs[number] for number in self.schema.into(kind)) for kind in self.schema.node_types)
@@ -63,41 +57,53 @@ class HopPlan:
         one = len({one.relation.name for one in self.schema.edge_types}) == 1
         return alike and one and not self.needs and all(count == 1 for count in self.schema.slots)
 
-    @property
-    def has_gaps(self) -> bool:
-        """Whether there may be gaps between the columns of several edge types."""
-        return self.width > 0 and any(count > 1 for count in self.schema.slots)
+    @cached_property
+    def _order(self) -> tuple[int, ...]:
+        """The numbers of the edge types by slot: those that lead to one node type side by side."""
+        return tuple(number for kind in self.schema.node_types for number in self.schema.into(kind))
+
+    @cached_property
+    def _blocks(self) -> np.ndarray:
+        """int64 [5]: which block of W columns of a message has each of `EDGE_COLUMNS`, 0 for none."""
+        return np.array([self.needs.index(name) + 1 if name in self.needs else 0 for name in EDGE_COLUMNS])
+
+    def hide(self, hidden: Mapping[str, HiddenEdges], nothing_hidden: HiddenEdges) -> HiddenSlots:
+        """hidden: by relation."""
+        of_slot = [self.schema.edge_types[number].relation.name for number in self._order]
+        names = [name for name in hidden if name in of_slot]
+        several = [nothing_hidden, *(hidden[name] for name in names)]
+        return hide_slots(several, [names.index(name) + 1 if name in names else 0 for name in of_slot])
 
     def draw(
-        self, part: Part, nodes: np.ndarray, limits: np.ndarray, key: np.uint64, hidden: Mapping[str, HiddenEdges],
-        nothing_hidden: HiddenEdges, out: np.ndarray, places: np.ndarray,
+        self, part: Part, nodes: np.ndarray, limits: np.ndarray, key: np.uint64, hidden: HiddenSlots, out: np.ndarray,
+        places: np.ndarray,
     ) -> None:  # fmt: skip
         """Write what is drawn for nodes of a part to the rows `places` of `out`, [m, (1 + columns) * W].
 
-        limits: as in `draw_edges`. hidden: by relation.
+        limits: as in `draw_edges`. hidden: of `hide`.
         """
-        kind_of_node, row_of_node = part.rows.type_of(nodes), part.rows.of(nodes)
-        clear_edges(out, places, self.width)
-        for number, one in enumerate(self.schema.edge_types):
-            fan_out, relation = self.fan_outs[number], one.relation
-            mine = np.flatnonzero(kind_of_node == self.schema.node_types.index(one.target))
-            if not fan_out or not len(mine):
-                continue
-            slot = self.schema.slot_of[number]
-            strategy = self.strategies[number]
-            reads_weight = "weight" in relation.columns and "weight" in (strategy, *self.needs)
-            found = draw_edges(
-                part.indptr, part.indices, part.edge_column("time") if "time" in relation.columns else NO_TIMES,
-                part.edge_column("weight") if reads_weight else NO_WEIGHTS, row_of_node[mine] + slot,
-                nodes[mine], fan_out, key if slot == 0 else make_key(int(key), Purpose.NEIGHBORS, number),
-                hidden.get(relation.name, nothing_hidden), limits[mine] if len(limits) else limits, strategy,
-            )  # fmt: skip
-            has = {"kind", "age", "rank", *relation.columns}
-            begins = [self.needs.index(name) + 1 if name in self.needs and name in has else 0 for name in EDGE_COLUMNS]
-            put_edges(
-                out, places[mine], self.width, self.first_columns[number], np.array(begins), number, *found,
-                part.edge_column("category") if "category" in relation.columns else NO_CATEGORIES,
-            )  # fmt: skip
+        stored = StoredEdges(
+            part.indptr, part.indices,
+            *(part.edge_column(name) if name in part.edge_columns else none for name, none in NO_COLUMNS.items()),
+        )  # fmt: skip
+        keys = [
+            make_key(int(key), Purpose.NEIGHBORS, number) if self.schema.slot_of[number] else key
+            for number in self._order
+        ]
+        draw_edges(
+            stored, self._slots(part), hidden, np.array(keys, np.uint64), nodes, limits, self._blocks, self.width, out,
+            places,
+        )  # fmt: skip
+
+    def _slots(self, part: Part) -> Slots:
+        carried = [self.schema.edge_types[number].relation.columns for number in self._order]
+        has = {name: np.array([name in columns for columns in carried], bool) for name in NO_COLUMNS}
+        return Slots(
+            part.rows.bounds, part.rows.starts, np.append(0, np.cumsum(self.schema.slots)), np.array(self._order),
+            np.array([self.fan_outs[number] for number in self._order]),
+            np.array([STRATEGIES[self.strategies[number]] for number in self._order]),
+            has["time"], has["weight"], has["category"],
+        )  # fmt: skip
 
     def read(self, out: np.ndarray) -> SampledEdges:
         """What `draw` wrote, as int64 [n, (1 + columns) * W]."""

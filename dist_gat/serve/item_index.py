@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import missing
 from dist_gat.evaluate.topk import RunningTopK
 from dist_gat.serve.ranker import RankedUsers, Ranker
 
-EXTRA = "pip install 'dist-gat[index]'"
 # of faiss' guidelines: lists of an inverted file for n vectors, in units of sqrt(n)
 LISTS = 4
 # candidates for each item that is asked for, beside what a user must not get
@@ -58,7 +57,7 @@ def build_index(ranker: Ranker, probes: int) -> ItemIndex:
     try:
         import faiss
     except ImportError:
-        raise ConfigError(f"an index needs the library faiss, which is not installed: {EXTRA}") from None
+        raise missing("faiss", "an index", "index") from None
     nodes = np.sort(ranker.items.nodes)
     rows_IR = np.ascontiguousarray(ranker.rows_of_items(nodes))
     num_lists = max(1, min(len(nodes) // 39, int(LISTS * len(nodes) ** 0.5)))  # k-means wants 39 vectors a list

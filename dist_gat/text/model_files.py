@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dist_gat.base.errors import ConfigError
+from dist_gat.base.extra import missing
 from dist_gat.base.storage import DIGEST_THREADS, sha256_of
 
 PACKAGE = "package:"
@@ -18,12 +19,11 @@ WEIGHTS = (".safetensors", ".bin")
 READ = (*WEIGHTS, ".json", ".jinja", ".model", ".txt")
 # the same weights for other runtimes
 OTHER_RUNTIMES = ("onnx", "openvino")
-EXTRA = "pip install 'dist-gat[text]'"
 
 
 def missing_extra(what: str) -> ConfigError:
     """The error where the libraries are not installed."""
-    return ConfigError(f"{what} needs the libraries transformers and sentence-transformers: {EXTRA}")
+    return missing("sentence-transformers", what, "text")
 
 
 def find_model(name: str) -> Path | None:

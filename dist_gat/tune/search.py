@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dist_gat.base.errors import ConfigError, DataError
+from dist_gat.base.errors import DataError
+from dist_gat.base.extra import missing
 from dist_gat.base.run_folder import lock_run
 from dist_gat.config.privacy_section import refuse_choice
 from dist_gat.config.run_url import refuse_run_url
@@ -81,7 +82,5 @@ def load_tuner() -> Callable[..., bool]:
     except ModuleNotFoundError as err:
         if err.name != "optuna":
             raise
-        raise ConfigError(
-            "tune needs the library Optuna, which is not installed: pip install 'dist-gat[tune]'"
-        ) from None
+        raise missing("optuna", "tune", "tune") from None
     return run_tuner

@@ -198,7 +198,7 @@ def test_a_library_that_is_not_there_is_named(synthetic: PreparedGraph, monkeypa
     monkeypatch.setattr("dist_gat.convert.to_dgl.dgl", None)
     with pytest.raises(ConfigError, match=r"needs the library networkx: pip install 'dist-gat\[graphs\]'"):
         api.to_networkx(synthetic)
-    with pytest.raises(ConfigError, match=r"needs the library torch_geometric.data: pip install 'dist-gat\[graphs\]'"):
+    with pytest.raises(ConfigError, match=r"needs the library torch_geometric: pip install 'dist-gat\[graphs\]'"):
         api.to_pyg(synthetic)
     with pytest.raises(ConfigError, match="needs DGL, which can't be loaded"):
         api.to_dgl(synthetic)

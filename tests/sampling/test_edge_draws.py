@@ -12,15 +12,8 @@ from scipy.stats import chisquare
 
 from dist_gat.base.random import Purpose, make_key
 from dist_gat.sampling.draws import NO_TIMES, hide_pairs, sample_rows
-from dist_gat.sampling.edge_draws import (
-    NO_LIMITS,
-    DrawnEdges,
-    clear_edges,
-    close_ranks,
-    count_before,
-    draw_edges,
-    put_edges,
-)
+from dist_gat.sampling.edge_draws import NO_LIMITS, count_before
+from tests.sampling.drawn_edges import DrawnEdges, Way, draw_edges, draw_ways
 
 NODE = 50
 NOTHING = hide_pairs(np.zeros((0, 2), np.int64))
@@ -139,37 +132,43 @@ def test_many_rows_are_drawn_as_each_alone(strategy: str, is_limited: bool) -> N
     np.testing.assert_array_equal(together.weights[drawn], weights[together.edges[drawn]])
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.int64])
-@pytest.mark.parametrize("needed", [[1, 2, 3, 4, 5], [0, 0, 1, 0, 2], [0, 0, 0, 0, 0]])
-def test_what_is_drawn_is_put_beside_the_sources(kind: type, needed: list[int]) -> None:
-    rng, width, first = np.random.default_rng(1), 6, 2
-    found = DrawnEdges(
-        np.array([[5, 8, -1], [-1, -1, -1], [7, 6, 9]]), rng.integers(0, 20, (3, 3)),
-        rng.integers(0, 99, (3, 3)).astype(np.int32), rng.random((3, 3), np.float32), rng.random((3, 3), np.float32),
-    )  # fmt: skip
-    categories, places = rng.integers(0, 99, 20).astype(np.uint16), np.array([3, 0, 1])
-    out = np.full((4, width * (1 + max(needed))), 77, kind)
-    clear_edges(out, places, width)
-    put_edges(out, places, width, first, np.array(needed), 4, *found, categories)
-    expected = np.full_like(out, 77)
-    expected[places] = 0
-    expected[places, :width] = -1
-    bits = lambda numbers: numbers.view(np.int32)  # noqa: E731
-    carried = [np.full((3, 3), 4), categories[found.edges], bits(found.weights), bits(found.ages), found.ranks]
-    for i, j in np.argwhere(found.sources >= 0):
-        expected[places[i], first + j] = found.sources[i, j]
-        for block, values in zip(needed, carried, strict=True):
-            if block:
-                expected[places[i], block * width + first + j] = values[i, j]
-    np.testing.assert_array_equal(out, expected)
-
-
-@given(st.lists(st.lists(st.sampled_from([-1, 3, 8]), min_size=5, max_size=5), max_size=6))
-def test_gaps_between_edge_types_are_closed(rows: list[list[int]]) -> None:
-    out = np.array([[*row, *range(10 * number, 10 * number + 5)] for number, row in enumerate(rows)]).reshape(-1, 10)
-    before = out.copy()
-    close_ranks(out, 5)
-    for row, old in zip(out, before, strict=True):
-        kept = [(source, carried) for source, carried in zip(old[:5], old[5:], strict=True) if source >= 0]
-        assert row[:5].tolist() == [source for source, _ in kept] + [-1] * (5 - len(kept))
-        assert row[5 : 5 + len(kept)].tolist() == [carried for _, carried in kept]
+@given(st.integers(0, 500), st.integers(1, 200), st.booleans())
+def test_edge_types_are_drawn_together_as_each_alone(draw: int, num_nodes: int, is_limited: bool) -> None:
+    """Nodes of two types: three edge types lead to the first, one of them hides edges, and one to the second."""
+    rng = np.random.default_rng(draw)
+    ways = [
+        Way(0, 3, "recent", has_time=True, has_weight=False),
+        Way(0, 4, "weight", has_time=False, has_weight=True),
+        Way(0, 2, "uniform", has_time=True, has_weight=True),
+        Way(1, 5, "uniform", has_time=False, has_weight=False),
+    ]
+    sizes, slots = (150, 60), (3, 1)
+    degrees = rng.integers(0, 9, sizes[0] * slots[0] + sizes[1] * slots[1])
+    indptr = np.append(0, np.cumsum(degrees))
+    times = np.concatenate([np.sort(rng.integers(0, 99, degree))[::-1] for degree in degrees]) * SECOND
+    sources = np.concatenate([np.sort(rng.choice(50, degree, replace=False)) for degree in degrees])
+    weights, nodes = rng.random(len(times)).astype(np.float32), NODE + rng.integers(0, sum(sizes), num_nodes)
+    first_rows = np.array([0, sizes[0] * slots[0]])
+    kinds = (nodes >= NODE + sizes[0]).astype(np.int64)
+    rows = first_rows[kinds] + (nodes - NODE - kinds * sizes[0]) * np.array(slots)[kinds]
+    pairs = [(node, indptr[row + 2]) for node, row in zip(nodes[kinds == 0], rows[kinds == 0], strict=True)]
+    pairs = [(node, edge) for node, edge in pairs[::3] if edge in indptr[:-1][degrees > 0]]
+    edges = [edge for _, edge in pairs]
+    hidden = hide_pairs(np.array([(n, sources[e]) for n, e in pairs]), times[edges]) if pairs else NOTHING
+    limits = rng.integers(20, 99, num_nodes) * SECOND if is_limited else NO_LIMITS
+    keys = [key_of(draw + number) for number in range(len(ways))]
+    found = draw_ways(indptr, sources, times, weights, sizes, nodes, ways, keys, [2], hidden, limits)
+    for i, (node, row, kind) in enumerate(zip(nodes, rows, kinds, strict=True)):
+        expected = []
+        for number, way in enumerate(ways):
+            if way.target == kind:
+                alone = draw_edges(
+                    indptr, sources, times if way.has_time else NO_TIMES, weights if way.has_weight else NO_WEIGHTS,
+                    np.array([row + number % 3]), np.array([node]), way.fan_out, keys[number],
+                    hidden if number == 2 else NOTHING, limits[i : i + 1] if way.has_time else NO_LIMITS, way.strategy,
+                )  # fmt: skip
+                many = [x[0][alone.sources[0] >= 0] for x in alone]
+                expected += [(number, *one) for one in zip(*many, strict=True)]
+        assert list(zip(*(values[i][found.sources[i] >= 0] for values in found), strict=True)) == expected
+        assert (found.sources[i][len(expected) :] == -1).all()
+        assert all((values[i][len(expected) :] == 0).all() for values in found[2:])

@@ -110,7 +110,8 @@ def test_tables_bring_the_edges_of_the_graph_and_columns_its_nearest(
 
     monkeypatch.setattr(SavedModel, "item_columns", item_columns)
     model, ways, told = saved.model, ways_of(saved), list[str]()
-    nodes, joined, columns = open_new_nodes(model), JoinedNodes(nodes, ITEM, ""), open_columns(model, ITEM)
+    nodes, columns = open_new_nodes(model), open_columns(model, ITEM)
+    joined = JoinedNodes(nodes, ITEM, "")
     names = names_of(saved, ITEM)
     asked = [names[node] for node in saved.absent[ITEM]]
     tables = {name: folder / "raw" / file for name, file in TABLES.items()}

@@ -1,0 +1,21 @@
+"""Libraries of extras, imported when they are needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from dist_gat.base.errors import ConfigError
+
+
+def need(module: str, what: str, extra: str) -> Any:
+    """The module. Raises `ConfigError`, which names the extra, where its library is not installed."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise missing(module.partition(".")[0], what, extra) from None
+
+
+def missing(library: str, what: str, extra: str) -> ConfigError:
+    """The error where a library of an extra is not installed."""
+    return ConfigError(f"{what} needs the library {library}: pip install 'dist-gat[{extra}]'")
