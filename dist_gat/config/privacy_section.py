@@ -75,7 +75,9 @@ RULES = (
     Rule("data.min_item_interactions", (0,), ONE_USER),
     Rule("data.prune", (None,), "what is doubtful is told by what others met"),
     Rule("data.relations", ({},), NOT_READ),
-    Rule("data.node_columns", ({},), "a private step reads no columns of nodes yet"),
+    Rule(
+        "data.node_columns", ({},), "a private step reads no columns, whose scale is that of nodes that training meets"
+    ),
     Rule("parts.method", ("hash",), "other assignments place items by who met them, and the saved model shows it"),
     Rule("sampling.strategy", ("uniform",), NOT_READ),
     Rule("sampling.time", ("any",), NOT_READ),
