@@ -51,8 +51,9 @@ def write_publishable(model: SavedModel, folder: Path) -> dict[str, Any]:
     ids = model.ids(target).sort("external_id")
     nodes = np.array(ids["node_id"])
     count = len(nodes)
-    write_rows(model, nodes, own)
-    save_tensors(own / DENSE, {name: rounded(value) for name, value in load_tensors(model.folder / DENSE).items()})
+    dense = {name: rounded(value) for name, value in load_tensors(model.folder / DENSE).items()}
+    write_rows(model, nodes, own, dense.get("encoder.layers.0.scoring.bias"))
+    save_tensors(own / DENSE, dense)
     (own / "ids").mkdir()
     ids.with_columns(node_id=pl.int_range(count, dtype=pl.Int64)).write_parquet(own / "ids" / f"{target}.parquet")
     model.ids(source).clear().select("external_id", "node_id").write_parquet(own / "ids" / f"{source}.parquet")
@@ -73,8 +74,9 @@ def write_publishable(model: SavedModel, folder: Path) -> dict[str, Any]:
     return {"items": count, "epsilon": told["epsilon"], "delta": told["delta"]}
 
 
-def write_rows(model: SavedModel, nodes: np.ndarray, folder: Path) -> None:
-    """Of items, in one part. nodes: int64, theirs in the model, in the order in which they are written."""
+def write_rows(model: SavedModel, nodes: np.ndarray, folder: Path, bias_E: Tensor | None) -> None:
+    """Of items, in one part. nodes: int64, theirs in the model, in the order in which they are written. bias_E: of the
+    layer, which is the representation of a user without items."""
     part_at = np.searchsorted(model.ranges.starts, nodes, side="right") - 1
     parts = [load_tensors(part_file(model.folder, part)) for part in range(model.ranges.num_parts)]
     rows: dict[str, Tensor] = {}
@@ -86,6 +88,9 @@ def write_rows(model: SavedModel, nodes: np.ndarray, folder: Path) -> None:
     rows["spectral"] = torch.zeros(len(nodes), 0)
     num_slots = parts[int(part_at[0])]["degree"].shape[1] if len(nodes) else 1
     rows["degree"] = torch.zeros(len(nodes), num_slots, dtype=torch.int64)
+    if bias_E is not None:
+        # not how many users met an item, but its place by these scores: users without items get the last ones
+        rows["degree"][:, 0] = (rows[RANKING_ROWS] @ bias_E).argsort().argsort()
     save_tensors(part_file(folder, 0), rows)
 
 
