@@ -128,7 +128,7 @@ def own_met(store: GraphStore, relation: Relation, all_items: np.ndarray) -> csr
     return csr_array((np.ones(len(nodes), np.int64), at), shape=(len(users), len(all_items)))
 
 
-def begin_as_mean(scoring: nn.Module) -> None:
+def begin_as_mean(scoring: nn.Module | torch.Tensor) -> None:
     """The mean of own rows without their first number, in whose place stands 1."""
     assert isinstance(scoring, AdditiveScoring), "checked with the recipe"
     for weight in scoring.parameters():
