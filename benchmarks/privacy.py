@@ -4,7 +4,8 @@ LINE is ml-100k or lastfm; FOLDER holds the public files (ml-100k/, lastfm-hin/)
 hash of the pair, is test; nothing else is held out. For each ε the recipe configs/quality/LINE-private.yaml is trained
 and ranked; beside it the same run without noise, popularity by counts with the same promise, by exact counts, and
 ItemKNN. δ is 1 / num_users^1.1. Every run draws a new secret, so seeds are repetitions. With `--save` the rows go to
-benchmarks/results/quality.json. Further arguments KEY=VALUE change the recipe.
+benchmarks/results/quality.json. Further arguments KEY=VALUE change the recipe. `--validation` leaves the test pairs out
+and measures a tenth of the others, which it holds out: for choosing settings.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from dist_gat.exchange.worker import lone_worker
 from dist_gat.graph.part import PreparedGraph, open_prepared
 from dist_gat.graph.schema import INTERACTIONS
 from dist_gat.privacy.accountant import plan_privacy
+from dist_gat.train import private_start
 from dist_gat.train.private_run import PrivateRun
 
 EPSILONS = (1.0, 4.0, 8.0)
@@ -52,15 +54,18 @@ def read_pairs(line: str, data: Path) -> pl.DataFrame:
     return frame.select(user_id=pl.col(first), item_id=pl.col(second)).unique(maintain_order=True)
 
 
-def write_tables(line: str, data: Path, folder: Path) -> None:
-    """The split of a pair is a function of the pair alone, so that no user moves another's."""
+def write_tables(line: str, data: Path, folder: Path, on_test: bool = True) -> None:
+    """The split of a pair is a function of the pair alone, so that no user moves another's. on_test: what is measured,
+    test pairs, or a tenth of the others in their place."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pairs = read_pairs(line, data)
     numbers = pairs["user_id"].to_numpy().astype(np.int64) * (1 << 32) + pairs["item_id"].to_numpy()
     is_test = hash_ids(np.uint64(0), numbers) % np.uint64(5) == 0
-    pairs.filter(pl.Series(~is_test)).write_csv(folder / "train.csv")
-    pairs.filter(pl.Series(is_test)).write_csv(folder / "test.csv")
+    is_valid = ~is_test & (hash_ids(np.uint64(1), numbers) % np.uint64(10) == 0)
+    held_out, left_out = (is_test, is_valid & False) if on_test else (is_valid, is_test)
+    pairs.filter(pl.Series(~held_out & ~left_out)).write_csv(folder / "train.csv")
+    pairs.filter(pl.Series(held_out)).write_csv(folder / "test.csv")
 
 
 @contextmanager
@@ -68,7 +73,8 @@ def without_noise() -> Iterator[None]:
     """Runs in this process add none: they keep no promise."""
     noise = PrivateRun.noise
     silent = lambda self, store, batch_size: replace(noise(self, store, batch_size), std=0.0)  # noqa: E731
-    with patch.object(PrivateRun, "noise", silent):
+    nothing = lambda key, step, first_row, num_rows, size: np.zeros((num_rows, size))  # noqa: E731
+    with patch.object(PrivateRun, "noise", silent), patch.object(private_start, "normal_noise", nothing):
         yield
 
 
@@ -97,7 +103,8 @@ def private_popularity(prepared: PreparedGraph, config: Config, seed: int) -> Sc
     matrix_UI = training_histories(prepared, INTERACTS).matrix()
     degree_U = np.asarray(matrix_UI.sum(axis=1)).ravel()
     count_I = matrix_UI.T @ (1 / np.sqrt(np.maximum(degree_U, 1)))
-    std = plan_privacy(config.privacy, config.privacy.num_users, 1).noise_multiplier
+    alone = config.privacy.model_copy(update={"start": None})
+    std = plan_privacy(alone, config.privacy.num_users, 1).noise_multiplier
     noisy_I = count_I + std * np.random.default_rng(seed).normal(size=len(count_I))
     return Scorer((np.ones((matrix_UI.shape[0], 1), np.float32), noisy_I[None].astype(np.float32)))
 
@@ -115,8 +122,8 @@ def rows_of(line: str, epsilon: float, values: Sequence[float], peers: Mapping[s
 def main() -> None:
     arguments = quality_parser(__doc__, "privacy", LINES).parse_args()
     line, seeds = arguments.line, arguments.seeds
-    work = arguments.work / line
-    write_tables(line, arguments.data, work)
+    work, on_test = arguments.work / line, not arguments.validation
+    write_tables(line, arguments.data, work, on_test)
     plain = recipe(line, work, arguments.overrides)
     api.prepare(plain)
     prepared = open_prepared(plain.data.prepared)
@@ -132,7 +139,7 @@ def main() -> None:
         by_counts = [rank(private_popularity(prepared, config, seed), prepared, config) for seed in seeds]
         rows += rows_of(line, epsilon, values, {PRIVATE_POPULARITY: statistics.mean(by_counts), **peers})
         print_rows(rows[-len(peers) - 1 :])
-    if arguments.save:
+    if arguments.save and on_test:
         save_rows(rows)
 
 

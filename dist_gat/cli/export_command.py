@@ -19,7 +19,9 @@ def export(
     overrides: Annotated[list[str] | None, typer.Argument(help="settings of the recipe as key=value")] = None,
     to: Annotated[
         list[str] | None,
-        typer.Option(help="vectors, onnx, tower, index, projector or hub; may be repeated; default: vectors"),
+        typer.Option(
+            help="vectors, onnx, tower, index, projector, hub or publishable; may be repeated; default: vectors"
+        ),
     ] = None,
     license: Annotated[str, typer.Option(help="hub: the model's licence, such as mit or cc-by-nc-4.0")] = "",
     verify: Annotated[bool, typer.Option("--verify", help="check the SHA-256 of every file first")] = False,
@@ -28,7 +30,8 @@ def export(
     """Export vectors, ONNX graphs, an index, TensorBoard's projector or a folder for the Hugging Face Hub.
 
     vectors: parquet of users and items. onnx: exact top K. tower: the vector of a new user from what it has met. index:
-    faiss. Each is checked against the model before the folder appears.
+    faiss. publishable: of a private run, what its promise covers. Each is checked against the model before the folder
+    appears.
     """
     from dist_gat import api
 

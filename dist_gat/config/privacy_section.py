@@ -14,6 +14,20 @@ from dist_gat.config.task_sections import FIRST_RELATION
 DELTA_EXPONENT = 1.1
 
 
+class PrivateStartConfig(Section):
+    """What a private run begins with: item rows from two sums over users, to which noise was added once.
+
+    Shares are of 1 / noise², which adds up over Gaussian mechanisms. What they leave is for the steps.
+    """
+
+    counts: float = Field(0.1, gt=0.0, le=1.0, description="share of the budget for how many users met each item")
+    pairs: float = Field(
+        0.0, ge=0.0, lt=1.0, description="share for how many users met two of the items that most have met; 0: without"
+    )
+    head_items: int = Field(500, ge=2, le=8192, description="pairs: so many items, by the counts with noise")
+    strength: float = Field(100.0, gt=0.0, description="pairs: how much they count beside the counts")
+
+
 class PrivacyConfig(Section):
     """Differential privacy of each user: what all users share may hardly depend on any one of them."""
 
@@ -31,6 +45,8 @@ class PrivacyConfig(Section):
     public_items: bool = Field(
         False, description="true: say that anyone may know which items exist; their rows show it"
     )
+
+    start: PrivateStartConfig | None = Field(None, description="null: rows begin at random, and steps do it all")
 
     @property
     def delta_value(self) -> float:
@@ -59,7 +75,9 @@ RULES = (
     Rule("data.min_item_interactions", (0,), ONE_USER),
     Rule("data.prune", (None,), "what is doubtful is told by what others met"),
     Rule("data.relations", ({},), NOT_READ),
-    Rule("data.node_columns", ({},), "a private step reads no columns of nodes yet"),
+    Rule(
+        "data.node_columns", ({},), "a private step reads no columns, whose scale is that of nodes that training meets"
+    ),
     Rule("parts.method", ("hash",), "other assignments place items by who met them, and the saved model shows it"),
     Rule("sampling.strategy", ("uniform",), NOT_READ),
     Rule("sampling.time", ("any",), NOT_READ),
@@ -102,6 +120,8 @@ def broken_promises(config: Any) -> list[str]:
         if (value := reduce(getattr, rule.setting.split("."), config)) not in rule.kept_by
     ]
     split, sampling, privacy = config.data.split, config.sampling, config.privacy
+    if privacy.start is not None:
+        found += _broken_start(config)
     if privacy.delta_value * privacy.num_users >= 1:
         found.append(
             f"privacy.delta={privacy.delta_value:g}: set it below 1 / num_users (it allows to publish one user whole)"
@@ -118,6 +138,23 @@ def broken_promises(config: Any) -> list[str]:
     if set(sampling.relations) != {f"{FIRST_RELATION}_reversed"} or heard is None or heard.fanouts != [0]:
         found.append(
             f"sampling.relations: set it to {{{FIRST_RELATION}_reversed: {{fanouts: [0]}}}} (items hear from users)"
+        )
+    return found
+
+
+def _broken_start(config: Any) -> list[str]:
+    start, found, max_steps = config.privacy.start, [], config.train.max_steps
+    if config.model.scoring != "additive":
+        found.append(
+            f"model.scoring={config.model.scoring}: set it to additive with privacy.start (its bias carries the counts)"
+        )
+    if config.model.embedding_size < 2:
+        found.append("model.embedding_size=1: set it to 2 or more with privacy.start (one number is for the counts)")
+    whole = start.counts + start.pairs
+    if whole > 1 + 1e-9 or (whole > 1 - 1e-9 and max_steps != 0):
+        found.append(
+            f"privacy.start: counts and pairs share {whole:g} of the budget: set them to less than 1 together, or to 1 "
+            "with train.max_steps=0 (nothing is left for the steps)"
         )
     return found
 

@@ -163,6 +163,12 @@ def data_rows(config: Config) -> list[tuple[str, str]]:
     return rows + [(name, f"{count:,}") for name, count in counts.items()]
 
 
+NOISES = {
+    "counts_noise": "Noise multiplier of counts", "pairs_noise": "Noise multiplier of pairs",
+    "noise_multiplier": "Noise multiplier of steps",
+}  # fmt: skip
+
+
 def privacy_rows(folder: Path) -> list[tuple[str, str]]:
     """What private runs in a folder have spent."""
     entries = read_entries(folder / LEDGER_FILE)
@@ -175,7 +181,7 @@ def privacy_rows(folder: Path) -> list[tuple[str, str]]:
             "Privacy spent",
             f"ε = {told['epsilon_spent']:.3f} in {told['runs']} {'run' if told['runs'] == 1 else 'runs'}",
         ),
-        ("Noise multiplier", f"{told['noise_multiplier']:.3f}"),
+        *[(name, f"{told[key]:.3f}") for key, name in NOISES.items() if told[key]],
     ]
 
 

@@ -91,8 +91,8 @@ def open_ledger(folder: Path, resumes: bool, plan: Callable[[], PrivacyPlan]) ->
         if not entries:
             raise StorageError(f"{path}: a private run has one; begin anew with checkpoint.resume=restart")
         return Ledger(folder, entries, read_secret(folder / KEY_FILE, KEY_REMEDY))
-    # a run that saved nothing has shown nothing
-    entries = (*(entry for entry in entries if entry.steps), Entry(plan()))
+    # a run that saved nothing has shown nothing; one that begins with noised sums is counted from its beginning
+    entries = (*(entry for entry in entries if not entry.spending.is_nothing), Entry(plan()))
     folder.mkdir(parents=True, exist_ok=True)
     secret = secrets.token_bytes(SECRET_BYTES)
     write_secret(folder / KEY_FILE, secret)

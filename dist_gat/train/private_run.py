@@ -23,11 +23,12 @@ from dist_gat.tasks.private_seeds import steps_of_epoch
 
 @dataclass
 class PrivateRun:
-    """ledger: on rank 0, which alone writes it."""
+    """ledger: on rank 0, which alone writes it. is_new: whether it begins, and does not go on from a checkpoint."""
 
     plan: PrivacyPlan
     secret: bytes
     ledger: Ledger | None
+    is_new: bool
 
     def with_secret_seed(self, config: Config) -> Config:
         """The recipe for what draws at random. It is not to be written anywhere."""
@@ -73,9 +74,11 @@ def begin_private(config: Config, worker: Worker, checkpoints: CheckpointStore) 
             resumes = bool(checkpoints.steps())
             ledger = open_ledger(config.run_folder, resumes, lambda: plan_privacy(privacy, batch_size, steps))
             check_steps(ledger.plan, steps)
-            told = json.dumps({"plan": ledger.plan.to_plain(), "secret": ledger.secret.hex()})
+            told = json.dumps({
+                "plan": ledger.plan.to_plain(), "secret": ledger.secret.hex(), "is_new": not resumes,
+            })  # fmt: skip
     found: dict[str, Any] = json.loads(share_text(told, worker.control)[0])
-    return PrivateRun(PrivacyPlan(**found["plan"]), bytes.fromhex(found["secret"]), ledger)
+    return PrivateRun(PrivacyPlan(**found["plan"]), bytes.fromhex(found["secret"]), ledger, found["is_new"])
 
 
 def planned_steps(config: Config) -> int:

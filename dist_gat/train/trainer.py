@@ -45,6 +45,7 @@ from dist_gat.train.begin import begin_model
 from dist_gat.train.data_parallel import data_parallel
 from dist_gat.train.log_window import LogWindow
 from dist_gat.train.private_run import begin_private
+from dist_gat.train.private_start import start_private
 from dist_gat.train.remote_logs import open_remote_logs
 from dist_gat.train.run_log import RunLog
 from dist_gat.train.step_vote import StepVote, vote
@@ -84,6 +85,8 @@ class Trainer:
             untimed_type(sampling, self.task.relation),
         )
         self.loaded = begin_model(config, self.model, self.store, worker, self.checkpoints)
+        if self.private is not None and self.private.is_new and config.privacy and config.privacy.start:
+            start_private(self.model, config.privacy.start, self.private, self.store, self.task.relation, worker)
         text = self.model.dense.text
         self.samplers = [
             SeedBlockSampler(
@@ -147,6 +150,9 @@ class Trainer:
             self.log.event("told", message=line)
         if self.worker.rank == 0:
             write_own_text(self.config.run_folder / CONFIG_FILE, dump_config(self.config))
+        if self.private is not None and self.private.is_new and self.total_steps == 0:
+            # so that the same command finds it, and asks nobody again
+            self.save()
         try:
             if self.texts is not None:
                 self.texts.restore()

@@ -11,6 +11,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.base.storage import atomic_folder, refuse_foreign_folder, write_manifest
 from dist_gat.export.hub_folder import write_hub_folder
 from dist_gat.export.projector import write_projector
+from dist_gat.export.publishable import write_publishable
 from dist_gat.export.scoring_onnx import write_scoring
 from dist_gat.export.tower_onnx import write_tower
 from dist_gat.export.vectors import all_vectors, check_inner_products, write_vectors
@@ -19,7 +20,7 @@ from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import SavedModel, model_digest
 from dist_gat.workflows.result_files import EVALUATION_FILE
 
-Kind = Literal["vectors", "onnx", "tower", "index", "projector", "hub"]
+Kind = Literal["vectors", "onnx", "tower", "index", "projector", "hub", "publishable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMAT, VERSION = "dist_gat.export", 1
 # lists of an index that a search looks into, unless its user says otherwise (nprobe)
@@ -37,6 +38,7 @@ def export_run(
                rows are what both number, as the index does.
     index:     items.faiss, see `ItemIndex`. projector: a folder, see `projector`.
     hub:       a folder, see `hub_folder`; needs `license`.
+    publishable: of a private run, what its promise covers, see `publishable`; stands alone.
 
     Returns what was written, and what was measured of it. Raises `ConfigError` for unknown kinds and what can't be.
     """
@@ -48,8 +50,10 @@ def export_run(
     if "hub" in kinds and model.manifest.get("privacy") is not None:
         raise ConfigError(
             "export hub: the model of a private run has rows, known items and counts of its users beside the private "
-            "rows of items; publish what docs/privacy.md names, such as items.parquet of `--to vectors`"
+            "rows of items; publish what `--to publishable` writes"
         )
+    if "publishable" in kinds and len(kinds) > 1:
+        raise ConfigError("export publishable: the other kinds have rows of users; give it a folder of its own")
     refuse_foreign_folder(output, FORMAT, "--output", "dist-gat export")
     found: dict[str, Any] = {"output": str(output), "left_out": check_inner_products(model)}
     source, target = model.relation.source, model.relation.target
@@ -76,7 +80,11 @@ def export_run(
         if "hub" in kinds:
             evaluation = evaluation_of(model)
             found["hub"] = {"metrics": write_hub_folder(model, evaluation, folder / "hub", license)}
-        write_manifest(folder, FORMAT, VERSION, found)
+        if "publishable" in kinds:
+            progress(f"writing private {target}s alone")
+            found["publishable"] = write_publishable(model, folder)
+        # where it lies is nobody's business
+        write_manifest(folder, FORMAT, VERSION, {key: value for key, value in found.items() if key != "output"})
     return found
 
 

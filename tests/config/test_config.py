@@ -207,7 +207,7 @@ def test_all_keys_are_those_of_a_full_dump() -> None:
     found = set(keys) - set(flat(tree))
     adapter = {f"model.adapter.{key}" for key in AdapterConfig.model_fields}
     adapter |= {f"model.text.{key}" for key in TextTuningConfig.model_fields}
-    privacy = {f"privacy.{key}" for key in PrivacyConfig.model_fields}
+    privacy = {f"privacy.{key}" for key in all_keys(PrivacyConfig)}
     prune = {f"data.prune.{key}" for key in PruneConfig.model_fields}
     others = features | relations | of_other_tasks | adapter | prune | privacy
     assert found == others - {"task.kind", "task.weight", "task.relation"}

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from dist_gat.base.errors import ConfigError
-from dist_gat.config.privacy_section import PrivacyConfig
+from dist_gat.config.privacy_section import PrivacyConfig, PrivateStartConfig
 from dist_gat.privacy.accountant import PrivacyPlan, Spending, plan_privacy, spent, spent_rdp
 
 
@@ -60,3 +60,22 @@ def test_a_run_more_is_counted():
     once, twice = spent([plan.after(50)], 1e-3), spent([plan.after(50), plan.after(50)], 1e-3)
     assert once < twice <= 2 * once
     assert twice == pytest.approx(spent([Spending(0.1, 1.5, 100)], 1e-3), abs=1e-2)
+
+
+def test_what_a_run_begins_with_composes_with_its_steps():
+    """A start alone is one Gaussian of which 1 / noise² adds up; with steps all together stay within the budget."""
+    start = PrivateStartConfig(counts=0.25, pairs=0.75)
+    privacy = PrivacyConfig(epsilon=4, num_users=1000, public_items=True, start=start)
+    plan = plan_privacy(privacy, 1000, 0)
+    both = 1 / math.hypot(1 / plan.counts_noise, 1 / plan.pairs_noise)
+    assert gaussian_delta(4.0, both) <= plan.delta
+    assert gaussian_delta(3.97, both) > plan.delta
+    assert plan.counts_noise == pytest.approx(math.sqrt(3) * plan.pairs_noise, rel=1e-3)
+    assert plan.noise_multiplier == 0
+    assert spent([plan.after(0)], plan.delta) <= 4 < plan.rdp_epsilon
+    steps = plan_privacy(privacy.model_copy(update={"start": PrivateStartConfig(counts=0.1, pairs=0.4)}), 1000, 20)
+    all_of = 1 / math.hypot(1 / steps.counts_noise, 1 / steps.pairs_noise, math.sqrt(20) / steps.noise_multiplier)
+    assert gaussian_delta(4.0, all_of) <= plan.delta
+    assert gaussian_delta(3.95, all_of) > plan.delta
+    # what was published before the first step is spent without any
+    assert 0 < spent([steps.after(0)], plan.delta) < spent([steps.after(5)], plan.delta) < 4

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Ranks
-from recipes import private_recipe
+from recipes import PRIVATE, private_recipe
 from safetensors.torch import load_file
 
 from dist_gat.api import evaluate, export, fit, prepare, recommend, report, train, tune
@@ -277,9 +277,15 @@ def train_on_rank(config: Config) -> None:
     train_worker(config, join_workers(torch.device("cpu"), 1, 60.0))
 
 
-def test_two_workers_train_the_same_model(folder: Path, tmp_path: Path, ranks: Ranks) -> None:
+@pytest.mark.parametrize("start", [None, {"counts": 0.2, "pairs": 0.3, "head_items": 20}])
+def test_two_workers_train_the_same_model(
+    folder: Path, tmp_path: Path, ranks: Ranks, start: dict[str, Any] | None
+) -> None:
+    privacy = {**PRIVATE["privacy"], "start": start}
     one, two = (
-        private_recipe(folder, train={"precision": "float64"}).model_copy(update={"run": str(tmp_path / name)})
+        private_recipe(folder, train={"precision": "float64"}, privacy=privacy).model_copy(
+            update={"run": str(tmp_path / name)}
+        )
         for name in ("one", "two")
     )
     ranks.run(1, train_on_rank, one)

@@ -1,0 +1,112 @@
+"""What may be published of a private run: it serves new users, and has nothing of the users that trained it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from recipes import TITLES, private_recipe, recipe
+from safetensors.torch import load_file
+
+from dist_gat import api
+from dist_gat.base.errors import ConfigError
+from dist_gat.privacy.ledger import KEY_FILE
+
+K = 5
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private run in two parts, whose users and items have IDs that stand out."""
+    folder = tmp_path_factory.mktemp("publishable")
+    api.write_synthetic(folder / "raw", 80, 50, 4, 9, 0.2, seed=1)
+    for file in (folder / "raw").glob("interactions*"):
+        file.write_text(file.read_text().replace("u", "visitor-u").replace("visitor-user_id", "user_id"))
+    config = private_recipe(
+        folder, data={"split": {"method": "leave_last_out"}, **TITLES}, parts={"num_parts": 2},
+        privacy={
+            "epsilon": 8.0, "num_users": 100, "public_items": True,
+            "start": {"counts": 0.2, "pairs": 0.3, "head_items": 30},
+        },
+    )  # fmt: skip
+    api.prepare(config)
+    api.train(config)
+    api.evaluate(config)
+    return config.run_folder
+
+
+@pytest.fixture(scope="module")
+def published(run: Path) -> tuple[Path, dict[str, Any]]:
+    folder = run.parent / "published"
+    return folder, api.export(run, folder, ["publishable"])
+
+
+def test_new_users_get_from_the_folder_what_the_run_gives_them(run: Path, published: tuple[Path, Any]) -> None:
+    folder, done = published
+    assert done["publishable"] == {"items": 50, "epsilon": 8.0, "delta": pytest.approx(100**-1.1)}
+    items = api.recommend(run, ["visitor-u3"], 3)["item_id"].to_list()
+    new = [{"user": "x", "items": items}]
+    ours, theirs = (api.recommend(at, new_users=new, k=K) for at in (folder, run))
+    assert ours["item_id"].to_list() == theirs["item_id"].to_list()
+    # those of whom nothing is known get what is most met, by private counts
+    nothing = api.recommend(folder, new_users=[{"user": "x", "items": ["nobody knows it"]}], k=K)["item_id"].to_list()
+    rows = load_file(folder / "model" / "parts" / "0000.safetensors")
+    bias = load_file(folder / "model" / "dense.safetensors")["encoder.layers.0.scoring.bias"]
+    names = pl.read_parquet(folder / "model" / "ids" / "item.parquet")["external_id"]
+    assert nothing == names.gather((rows["representation"] @ bias).argsort(descending=True)[:K].numpy()).to_list()
+    # rounded to float16
+    assert np.allclose(ours["score"], theirs["score"], rtol=5e-3, atol=5e-3)
+
+
+def test_the_folder_has_nothing_of_users_and_no_secret(run: Path, published: tuple[Path, Any]) -> None:
+    folder, _ = published
+    manifest = json.loads((run / "model" / "manifest.json").read_text())
+    secret = (run / KEY_FILE).read_text()
+    told = ["visitor-", secret, manifest["data_fingerprint"], str(run.parent / "published")]
+    needles = [text.encode() for text in told] + [bytes.fromhex(secret)]
+    assert b"visitor-" in (run / "model" / "ids" / "user.parquet").read_bytes()
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    for name, path in files.items():
+        assert not any(needle in path.read_bytes() for needle in needles), name
+    assert files.keys() == {
+        "PRIVACY.md", "manifest.json", "model/manifest.json", "model/config.yaml", "model/dense.safetensors",
+        "model/parts/0000.safetensors", "model/known/0000.indptr.npy", "model/known/0000.items.npy",
+        "model/ids/item.parquet", "model/ids/user.parquet",
+    }  # fmt: skip
+    own = json.loads(files["model/manifest.json"].read_text())
+    assert own["bounds"] == [[0, 0, 50]]
+    assert own["new_users"]["weights"] == {}
+    assert own["privacy"]["epsilon_spent"] <= 8
+    assert "(8, 0.00631)-differentially private" in files["PRIVACY.md"].read_text()
+    rows = load_file(files["model/parts/0000.safetensors"])
+    assert {name: len(value) for name, value in rows.items()} == dict.fromkeys(rows, 50)
+    assert rows.keys() == {"embedding", "representation", "depth.0", "spectral", "degree"}
+    # places by private rows, and no counts of users
+    assert sorted(rows["degree"][:, 0].tolist()) == list(range(50))
+    assert torch.equal(rows["embedding"], rows["embedding"].half().float())
+    assert pl.read_parquet(files["model/ids/user.parquet"]).height == 0
+    assert pl.read_parquet(files["model/ids/item.parquet"])["external_id"].is_sorted()
+
+
+def test_what_keeps_no_promise_is_not_published(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="publishable: the other kinds have rows of users"):
+        api.export(run, tmp_path / "out", ["publishable", "vectors"])
+    manifest = run / "model" / "manifest.json"
+    before = manifest.read_text()
+    told = json.loads(before)
+    try:
+        manifest.write_text(json.dumps(told | {"privacy": told["privacy"] | {"epsilon_spent": 11.0}}))
+        with pytest.raises(ConfigError, match="have spent ε = 11.000 of 8 together"):
+            api.export(run, tmp_path / "out", ["publishable"])
+        manifest.write_text(json.dumps(told | {"privacy": None}))
+        with pytest.raises(ConfigError, match="publishable: this model keeps no promise of privacy"):
+            api.export(run, tmp_path / "out", ["publishable"])
+    finally:
+        manifest.write_text(before)
+    assert not (tmp_path / "out").exists()
+    assert recipe(tmp_path).privacy is None
