@@ -156,7 +156,8 @@ class Ranks:
         """What `function(*args)`, a module-level function, returns on each rank. One rank has no process group."""
         self._start(world_size)
         with tempfile.TemporaryDirectory() as meeting:
-            task = (list(sys.path), function, args, world_size, str(Path(meeting, "store")), timeout_s)
+            surroundings = list(sys.path), dict(os.environ)
+            task = (surroundings, function, args, world_size, str(Path(meeting, "store")), timeout_s)
             for rank in range(world_size):
                 self._pipes[rank].send((rank, *task))
             answers = [self._answer(rank, timeout_s + 10) for rank in range(world_size)]
@@ -198,8 +199,9 @@ def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
     pipe.send("ready")
     while True:
-        rank, path, function, args, world_size, store, timeout_s = pipe.recv()
+        rank, (path, environment), function, args, world_size, store, timeout_s = pipe.recv()
         sys.path[:] = path
+        os.environ.update(environment)
         try:
             if world_size > 1:
                 file_store = dist.FileStore(store, world_size)

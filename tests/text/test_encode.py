@@ -216,7 +216,8 @@ def test_stopped_work_goes_on(bert: Path, tmp_path: Path, opened: list[int], mon
     assert 3 <= kept < 200
     assert "a second" in said[-1]
     opened.clear()
-    assert np.array_equal(encode_texts(texts, of(bert), tmp_path / "cache"), whole)
+    # which texts are in a batch changes the last bits on some processors
+    np.testing.assert_allclose(encode_texts(texts, of(bert), tmp_path / "cache"), whole, rtol=0, atol=1e-6)
     assert sum(opened) == 200 - kept
 
 
@@ -250,7 +251,7 @@ encode.encode_texts(texts, TextEncoderConfig(encoder=sys.argv[2], device="cpu"),
     assert 0 < kept < 100
     vectors = encode_texts(texts, of(bert), tmp_path / "cache")
     assert opened == [100 - kept]
-    assert np.array_equal(vectors, encode_texts(texts, of(bert), tmp_path / "whole"))
+    np.testing.assert_allclose(vectors, encode_texts(texts, of(bert), tmp_path / "whole"), rtol=0, atol=1e-6)
 
 
 def test_vectors_go_where_they_are_asked_for(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
