@@ -1,4 +1,4 @@
-"""Columns of items in a private run: what `prepare` makes of them is of items alone; all weights that read them have noise."""
+"""Columns of items in a private run are of items alone, and all weights that read them have noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import scipy.sparse
 import torch
 from recipes import private_columns, private_recipe, recipe
 
-from dist_gat.api import prepare
+from dist_gat.api import prepare, train
+from dist_gat.base.errors import ConfigError
 from dist_gat.config.sections import Config
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.exchange.worker import lone_worker
@@ -93,6 +94,15 @@ def test_scales_and_frequencies_of_what_training_meets_would_tell_a_user(folder:
     assert year[0]["mean"] != year[1]["mean"]
     known = [np.frombuffer(one["rows"][RARE], np.float32)[0] for one in (whole, without)]
     assert known == [1, 0]
+
+
+def test_a_folder_that_was_prepared_by_what_training_meets_is_refused(folder: Path) -> None:
+    config = recipe_of(folder, "whole.csv", "met")
+    prepare(config)
+    other = recipe_of(folder, "whole.csv", "all")
+    data = other.data.model_copy(update={"prepared": config.data.prepared})
+    with pytest.raises(ConfigError, match=r"data\.known_nodes: saved met, now all"):
+        train(other.model_copy(update={"data": data, "run": str(folder / "refused")}))
 
 
 def test_every_weight_of_the_encoders_has_noise_whoever_was_drawn(folder: Path) -> None:

@@ -23,6 +23,7 @@ from dist_gat.exchange.worker import lone_worker
 from dist_gat.nn.inputs.input_encoder import Factors
 from dist_gat.privacy import ledger
 from dist_gat.sampling.batch import Batch
+from dist_gat.tasks import input_gradients
 from dist_gat.tasks.private_ranking import ClippedGradients, clipped_gradients, user_inputs
 from dist_gat.tasks.private_seeds import PrivateSeeds
 from dist_gat.train.trainer import Trainer
@@ -137,6 +138,14 @@ def test_a_step_adds_up_cut_gradients_of_users_that_the_encoder_represents(train
     for mine, theirs in zip(found, expected, strict=True):
         assert torch.allclose(mine * trainer.config.train.batch_size, theirs, rtol=0, atol=1e-12)
     assert clipped(trainer, batch).norm_B.tolist() == pytest.approx(norms, rel=1e-10)
+
+
+def test_norms_are_the_same_for_a_few_users_at_a_time(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of(trainer, 0)
+    whole = clipped(trainer, batch).norm_B
+    for most in (1, 3):
+        monkeypatch.setattr(input_gradients, "CHUNK", most * 10 * 8)
+        assert torch.allclose(clipped(trainer, batch).norm_B, whole, rtol=1e-14, atol=0)
 
 
 class EqualModel(nn.Module):

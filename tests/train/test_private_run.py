@@ -72,8 +72,9 @@ HARMLESS = {
 }  # fmt: skip
 # refused with others, or by what is beside the rules
 WITH_OTHERS = {
-    "data.nodes", "data.user_features", "data.item_features", "data.known_nodes", "data.split.valid_ratio", "data.split.test_ratio",
-    "sampling.fanouts", "sampling.relations", "model.normalization", "model.transform", "train.adapter_from",
+    "data.nodes", "data.user_features", "data.item_features", "data.known_nodes", "data.split.valid_ratio",
+    "data.split.test_ratio", "sampling.fanouts", "sampling.relations", "model.normalization", "model.transform",
+    "train.adapter_from",
 }  # fmt: skip
 JUDGED = ("data", "parts", "sampling", "negatives", "model", "loss", "train")
 
