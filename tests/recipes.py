@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 from helpers import parse_sections
 
 from dist_gat.api import prepare, train
@@ -65,6 +67,34 @@ PRIVATE: Sections = {
     "train": {"num_epochs": 2, "batch_size": 40, "patience": 0, "learning_rate": 0.02},
     "privacy": {"epsilon": 8.0, "num_users": 100, "max_interactions": 4, "public_items": True},
 }  # fmt: skip
+
+
+def private_columns(folder: Path, num_items: int, seed: int = 0) -> Sections:
+    """Sections of a private run that reads columns of all kinds, whose table it writes into `folder/raw`."""
+    random = np.random.default_rng(seed)
+
+    def some(values: list[Any]) -> list[Any]:
+        return [None if random.random() < 0.2 else value for value in values]
+
+    tags = [[f"t{tag}" for tag in random.permutation(6)[: random.integers(1, 4)]] for _ in range(num_items)]
+    table = pl.DataFrame({
+        "item_id": [f"i{item}" for item in range(num_items)],
+        "year": some((1900 + 100 * random.random(num_items)).tolist()),
+        "price": some(random.lognormal(0, 2, num_items).tolist()),
+        "maker": some([f"m{maker}" for maker in random.integers(0, 5, num_items)]),
+        "tags": some(tags), "genres": some([one[:2] for one in tags]),
+        "picture": some(random.normal(2, 3, (num_items, 4)).tolist()),
+    })  # fmt: skip
+    table.write_parquet(folder / "raw" / "items.parquet")
+    kinds: dict[str, Any] = {
+        "year": "numeric", "price": "numeric", "maker": "category", "genres": "categories", "picture": "vector",
+        "tags": {"kind": "categories", "weights": "tf_idf"},
+    }  # fmt: skip
+    nodes = {"item": {"table": "items.parquet", "columns": kinds}}
+    return {
+        "data": PRIVATE["data"] | {"nodes": nodes, "known_nodes": "all"},
+        "privacy": PRIVATE["privacy"] | {"public_columns": True},
+    }
 
 
 def private_recipe(folder: Path, run: str = "run", **sections: dict[str, Any]) -> Config:

@@ -268,6 +268,11 @@ class DataConfig(Section):
     nodes: dict[str, NodesConfig] = Field({}, description="columns of nodes, by their type: user, item, and others")
     user_features: FeatureConfig | None = Field(None, description="in short: numeric columns of users")
     item_features: FeatureConfig | None = Field(None, description="in short: numeric columns of items")
+    known_nodes: Literal["met", "all"] = Field(
+        "met",
+        description="by which nodes columns are scaled, coded and weighed, and which have an ID row beside them: those "
+        "that training meets, or all, as a private run needs",
+    )
     item_titles: FeatureConfig | None = Field(None, description="one text column that names an item for people")
     vectors: FileName = Field(
         "data/vectors", description="the folder that keeps vectors of texts, as that of `dist-gat encode --cache`"

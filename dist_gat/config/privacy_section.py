@@ -46,6 +46,11 @@ class PrivacyConfig(Section):
         False, description="true: say that anyone may know which items exist; their rows show it"
     )
 
+    public_columns: bool = Field(
+        False,
+        description="true: say that anyone may know the columns of items, and that no interaction enters them: a mean "
+        "rating or a count of views would break the promise",
+    )
     start: PrivateStartConfig | None = Field(None, description="null: rows begin at random, and steps do it all")
 
     @property
@@ -75,9 +80,6 @@ RULES = (
     Rule("data.min_item_interactions", (0,), ONE_USER),
     Rule("data.prune", (None,), "what is doubtful is told by what others met"),
     Rule("data.relations", ({},), NOT_READ),
-    Rule(
-        "data.node_columns", ({},), "a private step reads no columns, whose scale is that of nodes that training meets"
-    ),
     Rule("parts.method", ("hash",), "other assignments place items by who met them, and the saved model shows it"),
     Rule("sampling.strategy", ("uniform",), NOT_READ),
     Rule("sampling.time", ("any",), NOT_READ),
@@ -87,6 +89,7 @@ RULES = (
     Rule("negatives.num_per_seed", (0,), NOT_READ),
     Rule("model.inputs.ids", (["item"],), "the row of a user is data of that user, which noise does not cover"),
     Rule("model.inputs.id_dropout", (0,), NOT_READ),
+    Rule("model.inputs.fusion", ("sum",), "of other fusions no gradients by user are known"),
     Rule("model.scoring", ("additive", "uniform"), f"{COUNTS}; of other scorings no gradients by user are known"),
     Rule("model.terms", ([],), NOT_READ),
     Rule("model.keys", ([],), NOT_READ),
@@ -120,6 +123,7 @@ def broken_promises(config: Any) -> list[str]:
         if (value := reduce(getattr, rule.setting.split("."), config)) not in rule.kept_by
     ]
     split, sampling, privacy = config.data.split, config.sampling, config.privacy
+    found += _broken_columns(config)
     if privacy.start is not None:
         found += _broken_start(config)
     if privacy.delta_value * privacy.num_users >= 1:
@@ -138,6 +142,33 @@ def broken_promises(config: Any) -> list[str]:
     if set(sampling.relations) != {f"{FIRST_RELATION}_reversed"} or heard is None or heard.fanouts != [0]:
         found.append(
             f"sampling.relations: set it to {{{FIRST_RELATION}_reversed: {{fanouts: [0]}}}} (items hear from users)"
+        )
+    return found
+
+
+def _broken_columns(config: Any) -> list[str]:
+    columns = config.data.node_columns
+    found = [
+        f"{setting}: leave it out ({kind}: columns of items alone are public)"
+        for kind, of_type in columns.items()
+        if kind != "item"
+        for setting in dict.fromkeys(column.setting for column in of_type)
+    ]
+    if "item" not in columns:
+        return found
+    if not config.privacy.public_columns:
+        found.append(
+            "privacy.public_columns=false: set it to true, or leave the columns of items out (say so, if anyone may "
+            "know them and no interaction enters them)"
+        )
+    if config.data.known_nodes != "all":
+        found.append(
+            f"data.known_nodes={config.data.known_nodes}: set it to all with columns of items, and prepare again "
+            "(users decide which items training meets, and scales and categories would tell it)"
+        )
+    if config.train.max_steps == 0:
+        found.append(
+            "train.max_steps=0: leave the columns of items out, or set it to some steps (nothing else reads columns)"
         )
     return found
 

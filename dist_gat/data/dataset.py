@@ -325,8 +325,9 @@ def _with_nearest(engine: Engine, data: Dataset, config: DataConfig) -> Dataset:
 
 
 def _met_in_training(data: Dataset, config: DataConfig, kind: str, rows: int) -> np.ndarray:
-    """bool [nodes]: of users and items whether a training pair has them; nodes of other types have an edge."""
-    if kind not in ("user", "item"):
+    """bool [nodes]: of users and items whether a training pair has them; nodes of other types have an edge. All, where
+    the recipe says so."""
+    if kind not in ("user", "item") or config.known_nodes == "all":
         return np.ones(data.nodes[kind].count, bool)
     behaviours = {name for name, relation in config.relations.items() if relation.is_behaviour}
     pairs = [data.train, *(own.file for name, own in data.relations.items() if name in behaviours)]

@@ -4,11 +4,13 @@ What stays out: rows, numbers, known items and IDs of users, in-degrees, means o
 data, parts (which count users), and all that lies beside the model. Items stand in the order of their IDs. Numbers are
 rounded to float16, because the noise of private rows is made of float64 and not of real numbers.
 
-`recommend --new-users` works from the folder: a new user is attention over items.
+`recommend --new-users` works from the folder: a new user is attention over items. So does `--new-items` where columns
+say what a new item is: their encoders, scales and categories are public or have noise.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,9 @@ def write_publishable(model: SavedModel, folder: Path) -> dict[str, Any]:
     model.ids(source).clear().select("external_id", "node_id").write_parquet(own / "ids" / f"{source}.parquet")
     save_array(own / "known" / "0000.indptr.npy", np.zeros(1, np.int64))
     save_array(own / "known" / "0000.items.npy", np.zeros(0, np.int64))
+    for name in ("categories", "reductions"):
+        if (model.folder / name / target).is_dir():
+            shutil.copytree(model.folder / name / target, own / name / target)
     (own / "config.yaml").write_text(dump_config(model.config), encoding="utf-8")
     told = {key: privacy[key] for key in TOLD if key in privacy}
     is_target = [kind == target for kind in model.schema.node_types]
@@ -67,7 +72,8 @@ def write_publishable(model: SavedModel, folder: Path) -> dict[str, Any]:
         "bounds": [np.concatenate([[0], np.cumsum(np.where(is_target, count, 0))]).tolist()],
         "spectral_rank": 0, "half_life": None, "data_fingerprint": "", "pairs": {}, "privacy": told,
         "row_sizes": {name: size for name, size in model.manifest["row_sizes"].items() if name in ROWS},
-        "new_users": {"weights": {}, "spectral_columns": 0}, "columns": {}, "pseudonyms": None,
+        "new_users": {"weights": {}, "spectral_columns": 0}, "pseudonyms": None,
+        "columns": {target: model.manifest["columns"][target]} if target in model.manifest["columns"] else {},
     }  # fmt: skip
     write_manifest(own, FORMAT, VERSION, content)
     (folder / "PRIVACY.md").write_text(in_words(told, source, target), encoding="utf-8")

@@ -1,15 +1,18 @@
 """Ranking whose step adds up gradients of users, each cut to a norm, so that noise can hide any one of them.
 
-A user u attends to own items N(u), T(u) are own items that are predicted, J negatives that no data chose. Rows h of
-items and the weights of the layer are shared; nothing else is.
+A user u attends to own items N(u), T(u) are own items that are predicted, J negatives that no data chose. ID rows e of
+items, the weights of what encodes their columns c, and those of the layer are shared; nothing else is.
+
+    h_i = e_i + Σ_c φ_c(i) W_c                          an item is its row, and what its columns say, which are public
 
     z_u = Σ_{i in N(u)} α_ui W h_i + b                  what the attention layer makes of a user without a row
     L_u = mean over t in T(u) of -log softmax of z_u · (h_t + b) against z_u · (h_j + b), j in J without N(u), T(u)
-    g_u = gradient of L_u by all rows and weights
+    g_u = gradient of L_u by all ID rows and weights
     step: Σ_u g_u min(1, C / ||g_u||) / expected users, to which `GaussianNoise` adds its part
 
 Gradients by users are exact and cost one backward pass: each user has copies of the rows of N(u) and T(u) and of the
 weights. Rows of negatives have a gradient of rank one, (∂L_u/∂s_uj) z_u, whose norm and weighted sum need no copies.
+Of the weights W_c no user has copies either, see `dist_gat.tasks.input_gradients`.
 
 Shape legend: B users of this rank, F own items of a user, P predicted ones, N negatives, S nodes of the batch, E
 embedding size, H heads, O output size of a head.
@@ -29,12 +32,14 @@ from torch.nn import functional
 from dist_gat.config.sections import Config
 from dist_gat.exchange.channel import Channel
 from dist_gat.graph.schema import Relation
+from dist_gat.nn.inputs.input_encoder import Factors
 from dist_gat.nn.recommender import Recommender
 from dist_gat.nn.scoring import AdditiveScoring, Scoring
 from dist_gat.privacy.accountant import sampling_rate_of
 from dist_gat.sampling.batch import Batch
 from dist_gat.sampling.graph_store import GraphStore
 from dist_gat.sampling.negatives import NegativeSampler
+from dist_gat.tasks.input_gradients import RowGradients, input_squares
 from dist_gat.tasks.private_seeds import PrivateSeeds, PrivateSource
 from dist_gat.tasks.ranking import RankingTask, build_ranking
 
@@ -56,11 +61,14 @@ class PrivateRankingTask(RankingTask):
         self, model: Recommender, rows_NR: Tensor, embedding_SE: Tensor, batch: Batch, channel: Channel
     ) -> dict[str, Tensor]:
         scoring: Any = model.encoder.layers[0].scoring
-        cut = clipped_gradients(scoring, user_inputs(embedding_SE.detach(), batch), self.clip, len(embedding_SE))
+        assert batch.place_S is None, "one hop without times has each node once"
+        input_SE = model.dense.input_rows(embedding_SE, batch.features, batch.has_id_U)
+        factors = model.dense.inputs.factors(batch.features, len(input_SE))
+        cut = clipped_gradients(scoring, user_inputs(input_SE.detach(), batch), self.clip, len(input_SE), factors)
         value = _WithGradient.apply(
             cut.loss_B.sum() / self.batch_size,
             [gradient / self.batch_size for gradient in (cut.rows_SE, *cut.weights)],
-            embedding_SE,
+            input_SE,
             *scoring.parameters(),
         )
         return {"softmax": value}
@@ -79,7 +87,7 @@ def build_private_ranking(config: Config, relation: Relation) -> PrivateRankingT
 
 
 class UserInputs(NamedTuple):
-    """Rows of items, and where among S they are from; masks are True where an entry is real.
+    """Input rows of items, and where among S they are from; masks are True where an entry is real.
 
     own_BFE, target_BPE, negative_NE: rows. own_at_BF, target_at_BP, negative_at_N: int64. is_met_BN: whether a negative
     is one of the user's own items or targets, so that it does not count. log_drawn_N: see `PrivateSeeds`.
@@ -123,8 +131,8 @@ def user_inputs(embedding_SE: Tensor, batch: Batch) -> UserInputs:
 
 
 class ClippedGradients(NamedTuple):
-    """rows_SE: of the nodes' rows, weights: of the layer's; both are sums over users of gradients cut to the norm C.
-    norm_B: of each user's gradient before it was cut. loss_B: L_u."""
+    """rows_SE: of the nodes' input rows, weights: of the layer's; both are sums over users of gradients cut to the norm
+    C. norm_B: of each user's gradient by all that is shared, before it was cut. loss_B: L_u."""
 
     rows_SE: Tensor
     weights: list[Tensor]
@@ -132,8 +140,11 @@ class ClippedGradients(NamedTuple):
     loss_B: Tensor
 
 
-def clipped_gradients(scoring: Scoring, inputs: UserInputs, clip: float, num_nodes: int) -> ClippedGradients:
-    """See the module. scoring: of the layer, `additive` or `uniform`. num_nodes: S."""
+def clipped_gradients(
+    scoring: Scoring, inputs: UserInputs, clip: float, num_nodes: int, factors: Sequence[Factors] = ()
+) -> ClippedGradients:
+    """See the module. scoring: of the layer, `additive` or `uniform`. num_nodes: S. factors: of each encoder of
+    columns, see `NodeInputs.factors`."""
     num_users = len(inputs.own_BFE)
     weights = dict(scoring.named_parameters())
     copies = {name: copied(weight, num_users) for name, weight in weights.items()}
@@ -149,6 +160,10 @@ def clipped_gradients(scoring: Scoring, inputs: UserInputs, clip: float, num_nod
     user_BE = user_BE.detach()
     square_B = sum(one.flatten(1).square().sum(dim=1) for one in (own_BFE, target_BPE, *weights_B))
     square_B = square_B + score_BN.square().sum(dim=1) * user_BE.square().sum(dim=1)
+    at_BR, rows_BRE = (
+        torch.cat(both, dim=1) for both in ((inputs.own_at_BF, inputs.target_at_BP), (own_BFE, target_BPE))
+    )
+    square_B = square_B + input_squares(factors, RowGradients(at_BR, rows_BRE, inputs.negative_at_N, score_BN, user_BE))
     norm_B = square_B.sqrt()
     scale_B = clip / norm_B.clamp(min=clip)
     rows_SE = own_BFE.new_zeros(num_nodes, own_BFE.shape[-1])

@@ -13,7 +13,8 @@ All else works on their results. The rows are
 
 with the leading eigenvalues and eigenvectors of p_ij / (c_i c_j)^¼, and rows of other items are 0 behind the count. The
 layer begins as the mean of own rows without their first number, and 1 in its place: a user's score of an item is then
-the log of its count, and s times how much the user's items were met by those who met it.
+the log of its count, and s times how much the user's items were met by those who met it. Encoders of columns begin with
+0, so that they add nothing to this; they are linear in their weights, which the first step moves all the same.
 
 Sums are of integers, in units of 1 / 2^20, so that they are the same on any number of workers.
 
@@ -117,6 +118,8 @@ def start_private(
     own_rows = torch.from_numpy(rows_IE[np.searchsorted(all_items, own_items)]).to(table)
     table[torch.from_numpy(own_items - store.ownership.first_node).to(table.device)] = own_rows
     begin_as_mean(model.encoder.layers[0].scoring)
+    for weight in model.dense.inputs.parameters():
+        weight.zero_()
 
 
 def own_met(store: GraphStore, relation: Relation, all_items: np.ndarray) -> csr_array:

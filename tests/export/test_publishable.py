@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from recipes import TITLES, private_recipe, recipe
+from recipes import TITLES, private_columns, private_recipe, recipe
 from safetensors.torch import load_file
 
 from dist_gat import api
@@ -110,3 +110,36 @@ def test_what_keeps_no_promise_is_not_published(run: Path, tmp_path: Path) -> No
         manifest.write_text(before)
     assert not (tmp_path / "out").exists()
     assert recipe(tmp_path).privacy is None
+
+
+def test_encoders_of_columns_are_published_and_read_new_items(tmp_path: Path) -> None:
+    api.write_synthetic(tmp_path / "raw", 80, 50, 4, 9, 0.2, seed=1)
+    start = {"counts": 0.2, "pairs": 0.3, "head_items": 30}
+    sections = private_columns(tmp_path, 50)
+    sections["privacy"] |= {"start": start}
+    config = private_recipe(tmp_path, train={"num_epochs": 4, "learning_rate": 0.1}, **sections)
+    api.prepare(config)
+    api.train(config)
+    folder = tmp_path / "published"
+    api.export(config.run_folder, folder, ["publishable"])
+    model = folder / "model"
+    ours, theirs = (json.loads((at / "manifest.json").read_text()) for at in (model, config.run_folder / "model"))
+    assert ours["columns"] == {"item": theirs["columns"]["item"]}
+    files = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
+    assert files == {
+        "manifest.json", "config.yaml", "dense.safetensors", "parts/0000.safetensors", "known/0000.indptr.npy",
+        "known/0000.items.npy", "ids/item.parquet", "ids/user.parquet", "categories/item/maker.parquet",
+        "categories/item/genres.parquet", "categories/item/tags.parquet", "reductions/item/tags.idf.npy",
+        "reductions/item/tags.directions.npy",
+    }  # fmt: skip
+    # its columns say what another item is, which has an ID row beside them
+    columns = {"year": 1950, "maker": "m1", "tags": ["t1", "t2"], "genres": ["t1"], "picture": [3.0, 2.0, -4.0, 9.0]}
+    asked: dict[str, Any] = {
+        "new_users": [{"user": "x", "items": ["i1", "i2", "i3"]}], "new_items": [{"item": "new", "columns": columns}],
+    }  # fmt: skip
+    found = [api.recommend(at, k=99, **asked).sort("item_id") for at in (folder, config.run_folder)]
+    assert found[0]["item_id"].to_list() == found[1]["item_id"].to_list()
+    assert np.allclose(found[0]["score"], found[1]["score"], rtol=2e-2, atol=2e-2)
+    other = {**asked, "new_items": [{"item": "new", "columns": columns | {"maker": "m2", "year": 2000}}]}
+    score = [api.recommend(folder, k=99, **one).filter(item_id="new")["score"].item() for one in (asked, other)]
+    assert score[0] != score[1]

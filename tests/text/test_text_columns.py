@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import parse_sections, random_pairs, write_pairs
-from recipes import recipe
+from recipes import private_columns, private_recipe, recipe
 from tiny_models import SIZE, WORDS, save_bert
 
 from dist_gat import api
@@ -228,3 +228,20 @@ def test_models_and_libraries_that_are_missing(
     with pytest.raises(ConfigError, match=r"pip install 'dist-gat\[text\]'"):
         api.prepare(config)
     assert not Path(config.data.prepared).exists()
+
+
+def test_texts_of_items_are_public_inputs_of_a_private_run(tmp_path: Path, bert: Path) -> None:
+    pytest.importorskip("dp_accounting")
+    api.write_synthetic(tmp_path / "raw", 40, 24, 4, 5, 0.2, seed=1)
+    sections = private_columns(tmp_path, 24)
+    title = {"kind": "text", "table": "items.csv", "encoder": str(bert)}
+    nodes = {"item": {"columns": {"title": title}}}
+    sections["data"] |= {"nodes": nodes, "vectors": str(tmp_path / "vectors")}
+    config = private_recipe(tmp_path, **sections)
+    api.prepare(config)
+    assert api.train(config)["privacy"]["epsilon_spent"] <= 8
+    api.export(config.run_folder, tmp_path / "published", ["publishable"])
+    asked: dict[str, Any] = {
+        "new_users": [{"user": "x", "items": ["i1"]}], "new_items": [{"item": "new", "columns": {"title": "red cat"}}],
+    }  # fmt: skip
+    assert "new" in api.recommend(tmp_path / "published", k=99, **asked)["item_id"].to_list()

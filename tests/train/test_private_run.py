@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Ranks
-from recipes import PRIVATE, private_recipe
+from recipes import PRIVATE, private_columns, private_recipe
 from safetensors.torch import load_file
 
 from dist_gat.api import evaluate, export, fit, prepare, recommend, report, train, tune
@@ -37,7 +37,10 @@ BROKEN: dict[str, Any] = {
     "data.split.cold_users": 0.1, "data.min_item_interactions": 2,
     "data.prune": {"share": 0.1},
     "data.relations": {"wishes": {"table": "a.csv"}},
-    "data.item_features": {"path": "a.csv", "id_column": "item_id", "columns": ["c0"]},
+    "data.user_features": {"path": "a.csv", "id_column": "user_id", "columns": ["c0"]},
+    "data.nodes": {"user": {"table": "a.csv", "columns": {"age": "numeric"}}},
+    "data.known_nodes": "met", "privacy.public_columns": False, "train.max_steps": 0,
+    "model.inputs.fusion": "gate",
     "parts.method": "metis", "sampling.strategy": "recent", "sampling.time": "strict",
     "sampling.exclude_targets": False, "negatives.distribution": "popularity", "negatives.in_batch": True,
     "negatives.num_per_seed": 1, "model.inputs.ids": ["user", "item"], "model.inputs.id_dropout": 0.1,
@@ -51,6 +54,8 @@ BROKEN: dict[str, Any] = {
 }  # fmt: skip
 
 
+# these break the promise of a recipe that has columns of items
+WITH_COLUMNS = {"data.known_nodes", "privacy.public_columns", "train.max_steps"}
 # what a recipe may say of these keeps the promise: a function of one user's own rows, or of no data at all
 HARMLESS = {
     "data.path", "data.interactions", "data.train", "data.valid", "data.test", "data.format", "data.query",
@@ -60,15 +65,16 @@ HARMLESS = {
     "data.split.valid_is_part_of_train", "data.split.merge_valid", "data.split.cold_user_history",
     "parts.num_parts", "sampling.prefetch", "sampling.num_streams", "sampling.access", "sampling.cache_bytes",
     "negatives.num_shared", "model.weight_scale", "model.num_heads", "model.negative_slope", "model.embedding_size",
-    "model.init_std", "model.inputs.fusion", "model.decoder.temperature", "train.num_epochs", "train.batch_size",
+    "model.init_std", "model.decoder.temperature", "train.num_epochs", "train.batch_size",
     "train.max_steps", "train.stop_epoch", "train.learning_rate", "train.dense_learning_rate", "train.schedule",
     "train.warmup_steps", "train.metric", "train.until", "train.min_gain", "train.validate_every", "train.log_every",
     "train.profile",
 }  # fmt: skip
 # refused with others, or by what is beside the rules
 WITH_OTHERS = {
-    "data.nodes", "data.user_features", "data.item_features", "data.split.valid_ratio", "data.split.test_ratio",
-    "sampling.fanouts", "sampling.relations", "model.normalization", "model.transform", "train.adapter_from",
+    "data.nodes", "data.user_features", "data.item_features", "data.known_nodes", "data.split.valid_ratio",
+    "data.split.test_ratio", "sampling.fanouts", "sampling.relations", "model.normalization", "model.transform",
+    "train.adapter_from",
 }  # fmt: skip
 JUDGED = ("data", "parts", "sampling", "negatives", "model", "loss", "train")
 
@@ -109,17 +115,20 @@ def test_what_would_break_the_promise_is_refused_by_name(folder: Path, key: str)
     changes = nested(key, BROKEN[key])
     if key == "task":
         changes |= {"train": {"metric": "rmse"}}
+    if key in WITH_COLUMNS:
+        columns = private_columns(folder, 50)
+        changes = {name: columns.get(name, {}) | changes.get(name, {}) for name in columns | changes}
     if key == "sampling.fanouts":
         changes["sampling"]["relations"] = {"interacts_reversed": {"fanouts": [0, 0]}}
     with pytest.raises(ConfigError) as refused:
         private_recipe(folder, **changes)
-    named = {"data.item_features": "data.node_columns", "task": "task.kind", "data.split": "data.split.method"}
+    named = {"data.nodes": "data.nodes.user.columns.age", "task": "task.kind", "data.split": "data.split.method"}
     assert f"{named.get(key, key)}" in str(refused.value)
-    assert "set" in str(refused.value)
+    assert "set" in str(refused.value) or "leave it out" in str(refused.value)
 
 
 def test_every_rule_has_a_recipe_that_breaks_it() -> None:
-    named = {"task.kind": "task", "data.node_columns": "data.item_features"}
+    named = {"task.kind": "task"}
     told = {named.get(rule.setting, rule.setting) for rule in RULES}
     assert told - BROKEN.keys() == {"task.relation", "model.adapter", "model.text", "loss.distill"}
 
@@ -278,15 +287,18 @@ def train_on_rank(config: Config) -> None:
 
 
 @pytest.mark.parametrize("start", [None, {"counts": 0.2, "pairs": 0.3, "head_items": 20}])
+@pytest.mark.parametrize("has_columns", [False, True])
 def test_two_workers_train_the_same_model(
-    folder: Path, tmp_path: Path, ranks: Ranks, start: dict[str, Any] | None
+    folder: Path, tmp_path: Path, ranks: Ranks, start: dict[str, Any] | None, has_columns: bool
 ) -> None:
-    privacy = {**PRIVATE["privacy"], "start": start}
+    sections: dict[str, Any] = {"train": {"precision": "float64"}, "privacy": {**PRIVATE["privacy"], "start": start}}
+    if has_columns:
+        columns = private_columns(folder, 50)
+        sections["data"] = columns["data"] | {"prepared": str(tmp_path / "prepared")}
+        sections["privacy"] |= columns["privacy"] | {"start": start}
+        prepare(private_recipe(folder, **sections))
     one, two = (
-        private_recipe(folder, train={"precision": "float64"}, privacy=privacy).model_copy(
-            update={"run": str(tmp_path / name)}
-        )
-        for name in ("one", "two")
+        private_recipe(folder, **sections).model_copy(update={"run": str(tmp_path / name)}) for name in ("one", "two")
     )
     ranks.run(1, train_on_rank, one)
     ranks.run(2, train_on_rank, two)

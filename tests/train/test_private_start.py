@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recipes import private_recipe
+from recipes import private_columns, private_recipe
 from scipy.sparse import csr_array
 
 from dist_gat.api import prepare, recommend, train
@@ -154,3 +154,21 @@ def test_a_start_that_can_not_be_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         private_recipe(folder, privacy=PRIVACY | {"start": start}, **sections)
+
+
+def test_columns_add_nothing_to_the_start_and_learn_from_the_first_step(folder: Path, tmp_path: Path) -> None:
+    columns = private_columns(folder, 50)
+    columns["data"]["prepared"] = str(tmp_path / "prepared")
+    columns["privacy"] |= {"start": START}
+    config = private_recipe(folder, **columns).model_copy(update={"run": str(tmp_path / "run")})
+    prepare(config)
+    trainer = Trainer(config, lone_worker())
+    batch = trainer.samplers[0].sample(trainer.store, torch.tensor([0, 0]))
+    rows = trainer.model.table(batch.nodes_U)
+    items = batch.features["item"][0]
+    assert len(items) > 20
+    assert torch.equal(trainer.model.dense.input_rows(rows, batch.features, batch.has_id_U)[items], rows[items])
+    trainer.gradient_rules.clear()
+    trainer.train_step(batch, at_end=True)
+    assert all((weight != 0).any() for weight in trainer.model.dense.inputs.parameters())
+    trainer.log.close()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dist_gat.nn.inputs.input_encoder import EncodedColumn
+from dist_gat.nn.inputs.input_encoder import EncodedColumn, Factors
 
 
 class CategoryInput(nn.Module):
@@ -22,6 +22,10 @@ class CategoryInput(nn.Module):
     def forward(self, columns_n1: Tensor) -> EncodedColumn:
         code_n = codes_of(columns_n1)[:, 0]
         return EncodedColumn(functional.embedding(code_n + 1, self.weight), code_n >= 0)
+
+    def factors(self, columns_n1: Tensor) -> Factors:
+        code_n1 = codes_of(columns_n1).long() + 1
+        return Factors(torch.ones_like(code_n1, dtype=self.weight.dtype), code_n1, len(self.weight))
 
 
 def category_rows(num_categories: int, size: int, init_std: float) -> nn.Parameter:

@@ -1,6 +1,9 @@
 """`InputEncoder`: turns columns of one kind into rows that the first layer reads.
 
-Shape legend: n nodes, E embedding size.
+All encoders are linear in their weights: the row of a node is φ W, with factors φ [D] that are a function of its
+columns and weights W [D, E]. `Factors` has them, for who needs gradients by user (`dist_gat.tasks.input_gradients`).
+
+Shape legend: n nodes, L factors of a node that are written down, D rows of weights, E embedding size.
 """
 
 from __future__ import annotations
@@ -17,8 +20,20 @@ class EncodedColumn(NamedTuple):
     present_n: Tensor
 
 
+class Factors(NamedTuple):
+    """What a node multiplies the weights of an encoder with. value_nL: of the weights `code_nL`, int64; None: of all D,
+    in order. size: D."""
+
+    value_nL: Tensor
+    code_nL: Tensor | None
+    size: int
+
+
 class InputEncoder(Protocol):
     """There is one file for each kind of column. A missing value is a learned row, which begins as 0."""
 
     def __call__(self, columns: Tensor) -> EncodedColumn:
         """columns: float32 [n, width], as they are stored, see `dist_gat.data.column_layout`."""
+
+    def factors(self, columns: Tensor) -> Factors:
+        """φ of nodes: 0 of padding."""

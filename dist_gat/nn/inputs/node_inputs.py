@@ -6,12 +6,14 @@ Shape legend: S nodes of the sample, n nodes of one type, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dist_gat.config.model_sections import InputsConfig
 from dist_gat.data.column_layout import Layout
+from dist_gat.nn.inputs.input_encoder import Factors
 from dist_gat.nn.inputs.type_inputs import NOTHING, Given, TypeInputs
 
 # node type → (positions among S, int64 [n], and columns, float32 [n, width])
@@ -51,3 +53,18 @@ class NodeInputs(nn.Module):
             rows_nE = self.types[f"type_{kind}"](embedding_SE[at], has_id_n, columns, given.get(kind, NOTHING))
             rows_SE = rows_SE.index_copy(0, at, rows_nE.to(rows_SE.dtype))
         return rows_SE
+
+    def factors(self, features: Features, num_nodes: int) -> list[Factors]:
+        """Of each encoder and all S nodes: 0 of those whose type is not the encoder's. num_nodes: S."""
+        found: list[Factors] = []
+        for kind, (at, columns) in features.items():
+            of_type: Any = self.types[f"type_{kind}"]
+            for own in of_type.factors(columns):
+                code_SL = None if own.code_nL is None else spread(own.code_nL, at, num_nodes)
+                found.append(Factors(spread(own.value_nL, at, num_nodes), code_SL, own.size))
+        return found
+
+
+def spread(values_nL: Tensor, at: Tensor, num_nodes: int) -> Tensor:
+    """[S, L]: values at some places, and 0 at the others."""
+    return values_nL.new_zeros(num_nodes, values_nL.shape[1]).index_copy_(0, at, values_nL)

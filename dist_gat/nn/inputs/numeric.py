@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dist_gat.nn.inputs.input_encoder import EncodedColumn
+from dist_gat.nn.inputs.input_encoder import EncodedColumn, Factors
 
 
 class NumericInput(nn.Module):
@@ -20,8 +20,11 @@ class NumericInput(nn.Module):
         self.missing = nn.Parameter(torch.zeros(num_columns, size))
 
     def forward(self, columns_nF: Tensor) -> EncodedColumn:
-        missing_nF = columns_nF.isnan()
         # both in one product, which writes the rows once
-        known_nG = torch.cat([columns_nF.nan_to_num(), missing_nF.to(columns_nF.dtype)], dim=1)
         weight_GE = torch.cat([self.project.weight.T, self.missing])
-        return EncodedColumn(known_nG.to(weight_GE.dtype) @ weight_GE, ~missing_nF.all(dim=1))
+        return EncodedColumn(self.factors(columns_nF).value_nL @ weight_GE, ~columns_nF.isnan().all(dim=1))
+
+    def factors(self, columns_nF: Tensor) -> Factors:
+        """Of W, then of M."""
+        known_nG = torch.cat([columns_nF.nan_to_num(), columns_nF.isnan().to(columns_nF.dtype)], dim=1)
+        return Factors(known_nG.to(self.missing.dtype), None, known_nG.shape[1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from dist_gat.data.column_layout import OUR_OWN, WEIGHTS, Column, Layout
 from dist_gat.nn.inputs.categories import CategoriesInput
 from dist_gat.nn.inputs.category import CategoryInput
 from dist_gat.nn.inputs.fusion import build_fusion
-from dist_gat.nn.inputs.input_encoder import EncodedColumn
+from dist_gat.nn.inputs.input_encoder import EncodedColumn, Factors
 from dist_gat.nn.inputs.numeric import NumericInput
 from dist_gat.nn.inputs.vector import VectorInput
 
@@ -60,6 +61,11 @@ class TypeInputs(nn.Module):
             parts.append(encode(given[name] if name in given else columns[:, at]))
         rows: Tensor = self.fusion(parts)
         return rows
+
+    def factors(self, columns: Tensor) -> list[Factors]:
+        """Of each encoder. columns: as above."""
+        encoders: Any = self.encoders.values()
+        return [encode.factors(columns[:, at]) for at, encode in zip(self.slices, encoders, strict=True)]
 
 
 def encoder_name(column: Column) -> str:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dist_gat.nn.inputs.input_encoder import EncodedColumn
+from dist_gat.nn.inputs.input_encoder import EncodedColumn, Factors
 
 
 class VectorInput(nn.Module):
@@ -27,6 +27,15 @@ class VectorInput(nn.Module):
 
     def forward(self, columns_nD: Tensor) -> EncodedColumn:
         present_n = ~columns_nD[:, 0].isnan()
-        values_nD = columns_nD.nan_to_num().to(self.missing.dtype) / columns_nD.shape[1]
-        rows_nE = values_nD @ self.weight.T
+        rows_nE = self.values(columns_nD) @ self.weight.T
         return EncodedColumn(torch.where(present_n[:, None], rows_nE, self.missing.to(rows_nE.dtype)), present_n)
+
+    def factors(self, columns_nD: Tensor) -> Factors:
+        """Of W, then of the row of missing ones."""
+        missing_n1, values_nD = columns_nD[:, :1].isnan(), self.values(columns_nD)
+        value_nG = torch.cat([values_nD.masked_fill(missing_n1, 0.0), missing_n1.to(values_nD.dtype)], dim=1)
+        return Factors(value_nG, None, value_nG.shape[1])
+
+    def values(self, columns_nD: Tensor) -> Tensor:
+        """[n, D]: v / D"""
+        return columns_nD.nan_to_num().to(self.missing.dtype) / columns_nD.shape[1]

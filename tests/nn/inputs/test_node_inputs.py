@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dist_gat.config.model_sections import InputsConfig
 from dist_gat.data.column_layout import Column, laid_out, width_of
+from dist_gat.nn.inputs.categories import CategoriesInput
+from dist_gat.nn.inputs.category import CategoryInput
 from dist_gat.nn.inputs.node_inputs import NodeInputs
 
 SIZE = 6
@@ -47,6 +50,31 @@ def inputs_of(fusion: str = "sum") -> NodeInputs:
         for parameter in made.parameters():
             parameter.normal_()
     return made
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_encoders_are_their_factors_times_their_weights(has_weights: bool) -> None:
+    layout, columns = ITEM, stored()
+    if has_weights:
+        weights = torch.tensor([[0.6, 0.8, 0.0], [0.9, 0.1, 0.0], [0.0, 0.0, 0.0]])
+        columns = torch.cat([columns[:, :1], columns[:, ITEM[4].slice], weights], dim=1)
+        layout = laid_out([ITEM[0], ITEM[4], Column("items.weights", "weights", 3, 2)])
+    inputs = NodeInputs({"item": layout}, SIZE).double()
+    for parameter in inputs.parameters():
+        nn.init.normal_(parameter)
+    of_item: Any = inputs.types["type_item"]
+    whole = torch.zeros(5, SIZE, dtype=torch.float64)
+    for encoder, factors in zip(of_item.encoders.values(), inputs.factors({"item": (AT, columns)}, 5), strict=True):
+        named = dict(encoder.named_parameters())
+        matrix = named.pop("project.weight", named.get("weight"))
+        parts = [matrix if isinstance(encoder, CategoryInput | CategoriesInput) else matrix.T]
+        weights_DE = torch.cat([*parts, *(named[name].view(-1, SIZE) for name in named if name == "missing")])
+        code_SL = torch.arange(factors.size).expand(5, -1) if factors.code_nL is None else factors.code_nL
+        assert len(weights_DE) == factors.size
+        whole += (factors.value_nL[:, :, None] * weights_DE[code_SL]).sum(1)
+    nothing = torch.zeros(5, SIZE, dtype=torch.float64)
+    assert_close(inputs(nothing, {"item": (AT, columns)}), whole)
+    assert len(of_item.encoders) == (1 if has_weights else 4)
 
 
 def ids() -> Tensor:
