@@ -10,7 +10,8 @@ ratio guesses the others. From right and wrong guesses follows a lower bound of 
     ε ≥ log((P[guess | canary] - δ) / P[guess | no canary]), with bounds of both shares
 
 The bound must be below the stated ε, and at least 5 where the noise was taken out. There is no luck in the draw of
-users: every step draws all of them, so that the attack is as strong as it gets.
+users: every step draws all of them, so that the attack is as strong as it gets. With `--save` both bounds go to
+benchmarks/results/quality.json.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.privacy import without_noise
+from benchmarks.quality import Row, save_rows
 from dist_gat import api
 from dist_gat.config.files import parse_config
 from dist_gat.config.sections import Config
@@ -193,11 +195,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000, help="of each kind, with and without the canary")
     parser.add_argument("--epsilon", type=float, default=STATED)
+    parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
     private = audit(arguments.epsilon, arguments.trials)["bound"]
     broken = audit(arguments.epsilon, arguments.trials, noisy=False)["bound"]
     print(f"ε ≥ {private:.3f} at 95 %, stated {arguments.epsilon:g}")
     print(f"without noise ε ≥ {broken:.3f}, expected {BROKEN_BAR:g}")
+    if arguments.save:
+        command, data = "python -m benchmarks.privacy_audit", f"a canary, {arguments.trials} trials of each kind"
+        save_rows([
+            Row("privacy-audit", data, "ε at least", private, 0.0, "stated, not above", arguments.epsilon,
+                arguments.epsilon, command),
+            Row("privacy-audit", data, "ε at least, without noise", broken, 0.0, "", None, BROKEN_BAR, command),
+        ])  # fmt: skip
     if private > arguments.epsilon or broken < BROKEN_BAR:
         sys.exit("the audit failed")
 
