@@ -166,6 +166,11 @@ def _broken_columns(config: Any) -> list[str]:
             f"data.known_nodes={config.data.known_nodes}: set it to all with columns of items, and prepare again "
             "(users decide which items training meets, and scales and categories would tell it)"
         )
+    for column in columns["item"]:
+        if column.config.kind in ("numeric", "vector") and column.config.scale == "none":
+            found.append(
+                f"{column.setting}: standardize {column.name} (sums of large numbers are rounded by more than the clip)"
+            )
     if config.train.max_steps == 0:
         found.append(
             "train.max_steps=0: leave the columns of items out, or set it to some steps (nothing else reads columns)"

@@ -62,9 +62,11 @@ class NewUsers:
         profile_nN = None
         if self.ranker.linear is not None:
             profile_nN = csr_array(vstack([self.profile(history) for history in histories]))
-        by_popularity = np.array([not (self.ranker.scales or self.knows(history)) for history in histories], bool)
+        # the degrees of a private model have no noise, and its row of nobody has the noised counts
+        is_private = self.model.manifest.get("privacy") is not None
+        by_rows = [is_private or self.ranker.scales or self.knows(history) for history in histories]
         rows_nR = torch.cat([self.ranking_row(history) for history in histories]).numpy()
-        return RankedUsers(rows_nR, known_items(np.arange(len(histories)), pairs), profile_nN, by_popularity)
+        return RankedUsers(rows_nR, known_items(np.arange(len(histories)), pairs), profile_nN, ~np.array(by_rows, bool))
 
     def knows(self, history: History) -> bool:
         """Whether something is known of a user: a column, an edge, or an interaction that carries messages."""

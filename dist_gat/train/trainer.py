@@ -150,8 +150,8 @@ class Trainer:
             self.log.event("told", message=line)
         if self.worker.rank == 0:
             write_own_text(self.config.run_folder / CONFIG_FILE, dump_config(self.config))
-        if self.private is not None and self.private.is_new and self.total_steps == 0:
-            # so that the same command finds it, and asks nobody again
+        if self.private is not None and self.private.is_new and (self.private.plan.released or not self.total_steps):
+            # so that the same command finds what the run begins with, and asks nobody again
             self.save()
         try:
             if self.texts is not None:

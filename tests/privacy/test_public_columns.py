@@ -105,6 +105,16 @@ def test_a_folder_that_was_prepared_by_what_training_meets_is_refused(folder: Pa
         train(other.model_copy(update={"data": data, "run": str(folder / "refused")}))
 
 
+@pytest.mark.parametrize("name", ["year", "picture"])
+def test_numbers_as_they_come_are_refused(folder: Path, name: str) -> None:
+    """Times in ms as φ: float32 sums of them are off by many times the clip."""
+    sections = private_columns(folder, NUM_ITEMS)
+    columns = sections["data"]["nodes"]["item"]["columns"]
+    columns[name] = {"kind": columns[name], "scale": "none"}
+    with pytest.raises(ConfigError, match=rf"data\.nodes\.item\.columns\.{name}: standardize {name} \(sums"):
+        private_recipe(folder, **sections)
+
+
 def test_every_weight_of_the_encoders_has_noise_whoever_was_drawn(folder: Path) -> None:
     """Rows of categories that no drawn user has, too."""
     config = recipe_of(folder, "whole.csv", "all").model_copy(update={"run": str(folder / "run")})

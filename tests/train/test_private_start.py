@@ -17,6 +17,7 @@ from dist_gat.base.errors import ConfigError
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.exchange.worker import lone_worker
 from dist_gat.privacy import ledger
+from dist_gat.serve.ranker import Ranker
 from dist_gat.train import private_start
 from dist_gat.train.private_start import noisy_counts, noisy_pairs, rows_of_pairs
 from dist_gat.train.trainer import Trainer
@@ -138,6 +139,34 @@ def test_steps_go_on_from_the_start_and_a_resumed_run_does_not_begin_anew(
     monkeypatch.setattr("dist_gat.train.trainer.start_private", lambda *_: begun.append(1))
     assert train(started(folder, tmp_path))["privacy"] == once["privacy"]
     assert begun == []
+
+
+def test_a_run_that_crashed_in_its_first_step_is_not_paid_twice(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = started(folder, tmp_path)
+    with monkeypatch.context() as patch:
+
+        def crash(self: Trainer, *arguments: Any, **more: Any) -> None:
+            self.writer.wait()
+            raise RuntimeError("planted")
+
+        patch.setattr(Trainer, "train_step", crash)
+        with pytest.raises(RuntimeError, match="planted"):
+            train(config)
+    told = train(config)["privacy"]
+    assert told["runs"] == 1
+    assert told["epsilon_spent"] <= 8
+
+
+def test_who_met_nothing_is_told_no_count_without_noise(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(started(folder, tmp_path))
+    monkeypatch.setattr(Ranker, "popularity", None)
+    found = recommend(tmp_path, new_users=[{"user": "nobody", "items": []}], k=5)
+    assert found["score"].is_sorted(descending=True)
+    assert found["score"].n_unique() == 5, "noise in each"
 
 
 @pytest.mark.parametrize(
