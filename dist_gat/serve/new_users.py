@@ -64,9 +64,10 @@ class NewUsers:
             profile_nN = csr_array(vstack([self.profile(history) for history in histories]))
         # the degrees of a private model have no noise, and its row of nobody has the noised counts
         is_private = self.model.manifest.get("privacy") is not None
-        by_rows = [is_private or self.ranker.scales or self.knows(history) for history in histories]
+        by_rows = bool(is_private or self.ranker.scales)
+        by_popularity = np.array([not (by_rows or self.knows(history)) for history in histories], bool)
         rows_nR = torch.cat([self.ranking_row(history) for history in histories]).numpy()
-        return RankedUsers(rows_nR, known_items(np.arange(len(histories)), pairs), profile_nN, ~np.array(by_rows, bool))
+        return RankedUsers(rows_nR, known_items(np.arange(len(histories)), pairs), profile_nN, by_popularity)
 
     def knows(self, history: History) -> bool:
         """Whether something is known of a user: a column, an edge, or an interaction that carries messages."""
