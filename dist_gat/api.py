@@ -24,6 +24,7 @@ import polars as pl
 
 from dist_gat.base.addresses import is_url
 from dist_gat.base.errors import ConfigError, StorageError
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.base.storage import refuse_links_out
 from dist_gat.config.files import load_config
 from dist_gat.config.sections import Config
@@ -68,7 +69,7 @@ from dist_gat.workflows.forget import forget
 from dist_gat.workflows.frame_recommender import FrameRecommender
 from dist_gat.workflows.predict_file import predict_file
 from dist_gat.workflows.rotate_key import rotate_key
-from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare, train
+from dist_gat.workflows.run import evaluate, prepare, train
 
 __all__ = [
     "FrameRecommender",

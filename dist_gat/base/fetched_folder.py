@@ -22,6 +22,7 @@ from typing import Any
 
 from dist_gat.base.addresses import key_of, local_cache
 from dist_gat.base.errors import StorageError
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.base.remote_folder import RemoteFolder
 from dist_gat.base.storage import MANIFEST, atomic_file, check_manifest, ends_of, sha256_of
 
@@ -29,11 +30,6 @@ FETCHED, ADDRESS = "fetched", "address"
 KINDS = (FETCHED, "copies", "runs")  # folders with manifests; runs that are read; runs that this host works on
 UPLOADING = "uploading.json"  # is there from the first file of an upload to its manifest
 THREADS = 8
-Progress = Callable[[str], None]
-
-
-def be_silent(message: str) -> None:
-    """A `Progress` that shows nothing."""
 
 
 def fetch_folder(

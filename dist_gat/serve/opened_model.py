@@ -17,6 +17,7 @@ import polars as pl
 from scipy.sparse import csr_array, vstack
 
 from dist_gat.base.errors import ConfigError, DataError, DistGatError, StorageError
+from dist_gat.base.progress_listener import Progress
 from dist_gat.base.storage import MANIFEST, sha256_of
 from dist_gat.data.text_table import NUM_EXAMPLES, shown
 from dist_gat.evaluate.new_user_metrics import History
@@ -34,7 +35,6 @@ from dist_gat.serve.saved_model import SavedModel, open_model
 from dist_gat.serve.similar_nodes import SimilarNodes, open_similar
 
 TRIES = 3
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from dist_gat.base.errors import DataError
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.config.text_section import TextEncoderConfig
 from dist_gat.exchange.long_work import Stopped
 from dist_gat.exchange.stop_requests import Request, Requests
@@ -23,12 +24,6 @@ CHUNK_TEXTS = 1 << 14  # that are tokenised at once
 CHUNK_CHARACTERS = 1 << 24
 REPORT_S = 2.0
 SHOWN = 60
-
-Progress = Callable[[str], None]
-
-
-def be_silent(message: str) -> None:
-    """A `Progress` that shows nothing."""
 
 
 class Encoder(Protocol):

@@ -11,10 +11,11 @@ import polars as pl
 import torch
 
 from dist_gat.base.errors import ConfigError, DataError, first_line
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.base.quiet import silent
 from dist_gat.exchange.stop_requests import Requests
 from dist_gat.text.content_hashes import hash_files
-from dist_gat.text.encode import Progress, be_silent, empty, encode_all
+from dist_gat.text.encode import empty, encode_all
 from dist_gat.text.model_files import find_model, fingerprint, missing_extra
 from dist_gat.text.text_encoder import pick_device
 from dist_gat.text.vector_cache import VectorCache

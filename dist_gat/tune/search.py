@@ -9,6 +9,7 @@ from typing import Any
 
 from dist_gat.base.errors import DataError
 from dist_gat.base.extra import missing
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.base.run_folder import lock_run
 from dist_gat.config.privacy_section import refuse_choice
 from dist_gat.config.run_url import refuse_run_url
@@ -20,7 +21,7 @@ from dist_gat.serve.saved_model import check_run_folder
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.tune.search_space import read_space
 from dist_gat.tune.trial import TUNE_FOLDER, best_trial, describe, open_search, share_cores, write_best
-from dist_gat.workflows.run import Progress, be_silent, train
+from dist_gat.workflows.run import train
 
 
 def tune(

@@ -9,6 +9,7 @@ from typing import Any
 
 from dist_gat.base.errors import DistGatError
 from dist_gat.base.json_text import to_json
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.base.run_folder import lock_run
 from dist_gat.base.storage import write_text
 from dist_gat.config.data_sections import PRUNING
@@ -23,7 +24,7 @@ from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.workflows.compared_models import choose_models, is_trained, model_recipe
 from dist_gat.workflows.result_files import COMPARISON_FILE
-from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare_if_need_be, refuse_foreign_folder, train
+from dist_gat.workflows.run import evaluate, prepare_if_need_be, refuse_foreign_folder, train
 
 
 def compare(

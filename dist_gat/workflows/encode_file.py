@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from dist_gat.base.errors import ConfigError, DataError
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.base.storage import atomic_file
 from dist_gat.config.data_sections import DataConfig
 from dist_gat.config.text_section import TextEncoderConfig
 from dist_gat.data.bad_rows import malformed_rows, refuse_bad_rows
 from dist_gat.data.source import open_beside
 from dist_gat.exchange.stop_requests import Requests
-from dist_gat.text.encode import Progress, be_silent, encode_texts
+from dist_gat.text.encode import encode_texts
 from dist_gat.text.image_encoder import encode_images, images_in
 
 VECTOR = "vector"

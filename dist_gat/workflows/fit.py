@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.config.privacy_section import refuse_choice
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.full_ranking import held_out_split
 from dist_gat.graph.made_from import open_made, record_of
 from dist_gat.tasks.build_task import predicted_relation
 from dist_gat.workflows.final_recipe import final_recipe
-from dist_gat.workflows.run import Progress, be_silent, evaluate, prepare_if_need_be, train
+from dist_gat.workflows.run import evaluate, prepare_if_need_be, train
 
 
 def fit(config: Config, quiet: bool = True, progress: Progress = be_silent) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import torch
 
 from dist_gat.base.errors import ClusterError, DistGatError, StorageError
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.config.sections import LaunchConfig
 from dist_gat.launcher.host import cores, end_with_parent, threads_per_worker
 from dist_gat.launcher.preload import start_nursery
@@ -28,7 +29,6 @@ from dist_gat.launcher.stop_signals import on_stop_signals
 from dist_gat.serve.pairs_file import PairsFile, open_pairs, write_predictions
 from dist_gat.serve.predict import PairPredictor, Unknown, open_predictor
 from dist_gat.serve.saved_model import SavedModel
-from dist_gat.workflows.run import Progress, be_silent
 
 SAY_EVERY_S = 5.0
 # of a file of pairs: starting workers takes seconds, and more of them wait for the reading and the writing

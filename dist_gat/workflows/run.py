@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dist_gat.base.json_text import to_json
+from dist_gat.base.progress_listener import Progress, be_silent
 from dist_gat.base.run_folder import clear_run, lock_run, refuse_foreign_run, sweep_run
 from dist_gat.base.storage import MANIFEST, refuse_links_out, sha256_of, write_text
 from dist_gat.baselines.baseline import evaluate_baseline
@@ -44,7 +45,6 @@ from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, log_evaluation
 from dist_gat.workflows.remote_run_folder import claimed, clear_remote, fetch_result, send_results
 from dist_gat.workflows.result_files import COMPARISON_FILE, EVALUATION_FILE, refuse_foreign_results
 
-Progress = Callable[[str], None]
 # beside the checkpoints: logs, the saved model and its evaluation
 LEFT_BY_RUNS = (
     f"{EVENTS_FOLDER}/**/{EVENTS_FILES}",
@@ -54,10 +54,6 @@ LEFT_BY_RUNS = (
     EVALUATION_FILE,
     COMPARISON_FILE,
 )
-
-
-def be_silent(message: str) -> None:
-    """A `Progress` that shows nothing."""
 
 
 def prepare(
