@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from faults.hostile import rewrite_manifest
+from object_store import running_store
 from ray_head import Head
 from recipes import recipe
 
-from dist_gat.api import prepare, train
+from dist_gat.api import prepare, recommend, train
 from dist_gat.base.errors import ClusterError
 from dist_gat.config.files import dump_config
 from dist_gat.config.sections import Config, LaunchConfig
@@ -24,10 +25,12 @@ from dist_gat.data.synthetic import write_synthetic
 from dist_gat.launcher.ray import NO_CLEANER, NO_DATASETS, OWN_CLUSTER, ray_cluster, torch_trainer
 
 
-def on_ray(verb: str, config: Config, path: Path, head: Head | None = None) -> subprocess.CompletedProcess[str]:
-    """On a cluster of the process's own, or on that of `head`."""
+def on_ray(
+    verb: str, config: Config, path: Path, head: Head | None = None, run: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """On a cluster of the process's own, or on that of `head`; into `run`; default: `ray` beside `path`."""
     launch = config.launch.model_copy(update={"launcher": "ray", "address": head.cluster if head else None})
-    settings = config.model_copy(update={"run": str(path.parent / "ray"), "launch": launch})
+    settings = config.model_copy(update={"run": run or str(path.parent / "ray"), "launch": launch})
     path.write_text(dump_config(settings), encoding="utf-8")
     command = [sys.executable, "-m", "dist_gat.cli.main", verb, str(path), "--json"]
     environment = head.environment if head else None
@@ -65,6 +68,26 @@ def test_ray_gives_the_losses_of_the_local_launcher_and_passes_errors_on(tmp_pat
     assert failed.returncode == 1
     assert "dense.safetensors: expected a safetensors file" in " ".join(failed.stderr.split())
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_workers_of_ray_share_nothing_but_a_store(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "raw", 120, 60, 4, 12, 0.1, seed=1)
+    config = recipe(tmp_path, "local", launch={"num_workers": 2, "cache": str(tmp_path / "cache")})
+    prepare(config)
+    local = train(config)
+    with running_store() as store:
+        data = config.data.model_copy(update={"prepared": "s3://shop/prepared"})
+        there = config.model_copy(update={"data": data, "run": "s3://shop/ray"})
+        prepare(there)
+        done = on_ray("train", there, tmp_path / "recipe.yaml", run=there.run)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert result["losses"] == local["losses"]
+        assert result["valid"] == local["valid"]
+        assert {"config.yaml", "model/manifest.json"} <= set(store.names(there.run))
+        assert recommend(there.run, ["u1", "u7"]).equals(recommend(tmp_path / "local", ["u1", "u7"]))
 
 
 def test_a_ray_that_does_not_start_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
