@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dist_gat.kernels.products import LANES, add_products
+from dist_gat.kernels.products import LANES, MANY, USERS_IN_PANEL, add_products
 
 
 def products(users_nR: np.ndarray, items_mR: np.ndarray) -> np.ndarray:
@@ -26,6 +26,21 @@ def test_the_bits_of_a_pair_depend_on_its_two_rows_alone(size: int) -> None:
             assert np.array_equal(own, together[first:last, start:stop]), (first, start)
     order = rng.permutation(len(items))
     assert np.array_equal(products(users[::-1].copy(), items[order]), together[::-1][:, order])
+
+
+@pytest.mark.parametrize("size", [1, LANES - 1, LANES, LANES + 3, 5 * LANES, 7 * LANES + 2, 64 * LANES])
+@pytest.mark.parametrize("num_users", [MANY, MANY + 1, USERS_IN_PANEL, 2 * USERS_IN_PANEL + 7])
+def test_many_users_have_the_bits_of_few(num_users: int, size: int) -> None:
+    rng = np.random.default_rng(size)
+    users, items = (rng.standard_normal((n, size), dtype=np.float32) for n in (num_users, 1000))
+    items.flags.writeable = False
+    before = rng.standard_normal((num_users, len(items)), dtype=np.float32)
+    together, few = before.copy(), before.copy()
+    add_products([users, users], [items, items], together)
+    for first in range(0, num_users, MANY - 1):
+        some = users[first : first + MANY - 1]
+        add_products([some, some], [items, items], few[first : first + MANY - 1])
+    assert np.array_equal(together, few)
 
 
 def test_products_are_added_to_what_is_there() -> None:
