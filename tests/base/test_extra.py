@@ -71,7 +71,9 @@ def test_what_an_installed_library_lacks_is_named(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delitem(sys.modules, module)
     (tmp_path / "sentence_transformers.py").write_text("import transformers_lost.models\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="^encoder=x needs the library transformers-lost: pip install 'dist-gat.text.'"):
+    with pytest.raises(
+        ConfigError, match="^encoder=x needs the library transformers-lost: pip install 'dist-gat.text.'"
+    ):
         open_model("x", TextEncoderConfig(encoder="x"), torch.device("cpu"))
     (tmp_path / "halves.py").write_text("import transformers_lost\n")
     with pytest.raises(ConfigError, match="^halves needs the library transformers-lost: "):
