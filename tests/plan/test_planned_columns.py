@@ -89,7 +89,10 @@ def test_categories_that_nobody_counted_are_as_many_as_are_kept(world: Path) -> 
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [
-        ({"item.cover": 7}, r"data.nodes.item.columns.sound: how long its vectors are is missing; say --column item.sound="),
+        (
+            {"item.cover": 7},
+            r"data.nodes.item.columns.sound: how long its vectors are is missing; say --column item.sound=",
+        ),
         ({**LENGTHS, "item.year": 3}, "column item.year: expected one of the recipe's, user.gender, item.genres"),
         ({**LENGTHS, "item.covers": 3}, "column item.covers: expected one of"),
         ({**LENGTHS, "user.gender": 0}, "user.gender=0: expected how many"),
@@ -119,7 +122,8 @@ def test_an_encoder_that_trains_is_counted(tmp_path: Path) -> None:
     data = {"nodes": {"item": {"table": "titles.csv", "columns": {"title": title}}}}
     graph, model = GraphShape(1000, 5000), {"embedding_size": 8, "text": {"rank": 2, "nodes_per_step": 6}}
     kept, trained = (
-        make_plan(recipe(tmp_path, data=data, model=one), graph, 1, CPU).memory for one in ({"embedding_size": 8}, model)
+        make_plan(recipe(tmp_path, data=data, model=one), graph, 1, CPU).memory
+        for one in ({"embedding_size": 8}, model)
     )
     found = read_text_weights(encoder)
     assert kept.text == 0

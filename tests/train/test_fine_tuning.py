@@ -162,6 +162,19 @@ def test_what_a_task_trains_of_its_own_may_be_frozen(folder: Path) -> None:
     assert 0 < share["trained_dense"] < share["dense"]
 
 
+def test_id_rows_train_beside_an_adapter_on_any_number_of_workers_and_leave_a_model_alone(folder: Path) -> None:
+    model = {**POPULAR, "adapter": {"rank": 2, "rows": "trained"}}
+    alone, config = api.train(tuned(folder, "rows-1", model)), tuned(folder, "rows-2", model, 2)
+    assert api.train(config)["losses"] == pytest.approx(alone["losses"], rel=1e-8)
+    share = alone["trained"]
+    assert share["trained_rows"] == share["rows"]
+    assert share["trained_dense"] < share["dense"]
+    assert not (config.run_folder / "adapter").exists()
+    began = api.train(tuned(folder, "began", POPULAR, init_from=str(config.run_folder), max_steps=0))
+    assert began["steps"] == 0
+    assert not torch.equal(id_rows(folder / "base")["user u1"], id_rows(folder / "began")["user u1"])
+
+
 def test_an_adapter_alone_makes_the_model_that_it_was_trained_to(folder: Path) -> None:
     trained = tuned(folder, "shipped", LOW_RANK)
     api.train(trained)
