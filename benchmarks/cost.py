@@ -146,7 +146,7 @@ def model_pieces(trainer: Trainer, sampled: Batch, timed: Timed) -> dict[str, Pi
     block = batch.blocks[0]
     attend_s = timed(lambda: layer(rows_SE, block).rows_DO.sum().backward())
     width = block.neighbors_DF.shape[1]
-    one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())], block.num_src, 0, [width])
+    one = Workload(0, [block.num_dst, block.num_src], [0, 0], [int(block.count_D.sum())], block.num_src, 0, [], [width])
     attend_flops, product_flops = layer_flops(trainer.config, one)
 
     user_BR = torch.randn(len(batch.seeds.user_at_B), size, device=device, requires_grad=True)

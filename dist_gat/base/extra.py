@@ -12,10 +12,15 @@ def need(module: str, what: str, extra: str) -> Any:
     """The module. Raises `ConfigError`, which names the extra, where its library is not installed."""
     try:
         return import_module(module)
-    except ImportError:
-        raise missing(module.partition(".")[0], what, extra) from None
+    except ImportError as err:
+        raise missing(module.partition(".")[0], what, extra, err) from None
 
 
-def missing(library: str, what: str, extra: str) -> ConfigError:
-    """The error where a library of an extra is not installed."""
+def missing(library: str, what: str, extra: str, error: ImportError | None = None) -> ConfigError:
+    """The error where a library of an extra is not installed.
+
+    error: of the import that failed, which names another library where that one is what `library` lacks.
+    """
+    if error is not None and error.name:
+        library = error.name.partition(".")[0].replace("_", "-")
     return ConfigError(f"{what} needs the library {library}: pip install 'dist-gat[{extra}]'")

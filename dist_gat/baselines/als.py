@@ -18,8 +18,8 @@ def fit_als(matrix_UI: csr_array, config: BaselineConfig) -> Scorer:
     try:
         from implicit.cpu.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
-    except ImportError:
-        raise missing("implicit", "als", "baselines") from None
+    except ImportError as err:
+        raise missing("implicit", "als", "baselines", err) from None
     # implicit has threads of its own, which threads of the matrix library would slow down
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(

@@ -30,6 +30,10 @@ def plan(
         list[str] | None, typer.Option(help="NAME=EDGES of one of data.relations, or of a piece: kg-item-entity=EDGES")
     ] = None,
     type_: Annotated[list[str] | None, typer.Option("--type", help="NAME=NODES of a further node type")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="TYPE.NAME=NUMBER of a column: categories, or the length of vectors"),
+    ] = None,
     relation_skew: Annotated[float, typer.Option(help="the same as --user-skew, along further relations")] = 0.6,
     constants: Annotated[
         Path | None, typer.Option(parser=path, help="a file that `python -m benchmarks.cost` wrote")
@@ -44,6 +48,7 @@ def plan(
             load_config(config, overrides or []), nodes, edges, workers, bandwidth_gbps=bandwidth, hosts=hosts,
             cores=cores, users=users, user_skew=user_skew, item_skew=item_skew, edge_cut=edge_cut, constants=constants,
             relations=counts_of("--relation", relation), types=counts_of("--type", type_), relation_skew=relation_skew,
+            columns=counts_of("--column", column),
         )  # fmt: skip
         output.result(result, *plan_tables(result), notes=f"constants: {result['constants']}")
 

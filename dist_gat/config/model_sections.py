@@ -91,6 +91,9 @@ class AdapterConfig(Section):
         min_length=1,
         description="low_rank: the matrices of the layers; a projection of the ID rows",
     )
+    rows: Literal["frozen", "trained"] = Field(
+        "frozen", description="trained: the ID rows train too; then there is a model, and no RUN/adapter"
+    )
 
 
 class ModelConfig(AttentionConfig):

@@ -10,6 +10,7 @@ from dist_gat.base.addresses import below, is_url
 from dist_gat.base.fetched_folder import upload_folder
 from dist_gat.base.peak_memory import reset_peak_memory
 from dist_gat.base.remote_folder import RemoteFolder
+from dist_gat.config.model_sections import AdapterConfig
 from dist_gat.config.sections import Config
 from dist_gat.evaluate.inference import infer_representations
 from dist_gat.evaluate.kept_texts import use_present_vectors
@@ -46,6 +47,17 @@ def train_worker(config: Config, worker: Worker) -> dict[str, Any]:
         trainer.remote_logs.send()
 
 
+def save_adapter_of(trainer: Trainer, adapter: AdapterConfig) -> None:
+    """Write the adapter alone, here and beside a run at a URL. Collective."""
+    config, worker = trainer.config, trainer.worker
+    with together(worker.control, f"{config.run_folder}: the adapter can't be written"):
+        if worker.rank == 0:
+            save_adapter(config.run_folder, trainer.model, adapter, trainer.progress.base)
+            if is_url(config.run):
+                remote = RemoteFolder(below(config.run, ADAPTER_FOLDER))
+                upload_folder(config.run_folder / ADAPTER_FOLDER, remote, ADAPTER_FORMAT)
+
+
 def save_best(trainer: Trainer) -> dict[str, Any]:
     """Save, from the best checkpoint, the model that `recommend` reads. Collective. Raises `Stopped`."""
     config, model, store, worker = trainer.config, trainer.model, trainer.store, trainer.worker
@@ -53,12 +65,9 @@ def save_best(trainer: Trainer) -> dict[str, Any]:
     result = trainer.result(stopped=False)
     trainer.log.event("export", epoch=result["best_epoch"])
     if config.model.adapter is not None:
-        with together(worker.control, f"{config.run_folder}: the adapter can't be written"):
-            if worker.rank == 0:
-                save_adapter(config.run_folder, model, config.model.adapter, trainer.progress.base)
-                if is_url(config.run):
-                    remote = RemoteFolder(below(config.run, ADAPTER_FOLDER))
-                    upload_folder(config.run_folder / ADAPTER_FOLDER, remote, ADAPTER_FORMAT)
+        # where ID rows trained too, the base and what is small beside them are not the model
+        if config.model.adapter.rows == "frozen":
+            save_adapter_of(trainer, config.model.adapter)
         # what is saved is a plain model, which works without its base
         merge_adapter(model)
     use_present_vectors(model.dense.text, store, worker.control, worker.steps)

@@ -70,13 +70,15 @@ class RowBias(nn.Module):
 
 
 def add_adapter(model: Recommender, config: AdapterConfig, seed: int) -> None:
-    """Freeze encoder, inputs and ID rows, and add what is trained instead; its initial values depend on the seed alone.
+    """Freeze encoder, inputs and, unless they train too, ID rows, and add what is trained instead; its initial values
+    depend on the seed alone.
 
     Nodes' own scores and the head of a task stay trained: they belong to the task. Raises `ConfigError` where the
     layers have nothing to adapt.
     """
     dense = model.dense
-    model.table.weight.requires_grad_(False)
+    if config.rows == "frozen":
+        model.table.weight.requires_grad_(False)
     for part in (dense.encoder, dense.inputs):
         part.requires_grad_(False)
     if config.kind == "bias":

@@ -44,18 +44,22 @@ def freeze(model: Recommender, patterns: Sequence[str]) -> None:
 
     Raises `ConfigError` for a pattern that matches nothing.
     """
-    names = dict(model.dense.named_parameters())
+    parameters = dict(model.dense.named_parameters())
+    for name in frozen_names(list(parameters), patterns):
+        frozen = model.table.weight if name == EMBEDDINGS else parameters[name]
+        frozen.requires_grad_(False)
+
+
+def frozen_names(dense: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """What the patterns match of `embeddings` and the names of dense parameters. Raises `ConfigError` as `freeze`."""
+    names, frozen = [EMBEDDINGS, *dense], set()
     for pattern in patterns:
-        if pattern == EMBEDDINGS:
-            model.table.weight.requires_grad_(False)
-            continue
-        found = [parameter for name, parameter in names.items() if fnmatchcase(name, pattern)]
+        # globs are of dense parameters alone
+        found = {name for name in names if name == pattern or (name != EMBEDDINGS and fnmatchcase(name, pattern))}
         if not found:
-            raise ConfigError(
-                f"train.freeze: {pattern} matches no parameter; this model has {', '.join([EMBEDDINGS, *names])}"
-            )
-        for parameter in found:
-            parameter.requires_grad_(False)
+            raise ConfigError(f"train.freeze: {pattern} matches no parameter; this model has {', '.join(names)}")
+        frozen |= found
+    return frozen
 
 
 def trained_share(model: Recommender, channel: Channel) -> TrainedShare:

@@ -34,7 +34,8 @@ class GraphShape:
     num_nodes: users and items. num_edges: training interactions, each of which is two messages, one a direction. users:
     their share of the nodes. *_skew: the degree of the node of rank r falls as r ** -skew. edge_cut: share of
     interactions that join the nodes of two ranks; None is that of a random assignment, 1 - 1 / W. relations: edges of
-    further relations, by name, or by name and types as `kg-item-entity`. types: nodes of further types.
+    further relations, by name, or by name and types as `kg-item-entity`. types: nodes of further types. columns: by
+    type and name as `item.genres`, how many categories there are, or how long the vectors are.
     """
 
     num_nodes: int
@@ -46,6 +47,7 @@ class GraphShape:
     relations: Mapping[str, int] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
     relation_skew: float = 0.6
+    columns: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_nodes < 2 or self.num_edges < 1:
@@ -62,7 +64,7 @@ class GraphShape:
         skews = (self.user_skew, self.item_skew, self.relation_skew)
         if not all(0 <= skew <= 2 for skew in skews):
             raise ConfigError(f"skew {', '.join(map(str, skews))}: expected 0 (all alike) to 2")
-        for name, count in {**self.relations, **self.types}.items():
+        for name, count in {**self.relations, **self.types, **self.columns}.items():
             if count < 1:
                 raise ConfigError(f"{name}={count}: expected how many there are, 1 or more")
         if self.edge_cut is not None and not 0 <= self.edge_cut <= 1:

@@ -10,6 +10,7 @@ from dist_gat.config.sections import Config
 from dist_gat.plan.constants import Constants
 from dist_gat.plan.graph_shape import GraphShape, expected_messages
 from dist_gat.plan.memory import Memory, dense_bytes, expected_memory
+from dist_gat.plan.planned_columns import planned_layouts
 from dist_gat.plan.step_time import StepTime, expected_step
 from dist_gat.plan.traffic import Traffic, expected_traffic
 from dist_gat.plan.workload import Workload, expected_workload
@@ -81,7 +82,7 @@ def make_plan(
         raise ConfigError(f"bandwidth={bandwidth}: expected bytes a second, more than 0")
     cores = cores or constants.cores_per_host
     batch = min(config.train.batch_size, graph.num_edges)
-    dense = dense_bytes(config, expected_messages(config, graph))
+    dense = dense_bytes(config, expected_messages(config, graph), planned_layouts(config.data, graph.columns))
 
     def plan(workers: int, hosts: int) -> Plan:
         workers_per_host = -(-workers // hosts)

@@ -32,9 +32,9 @@ class Workload:
     seeds: seed edges of this rank. nodes: distinct nodes, the seed nodes first and then with every hop; the
     destinations of hop h are nodes[h]. With `sampling.time=strict` a node counts once for each time. foreign: those of
     them that other ranks own. edges: messages of each hop. rows, remote_rows: distinct nodes whose rows are looked up,
-    and those of them that other ranks own. widths: columns of each hop's neighbour lists. numbers: what is told of each
-    edge, its source among them. degrees: of a node, one along each edge type. candidates: distinct items that all seeds
-    of all ranks share as negatives.
+    and those of them that other ranks own. rows_of_type: of each node type. widths: columns of each hop's neighbour
+    lists. numbers: what is told of each edge, its source among them. degrees: of a node, one along each edge type.
+    candidates: distinct items that all seeds of all ranks share as negatives.
     """
 
     seeds: float
@@ -43,6 +43,7 @@ class Workload:
     edges: list[float]
     rows: float
     remote_rows: float
+    rows_of_type: list[float]
     widths: list[int]
     numbers: int = 1
     degrees: int = 1
@@ -89,7 +90,7 @@ def expected_workload(config: Config, graph: GraphShape, num_workers: int) -> Wo
     nodes, foreign = found.nodes_HP.sum(axis=1), found.nodes_HP[:, FOREIGN]
     return Workload(
         batch * share, nodes.tolist(), foreign.tolist(), found.edges_H.tolist(), float(reached.sum()),
-        float(reached[:, FOREIGN].sum()), [plan.width for plan in messages.plans],
+        float(reached[:, FOREIGN].sum()), reached.sum(axis=(1, 2)).tolist(), [plan.width for plan in messages.plans],
         1 + max((len(plan.needs) for plan in messages.plans), default=0), max(1, *messages.schema.slots), candidates,
     )  # fmt: skip
 

@@ -192,6 +192,6 @@ def _library() -> Any:
         import dp_accounting
         import dp_accounting.pld
         import dp_accounting.rdp
-    except ImportError:
-        raise missing("dp-accounting", "privacy", "privacy") from None
+    except ImportError as err:
+        raise missing("dp-accounting", "privacy", "privacy", err) from None
     return dp_accounting

@@ -62,8 +62,8 @@ class ImageEncoder:
         """Raises `ConfigError` where the model can't be opened, or has no image tower."""
         try:
             from transformers import AutoImageProcessor, AutoModel
-        except ImportError:
-            raise missing_extra(f"encoder={model}") from None
+        except ImportError as err:
+            raise missing_extra(f"encoder={model}", err) from None
         self.device = pick_device(device)
         try:
             with silent():

@@ -21,9 +21,9 @@ READ = (*WEIGHTS, ".json", ".jinja", ".model", ".txt")
 OTHER_RUNTIMES = ("onnx", "openvino")
 
 
-def missing_extra(what: str) -> ConfigError:
+def missing_extra(what: str, error: ImportError) -> ConfigError:
     """The error where the libraries are not installed."""
-    return missing("sentence-transformers", what, "text")
+    return missing("sentence-transformers", what, "text", error)
 
 
 def find_model(name: str) -> Path | None:
@@ -59,8 +59,8 @@ def _in_hub_cache(name: str) -> Path | None:
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
-    except ImportError:
-        raise missing_extra(f"encoder={name}") from None
+    except ImportError as err:
+        raise missing_extra(f"encoder={name}", err) from None
     for full_name in [name] if "/" in name else [f"{ORGANISATION}/{name}", name]:
         for config in CONFIGS:
             try:

@@ -101,8 +101,8 @@ def open_model(model: Path | str, config: TextEncoderConfig, device: torch.devic
     """
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise missing_extra(f"encoder={config.encoder}") from None
+    except ImportError as err:
+        raise missing_extra(f"encoder={config.encoder}", err) from None
     try:
         with silent():
             opened = SentenceTransformer(str(model), device=str(device), model_kwargs={"dtype": torch.float32})

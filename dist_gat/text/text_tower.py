@@ -47,8 +47,8 @@ class TextTower(nn.Module):
         super().__init__()
         try:
             from peft import LoraConfig, inject_adapter_in_model
-        except ImportError:
-            raise missing_extra("training of a text encoder") from None
+        except ImportError as err:
+            raise missing_extra("training of a text encoder", err) from None
         check_trainable(encoder)
         # `encoder` is no module, so its own weights are in no checkpoint and no optimiser
         self.config, self.encoder, self.dtype = config, encoder, dtype

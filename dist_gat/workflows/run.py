@@ -39,6 +39,7 @@ from dist_gat.serve.ranker import open_ranker
 from dist_gat.serve.saved_model import SavedModel, check_run_folder, open_model
 from dist_gat.tasks.build_task import build_task, predicted_relation
 from dist_gat.train.adapter_files import ADAPTER_FOLDER, check_adapter_folder
+from dist_gat.train.begin import check_frozen
 from dist_gat.train.event_log import PROGRESS_FILE
 from dist_gat.train.init_from import open_base
 from dist_gat.train.run_log import EVENTS_FILES, EVENTS_FOLDER, log_evaluation
@@ -122,9 +123,10 @@ def train(config: Config, quiet: bool = True, verify: bool = False, progress: Pr
     check_adapter_folder(config.run_folder)
     prepared = open_made(config, verify, progress, parts=())
     # what the data set has not is refused before workers start
-    build_task(config, prepared)
+    task = build_task(config, prepared)
     plan_hops(prepared.schema, config.sampling, ())
     check_edges(config.model, prepared)
+    check_frozen(config, prepared, task)
     check_history(prepared, predicted_relation(prepared.schema, config.task), config.blend)
     with lock_run(config.run_folder), claimed(config, progress):
         checkpoints = open_checkpoints(config.run_folder, config.checkpoint_url)

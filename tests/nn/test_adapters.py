@@ -137,6 +137,22 @@ def test_frozen_parameters_keep_their_bits(patterns: list[str], frozen: set[str]
     assert {name for name, old in before.items() if torch.equal(old, parameters[name])} == frozen
 
 
+@pytest.mark.parametrize("config", [ADAPTER, AdapterConfig(kind="bias")], ids=["low_rank", "bias"])
+def test_id_rows_may_train_beside_an_adapter(config: AdapterConfig) -> None:
+    model = model_of(scoring="dot", terms=["relation"])
+    nodes = torch.arange(NODES)
+    before, key = model.table.weight.detach().clone(), model.dense.encoder.layers[0].scoring.key_HII.detach().clone()
+    add_adapter(model, config.model_copy(update={"rows": "trained"}), seed=0)
+    step(model)
+    assert not torch.equal(model.table.weight, before)
+    held = dict(model.dense.named_parameters())
+    (name,) = (name for name in held if name.endswith(("key_HII", "key_HII.original")))
+    assert torch.equal(held[name], key)
+    rows = rows_of(model, nodes)
+    merge_adapter(model)
+    assert_close(rows_of(model, nodes), rows, atol=1e-6, rtol=1e-6)
+
+
 def test_an_adapter_freezes_its_base() -> None:
     model = model_of(scoring="dot")
     before = model.table.weight.detach().clone(), model.dense.encoder.layers[0].scoring.key_HII.detach().clone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dist_gat.checkpoints.weight_files import DENSE
 from dist_gat.config.sections import Config
 from dist_gat.serve.saved_model import open_model
 from dist_gat.train.adapter_files import FORMAT, VERSION
+from dist_gat.workflows import run
 
 MODEL = {"scoring": "dot", "embedding_size": 8, "terms": ["relation"]}
 POPULAR = {**MODEL, "decoder": {"popularity": True}}
@@ -142,6 +144,35 @@ def test_a_run_resumes_bit_for_bit_without_its_base(folder: Path, model: dict[st
     assert not any("exp_avg" in key for key in state_of(cut) if key.startswith("parts/"))
     bases = [read_manifest(config.run_folder / "adapter", FORMAT, VERSION, "")["base"] for config in (whole, cut)]
     assert bases[0] == bases[1] == sha256_of(folder / "base" / "model" / MANIFEST)
+
+
+@pytest.mark.parametrize("name", ["head*", "embedding"])
+def test_a_pattern_that_matches_nothing_is_refused_before_workers_start(folder: Path, name: str) -> None:
+    told: list[str] = []
+    with pytest.raises(ConfigError, match=rf"^train.freeze: {re.escape(name)} matches no parameter; .*own_scores"):
+        run.train(tuned(folder, "unknown", freeze=["own_scores.*", name]), progress=told.append)
+    assert not any("starting" in line for line in told)
+
+
+def test_what_a_task_trains_of_its_own_may_be_frozen(folder: Path) -> None:
+    """The parent that checks the patterns knows the names of a task's head."""
+    train = {**TRAIN, "freeze": ["head.*"], "max_steps": 1, "metric": "rmse"}
+    config = recipe(folder, "head", task={"kind": "rating"}, model=MODEL, train=train)
+    share = api.train(config)["trained"]
+    assert 0 < share["trained_dense"] < share["dense"]
+
+
+def test_id_rows_train_beside_an_adapter_on_any_number_of_workers_and_leave_a_model_alone(folder: Path) -> None:
+    model = {**POPULAR, "adapter": {"rank": 2, "rows": "trained"}}
+    alone, config = api.train(tuned(folder, "rows-1", model)), tuned(folder, "rows-2", model, 2)
+    assert api.train(config)["losses"] == pytest.approx(alone["losses"], rel=1e-8)
+    share = alone["trained"]
+    assert share["trained_rows"] == share["rows"]
+    assert share["trained_dense"] < share["dense"]
+    assert not (config.run_folder / "adapter").exists()
+    began = api.train(tuned(folder, "began", POPULAR, init_from=str(config.run_folder), max_steps=0))
+    assert began["steps"] == 0
+    assert not torch.equal(id_rows(folder / "base")["user u1"], id_rows(folder / "began")["user u1"])
 
 
 def test_an_adapter_alone_makes_the_model_that_it_was_trained_to(folder: Path) -> None:
