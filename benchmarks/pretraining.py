@@ -107,7 +107,14 @@ def rows_of(found: Sequence[dict[str, float]]) -> list[Row]:
 
     return [
         row("pretraining", f"{METRIC}, pre-trained", "begun", "not pre-trained", "alone", 1.01),
-        row("pretraining", "steps to the best without, pre-trained", "steps begun", "not pre-trained", "steps alone", 0.7),
+        row(
+            "pretraining",
+            "steps to the best without, pre-trained",
+            "steps begun",
+            "not pre-trained",
+            "steps alone",
+            0.7,
+        ),
         row("adapters", f"{METRIC}, adapters and frozen ID rows", "rows frozen", "whole fine-tuning", "begun", 0.98),
         row("adapters", f"{METRIC}, adapters and trained ID rows", "rows trained", "whole fine-tuning", "begun", 0.98),
     ]

@@ -28,9 +28,9 @@ TILE = 4
 LANES = 16 if get_host_cpu_features().get("avx512f") else 8
 # rows of items that stay in a core's cache while all users pass
 STRIP, ITEMS_PER_TASK = 64, 1024
-# From so many users on, packing pays. Twelve sums, of four users and three times LANES items, fit the registers of
-# AVX2 too; one class of columns of a panel of users and of one of items fits 32 KiB.
-MANY, GROUP, VECTORS, USERS_IN_PANEL, PANELS_PER_TASK = 32, 4, 3, 48, 4
+# From so many users on, packing the items pays (measured: 150). Twelve sums, of four users and three times LANES
+# items, fit the registers of AVX2 too; one class of columns of a panel of users and of one of items fits 32 KiB.
+MANY, GROUP, VECTORS, USERS_IN_PANEL, PANELS_PER_TASK = 192, 4, 3, 48, 4
 
 
 def add_products(users: Sequence[np.ndarray], items: Sequence[np.ndarray], scores_nm: np.ndarray) -> None:

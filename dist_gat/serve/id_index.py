@@ -14,6 +14,10 @@ from dist_gat.data.values import is_id_type
 from dist_gat.data.vocabulary import parse_id
 from dist_gat.serve.saved_model import SavedModel
 
+# so many IDs are parsed by themselves: of one, casts of a column take longer than the search for another user
+FEW = 64
+LONGEST_NUMBER = 20  # of 64 bits, with its sign
+
 
 @dataclass(frozen=True)
 class IdIndex:
@@ -36,6 +40,8 @@ class IdIndex:
 
     def find_texts(self, texts: Sequence[str] | pl.Series) -> np.ndarray:
         """int64 [n]: nodes of the IDs that print as these texts, -1 for an unknown one."""
+        if self.external_ids.dtype.is_integer() and len(texts) <= FEW:
+            return self._nodes_of_few(list(texts))
         wanted = pl.Series(texts, dtype=pl.String)
         ids = wanted.cast(self.external_ids.dtype, strict=False)
         if self.external_ids.dtype != pl.String:
@@ -65,22 +71,46 @@ class IdIndex:
     def _nodes_of(self, ids: pl.Series) -> np.ndarray:
         if not len(self.external_ids):
             return np.full(len(ids), -1)
-        if self._numbers is not None:
-            numbers = ids.fill_null(0).to_numpy()
-            places = np.searchsorted(self._numbers, numbers).clip(max=len(self._numbers) - 1)
-            is_known = (self._numbers[places] == numbers) & ids.is_not_null().to_numpy()
-        else:
-            places = self.external_ids.search_sorted(ids).to_numpy().astype(np.int64)
-            places = places.clip(max=len(self.external_ids) - 1)
-            is_known = (self.external_ids[places] == ids).fill_null(False).to_numpy()
+        if self.external_ids.dtype.is_numeric():
+            # numpy finds few numbers sooner than polars does
+            return np.where(ids.is_not_null().to_numpy(), self._nodes_of_numbers(ids.fill_null(0).to_numpy()), -1)
+        places = self.external_ids.search_sorted(ids).to_numpy().astype(np.int64).clip(max=len(self.external_ids) - 1)
+        is_known = (self.external_ids[places] == ids).fill_null(False).to_numpy()
         return np.where(is_known, self.nodes[places], -1)
 
+    def _nodes_of_few(self, texts: Sequence[str]) -> np.ndarray:
+        """As `find_texts`, of IDs that are integers."""
+        if not len(self.external_ids):
+            return np.full(len(texts), -1)
+        limits = np.iinfo(self._numbers.dtype)
+        numbers = [_integer(text) for text in texts]
+        is_one = np.array([number is not None and limits.min <= number <= limits.max for number in numbers], bool)
+        wanted = np.array([number if one else 0 for number, one in zip(numbers, is_one, strict=True)], limits.dtype)
+        return np.where(is_one, self._nodes_of_numbers(wanted), -1)
+
+    def _nodes_of_numbers(self, numbers: np.ndarray) -> np.ndarray:
+        """As `_nodes_of`, of IDs that are numbers."""
+        places = np.searchsorted(self._numbers, numbers).clip(max=len(self._numbers) - 1)
+        return np.where(self._numbers[places] == numbers, self.nodes[places], -1)
+
     @cached_property
-    def _numbers(self) -> np.ndarray | None:
-        """The external IDs where they are numbers; numpy finds few of them sooner than polars does."""
-        return self.external_ids.to_numpy() if self.external_ids.dtype.is_numeric() else None
+    def _numbers(self) -> np.ndarray:
+        """The external IDs, which are numbers."""
+        return self.external_ids.to_numpy()
 
 
 def open_ids(model: SavedModel, kind: str) -> IdIndex:
     ids = model.ids(kind)
     return IdIndex(kind, ids["external_id"], ids["node_id"].to_numpy())
+
+
+def _integer(text: str) -> int | None:
+    """The integer that prints as `text`, in Python and in polars."""
+    if len(text) > LONGEST_NUMBER:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    # 07 is no way to print 7
+    return number if str(number) == text else None

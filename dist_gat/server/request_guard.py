@@ -1,4 +1,5 @@
-"""`RequestGuard`: what is refused before a request is read: strangers, foreign host names, huge and slow bodies.
+"""`RequestGuard`: what is refused before a request is understood: strangers, foreign host names, huge and slow bodies,
+and what a full queue would refuse. A refusal has to be cheap, for over capacity most of the work is refusals.
 `RequestMeter` counts and times every request, refused ones too."""
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 WITHOUT_TOKEN = ("/health/live", "/health/ready")
+SEARCHED = ("/recommend", "/score", "/similar")
 
 
 class RequestGuard:
-    """An ASGI application around another."""
+    """An ASGI application around another. need_room: raises `Problem` where no search finds a place in the queue."""
 
-    def __init__(self, app: App, settings: ServerSettings) -> None:
-        self.app, self.settings = app, settings
+    def __init__(self, app: App, settings: ServerSettings, need_room: Callable[[], None]) -> None:
+        self.app, self.settings, self.need_room = app, settings, need_room
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,6 +36,8 @@ class RequestGuard:
         try:
             self.check(str(scope["path"]), headers)
             body = await self.whole_body(receive)
+            if scope["path"] in SEARCHED:
+                self.need_room()
         except Problem as problem:
             await problem.response()(scope, receive, send)
             return

@@ -54,13 +54,17 @@ class SearchQueue:
         """What the function makes of the model, in the same turn. Raises `Problem`, and what the function does."""
         return await self._wait(function, users)
 
-    async def _wait(self, work: Question | Callable[[OpenedRun], Any], users: int) -> tuple[Any, OpenedRun]:
+    def need_room(self, users: int = 1) -> None:
+        """Raise `Problem` where too many wait for so many more."""
         if self.waiting and self.num_users + users > self.most_waiting:
             after = max(1, math.ceil(self.num_users * self.seconds_a_user))
             raise Problem(
                 TOO_MANY, f"{self.num_users:,} users wait already", f"at most {self.most_waiting:,}",
                 f"come again in {after} s, as Retry-After says, or start more replicas", {"Retry-After": str(after)},
             )  # fmt: skip
+
+    async def _wait(self, work: Question | Callable[[OpenedRun], Any], users: int) -> tuple[Any, OpenedRun]:
+        self.need_room(users)
         one = _Waiting(work, users, asyncio.get_running_loop().create_future())
         self.waiting.append(one)
         self._count(users)

@@ -61,7 +61,7 @@ def build_app(settings: ServerSettings) -> FastAPI:
     add_state(app, live, metrics)
     add_problems(app)
     # the last one is the outermost
-    app.add_middleware(RequestGuard, settings=settings)
+    app.add_middleware(RequestGuard, settings=settings, need_room=queue.need_room)
     app.add_middleware(RequestMeter, paths=frozenset(app.openapi()["paths"]), answered=metrics.answered)
     return app
 

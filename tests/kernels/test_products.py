@@ -29,7 +29,7 @@ def test_the_bits_of_a_pair_depend_on_its_two_rows_alone(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, LANES - 1, LANES, LANES + 3, 5 * LANES, 7 * LANES + 2, 64 * LANES])
-@pytest.mark.parametrize("num_users", [MANY, MANY + 1, USERS_IN_PANEL, 2 * USERS_IN_PANEL + 7])
+@pytest.mark.parametrize("num_users", [MANY, MANY + 1, MANY + USERS_IN_PANEL + 7])
 def test_many_users_have_the_bits_of_few(num_users: int, size: int) -> None:
     rng = np.random.default_rng(size)
     users, items = (rng.standard_normal((n, size), dtype=np.float32) for n in (num_users, 1000))

@@ -19,7 +19,7 @@ from dist_gat import api
 from dist_gat.base.errors import ConfigError, DataError, DistGatError, StorageError
 from dist_gat.data.synthetic import write_synthetic
 from dist_gat.serve import pairs_file, predict
-from dist_gat.serve.id_index import IdIndex
+from dist_gat.serve.id_index import FEW, IdIndex
 from dist_gat.serve.saved_model import open_model
 
 NUM_USERS, NUM_ITEMS = 60, 40
@@ -156,6 +156,21 @@ def test_numbers_find_ids_that_are_numbers(tmp_path: Path) -> None:
     assert index.find(pl.Series("user_id", [None, None]), "").tolist() == [-1, -1]
     with pytest.raises(DataError, match="user_id has the type Boolean; expected IDs"):
         index.find(pl.Series("user_id", [True]), "pairs.parquet")
+
+
+@pytest.mark.parametrize("dtype", [pl.Int8, pl.UInt16, pl.Int64, pl.UInt64])
+def test_few_texts_find_what_many_find(dtype: pl.DataType) -> None:
+    ids = pl.Series([2, 5, 9, 127], dtype=dtype)
+    index = IdIndex("user", ids, np.array([7, 8, 3, 4]))
+    texts = [
+        "9", "5", "127", "10", "02", " 2", "2 ", "+2", "-2", "2.0", "2_0", "٢", "", "x", "9" * 19, str(2**64 + 2),
+        str(2**32 + 2), "9" * 5000,
+    ]  # fmt: skip
+    few = index.find_texts(texts)
+    assert few.tolist() == [3, 8, 4] + [-1] * (len(texts) - 3)
+    many = index.find_texts(texts * FEW)
+    assert many.tolist() == few.tolist() * FEW
+    assert IdIndex("user", ids.clear(), np.zeros(0, np.int64)).find_texts(texts).tolist() == [-1] * len(texts)
 
 
 BAD_FILES = {
