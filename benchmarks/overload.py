@@ -143,7 +143,7 @@ def main() -> None:
     add_size(parser)
     parser.add_argument("--minutes", type=float, default=10.0, help="over capacity")
     parser.add_argument("--times", type=float, default=2.0, help="of the capacity")
-    parser.add_argument("--max-waiting", type=int, default=8, help="users who wait at the server")
+    parser.add_argument("--max-waiting", type=int, default=3, help="users who wait at the server")
     parser.add_argument("--seconds", type=float, default=20.0, help="of the rate, and of the capacity")
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
