@@ -22,5 +22,7 @@ def missing(library: str, what: str, extra: str, error: ImportError | None = Non
     error: of the import that failed, which names another library where that one is what `library` lacks.
     """
     if error is not None and error.name:
-        library = error.name.partition(".")[0].replace("_", "-")
+        # distributions have hyphens where modules have underscores
+        lacked = error.name.partition(".")[0].replace("_", "-")
+        library = library if lacked == library.replace("_", "-") else lacked
     return ConfigError(f"{what} needs the library {library}: pip install 'dist-gat[{extra}]'")

@@ -61,6 +61,9 @@ def test_a_missing_library_is_named_with_its_extra(use: str, monkeypatch: pytest
 @pytest.mark.parametrize("use", SEVERAL)
 def test_of_several_libraries_the_one_that_is_missing_is_named(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     library, call = SEVERAL[use]
+    if use == "als":
+        # which asks for the same library itself, and half of it would stay behind
+        pytest.importorskip("implicit.cpu.als")
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=f"needs the library {library}: pip install"):
         call()
