@@ -39,7 +39,7 @@ class IdIndex:
         return self._nodes_of(ids)
 
     def find_texts(self, texts: Sequence[str] | pl.Series) -> np.ndarray:
-        """int64 [n]: nodes of the IDs that print as these texts, -1 for an unknown one."""
+        """int64 [n]: nodes of the IDs that print as these texts, -1 for an unknown one, and for null."""
         if self.external_ids.dtype.is_integer() and len(texts) <= FEW:
             return self._nodes_of_few(list(texts))
         wanted = pl.Series(texts, dtype=pl.String)
@@ -104,9 +104,9 @@ def open_ids(model: SavedModel, kind: str) -> IdIndex:
     return IdIndex(kind, ids["external_id"], ids["node_id"].to_numpy())
 
 
-def _integer(text: str) -> int | None:
+def _integer(text: str | None) -> int | None:
     """The integer that prints as `text`, in Python and in polars."""
-    if len(text) > LONGEST_NUMBER:
+    if text is None or len(text) > LONGEST_NUMBER:
         return None
     try:
         number = int(text)

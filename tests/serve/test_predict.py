@@ -170,6 +170,11 @@ def test_few_texts_find_what_many_find(dtype: pl.DataType) -> None:
     assert few.tolist() == [3, 8, 4] + [-1] * (len(texts) - 3)
     many = index.find_texts(texts * FEW)
     assert many.tolist() == few.tolist() * FEW
+    missing = pl.Series(["9", None])
+    assert [index.find_texts(some).tolist() for some in (missing, pl.concat([missing] * FEW))] == [
+        [3, -1],
+        [3, -1] * FEW,
+    ]
     assert IdIndex("user", ids.clear(), np.zeros(0, np.int64)).find_texts(texts).tolist() == [-1] * len(texts)
 
 
